@@ -1,0 +1,77 @@
+"""What a dataset and its features are: the part of the configuration that features, models and
+pipeline all read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The columns of the user's transactions.
+
+    Attributes:
+      timestamp: when the transaction happened. None: the data has no time; rows are then split by
+        a hash and no time-based feature exists.
+      amount: what was spent, in one currency. None: no amount-based feature exists.
+      label: 1 for fraud, 0 for genuine.
+      id: unique per transaction. None: uniqueness is not checked.
+      entities: who or what takes part (customer, terminal, account, device, …). The first one is
+        the card that analysts check, unless `card` names another.
+      card: the entity that the alert budget counts. None: the first of `entities`.
+      numeric: other numeric columns the model reads.
+      categorical: other columns the model reads as categories.
+      slices: columns whose every value is judged by itself in evaluation.
+    """
+
+    timestamp: str | None = "TX_DATETIME"
+    amount: str | None = "TX_AMOUNT"
+    label: str = "TX_FRAUD"
+    id: str | None = "TRANSACTION_ID"
+    entities: tuple[str, ...] = ("CUSTOMER_ID", "TERMINAL_ID")
+    card: str | None = None
+    numeric: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
+
+    @property
+    def card_entity(self) -> str | None:
+        """The entity an alert is about, or None where the data has no entities."""
+        return self.card or (self.entities[0] if self.entities else None)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that is read from the input, label included, each once, in a fixed order."""
+        named = [self.id, self.timestamp, *self.entities, self.card, self.amount]
+        named += [*self.numeric, *self.categorical, *self.slices, self.label]
+        return tuple(dict.fromkeys(name for name in named if name))
+
+
+@dataclass(frozen=True)
+class FeatureGroup:
+    """Families of features computed for entities over windows.
+
+    Attributes:
+      entities: for which entities; None means all of `dataset.entities`.
+      windows: lengths in days.
+      families: names of definitions in this package.
+    """
+
+    entities: tuple[str, ...] | None = None
+    windows: tuple[int, ...] = (1, 7, 30)
+    families: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Features:
+    """Which point-in-time features are made.
+
+    Attributes:
+      calendar: what is read off the timestamp.
+      entity: aggregates over an entity's own past; no labels.
+      risk: aggregates of the known labels of an entity's past, label delay respected.
+    """
+
+    calendar: tuple[str, ...] = ("weekend", "night")
+    entity: FeatureGroup = FeatureGroup(families=("count", "mean"))
+    risk: FeatureGroup = FeatureGroup(families=("known_count", "risk"))

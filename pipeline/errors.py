@@ -1,0 +1,15 @@
+"""The errors a user sees, and the exit code each one means."""
+
+from __future__ import annotations
+
+
+class FraudPipelineError(Exception):
+    """A failure that is explained by its message alone; the command prints it without traceback."""
+
+    exit_code = 1
+
+
+class BadInput(FraudPipelineError):
+    """Misuse: a wrong option, an impossible configuration or unusable data. Nothing was changed."""
+
+    exit_code = 2
