@@ -1,0 +1,264 @@
+"""The configuration: one frozen dataclass tree, read from one YAML file.
+
+Every default is in these dataclasses (and in the ones of `features.spec` and `models.spec` that
+they hold). A file names only what differs. Whatever is wrong with a file is said in one message
+with the key, the value and the fix, before any work is done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from features.spec import Dataset, Features
+from models.spec import Evaluation, Network
+from pipeline.errors import BadInput
+
+PACKAGED_SCHEMA = Path(__file__).resolve().parent.parent / "schema" / "schema.pbtxt"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class WindowLengths:
+    """Lengths in days of the windows that `pipeline.windows` derives from the as-of day.
+
+    Attributes:
+      train_days, eval_days: of the windows whose labels are known.
+      label_delay_days: days until a transaction's label may be used.
+      max_empty_days: days without a single transaction that are tolerated in each window.
+      hash_eval_percent: where the data has no timestamp, the share of rows that become eval.
+    """
+
+    train_days: int = 30
+    eval_days: int = 7
+    label_delay_days: int = 7
+    max_empty_days: int = 0
+    hash_eval_percent: int = 20
+
+
+@dataclass(frozen=True)
+class DataGate:
+    """What stops a run before anything is trained.
+
+    Attributes:
+      severity: anomalies of this severity or above stop the run: "error" or "warning".
+      max_drift: Jensen-Shannon divergence in [0, 1] of a column's distribution (recent and train
+        against the champion's train) above which it is an anomaly; a column named in
+        `drift_thresholds` has its own.
+      drift_thresholds: column → its own threshold.
+    """
+
+    severity: str = "error"
+    max_drift: float = 0.3
+    drift_thresholds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things lie. Relative paths in a file are relative to that file.
+
+    Attributes:
+      data: day folders `date=YYYY-MM-DD/*.parquet|csv|csv.gz`, or one file; `--data` goes before.
+      root: everything a run leaves; `--root` goes before.
+      schema: the curated schema. None: the packaged one for the built-in dataset and features, and
+        for any other the schema inferred from the train window, which the verdict then says.
+    """
+
+    data: str | None = None
+    root: str = "fraud-root"
+    schema: str | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a run depends on, besides the data and the code."""
+
+    dataset: Dataset = Dataset()
+    windows: WindowLengths = WindowLengths()
+    features: Features = Features()
+    data_gate: DataGate = field(default_factory=DataGate)
+    network: Network = Network()
+    evaluation: Evaluation = Evaluation()
+    paths: Paths = Paths()
+
+    @property
+    def curated_schema(self) -> Path | None:
+        """The schema file that data is validated against, or None for an inferred one."""
+        if self.paths.schema is not None:
+            return Path(self.paths.schema)
+        built_in = Config()
+        if (self.dataset, self.features) == (built_in.dataset, built_in.features):
+            return PACKAGED_SCHEMA
+        return None
+
+
+def load(path: str | Path | None) -> Config:
+    """Reads a configuration; None gives the built-in defaults.
+
+    Raises:
+      BadInput: the file cannot be read, or something in it is wrong.
+    """
+    if path is None:
+        return Config()
+    import yaml
+
+    path = Path(path)
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        raise BadInput(f"{path}: cannot read the configuration: {reason}") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise BadInput(
+            f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}"
+        ) from None
+    try:
+        config = from_dict(Config, document or {})
+        check(config)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+    paths = {
+        name: str(path.parent / value) if value is not None else None
+        for name, value in dataclasses.asdict(config.paths).items()
+        # The root's default is relative to where the user stands, like the option's.
+        if name != "root" or "root" in ((document or {}).get("paths") or {})
+    }
+    return dataclasses.replace(config, paths=dataclasses.replace(config.paths, **paths))
+
+
+def check(config: Config) -> None:
+    """Checks what types alone cannot.
+
+    Raises:
+      BadInput: naming key, value and fix.
+    """
+    import features
+
+    dataset, windows, gate = config.dataset, config.windows, config.data_gate
+    network, evaluation = config.network, config.evaluation
+    _at_least("windows.train_days", windows.train_days, 1)
+    _at_least("windows.eval_days", windows.eval_days, 1)
+    _at_least("windows.label_delay_days", windows.label_delay_days, 0)
+    _at_least("windows.max_empty_days", windows.max_empty_days, 0)
+    _between("windows.hash_eval_percent", windows.hash_eval_percent, 1, 99)
+    if gate.severity not in ("error", "warning"):
+        raise BadInput(f"data_gate.severity: {gate.severity!r} is not one of error, warning")
+    _between("data_gate.max_drift", gate.max_drift, 0, 1)
+    for column, threshold in gate.drift_thresholds.items():
+        _between(f"data_gate.drift_thresholds.{column}", threshold, 0, 1)
+    for name in ("bins", "embedding", "vocabulary", "out_of_vocabulary", "batch", "epochs"):
+        _at_least(f"network.{name}", getattr(network, name), 1)
+    for units in network.layers:
+        _at_least("network.layers", units, 1)
+    _between("network.dropout", network.dropout, 0, 0.99)
+    for name in ("learning_rate", "positive_weight"):
+        if not getattr(network, name) > 0:
+            raise BadInput(f"network.{name}: {getattr(network, name)} must be above 0")
+    _at_least("network.weight_decay", network.weight_decay, 0)
+    _at_least("evaluation.alert_budget", evaluation.alert_budget, 1)
+    for name in ("average_precision", "roc_auc"):
+        _between(f"evaluation.min_{name}", getattr(evaluation, f"min_{name}"), 0, 1)
+        drop = f"max_{name}_drop"
+        _between(f"evaluation.{drop}", getattr(evaluation, drop), 0, 1)
+    roles = {"timestamp", "amount", "label", "id", "card"}
+    single = [(role, getattr(dataset, role)) for role in roles if getattr(dataset, role)]
+    lists = [(r, c) for r in ("entities", "numeric", "categorical") for c in getattr(dataset, r)]
+    seen: dict[str, str] = {}
+    for role, column in [*single, *lists]:
+        if role == "card":
+            continue
+        if column in seen:
+            raise BadInput(
+                f"dataset.{role}: column {column!r} is already dataset.{seen[column]}; "
+                "a column has one role"
+            )
+        seen[column] = role
+    if dataset.card and dataset.card not in dataset.entities:
+        raise BadInput(f"dataset.card: {dataset.card!r} is not in dataset.entities")
+    for column in dataset.slices:
+        if column in (dataset.label, dataset.id, dataset.timestamp, dataset.amount):
+            raise BadInput(f"dataset.slices: {column!r} has a value per row; name a category")
+    try:
+        features.check(config.features, dataset)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    if not (
+        dataset.amount
+        or dataset.numeric
+        or dataset.categorical
+        or features.feature_names(config.features, dataset)
+    ):
+        raise BadInput(
+            "dataset: there is nothing to learn from; name an amount, numeric or categorical columns"
+        )
+
+
+def from_dict(kind: type[T], document: Any, at: str = "") -> T:
+    """Makes a dataclass of `kind` out of plain YAML values.
+
+    Raises:
+      BadInput: an unknown key or a wrong type, named by its dotted key.
+    """
+    if not isinstance(document, dict):
+        raise BadInput(f"{at or 'the document'}: expected keys and values, got {document!r}")
+    hints = typing.get_type_hints(kind)
+    known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    values = {}
+    for key, value in document.items():
+        name = f"{at}.{key}" if at else str(key)
+        if key not in known:
+            import difflib
+
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+            raise BadInput(f"{name}: unknown key; {hint}")
+        values[key] = _coerce(hints[key], value, name)
+    return kind(**values)
+
+
+def to_json(value: Any) -> str:
+    """Canonical JSON of a dataclass tree, to hand to a component."""
+    return json.dumps(dataclasses.asdict(value), sort_keys=True)
+
+
+def _coerce(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), {} if value is None else value, name)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (inner,) = [a for a in arguments if a is not type(None)]
+        return _coerce(inner, value, name)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise BadInput(f"{name}: expected a list, got {value!r}")
+        return tuple(_coerce(arguments[0], v, f"{name}[{i}]") for i, v in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise BadInput(f"{name}: expected keys and values, got {value!r}")
+        return {str(k): _coerce(arguments[1], v, f"{name}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+        raise BadInput(f"{name}: expected {words[hint]}, got {value!r}")
+    return value
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise BadInput(f"{name}: {value} is too small; the least is {least}")
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise BadInput(f"{name}: {value} is out of range; use {low} to {high}")
