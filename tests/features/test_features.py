@@ -1,0 +1,336 @@
+"""Features against a naive computation that is obviously correct, and what must not move them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import features
+from features import Dataset, FeatureGroup, Features
+from features.definitions import CALENDAR, FAMILIES
+
+ENTITY = [name for name, family in FAMILIES.items() if family.kind == "entity"]
+RISK = [name for name, family in FAMILIES.items() if family.kind == "risk"]
+EVERYTHING = Features(
+    calendar=tuple(CALENDAR),
+    entity=FeatureGroup(windows=(1, 3, 10), families=tuple(ENTITY)),
+    risk=FeatureGroup(windows=(1, 3, 10), families=tuple(RISK)),
+)
+DATASET = Dataset()
+DELAY = 7
+DAY = np.timedelta64(1, "D")
+
+
+class Past:
+    """What a naive formula may look at.
+
+    Attributes:
+      amount: of the row itself.
+      amounts: of the rows of (t − w, t), oldest first.
+      labels: known labels of (t − delay − w, t − delay], oldest first.
+    """
+
+    def __init__(self, rows: dict[str, NDArray], entity: str, row: int, window: int, delay: int):
+        same = rows[entity] == rows[entity][row]
+        time, now = rows["TX_DATETIME"], rows["TX_DATETIME"][row]
+        before = same & (time < now)
+        past = np.flatnonzero(before & (time > now - window * DAY))
+        known = before & (time <= now - delay * DAY) & (time > now - (delay + window) * DAY)
+        known = np.flatnonzero(known & ~np.isnan(rows["TX_FRAUD"]))
+        past, known = (at[np.argsort(time[at], kind="stable")] for at in (past, known))
+        self.amount = rows["TX_AMOUNT"][row]
+        self.amounts = rows["TX_AMOUNT"][past]
+        self.labels = rows["TX_FRAUD"][known]
+
+
+def nanmean(values: NDArray) -> float:
+    values = values[~np.isnan(values)]
+    return values.mean() if len(values) else np.nan
+
+
+NAIVE: dict[str, Callable[[Past], float]] = {
+    "count": lambda p: len(p.amounts) + 1,
+    "sum": lambda p: np.nansum([*p.amounts, p.amount]),
+    "mean": lambda p: nanmean(np.array([*p.amounts, p.amount])),
+    "known_count": lambda p: len(p.labels),
+    "risk": lambda p: p.labels.mean() if len(p.labels) else 0.0,
+}
+
+
+def transactions(rows: int, seed: int, entities: int = 20, days: int = 40) -> dict[str, NDArray]:
+    """Random transactions with ties in time, missing amounts and unknown labels."""
+    rng = np.random.default_rng(seed)
+    seconds = rng.integers(0, days * 24, rows) * 3600
+    amount = np.round(rng.lognormal(3, 1, rows), 2)
+    amount[rng.random(rows) < 0.02] = np.nan
+    label = (rng.random(rows) < 0.3).astype(float)
+    label[rng.random(rows) < 0.1] = np.nan
+    return {
+        "TX_DATETIME": np.datetime64("2024-02-20", "us") + seconds.astype("timedelta64[s]"),
+        "CUSTOMER_ID": rng.integers(0, entities, rows),
+        "TERMINAL_ID": rng.zipf(1.5, rows) % (2 * entities),
+        "TX_AMOUNT": amount,
+        "TX_FRAUD": label,
+    }
+
+
+def handbook() -> dict[str, NDArray]:
+    """The handbook's transactions, from $FRAUD_HANDBOOK or beside the checkout."""
+    beside = Path(__file__).parents[3] / "shared" / "data" / "handbook"
+    folder = Path(os.environ.get("FRAUD_HANDBOOK", beside))
+    if not folder.is_dir():
+        pytest.skip("handbook data absent; set FRAUD_HANDBOOK to its folder")
+    columns = ["TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT", "TX_FRAUD"]
+    table = pa.dataset.dataset(folder, partitioning="hive").to_table(columns=columns)
+    rows = {name: table[name].to_numpy() for name in columns}
+    rows["TX_DATETIME"] = rows["TX_DATETIME"].astype("datetime64[us]")
+    return rows | {"TX_FRAUD": rows["TX_FRAUD"].astype(float)}
+
+
+def derived(rows: dict[str, NDArray], spec: Features = EVERYTHING) -> dict[str, NDArray]:
+    """Only the features, by name."""
+    made = features.add_features(rows, DATASET, spec, DELAY)
+    return {name: made[name] for name in features.feature_names(spec, DATASET)}
+
+
+def assert_equal(one: dict[str, NDArray], other: dict[str, NDArray]) -> None:
+    """To the last bit."""
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def assert_naive(
+    made: dict[str, NDArray],
+    rows: dict[str, NDArray],
+    entity: str,
+    sample: NDArray,
+    tolerance: float = 1e-5,
+) -> None:
+    """Compares the features of some rows; `rows` has all rows of the entity values it has."""
+    for window in EVERYTHING.entity.windows:
+        pasts = [Past(rows, entity, row, window, DELAY) for row in sample]
+        for family in FAMILIES:
+            name = f"{entity}_{family}_{window}d"
+            naive = np.array([NAIVE[family](past) for past in pasts], float)
+            np.testing.assert_allclose(
+                made[name][sample], naive, rtol=tolerance, atol=tolerance, err_msg=name
+            )
+
+
+def test_equals_naive_computation_on_synthetic_transactions():
+    rows = transactions(3000, seed=0)
+    for entity in DATASET.entities:
+        assert_naive(derived(rows), rows, entity, np.arange(0, 3000, 3))
+
+
+def test_equals_naive_computation_on_the_handbook():
+    rows = handbook()
+    made = derived(rows)
+    for entity in DATASET.entities:
+        some = rows[entity] % 500 == 7  # a few values with all their rows: naive masks stay small
+        few = {name: values[some] for name, values in rows.items()}
+        sample = np.random.default_rng(0).choice(some.sum(), 1500, replace=False)
+        assert_naive({n: values[some] for n, values in made.items()}, few, entity, sample)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2),  # entity
+            st.integers(0, 20 * 4),  # quarters of a day
+            st.one_of(st.just(np.nan), st.floats(-1e6, 1e6)),
+            st.sampled_from([0.0, 1.0, np.nan]),
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_equals_naive_computation_whatever_the_rows(drawn: list[tuple]):
+    entity, quarter, amount, label = map(np.array, zip(*drawn, strict=True))
+    rows = {
+        "TX_DATETIME": np.datetime64("2024-01-01", "us") + quarter * np.timedelta64(6, "h"),
+        "CUSTOMER_ID": entity,
+        "TERMINAL_ID": entity % 2,
+        "TX_AMOUNT": amount,
+        "TX_FRAUD": label,
+    }
+    made = derived(rows)
+    for name in DATASET.entities:
+        assert_naive(made, rows, name, np.arange(len(drawn)), tolerance=1e-4)
+
+
+def test_labels_younger_than_the_delay_change_nothing():
+    rows = transactions(3000, seed=1)
+    cut = np.datetime64("2024-03-15")
+    young = rows["TX_DATETIME"] > cut - DELAY * DAY
+    noise = np.random.default_rng(2).choice([0, 1, np.nan], young.sum())
+    changed = rows | {"TX_FRAUD": rows["TX_FRAUD"].copy()}
+    changed["TX_FRAUD"][young] = noise
+
+    until = rows["TX_DATETIME"] <= cut
+    before, after = derived(rows), derived(changed)
+    assert_equal({n: v[until] for n, v in before.items()}, {n: v[until] for n, v in after.items()})
+    moved = [n for n in before if not np.array_equal(before[n], after[n], equal_nan=True)]
+    assert moved, "later rows must see the changed labels, else this test shows nothing"
+
+
+def test_a_label_is_known_exactly_after_the_delay():
+    """At t − delay it counts, a microsecond later it does not; a delay of 0 hides a row's own."""
+    start = np.datetime64("2024-01-01", "us")
+    rows = {
+        "TX_DATETIME": np.array(
+            [start, start + 7 * DAY, start + 7 * DAY - np.timedelta64(1, "us")]
+        ),
+        "CUSTOMER_ID": np.array([1, 1, 1]),
+        "TERMINAL_ID": np.array([1, 1, 1]),
+        "TX_AMOUNT": np.ones(3),
+        "TX_FRAUD": np.ones(3),
+    }
+    assert derived(rows)["CUSTOMER_ID_known_count_1d"].tolist() == [0, 1, 0]
+    made = features.add_features(rows, DATASET, EVERYTHING, delay_days=0)
+    assert made["CUSTOMER_ID_known_count_10d"].tolist() == [0, 2, 1]
+
+
+def test_neither_order_nor_other_entities_matter():
+    rows = transactions(3000, seed=3)
+    whole = derived(rows)
+    shuffled = np.random.default_rng(4).permutation(3000)
+    mixed = derived({n: v[shuffled] for n, v in rows.items()})
+    assert_equal({n: v[shuffled] for n, v in whole.items()}, mixed)
+
+    for entity in DATASET.entities:
+        for part in range(3):
+            mine = rows[entity] % 3 == part
+            apart = derived({n: v[mine] for n, v in rows.items()})
+            for name in apart:
+                if name.startswith(entity):
+                    np.testing.assert_array_equal(apart[name], whole[name][mine], err_msg=name)
+
+
+def test_more_history_than_needed_changes_nothing():
+    rows = transactions(3000, seed=5)
+    first = np.datetime64("2024-03-20")
+    days = features.history_days(EVERYTHING, DELAY)
+    enough = rows["TX_DATETIME"] >= first - days * DAY
+    assert not enough.all()
+    later = rows["TX_DATETIME"] >= first
+    whole = derived(rows)
+    short = derived({n: v[enough] for n, v in rows.items()})
+    assert_equal(
+        {n: v[later] for n, v in whole.items()}, {n: v[later[enough]] for n, v in short.items()}
+    )
+
+
+def test_history_days_of_what_is_asked():
+    entity = FeatureGroup(windows=(1, 30), families=("count",))
+    risk = FeatureGroup(windows=(1, 14), families=("risk",))
+    none = FeatureGroup()
+    assert features.history_days(Features(entity=entity, risk=none), 7) == 30
+    assert features.history_days(Features(entity=none, risk=risk), 7) == 21
+    assert features.history_days(Features(entity=none, risk=none), 7) == 0
+
+
+def test_calendar():
+    stamps = ["2024-03-01T06:59:59", "2024-03-02T07:00", "2024-03-03T23:59", "2024-03-04T00:00"]
+    made = features.calendar_features(Features(), np.array(stamps, "datetime64[us]"))
+    assert made["weekend"].tolist() == [0, 1, 1, 0]
+    assert made["night"].tolist() == [1, 0, 0, 1]
+
+
+def test_names_are_what_is_added_in_order():
+    rows = transactions(10, seed=6)
+    made = features.add_features(rows, DATASET, EVERYTHING, DELAY)
+    assert tuple(made) == (*rows, *features.feature_names(EVERYTHING, DATASET))
+    assert all(made[n].dtype == np.float32 for n in features.feature_names(EVERYTHING, DATASET))
+    table = features.add_features(pa.table(rows), DATASET, EVERYTHING, DELAY)
+    assert table.column_names == list(made)
+
+
+def test_a_missing_entity_has_no_features():
+    rows = transactions(4, seed=7) | {"CUSTOMER_ID": np.array(["a", None, "a", None], object)}
+    made = derived(rows)
+    for name in made:
+        if name.startswith("CUSTOMER_ID"):
+            assert np.isnan(made[name][[1, 3]]).all()
+    assert not np.isnan(made["CUSTOMER_ID_count_1d"][[0, 2]]).any()
+    assert not np.isnan(made["TERMINAL_ID_count_1d"]).any()
+
+
+def test_datasets_without_amount_labels_entities_or_time():
+    rows = transactions(50, seed=8)
+    whole = derived(rows)
+
+    bare = Dataset(amount=None)
+    names = features.feature_names(EVERYTHING, bare)
+    assert not any(FAMILIES[family].needs_amount for family in families_of(names))
+    made = features.add_features(
+        {n: v for n, v in rows.items() if n != "TX_AMOUNT"}, bare, EVERYTHING, DELAY
+    )
+    assert_equal({n: made[n] for n in names}, {n: whole[n] for n in names})
+
+    unlabelled = derived({n: v for n, v in rows.items() if n != "TX_FRAUD"})
+    assert not unlabelled["CUSTOMER_ID_known_count_10d"].any()
+
+    assert features.feature_names(EVERYTHING, Dataset(entities=())) == EVERYTHING.calendar
+    timeless = Dataset(timestamp=None)
+    assert features.feature_names(EVERYTHING, timeless) == ()
+    assert features.add_features(rows, timeless, EVERYTHING, DELAY) == rows
+
+
+def families_of(names: tuple[str, ...]) -> set[str]:
+    """The entity and risk families that columns belong to."""
+    return {f for f in FAMILIES for n in names if any(f"{e}_{f}_" in n for e in DATASET.entities)}
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (Features(calendar=("moon",)), ["features.calendar", "'moon'", "weekend"]),
+        (
+            Features(entity=FeatureGroup(families=("risk",))),
+            ["features.entity.families", "'risk'", "count"],
+        ),
+        (
+            Features(risk=FeatureGroup(entities=("SHOP",), families=("risk",))),
+            ["features.risk.entities", "'SHOP'", "TERMINAL_ID"],
+        ),
+        (
+            Features(risk=FeatureGroup(windows=(7, 0), families=("risk",))),
+            ["features.risk.windows", "0", "≥ 1"],
+        ),
+        (
+            Features(entity=FeatureGroup(windows=(), families=("mean",))),
+            ["features.entity.windows", "empty"],
+        ),
+    ],
+)
+def test_check_names_key_value_and_fix(spec: Features, words: list[str]):
+    with pytest.raises(ValueError) as refused:
+        features.check(spec, DATASET)
+    assert all(word in str(refused.value) for word in words)
+
+
+def test_impossible_values_are_refused():
+    rows = transactions(3, seed=9)
+    stamps = rows["TX_DATETIME"].copy()
+    stamps[1] = np.datetime64("NaT")
+    with pytest.raises(ValueError, match="row 1 has no timestamp"):
+        derived(rows | {"TX_DATETIME": stamps})
+    with pytest.raises(ValueError, match="1e\\+12 is beyond"):
+        derived(rows | {"TX_AMOUNT": np.array([1.0, 1e12, 2.0])})
+
+
+def test_every_family_is_documented():
+    page = (Path(__file__).parents[2] / "docs" / "features.md").read_text()
+    assert [name for name in (*FAMILIES, *CALENDAR) if f"`{name}`" not in page] == []
