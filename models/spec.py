@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 
@@ -37,6 +38,12 @@ class Network:
     weight_decay: float = 1e-4
     positive_weight: float = 1.0
     seed: int = 7
+
+    @classmethod
+    def from_json(cls, text: str) -> Network:
+        """Reads what `pipeline.config.to_json` wrote."""
+        document = json.loads(text)
+        return cls(**{**document, "layers": tuple(document["layers"])})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,74 @@
+"""Examples on disk → tensors, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from models.columns import ModelColumns
+
+READ_BATCH = 4096
+
+
+def parsed(
+    files: Sequence[str], transform: tft.TFTransformOutput, columns: ModelColumns
+) -> tf.data.Dataset:
+    """Reads examples and applies Transform's graph, in parallel, a batch at a time.
+
+    Args:
+      files: gzipped TFRecord files of serialized tf.train.Example.
+      transform: Transform's output.
+      columns: what the model reads.
+
+    Returns:
+      A dataset of (transformed features, side columns "label", "timestamp" and
+      "card", [batch] each; zeros where the data has none).
+    """
+    spec = model_feature_spec(transform, columns)
+    raw = transform.raw_feature_spec()
+    side = {name: raw[name] for name in (columns.label, columns.timestamp, columns.card) if name}
+    layer = transform.transform_features_layer()
+
+    def parse(records: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        example = tf.io.parse_example(records, {**spec, **side})
+        label, timestamp, card = (
+            _flat(example.pop(name)) if name else tf.zeros_like(records, tf.int64)
+            for name in (columns.label, columns.timestamp, columns.card)
+        )
+        return layer(example), {"label": label, "timestamp": timestamp, "card": card}
+
+    records = tf.data.TFRecordDataset(list(files), "GZIP", num_parallel_reads=tf.data.AUTOTUNE)
+    return records.batch(READ_BATCH).map(parse, tf.data.AUTOTUNE).prefetch(2)
+
+
+def load(dataset: tf.data.Dataset) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Everything of a `parsed` dataset in memory: arrays by name, rows in order of time where the
+    data has a timestamp."""
+    batches = list(dataset.as_numpy_iterator())
+    inputs, side = _joined(x for x, _ in batches), _joined(y for _, y in batches)
+    # Reading is parallel and Beam's order is not defined: sort, so that a seed gives one model.
+    keys = [np.nan_to_num(v) for name in sorted(inputs) for v in inputs[name].T[:3]]
+    order = np.lexsort([*keys, side["label"], side["timestamp"]])
+    return {k: v[order] for k, v in inputs.items()}, {k: v[order] for k, v in side.items()}
+
+
+def model_feature_spec(transform: tft.TFTransformOutput, columns: ModelColumns) -> dict[str, Any]:
+    """How the model's inputs are parsed from a serialized example."""
+    raw = transform.raw_feature_spec()
+    return {c: raw[c] for c in (*columns.numeric, *columns.categorical)}
+
+
+def _flat(tensor: Any) -> tf.Tensor:
+    return tf.reshape(tf.sparse.to_dense(tensor) if isinstance(tensor, tf.SparseTensor) else tensor, [-1])
+
+
+def _joined(parts: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    collected: dict[str, list[np.ndarray]] = {}
+    for part in parts:
+        for name, array in part.items():
+            collected.setdefault(name, []).append(array)
+    return {name: np.concatenate(arrays) for name, arrays in collected.items()}

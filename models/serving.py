@@ -1,0 +1,71 @@
+"""The SavedModel: preprocessing, network and alert threshold in one graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from models.columns import ModelColumns
+from models.examples import model_feature_spec
+
+
+class ServedModel(tf.Module):
+    """What is exported.
+
+    Signatures, both giving `score` (fraud probability) and `alert` (1.0 where the score reaches the
+    threshold of the alert budget), float32 [batch] each:
+
+    * `serving_default`: `examples`, serialized tf.train.Example, [batch].
+    * `predict`: one tensor [batch] for each column; NaN and "" mean missing.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        transform: tft.TFTransformOutput,
+        columns: ModelColumns,
+        threshold: float,
+    ) -> None:
+        super().__init__()
+        self._network = network
+        self._transform = transform.transform_features_layer()
+        self._spec = model_feature_spec(transform, columns)
+        self._threshold = tf.constant(threshold, tf.float32)
+
+    def save(self, directory: str) -> None:
+        """Writes the SavedModel with its signatures."""
+        by_name = {
+            name: tf.TensorSpec([None], spec.dtype, name=name) for name, spec in self._spec.items()
+        }
+        signatures = {
+            "serving_default": tf.function(
+                self._from_examples,
+                input_signature=[tf.TensorSpec([None], tf.string, name="examples")],
+            ),
+            "predict": tf.function(self._from_columns).get_concrete_function(**by_name),
+        }
+        tf.saved_model.save(self, directory, signatures=signatures)
+
+    def _from_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._score(tf.io.parse_example(examples, self._spec))
+
+    def _from_columns(self, **columns: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._score({n: _as_parsed(t, self._spec[n]) for n, t in columns.items()})
+
+    def _score(self, raw: dict[str, Any]) -> dict[str, tf.Tensor]:
+        score = tf.reshape(self._network(self._transform(raw), training=False), [-1])
+        return {"score": score, "alert": tf.cast(score >= self._threshold, tf.float32)}
+
+
+def _as_parsed(tensor: tf.Tensor, spec: Any) -> Any:
+    """A dense [batch] tensor as tf.io.parse_example would have given it."""
+    if isinstance(spec, tf.io.FixedLenFeature):
+        return tf.reshape(tensor, [-1, *spec.shape])
+    present = tensor != "" if tensor.dtype == tf.string else tensor == tensor  # NaN ≠ NaN
+    index = tf.where(present)
+    index = tf.concat([index, tf.zeros_like(index)], axis=1)
+    shape = tf.stack([tf.shape(tensor, tf.int64)[0], 1])
+    return tf.SparseTensor(index, tf.boolean_mask(tensor, present), shape)

@@ -1,0 +1,55 @@
+"""Who the challenger is compared with: resolver strategies over ML Metadata.
+
+TFX's LatestBlessedModelStrategy would give the newest *blessed* model, which need not be in
+production (its push may have failed), and on a repeated run it gives the challenger itself. See
+docs/adr/0003-champion-is-what-was-pushed.md.
+"""
+
+from __future__ import annotations
+
+from ml_metadata.metadata_store import metadata_store
+from tfx import types
+from tfx.dsl.components.common import resolver
+
+from pipeline import lineage
+
+Artifacts = dict[str, list[types.Artifact]]
+
+
+class ChampionModel(resolver.ResolverStrategy):
+    """Resolves `model` to the champion's model.
+
+    Inputs: `challenger` (the model under judgement), `model` (all models), `pushed_model` (all
+    pushes; named so that the node waits for none of them). No champion gives empty lists.
+    """
+
+    def resolve_artifacts(
+        self, store: metadata_store.MetadataStore, input_dict: Artifacts
+    ) -> Artifacts:
+        """See ResolverStrategy."""
+        challenger = {a.id for a in input_dict["challenger"]}
+        for champion in lineage.champions(store):
+            if champion.model_id not in challenger:
+                model = [a for a in input_dict["model"] if a.id == champion.model_id]
+                return {**input_dict, "model": model}
+        return {**input_dict, "model": []}
+
+
+class ChampionStatistics(resolver.ResolverStrategy):
+    """Resolves `baseline` to the statistics of the data that the champion was trained on.
+
+    Inputs: `statistics` (of this run), `baseline` (all statistics), `pushed_model` (all pushes).
+    No champion, or a champion made from these very statistics, gives an empty list.
+    """
+
+    def resolve_artifacts(
+        self, store: metadata_store.MetadataStore, input_dict: Artifacts
+    ) -> Artifacts:
+        """See ResolverStrategy."""
+        own = {a.id for a in input_dict["statistics"]}
+        for champion in lineage.champions(store):
+            made = lineage.artifacts_of_run(store, champion.run_id, "ExampleStatistics")
+            ids = {a.id for a in made}
+            if not ids & own:
+                return {**input_dict, "baseline": [a for a in input_dict["baseline"] if a.id in ids]}
+        return {**input_dict, "baseline": []}

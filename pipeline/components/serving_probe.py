@@ -1,0 +1,65 @@
+"""Loads a SavedModel as a server would and scores real examples. Run as a script, in a process of
+its own that imports TensorFlow and nothing of ours: what a server has.
+
+    python serving_probe.py MODEL_DIR TFRECORD_GZ COUNT
+
+Prints one JSON document: {"examples": n, "seconds": s} or {"error": "…"}; exit 0 or 1.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+
+def probe(model_dir: str, tfrecord: str, count: int) -> dict:
+    """Scores `count` examples through both signatures and compares.
+
+    Raises:
+      ValueError: a signature is missing, or a score is no probability, or the two disagree.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    model = tf.saved_model.load(model_dir)
+    for name in ("serving_default", "predict"):
+        if name not in model.signatures:
+            raise ValueError(f"the model has no signature {name!r}")
+    records = [r.numpy() for r in tf.data.TFRecordDataset(tfrecord, "GZIP").take(count)]
+    if not records:
+        raise ValueError(f"{tfrecord}: no examples to send")
+    started = time.perf_counter()
+    by_example = model.signatures["serving_default"](tf.constant(records))
+    seconds = time.perf_counter() - started
+
+    predict = model.signatures["predict"]
+    columns = {}
+    for name, spec in predict.structured_input_signature[1].items():
+        missing = b"" if spec.dtype == tf.string else float("nan")
+        values = [_value(tf.train.Example.FromString(r), name, missing) for r in records]
+        columns[name] = tf.constant(values, dtype=spec.dtype)
+    by_name = predict(**columns)
+
+    score = by_example["score"].numpy()
+    if not (np.isfinite(score).all() and (score >= 0).all() and (score <= 1).all()):
+        raise ValueError("serving_default gave scores that are not in [0, 1]")
+    apart = float(np.abs(score - by_name["score"].numpy()).max())
+    if apart > 1e-5:
+        raise ValueError(f"the two signatures differ by {apart:.2g} on the same transaction")
+    return {"examples": len(records), "seconds": round(seconds, 4)}
+
+
+def _value(example, name, missing):  # type: ignore[no-untyped-def]
+    feature = example.features.feature.get(name)
+    kind = feature.WhichOneof("kind") if feature is not None else None
+    values = getattr(feature, kind).value if kind else []
+    return values[0] if values else missing
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(probe(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
+    except Exception as error:
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}))
+        sys.exit(1)

@@ -1,0 +1,166 @@
+"""The graph: which component takes what from which. Wiring, nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx import types
+from tfx.components import (
+    Evaluator,
+    ExampleValidator,
+    ImportSchemaGen,
+    Pusher,
+    SchemaGen,
+    StatisticsGen,
+    Trainer,
+    Transform,
+)
+from tfx.components.distribution_validator.component import DistributionValidator
+from tfx.dsl.components.base import executor_spec
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.experimental.conditionals.conditional import Cond
+from tfx.orchestration import metadata
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import distribution_validator_pb2, pusher_pb2, trainer_pb2, transform_pb2
+from tfx.types import standard_artifacts
+
+from models.columns import ModelColumns
+from models.evaluation import eval_config
+from pipeline.components.champion import ChampionModel, ChampionStatistics
+from pipeline.components.data_gate import DataGate
+from pipeline.components.pusher import AtomicPusherExecutor
+from pipeline.components.serving_check import ServingCheck
+from pipeline.components.transaction_example_gen import TransactionExampleGen
+from pipeline.config import Config, to_json
+from pipeline.root import Root
+
+NAME = "fraud"
+SERVING_CHECK_EXAMPLES = 100
+
+
+def create_pipeline(config: Config, root: Root, data: str, as_of: str) -> Pipeline:
+    """Wires the graph of one run.
+
+    Args:
+      config: everything the run depends on.
+      root: where artifacts, ML Metadata and pushed models lie.
+      data: day folders or one file of transactions.
+      as_of: the day the run pretends it is, YYYY-MM-DD; "" where the data has no timestamp.
+    """
+    columns = ModelColumns.of(config.dataset, config.features)
+    learned = {"columns": to_json(columns), "network": to_json(config.network)}
+
+    example_gen = TransactionExampleGen(
+        data=data,
+        as_of=as_of,
+        dataset=to_json(config.dataset),
+        windows=to_json(config.windows),
+        features=to_json(config.features),
+    )
+    examples = example_gen.outputs["examples"]
+    statistics_gen = StatisticsGen(examples=examples)
+    statistics = statistics_gen.outputs["statistics"]
+    schema_gen = SchemaGen(statistics=statistics, infer_feature_shape=False, exclude_splits=["eval", "recent"])
+    nodes = [example_gen, statistics_gen, schema_gen]
+    schema = schema_gen.outputs["schema"]
+    if config.curated_schema is not None:
+        curated = ImportSchemaGen(schema_file=str(config.curated_schema)).with_id("CuratedSchema")
+        schema = curated.outputs["schema"]
+        nodes.append(curated)
+
+    example_validator = ExampleValidator(statistics=statistics, schema=schema)
+    baseline = Resolver(
+        strategy_class=ChampionStatistics,
+        statistics=statistics,
+        baseline=types.Channel(type=standard_artifacts.ExampleStatistics),
+        pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+    ).with_id("ChampionStatistics")
+    drift_validator = DistributionValidator(
+        statistics=statistics,
+        baseline_statistics=baseline.outputs["baseline"],
+        config=drift_config(config, columns),
+        include_split_pairs=[(split, "train") for split in _drift_splits(config)],
+    )
+    data_gate = DataGate(
+        examples=examples,
+        example_anomalies=example_validator.outputs["anomalies"],
+        drift_anomalies=drift_validator.outputs["anomalies"],
+        severity=config.data_gate.severity,
+        curated=int(config.curated_schema is not None),
+    )
+    nodes += [example_validator, baseline, drift_validator, data_gate]
+
+    with Cond(data_gate.outputs["verdict"].future()[0].custom_property("passed") == 1):
+        transform = Transform(
+            examples=examples,
+            schema=schema,
+            preprocessing_fn="models.preprocessing.preprocessing_fn",
+            splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=[]),
+            custom_config=learned,
+            materialize=False,
+            disable_statistics=True,
+        )
+        trainer = Trainer(
+            examples=examples,
+            transform_graph=transform.outputs["transform_graph"],
+            schema=schema,
+            run_fn="models.trainer.run_fn",
+            train_args=trainer_pb2.TrainArgs(splits=["train"]),
+            eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+            custom_config={**learned, "alert_budget": config.evaluation.alert_budget},
+        )
+        model = trainer.outputs["model"]
+        champion = Resolver(
+            strategy_class=ChampionModel,
+            challenger=model,
+            model=types.Channel(type=standard_artifacts.Model),
+            pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+        ).with_id("Champion")
+        evaluator = Evaluator(
+            examples=examples,
+            model=model,
+            baseline_model=champion.outputs["model"],
+            eval_config=eval_config(config.dataset, config.evaluation),
+            example_splits=["eval"],
+        )
+        serving_check = ServingCheck(
+            model=model, examples=examples, count=SERVING_CHECK_EXAMPLES
+        )
+        pusher = Pusher(
+            model=model,
+            model_blessing=evaluator.outputs["blessing"],
+            infra_blessing=serving_check.outputs["blessing"],
+            push_destination=pusher_pb2.PushDestination(
+                filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(root.pushed))
+            ),
+            custom_executor_spec=executor_spec.ExecutorClassSpec(AtomicPusherExecutor),
+        )
+    nodes += [transform, trainer, champion, evaluator, serving_check, pusher]
+
+    return Pipeline(
+        pipeline_name=NAME,
+        pipeline_root=str(root.artifacts),
+        components=nodes,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(root.metadata)),
+        enable_cache=True,
+    )
+
+
+def drift_config(
+    config: Config, columns: ModelColumns
+) -> distribution_validator_pb2.DistributionValidatorConfig:
+    """Jensen-Shannon thresholds for every column the model reads; L-infinity reads 0 on numeric
+    ones (data-validation#147)."""
+    drift = distribution_validator_pb2.DistributionValidatorConfig()
+    for column in (*columns.numeric, *columns.categorical):
+        feature = drift.default_slice_config.feature.add()
+        feature.path.step.append(column)
+        threshold = config.data_gate.drift_thresholds.get(column, config.data_gate.max_drift)
+        feature.distribution_comparator.jensen_shannon_divergence.threshold = threshold
+    return drift
+
+
+def _drift_splits(config: Config) -> list[str]:
+    has_recent = config.dataset.timestamp and config.windows.label_delay_days
+    return ["train", "recent"] if has_recent else ["train"]
