@@ -2,11 +2,11 @@
 
 A family is a function of the past of an entity (`History`) and a window in days; it returns one
 number per row, in the order of the sorted history. Formulas use: t, the row's time; w, the
-window; d, the label delay; "past", the rows of the same entity in (t − w, t); "known", those in
-(t − d − w, t − d] whose label is known.
+window; d, the label delay; "past", the rows of the same entity in (t - w, t); "known", those in
+(t - d - w, t - d] whose label is known.
 
 The base families are those of Le Borgne et al., *Reproducible Machine Learning for Credit Card
-Fraud Detection – Practical Handbook*, chapter 3, section 4.
+Fraud Detection - Practical Handbook*, chapter 3, section 4.
 """
 
 from __future__ import annotations

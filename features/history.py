@@ -108,11 +108,11 @@ class History:
         self._now = np.searchsorted(self._position, self._position)
 
     def before(self, days: int) -> Stretch:
-        """The rows of the same entity in (t − days, t)."""
+        """The rows of the same entity in (t - days, t)."""
         return Stretch(self._first_after(days * DAY), self._now)
 
     def known(self, days: int) -> Stretch:
-        """The rows of the same entity in (t − delay − days, t − delay]: their labels are known."""
+        """The rows of the same entity in (t - delay - days, t - delay]: their labels are known."""
         first = self._first_after(self._delay + days * DAY)
         # With a delay of 0 that would include the row itself.
         return Stretch(first, np.minimum(self._first_after(self._delay), self._now))
@@ -154,7 +154,7 @@ class History:
         return self._totals[of].over(rows)
 
     def _first_after(self, age: int) -> Ints:
-        """The entity's first row later than t − age microseconds, [rows]."""
+        """The entity's first row later than t - age microseconds, [rows]."""
         if age not in self._starts:
             rank = np.searchsorted(self._moments, self._moments - age, side="right")
             start = np.searchsorted(self._position, self._entity_base + rank[self._rank])

@@ -35,8 +35,8 @@ class Past:
 
     Attributes:
       amount: of the row itself.
-      amounts: of the rows of (t − w, t), oldest first.
-      labels: known labels of (t − delay − w, t − delay], oldest first.
+      amounts: of the rows of (t - w, t), oldest first.
+      labels: known labels of (t - delay - w, t - delay], oldest first.
     """
 
     def __init__(self, rows: dict[str, NDArray], entity: str, row: int, window: int, delay: int):
@@ -186,7 +186,7 @@ def test_labels_younger_than_the_delay_change_nothing():
 
 
 def test_a_label_is_known_exactly_after_the_delay():
-    """At t − delay it counts, a microsecond later it does not; a delay of 0 hides a row's own."""
+    """At t - delay it counts, a microsecond later it does not; a delay of 0 hides a row's own."""
     start = np.datetime64("2024-01-01", "us")
     rows = {
         "TX_DATETIME": np.array(
