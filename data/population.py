@@ -1,0 +1,203 @@
+"""Who takes part: customers with their habits, terminals with their trade, and which terminals
+lie within a customer's reach.
+
+After chapter 3 of *Reproducible Machine Learning for Credit Card Fraud Detection, Practical
+Handbook* (Le Borgne, Siblini, Lebichot, Bontempi); merchant categories and age bands are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+#: The world is a square with sides of this length.
+SIDE = 100.0
+
+
+class Category(NamedTuple):
+    """A trade. `share` of the terminals, `online` part of its payments, `risk` of being
+    compromised relative to other trades."""
+
+    name: str
+    share: float
+    online: float
+    risk: float
+
+
+CATEGORIES = (
+    Category("groceries", 0.22, 0.05, 0.7),
+    Category("restaurants", 0.17, 0.05, 0.8),
+    Category("clothing", 0.12, 0.35, 1.0),
+    Category("fuel", 0.09, 0.00, 1.8),
+    Category("transport", 0.08, 0.30, 0.8),
+    Category("home", 0.07, 0.25, 0.8),
+    Category("pharmacy", 0.06, 0.10, 0.6),
+    Category("electronics", 0.05, 0.40, 1.6),
+    Category("entertainment", 0.05, 0.40, 1.2),
+    Category("digital_goods", 0.04, 1.00, 2.0),
+    Category("travel", 0.03, 0.60, 1.6),
+    Category("utilities", 0.02, 0.70, 0.4),
+)
+
+
+class AgeBand(NamedTuple):
+    """`share` of the customers, `risk` of losing the card's details relative to other bands."""
+
+    name: str
+    share: float
+    risk: float
+
+
+AGE_BANDS = (
+    AgeBand("18-25", 0.13, 1.3),
+    AgeBand("26-35", 0.20, 0.9),
+    AgeBand("36-50", 0.28, 0.8),
+    AgeBand("51-65", 0.23, 0.9),
+    AgeBand("66+", 0.16, 1.4),
+)
+
+#: Part of the customers whose age band the bank does not know.
+UNKNOWN_AGE = 0.01
+
+
+@dataclass(frozen=True)
+class Customers:
+    """One entry per customer in every array.
+
+    Attributes:
+      x, y: home.
+      mean_amount: of a purchase; its standard deviation is half of it.
+      per_day: mean number of purchases a day.
+      age_band: index into `AGE_BANDS`; -1 where unknown.
+      risk: how likely the customer is compromised; sums to 1.
+    """
+
+    x: Floats
+    y: Floats
+    mean_amount: Floats
+    per_day: Floats
+    age_band: Ints
+    risk: Floats
+
+    @classmethod
+    def drawn(cls, count: int, rng: np.random.Generator) -> Customers:
+        """`count` customers at random."""
+        x, y = rng.uniform(0, SIDE, (2, count))
+        mean_amount = rng.uniform(5, 100, count)
+        per_day = rng.uniform(0, 4, count)
+        age_band = choose(rng.random(count), [band.share for band in AGE_BANDS])
+        risk = np.array([band.risk for band in AGE_BANDS])[age_band]
+        age_band[rng.random(count) < UNKNOWN_AGE] = -1
+        return cls(x, y, mean_amount, per_day, age_band, risk / risk.sum())
+
+
+@dataclass(frozen=True)
+class Terminals:
+    """One entry per terminal in every array.
+
+    Attributes:
+      x, y: where it stands.
+      category: index into `CATEGORIES`.
+      risk: how likely the terminal is compromised; sums to 1.
+    """
+
+    x: Floats
+    y: Floats
+    category: Ints
+    risk: Floats
+
+    @classmethod
+    def drawn(cls, count: int, rng: np.random.Generator) -> Terminals:
+        """`count` terminals at random."""
+        x, y = rng.uniform(0, SIDE, (2, count))
+        category = choose(rng.random(count), [category.share for category in CATEGORIES])
+        risk = np.array([category.risk for category in CATEGORIES])[category]
+        return cls(x, y, category, risk / risk.sum())
+
+
+def choose(uniform: Floats, shares: list[float]) -> Ints:
+    """Turn numbers uniform in [0, 1) into indices drawn with probability `shares` (sum 1)."""
+    # The last bound is infinity because a rounded sum of shares may stay below a number near 1.
+    bounds = np.append(np.cumsum(shares[:-1]), np.inf)
+    return np.searchsorted(bounds, uniform, side="right")
+
+
+class Reach:
+    """Which terminals lie within `radius` of a customer's home, without a list of them.
+
+    100,000 customers and as many terminals make 80 million pairs, so none are kept. The square is
+    cut into cells at least `radius` wide and terminals are sorted by cell, row by row. A
+    customer's *candidates* are then the terminals of the 3 by 3 cells around home: three slices.
+    A terminal within reach is drawn by drawing candidates until one is near enough; about one in
+    three is.
+    """
+
+    def __init__(self, customers: Customers, terminals: Terminals, radius: float) -> None:
+        self._customers, self._radius = customers, radius
+        cells = max(1, int(SIDE / radius))
+
+        row, column = _cells(terminals, cells)
+        cell = row * cells + column
+        self._terminal = np.argsort(cell, kind="stable")
+        self._x, self._y = terminals.x[self._terminal], terminals.y[self._terminal]
+        first_of_cell = np.searchsorted(cell[self._terminal], np.arange(cells * cells + 1))
+
+        row, column = _cells(customers, cells)
+        rows = row[:, None] + np.array([-1, 0, 1])
+        inside = (rows >= 0) & (rows < cells)
+        rows = np.clip(rows, 0, cells - 1) * cells
+        left, right = np.maximum(column - 1, 0), np.minimum(column + 1, cells - 1)
+        first = first_of_cell[rows + left[:, None]]
+        count = np.where(inside, first_of_cell[rows + right[:, None] + 1] - first, 0)
+        self._ends = count.cumsum(axis=1)
+        # The k-th candidate of a customer stands at k + shift of the slice k falls into.
+        self._shift = first - (self._ends - count)
+
+    def any(self) -> Bools:
+        """Per customer: is there a terminal within reach at all?"""
+        found = np.zeros(len(self._customers.x), bool)
+        open_, k = np.arange(len(found)), 0
+        while len(open_ := open_[k < self._ends[open_, 2]]):
+            near = self._near(open_, self._candidate(open_, np.full(len(open_), k)))
+            found[open_[near]] = True
+            open_, k = open_[~near], k + 1
+        return found
+
+    def draw(self, customer: Ints, rng: np.random.Generator) -> Ints:
+        """For every entry of `customer`, one terminal within reach, each equally likely.
+
+        Every one must have a terminal within reach (see `any`).
+        """
+        terminal = np.empty(len(customer), np.int64)
+        open_ = np.arange(len(customer))
+        while len(open_):
+            who = customer[open_]
+            candidate = self._candidate(who, rng.integers(self._ends[who, 2]))
+            near = self._near(who, candidate)
+            terminal[open_[near]] = self._terminal[candidate[near]]
+            open_ = open_[~near]
+        return terminal
+
+    def _candidate(self, customer: Ints, k: Ints) -> Ints:
+        """Where the `k`-th candidate of each customer stands in the sorted terminals."""
+        ends = self._ends[customer]
+        piece = (k >= ends[:, 0]).astype(np.int64) + (k >= ends[:, 1])
+        return k + self._shift[customer, piece]
+
+    def _near(self, customer: Ints, candidate: Ints) -> Bools:
+        dx = self._customers.x[customer] - self._x[candidate]
+        dy = self._customers.y[customer] - self._y[candidate]
+        return dx * dx + dy * dy < self._radius**2
+
+
+def _cells(places: Customers | Terminals, cells: int) -> tuple[Ints, Ints]:
+    """Row and column of every place in a grid of `cells` by `cells`."""
+    row, column = (np.array([places.y, places.x]) / SIDE * cells).astype(np.int64)
+    return row, column

@@ -1,0 +1,340 @@
+"""The simulator: transactions of customers and terminals over days, some of them fraud.
+
+After chapter 3 of *Reproducible Machine Learning for Credit Card Fraud Detection, Practical
+Handbook* (Le Borgne, Siblini, Lebichot, Bontempi): spending profiles, terminals within reach and
+three fraud scenarios. The columns merchant category, channel, country and age band, and drift,
+are ours. Every day is drawn from its own random stream, so a day does not depend on how many
+follow, and memory holds one day at a time.
+
+    for day, table in simulate(Simulation(days=30, customers=500, terminals=1000)):
+        ...
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+
+import numpy as np
+import pyarrow as pa
+
+from data.population import (
+    AGE_BANDS,
+    CATEGORIES,
+    Bools,
+    Customers,
+    Floats,
+    Ints,
+    Reach,
+    Terminals,
+    choose,
+)
+from data.spec import Simulation
+
+DAY_SECONDS = 86_400
+
+#: Scenario 1: an amount above this is fraud.
+LARGE_AMOUNT = 220.0
+#: Scenario 2: (2 of 10,000) terminals are compromised every day, for so many days.
+TERMINALS_A_DAY, TERMINAL_DAYS = (2, 10_000), 28
+#: Scenario 3: (3 of 5,000) customers are compromised every day, for so many days; this part of
+#: their purchases is fraud, with amounts multiplied by this.
+CUSTOMERS_A_DAY, CUSTOMER_DAYS = (3, 5_000), 14
+STOLEN_PART, STOLEN_FACTOR = 1 / 3, 5.0
+
+CHANNELS = ("contactless", "chip", "magstripe", "online", "mobile_wallet")
+CONTACTLESS, ONLINE, MOBILE_WALLET = 0, 3, 4
+#: Shares of contactless, chip and magstripe among payments that are not online.
+PRESENT_SHARES = [0.55, 0.40, 0.05]
+
+COUNTRIES = ("BE", "FR", "NL", "DE", "GB", "LU", "US", "??")
+HOME, GARBAGE = 0, 7
+#: Shares of the six countries after home among payments abroad.
+ABROAD_SHARES = [0.30, 0.22, 0.16, 0.12, 0.10, 0.10]
+#: Part of the payments abroad, when the card is present and online.
+ABROAD_PRESENT, ABROAD_ONLINE = 0.02, 0.10
+#: Frauds of scenario 3 are more often online and abroad, by these factors.
+STOLEN_ONLINE, STOLEN_ABROAD = 2.0, 3.0
+
+CATEGORY_NAMES = (*(category.name for category in CATEGORIES), "crypto_exchange")
+CRYPTO = len(CATEGORIES)
+AGE_NAMES = tuple(band.name for band in AGE_BANDS)
+MISSING = -1
+
+#: Drift new_fraud, scenario 4: (8 of 5,000) cards are tested every night, by so many payments.
+TESTED_A_DAY, TESTS = (8, 5_000), 10
+#: Drift amount_shift: amounts are multiplied by this.
+SHIFT_FACTOR = 1.5
+#: Drift new_category: parts of the terminals and of the contactless payments that change.
+CRYPTO_TERMINALS, WALLET_PAYMENTS = 0.05, 0.40
+
+class Stream(IntEnum):
+    """What random numbers are drawn for. A number, once given, is never given anew."""
+
+    CUSTOMERS = 0
+    TERMINALS = 1
+    PURCHASES = 2
+    COMPROMISED_TERMINALS = 3
+    COMPROMISED_CUSTOMERS = 4
+    STOLEN_PURCHASES = 5
+    CHANNELS = 6
+    NEW_FRAUD = 7
+    NEW_CATEGORY = 8
+    NEW_CHANNEL = 9
+    BROKEN_COLUMN = 10
+
+
+@dataclass(frozen=True)
+class World:
+    """A simulation's population, drawn once."""
+
+    simulation: Simulation
+    customers: Customers
+    terminals: Terminals
+    reach: Reach
+    reaches: Bools
+
+    @classmethod
+    def of(cls, simulation: Simulation) -> World:
+        """Draw the population.
+
+        Raises:
+          ValueError: no customer has a terminal within reach, so nothing can be bought.
+        """
+        customers = Customers.drawn(simulation.customers, _rng(simulation, Stream.CUSTOMERS))
+        terminals = Terminals.drawn(simulation.terminals, _rng(simulation, Stream.TERMINALS))
+        reach = Reach(customers, terminals, simulation.radius)
+        reaches = reach.any()
+        if not reaches.any():
+            raise ValueError(
+                f"None of the {simulation.customers} customers has one of the "
+                f"{simulation.terminals} terminals within reach; simulate more terminals."
+            )
+        return cls(simulation, customers, terminals, reach, reaches)
+
+
+@dataclass(frozen=True)
+class Purchases:
+    """The transactions of one day, in order of time, one entry per transaction in every array.
+
+    Attributes:
+      second: since midnight.
+      customer, terminal: their numbers.
+      amount: with two decimals.
+      scenario: which rule made it fraud; 0 is genuine.
+      category, channel, country: indices into the tuples of names above, or `MISSING`.
+    """
+
+    second: Ints
+    customer: Ints
+    terminal: Ints
+    amount: Floats
+    scenario: Ints
+    category: Ints
+    channel: Ints
+    country: Ints
+
+    def __len__(self) -> int:
+        return len(self.second)
+
+
+def simulate(simulation: Simulation) -> Iterator[tuple[dt.date, pa.Table]]:
+    """Every day with its transactions in order of time; docs/data.md lists the columns.
+
+    Raises:
+      ValueError: the population cannot buy anything.
+    """
+    world = World.of(simulation)
+    drifts = sorted(simulation.drift, key=lambda drift: list(_DRIFTS).index(drift.name))
+    first_id = 0
+    for index in range(simulation.days):
+        day = simulation.start + dt.timedelta(days=index)
+        purchases = _purchases(world, index)
+        for drift in drifts:
+            if day >= drift.start:
+                purchases = _DRIFTS[drift.name](world, index, purchases)
+        yield day, _table(world, index, first_id, purchases)
+        first_id += len(purchases)
+
+
+def compromised_terminals(world: World, index: int) -> Bools:
+    """Per terminal: is everything bought there on day `index` (0 is the first) fraud?"""
+    return _compromised(
+        world.simulation,
+        index,
+        Stream.COMPROMISED_TERMINALS,
+        world.terminals.risk,
+        TERMINALS_A_DAY,
+        TERMINAL_DAYS,
+    )
+
+
+def compromised_customers(world: World, index: int) -> Bools:
+    """Per customer: is a third of the purchases of day `index` (0 is the first) fraud?"""
+    return _compromised(
+        world.simulation,
+        index,
+        Stream.COMPROMISED_CUSTOMERS,
+        world.customers.risk,
+        CUSTOMERS_A_DAY,
+        CUSTOMER_DAYS,
+    )
+
+
+def due(index: int, population: int, rate: tuple[int, int]) -> int:
+    """How many of `population` fall on day `index` at a rate of (so many, of so many) a day.
+
+    Fractions are spread evenly and begin with day 0: at 0.4 a day, one falls on days 0, 2, 5, 7, ….
+    """
+    many, of = rate
+    until = [-(-days * population * many // of) for days in (index, index + 1)]  # rounded up
+    return until[1] - until[0]
+
+
+def _compromised(
+    simulation: Simulation,
+    index: int,
+    stream: Stream,
+    risk: Floats,
+    rate: tuple[int, int],
+    lasting: int,
+) -> Bools:
+    """Who was drawn, in proportion to `risk`, on day `index` or the `lasting` - 1 days before."""
+    compromised = np.zeros(len(risk), bool)
+    for day in range(max(0, index - lasting + 1), index + 1):
+        if count := due(day, len(risk), rate):
+            rng = _rng(simulation, stream, day)
+            compromised[rng.choice(len(risk), count, replace=False, p=risk)] = True
+    return compromised
+
+
+def _rng(simulation: Simulation, stream: Stream, index: int = 0) -> np.random.Generator:
+    return np.random.default_rng([simulation.seed, stream, index])
+
+
+def _purchases(world: World, index: int) -> Purchases:
+    """What is bought on a day: the book's profiles and its three fraud scenarios."""
+    rng = _rng(world.simulation, Stream.PURCHASES, index)
+    customers = world.customers
+    customer = np.repeat(np.arange(len(customers.x)), rng.poisson(customers.per_day))
+    second = rng.normal(DAY_SECONDS / 2, 20_000, len(customer)).astype(np.int64)
+    mean = customers.mean_amount[customer]
+    amount = rng.normal(mean, mean / 2)
+    amount = np.where(amount < 0, rng.uniform(0, 2 * mean), amount).round(2)
+
+    # As in the book, what falls outside the day or finds no terminal never happens.
+    happens = (second > 0) & (second < DAY_SECONDS) & world.reaches[customer]
+    order = np.flatnonzero(happens)[np.argsort(second[happens], kind="stable")]
+    second, customer, amount = second[order], customer[order], amount[order]
+    terminal = world.reach.draw(customer, rng)
+
+    scenario = np.where(amount > LARGE_AMOUNT, 1, 0)
+    scenario[compromised_terminals(world, index)[terminal]] = 2
+    thief = _rng(world.simulation, Stream.STOLEN_PURCHASES, index).random(len(order))
+    stolen = compromised_customers(world, index)[customer] & (thief < STOLEN_PART)
+    scenario[stolen] = 3
+    amount[stolen] = (amount[stolen] * STOLEN_FACTOR).round(2)
+
+    category = world.terminals.category[terminal]
+    channel, country = _channels(category, stolen, _rng(world.simulation, Stream.CHANNELS, index))
+    return Purchases(second, customer, terminal, amount, scenario, category, channel, country)
+
+
+def _channels(category: Ints, stolen: Bools, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """How each purchase is paid and in which country, given its category and whether it is a
+    fraud of scenario 3."""
+    is_online, present_how, is_abroad, abroad_where = rng.random((4, len(category)))
+    online_part = np.array([category.online for category in CATEGORIES])[category]
+    online = is_online < online_part * np.where(stolen, STOLEN_ONLINE, 1)
+    abroad_part = np.where(online, ABROAD_ONLINE, ABROAD_PRESENT)
+    abroad = is_abroad < abroad_part * np.where(stolen, STOLEN_ABROAD, 1)
+    channel = np.where(online, ONLINE, choose(present_how, PRESENT_SHARES))
+    country = np.where(abroad, 1 + choose(abroad_where, ABROAD_SHARES), HOME)
+    return channel, country
+
+
+def _new_fraud(world: World, index: int, purchases: Purchases) -> Purchases:
+    """Stolen cards are tested at night: ten small online payments each, at any terminal."""
+    rng = _rng(world.simulation, Stream.NEW_FRAUD, index)
+    cards = due(index, len(world.customers.x), TESTED_A_DAY)
+    customer = np.repeat(rng.choice(len(world.customers.x), cards, replace=False), TESTS)
+    count = len(customer)
+    night = rng.integers(1 * 3600, 5 * 3600, cards).repeat(TESTS) + rng.integers(0, 600, count)
+    terminal = rng.integers(len(world.terminals.x), size=count)
+    abroad = rng.random(count) < 0.5
+    tests = Purchases(
+        second=night,
+        customer=customer,
+        terminal=terminal,
+        amount=rng.uniform(0.5, 10, count).round(2),
+        scenario=np.full(count, 4),
+        category=world.terminals.category[terminal],
+        channel=np.full(count, ONLINE),
+        country=np.where(abroad, 1 + choose(rng.random(count), ABROAD_SHARES), HOME),
+    )
+    order = np.argsort(np.concatenate([purchases.second, tests.second]), kind="stable")
+    both = {
+        column.name: np.concatenate([getattr(part, column.name) for part in (purchases, tests)])
+        for column in fields(Purchases)
+    }
+    return Purchases(**{name: values[order] for name, values in both.items()})
+
+
+def _amount_shift(world: World, index: int, purchases: Purchases) -> Purchases:
+    return replace(purchases, amount=(purchases.amount * SHIFT_FACTOR).round(2))
+
+
+def _new_category(world: World, index: int, purchases: Purchases) -> Purchases:
+    """Some terminals turn to a new trade, for good; some contactless payments to a new channel."""
+    terminals = _rng(world.simulation, Stream.NEW_CATEGORY).random(len(world.terminals.x))
+    crypto = (terminals < CRYPTO_TERMINALS)[purchases.terminal]
+    wallet = _rng(world.simulation, Stream.NEW_CHANNEL, index).random(len(purchases))
+    wallet = (wallet < WALLET_PAYMENTS) & (purchases.channel == CONTACTLESS)
+    return replace(
+        purchases,
+        category=np.where(crypto, CRYPTO, purchases.category),
+        channel=np.where(wallet, MOBILE_WALLET, purchases.channel),
+    )
+
+
+def _broken_column(world: World, index: int, purchases: Purchases) -> Purchases:
+    lost = _rng(world.simulation, Stream.BROKEN_COLUMN, index).random(len(purchases)) < 0.5
+    return replace(purchases, country=np.where(lost, MISSING, GARBAGE))
+
+
+#: The drifts of `data.spec.DRIFTS`, in the order in which they act.
+_DRIFTS: dict[str, Callable[[World, int, Purchases], Purchases]] = {
+    "new_fraud": _new_fraud,
+    "amount_shift": _amount_shift,
+    "new_category": _new_category,
+    "broken_column": _broken_column,
+}
+
+
+def _table(world: World, index: int, first_id: int, purchases: Purchases) -> pa.Table:
+    midnight = np.datetime64(world.simulation.start, "us") + np.timedelta64(index, "D")
+    return pa.table(
+        {
+            "TRANSACTION_ID": np.arange(first_id, first_id + len(purchases)),
+            "TX_DATETIME": midnight + purchases.second.astype("timedelta64[s]"),
+            "CUSTOMER_ID": purchases.customer,
+            "TERMINAL_ID": purchases.terminal,
+            "TX_AMOUNT": purchases.amount,
+            "TX_TIME_SECONDS": index * DAY_SECONDS + purchases.second,
+            "TX_TIME_DAYS": np.full(len(purchases), index),
+            "MERCHANT_CATEGORY": _names(purchases.category, CATEGORY_NAMES),
+            "CHANNEL": _names(purchases.channel, CHANNELS),
+            "COUNTRY": _names(purchases.country, COUNTRIES),
+            "CUSTOMER_AGE_BAND": _names(world.customers.age_band[purchases.customer], AGE_NAMES),
+            "TX_FRAUD": (purchases.scenario > 0).astype(np.int64),
+            "TX_FRAUD_SCENARIO": purchases.scenario,
+        }
+    )
+
+
+def _names(codes: Ints, names: tuple[str, ...]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(
+        pa.array(codes, mask=codes == MISSING), pa.array(names)
+    ).cast(pa.string())

@@ -1,0 +1,104 @@
+"""Simulated days as files: `date=YYYY-MM-DD/transactions.parquet`, or CSV."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from data.simulator import simulate
+from data.spec import FORMATS, Simulation
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Attributes:
+      folder: the parent of the day folders.
+      days, transactions, frauds: how many.
+    """
+
+    folder: Path
+    days: int
+    transactions: int
+    frauds: int
+
+
+def write_days(
+    simulation: Simulation,
+    out_dir: str | os.PathLike[str],
+    format: str = "parquet",
+    progress: Callable[[dt.date, int], None] | None = None,
+) -> Written:
+    """Simulate, and write each day to its own folder as soon as it exists.
+
+    A day folder appears complete or not at all, also when the machine stops in the middle.
+
+    Args:
+      simulation: what to simulate.
+      out_dir: where the day folders go; made if absent.
+      format: one of `FORMATS`.
+      progress: called with the day and its number of transactions after each day.
+
+    Raises:
+      ValueError: unknown format, a day folder that exists already (nothing is written then), or
+        a population that cannot buy anything.
+      OSError: the folder cannot be written.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"Unknown format {format!r}: choose one of {', '.join(FORMATS)}.")
+    out = Path(out_dir)
+    _refuse_to_overwrite(out, simulation)
+    transactions = frauds = 0
+    for day, table in simulate(simulation):
+        _write_day(table, out / f"date={day}", format)
+        transactions += len(table)
+        frauds += pc.sum(table["TX_FRAUD"]).as_py() or 0
+        if progress:
+            progress(day, len(table))
+    return Written(out, simulation.days, transactions, frauds)
+
+
+def _refuse_to_overwrite(out: Path, simulation: Simulation) -> None:
+    days = (simulation.start + dt.timedelta(days=index) for index in range(simulation.days))
+    existing = [folder for day in days if (folder := out / f"date={day}").exists()]
+    if existing:
+        others = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise ValueError(
+            f"{existing[0]}{others} exists already and is not overwritten; "
+            "choose another folder or remove it."
+        )
+
+
+def _write_day(table: pa.Table, folder: Path, format: str) -> None:
+    """Write beside, flush to the disk, then rename: readers never see half a day."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with open(partial / f"transactions.{format}", "wb") as file:
+        _write(table, file, format)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(folder)
+
+
+def _write(table: pa.Table, file: BinaryIO, format: str) -> None:
+    if format == "parquet":
+        # Plain numbers compress better than a day's dictionary of nearly as many values.
+        names = [field.name for field in table.schema if pa.types.is_string(field.type)]
+        pyarrow.parquet.write_table(table, file, compression="zstd", use_dictionary=names)
+    elif format == "csv":
+        pyarrow.csv.write_csv(table, file)
+    else:
+        with pa.CompressedOutputStream(file, "gzip") as compressed:
+            pyarrow.csv.write_csv(table, compressed)
