@@ -1,0 +1,55 @@
+"""`fraud-pipeline …`: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from pipeline.errors import FraudPipelineError
+
+COMMANDS = {
+    "simulate": "write day folders of simulated transactions",
+    "run": "one run of the graph: validate, train, judge, push",
+    "status": "what is live, since when, from what",
+    "schema": "print, compare or update the curated schema",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+      The exit code: 0 completed, 1 failure, 2 misuse or bad input, 3 stopped by the data gate.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except FraudPipelineError as error:
+        print(f"fraud-pipeline: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("fraud-pipeline: interrupted; run again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone: nothing left to say
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fraud-pipeline",
+        description="From a day of card transactions to a blessed, pushed fraud model.",
+        epilog="Start here: fraud-pipeline run --help",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        module = importlib.import_module(f"pipeline.commands.{name}")
+        command = commands.add_parser(name, help=summary, allow_abbrev=False)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

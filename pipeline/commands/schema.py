@@ -1,0 +1,126 @@
+"""`fraud-pipeline schema`: the curated schema, beside what the data of the last run looks like."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from pathlib import Path
+from typing import Any
+
+from pipeline.commands import common
+from pipeline.errors import BadInput
+from pipeline.root import Root
+
+LABELLED = ("train", "eval")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describes the command and its options."""
+    common.example(
+        parser,
+        "Print the curated schema, or compare it with the data of the last run, or update it so\n"
+        "that this data is accepted. Review the change like code.",
+        "  fraud-pipeline schema --diff\n  fraud-pipeline schema --update",
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--diff", action="store_true", help="show what --update would change")
+    what.add_argument("--update", action="store_true", help="write the change into the schema file")
+    common.add_config(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints, compares or updates.
+
+    Raises:
+      BadInput: no schema is configured, it cannot be read, or there has been no run yet.
+    """
+    config, root = common.config_and_root(arguments)
+    path = config.curated_schema
+    if path is None:
+        raise BadInput(
+            "no curated schema is configured: set paths.schema in the configuration to the file "
+            "that should hold it, then `fraud-pipeline schema --update` writes it"
+        )
+    if not (arguments.diff or arguments.update):
+        print(_read(path), end="")
+        return 0
+    before = _read(path) if path.exists() else ""
+    after = updated(before, root, path, config.dataset.label)
+    changes = difflib.unified_diff(
+        before.splitlines(), after.splitlines(), str(path), "the last run's data", lineterm=""
+    )
+    shown = "\n".join(changes)
+    print(shown or f"{path}: the data of the last run fits the schema")
+    if arguments.update and shown:
+        from pipeline.files import write_atomically
+
+        write_atomically(path, after)
+        print(f"\n{path} is updated; review it, then run again")
+    return 0
+
+
+def updated(before: str, root: Root, path: Path, label: str) -> str:
+    """The schema changed as little as makes the last run's data valid; inferred if there was none.
+
+    Args:
+      before: the curated schema as text, "" if there is none.
+      root: where the last run is.
+      path: the schema's file, for messages.
+      label: its column is judged only in windows whose labels are known.
+
+    Raises:
+      BadInput: the schema cannot be parsed, or there has been no run.
+    """
+    statistics = _last_statistics(root)
+    import tensorflow_data_validation as tfdv
+    from google.protobuf import text_format
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    schema = None
+    if before:
+        try:
+            schema = text_format.Parse(before, schema_pb2.Schema())
+        except text_format.ParseError as error:
+            raise BadInput(f"{path}: not a schema: {error}") from None
+    for split in sorted(statistics.iterdir(), key=lambda p: p.name != "Split-train"):
+        found = tfdv.load_stats_binary(str(split / "FeatureStats.pb"))
+        if schema is None:
+            schema = tfdv.infer_schema(found, infer_feature_shape=False)
+            continue
+        if split.name.removeprefix("Split-") not in LABELLED:
+            kept = [f for f in schema.feature if f.name == label]
+            schema = tfdv.update_schema(_without(schema, label), found)
+            schema.feature.extend(kept)
+            continue
+        schema = tfdv.update_schema(schema, found)
+    return text_format.MessageToString(schema)
+
+
+def _without(schema: Any, column: str) -> Any:
+    rest = type(schema)()
+    rest.CopyFrom(schema)
+    del rest.feature[:]
+    rest.feature.extend(f for f in schema.feature if f.name != column)
+    return rest
+
+
+def _last_statistics(root: Root) -> Path:
+    if root.metadata.exists():
+        from pipeline import lineage
+
+        store = lineage.sqlite_store(root.metadata)
+        for run_id in reversed(lineage.runs(store)):
+            found = lineage.artifacts_of_run(store, run_id, "ExampleStatistics")
+            if found:
+                return Path(found[-1].uri)
+    raise BadInput(
+        f"{root.path}: no run has described any data yet; `fraud-pipeline run` does, and the data "
+        "gate then says whether it fits"
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{path}: cannot read the curated schema: {error.strerror}") from None

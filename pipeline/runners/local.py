@@ -1,0 +1,140 @@
+"""A run on this machine: the graph's nodes one after another, with progress, under the root's lock."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline import lineage, summary
+from pipeline.config import Config
+from pipeline.console import Console
+from pipeline.errors import FraudPipelineError
+from pipeline.files import write_atomically
+from pipeline.root import Root
+
+LOG = "run.log"
+
+
+def run(config: Config, root: Root, data: str, as_of: date | None, console: Console) -> dict[str, Any]:
+    """Runs the graph once.
+
+    Args:
+      config: everything the run depends on.
+      root: where it leaves everything.
+      data: checked day folders or file.
+      as_of: the checked as-of day; None where the data has no timestamp.
+      console: shows progress.
+
+    Returns:
+      The summary; see `pipeline.summary`.
+
+    Raises:
+      BadInput: another run is at work in this root, or the data is unusable.
+      FraudPipelineError: a node failed; the message names it and the log.
+    """
+    with root.locked():
+        run_id = _new_run_id(root)
+        log = root.run(run_id) / LOG
+        console.say(f"run {run_id}{f' as of {as_of}' if as_of else ''} in {root.path}")
+        with console.logging_to(log):
+            seconds = _run_nodes(config, root, data, as_of, run_id, console)
+            store = lineage.sqlite_store(root.metadata)
+            result = summary.of_run(store, run_id, root, seconds)
+        write_atomically(root.run(run_id) / summary.FILE, summary.to_json(result))
+    return result
+
+
+def _run_nodes(
+    config: Config, root: Root, data: str, as_of: date | None, run_id: str, console: Console
+) -> dict[str, float]:
+    started = time.monotonic()
+    with console.waiting("loading TFX"):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+        from pipeline import graph
+        from pipeline.runners import node
+    seconds = {"loading TFX": time.monotonic() - started}
+    console.say(_line("✓", "loading TFX", seconds["loading TFX"]))
+
+    pipeline = graph.create_pipeline(
+        _with_schema_by_content(config, root), root, data, as_of.isoformat() if as_of else ""
+    )
+    compiled = node.for_run(node.compile_graph(pipeline), run_id)
+    root.metadata.parent.mkdir(parents=True, exist_ok=True)
+    store = lineage.sqlite_store(root.metadata)
+    lineage.cancel_dead_executions(store)
+    for node_id in node.node_ids(compiled):
+        started = time.monotonic()
+        try:
+            with console.waiting(node_id):
+                node.run_node(compiled, node_id)
+        except FraudPipelineError:
+            console.say(_line("✗", node_id, time.monotonic() - started))
+            raise
+        except Exception as error:
+            import logging
+
+            logging.exception("node %s failed", node_id)
+            console.say(_line("✗", node_id, time.monotonic() - started))
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise FraudPipelineError(
+                f"{node_id} failed: {reason[0]}\nThe whole story is in {root.run(run_id) / LOG}; "
+                "run again when it is mended: what succeeded is not done twice."
+            ) from error
+        seconds[node_id] = time.monotonic() - started
+        record = lineage.nodes(store, run_id)[node_id]
+        cached = record.state == "CACHED" and seconds[node_id] > 0 and not _is_resolver(record)
+        console.say(
+            _line("=" if cached else "✓", node_id, seconds[node_id], summary.detail(record))
+        )
+        if summary.stopped_by(record):
+            break
+    return seconds
+
+
+def _with_schema_by_content(config: Config, root: Root) -> Config:
+    """The same configuration with the curated schema under a name made of its content.
+
+    TFX caches the import of a schema by the file's name; an edited schema must not be answered from
+    that cache. The copy also keeps what each run was validated against.
+    """
+    import dataclasses
+
+    curated = config.curated_schema
+    if curated is None:
+        return config
+    try:
+        text = curated.read_text(encoding="utf-8")
+    except OSError as error:
+        from pipeline.errors import BadInput
+
+        raise BadInput(
+            f"{curated}: cannot read the curated schema: {error.strerror}; make it with "
+            "`fraud-pipeline schema --update`, or take paths.schema out of the configuration"
+        ) from None
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    copy = root.path / "schemas" / f"{name}.pbtxt"
+    if not copy.exists():
+        write_atomically(copy, text)
+    return dataclasses.replace(config, paths=dataclasses.replace(config.paths, schema=str(copy)))
+
+
+def _new_run_id(root: Root) -> str:
+    run_id = datetime.now().strftime("%Y%m%d-%H%M%S")
+    number, unique = 1, run_id
+    while root.run(unique).exists():
+        number += 1
+        unique = f"{run_id}-{number}"
+    return unique
+
+
+def _is_resolver(record: lineage.NodeRecord) -> bool:
+    return record.name.startswith("Champion")
+
+
+def _line(mark: str, name: str, seconds: float, detail: str = "") -> str:
+    shown = "cached" if mark == "=" else f"{seconds:.1f} s"
+    return f"  {mark} {name:<22} {shown:>8}  {detail}".rstrip()

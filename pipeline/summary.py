@@ -1,0 +1,193 @@
+"""What a run came to, read from ML Metadata and the artifacts it names."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pipeline import lineage
+from pipeline.lineage import NodeRecord, value
+from pipeline.root import Root
+
+FILE = "summary.json"
+HEADLINE = ("average_precision", "roc_auc", "precision_at_budget", "recall_at_budget")
+
+
+def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> dict[str, Any]:
+    """The summary of a run; the keys are those of `run --json` (see docs/cli.md).
+
+    Args:
+      store: ML Metadata.
+      run_id: which run.
+      root: where it ran.
+      seconds: wall seconds by node.
+    """
+    nodes = lineage.nodes(store, run_id)
+    examples = nodes["TransactionExampleGen"].outputs["examples"][0]
+    verdict = _verdict(nodes["DataGate"])
+    metrics, champion_metrics, reasons = {}, {}, []
+    pushed = None
+    if not verdict["passed"]:
+        outcome = "gate_stopped"
+        reasons = [anomaly_line(a) for a in verdict["anomalies"]]
+    else:
+        metrics, champion_metrics, reasons = _judgement(nodes["Evaluator"])
+        infra = nodes["ServingCheck"].outputs["blessing"][0]
+        if value(infra, "blessed") != 1:
+            reasons.append(f"ServingCheck: {value(infra, 'reason')}")
+        pushed = nodes["Pusher"].outputs["pushed_model"][0]
+        outcome = "pushed" if value(pushed, "pushed") == 1 else "not_blessed"
+    live = next(lineage.champions(store), None)
+    return {
+        "run_id": run_id,
+        "as_of": value(examples, "as_of") or None,
+        "outcome": outcome,
+        "reasons": reasons,
+        "notes": verdict["notes"],
+        "pushed_version": value(pushed, "pushed_version") if outcome == "pushed" else None,
+        "pushed_path": value(pushed, "pushed_destination") if outcome == "pushed" else None,
+        "live_version": value(live.pushed, "pushed_version") if live else None,
+        "windows": json.loads(value(examples, "windows") or "{}"),
+        "rows": json.loads(value(examples, "rows") or "{}"),
+        "positives": json.loads(value(examples, "positives") or "{}"),
+        "metrics": metrics,
+        "champion_metrics": champion_metrics,
+        "anomalies": verdict["anomalies"],
+        "seconds": {name: round(taken, 2) for name, taken in seconds.items()},
+        "root": str(root.path),
+    }
+
+
+def to_json(summary: dict[str, Any]) -> str:
+    """The summary as one JSON document."""
+    return json.dumps(summary, indent=1)
+
+
+def stopped_by(record: NodeRecord) -> bool:
+    """Whether this node's verdict ends the run."""
+    verdicts = record.outputs.get("verdict", [])
+    return any(a.type == "DataVerdict" and value(a, "passed") != 1 for a in verdicts)
+
+
+def detail(record: NodeRecord) -> str:
+    """A few words on what a node did, for its line of progress."""
+    for artifacts in record.outputs.values():
+        for artifact in artifacts:
+            if artifact.type == "Examples":
+                rows = json.loads(value(artifact, "rows") or "{}")
+                return " · ".join(f"{split} {count:,} rows" for split, count in rows.items())
+            if artifact.type == "DataVerdict":
+                return "passed" if value(artifact, "passed") == 1 else "stops the run"
+            if artifact.type in ("ModelBlessing", "InfraBlessing"):
+                return "blessed" if value(artifact, "blessed") == 1 else "not blessed"
+            if artifact.type == "PushedModel" and record.name == "Pusher":
+                if value(artifact, "pushed") == 1:
+                    return f"version {value(artifact, 'pushed_version')}"
+                return "nothing pushed"
+    return ""
+
+
+def anomaly_line(anomaly: dict[str, str]) -> str:
+    """One anomaly in one line: window, feature, what is wrong."""
+    text = f"{anomaly['window']}: {anomaly['feature']}: {anomaly['anomaly']}"
+    return f"{text}: {anomaly['description']}" if anomaly["description"] else text
+
+
+def render(summary: dict[str, Any]) -> str:
+    """The summary for a person."""
+    lines = [""]
+    for split, (first, last) in summary["windows"].items():
+        rows, frauds = summary["rows"].get(split, 0), summary["positives"].get(split)
+        known = f"{frauds:>7,} frauds" if frauds is not None else "  labels not known yet"
+        lines.append(f"  {split:<7} {first} … {last}  {rows:>10,} rows {known}")
+    stopped = summary["outcome"] == "gate_stopped"
+    data = "stopped" if stopped else "passed"
+    lines += ["", f"  data      {data}" + "".join(f"; {note}" for note in summary["notes"])]
+    if summary["metrics"]:
+        lines += ["", *_metric_table(summary)]
+    lines.append("")
+    if summary["outcome"] == "pushed":
+        lines.append(f"  pushed    version {summary['pushed_version']}: {summary['pushed_path']}")
+    else:
+        why = "stopped by the data gate" if stopped else "not pushed: the model was not blessed"
+        live = summary["live_version"]
+        stays = f"version {live} stays live" if live else "nothing is live"
+        lines.append(f"  {why}; {stays}")
+        lines += [f"    - {reason}" for reason in summary["reasons"]]
+        if stopped:
+            lines.append("  If the data is right, curate the schema: fraud-pipeline schema --diff")
+    root = summary["root"]
+    lines += [
+        "",
+        f"  took      {sum(summary['seconds'].values()):.0f} s",
+        f"  log       {root}/runs/{summary['run_id']}/run.log",
+        f"  look      tensorboard --logdir {root}/artifacts/Trainer/model_run",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _metric_table(summary: dict[str, Any]) -> list[str]:
+    metrics, champion = summary["metrics"], summary["champion_metrics"].get("overall", {})
+    width = max([len("overall"), len("champion"), *map(len, metrics["slices"])])
+    head = "".join(f"{name.replace('_', ' '):>20}" for name in HEADLINE)
+    lines = [f"  {'':<{width}} {'examples':>10}{head}"]
+    shown = [("overall", metrics["overall"])]
+    shown += [("champion", champion)] if champion else []
+    shown += sorted(metrics["slices"].items())
+    for name, row in shown:
+        figures = "".join(f"{_figure(row.get(metric)):>20}" for metric in HEADLINE)
+        lines.append(f"  {name:<{width}} {_figure(row.get('example_count')):>10}{figures}")
+    return lines
+
+
+def _figure(number: float | None) -> str:
+    if number is None or number != number:
+        return "–"
+    return f"{number:,.0f}" if number > 1 else f"{number:.3f}"
+
+
+def _verdict(record: NodeRecord) -> dict[str, Any]:
+    from pipeline.components.types import VERDICT_FILE
+
+    path = Path(record.outputs["verdict"][0].uri) / VERDICT_FILE
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _judgement(record: NodeRecord) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Metrics of challenger and champion, and why the challenger was refused (if it was)."""
+    import tensorflow_model_analysis as tfma
+
+    uri = record.outputs["evaluation"][0].uri
+    metrics: dict[str, Any] = {"overall": {}, "slices": {}}
+    champion: dict[str, Any] = {"overall": {}, "slices": {}}
+    for of_slice in tfma.load_metrics(uri):
+        name = _slice_name(of_slice.slice_key)
+        for pair in of_slice.metric_keys_and_values:
+            if pair.key.is_diff or pair.key.name.startswith("__"):
+                continue
+            into = champion if pair.key.model_name == "champion" else metrics
+            row = into["overall"] if not name else into["slices"].setdefault(name, {})
+            row[pair.key.name] = pair.value.double_value.value
+    reasons = []
+    result = tfma.load_validation_result(uri)
+    for of_slice in result.metric_validations_per_slice:
+        for failure in of_slice.failures:
+            where = _slice_name(of_slice.slice_key) or "overall"
+            reasons.append(f"{where}: {failure.metric_key.name}: {' '.join(failure.message.split())}")
+    for missing in result.missing_slices:
+        reasons.append(f"no examples of slice {missing}")
+    if not champion["overall"]:
+        champion = {}
+    return metrics, champion, reasons
+
+
+def _slice_name(slice_key: Any) -> str:
+    parts = []
+    for single in slice_key.single_slice_keys:
+        kind = single.WhichOneof("kind")
+        held = getattr(single, kind)
+        parts.append(f"{single.column}={held.decode() if isinstance(held, bytes) else held}")
+    return ",".join(parts)
