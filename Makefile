@@ -1,0 +1,35 @@
+# Every target sets up .venv by itself: `make run` on a fresh clone is enough.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test unit lint format lock clean
+bin := .venv/bin
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+	@echo '  ARGS=… is added to the command of run, test and unit; PYTHON=… names the interpreter'
+
+setup: ## .venv with everything in it, redone when the pins change
+	@scripts/setup.sh
+
+run: setup ## the whole pipeline on the sample in data/, up to a pushed model
+	$(bin)/fraud-pipeline run --config data/sample/config.yaml --data data/sample/transactions $(ARGS)
+
+test: lint ## lint, then every test (ARGS="-k windows" for some)
+	$(bin)/python -m pytest $(ARGS)
+
+unit: setup ## the tests that take seconds
+	$(bin)/python -m pytest -m "not e2e" $(ARGS)
+
+lint: setup ## ruff and mypy
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+format: setup ## ruff's formatting and safe fixes
+	$(bin)/ruff check --fix .
+	$(bin)/ruff format .
+
+lock: setup ## renew the pins of both stacks from setup.py and pyproject.toml
+	scripts/lock.sh
+
+clean: ## remove .venv and the tools' caches; results (fraud-root) stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,30 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as unit whatever is not marked e2e, and keep whole runs for last."""
+    for item in items:
+        if item.get_closest_marker("e2e") is None:
+            item.add_marker(pytest.mark.unit)
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
+
+
+@pytest.fixture(scope="session")
+def handbook() -> Path:
+    """The folder of the handbook's transactions: FRAUD_HANDBOOK, or beside the checkout."""
+    named = os.environ.get("FRAUD_HANDBOOK")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data" / "handbook"
+    if not any(folder.glob("date=*")):
+        if named:
+            pytest.fail(f"FRAUD_HANDBOOK names {folder}, where there are no date=… folders")
+        pytest.skip(f"no handbook transactions at {folder}; FRAUD_HANDBOOK=FOLDER names them")
+    return folder
