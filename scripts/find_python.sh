@@ -18,7 +18,7 @@ die() {
 platform="$(uname -s) $(uname -m)"
 case "$platform" in
 "Linux x86_64")
-    libc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed -n 's/^glibc //p')
+    libc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed -n 's/^glibc //p' || true)
     [ -n "$libc" ] || die "TFX needs glibc, which this Linux has not. Use Debian, Ubuntu or Fedora."
     platform="$platform, glibc $libc"
     if [ "$(printf '%s\n' 2.39 "$libc" | sort -V | head -n 1)" = 2.39 ]; then

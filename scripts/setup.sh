@@ -30,9 +30,9 @@ key=$({
     echo "$PWD ${PYTHON:-} $(uname -sm) $(getconf GNU_LIBC_VERSION 2>/dev/null || true)"
 } | digest)
 
-made_key='' made_python=''
+made_key='' made_for=''
 if [ -f "$ready" ] && "$venv/bin/python" -c '' 2>/dev/null; then
-    { read -r made_key && read -r made_python; } <"$ready" || true
+    { read -r made_key && read -r made_for; } <"$ready" || true
 fi
 [ "$made_key" != "$key" ] || exit 0
 
@@ -58,7 +58,7 @@ include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
 printf 'set-up: %s, %s stack, into %s (a minute or two the first time)\n' \
     "$python" "$stack" "$venv" >&2
 rm -f "$ready"
-if [ "$made_python" != "$python" ]; then
+if [ "$made_for" != "$python $PWD" ]; then # scripts in .venv/bin hold its path
     rm -rf "$venv"
     "$python" -m venv "$venv"
 fi
@@ -86,4 +86,4 @@ with_pip() {
 }
 with_uv || with_pip || die "the packages could not be installed (see above)." \
     "If this machine reaches packages through a mirror, pip's own settings must name it."
-printf '%s\n' "$key" "$python" >"$ready"
+printf '%s\n' "$key" "$python $PWD" >"$ready"

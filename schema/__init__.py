@@ -1,0 +1,1 @@
+"""The curated schema: what every transaction must look like, reviewed like code."""
