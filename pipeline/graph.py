@@ -9,7 +9,6 @@ from tfx import types
 from tfx.components import (
     Evaluator,
     ExampleValidator,
-    ImportSchemaGen,
     Pusher,
     SchemaGen,
     StatisticsGen,
@@ -17,6 +16,7 @@ from tfx.components import (
     Transform,
 )
 from tfx.components.distribution_validator.component import DistributionValidator
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base import executor_spec
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.experimental.conditionals.conditional import Cond
@@ -78,7 +78,7 @@ def create_pipeline(config: Config, root: Root, data: str, as_of: str) -> Pipeli
     ).with_id("ChampionStatistics")
     drift_validator = DistributionValidator(
         statistics=statistics,
-        baseline_statistics=baseline.outputs["baseline"],
+        baseline_statistics=baseline.outputs["baseline"].as_optional(),
         config=drift_config(config, columns),
         include_split_pairs=[(split, "train") for split in _drift_splits(config)],
     )
@@ -86,6 +86,7 @@ def create_pipeline(config: Config, root: Root, data: str, as_of: str) -> Pipeli
         examples=examples,
         example_anomalies=example_validator.outputs["anomalies"],
         drift_anomalies=drift_validator.outputs["anomalies"],
+        label=config.dataset.label,
         severity=config.data_gate.severity,
         curated=int(config.curated_schema is not None),
     )

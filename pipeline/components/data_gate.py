@@ -19,6 +19,7 @@ from tfx.types.standard_artifacts import ExampleAnomalies, Examples
 from pipeline.components.types import VERDICT_FILE, DataVerdict
 
 _SEVERITIES = {"error": anomalies_pb2.AnomalyInfo.ERROR, "warning": anomalies_pb2.AnomalyInfo.WARNING}
+UNLABELLED = "recent"
 ANOMALIES_FILE = "SchemaDiff.pb"
 
 
@@ -98,13 +99,16 @@ def verdict_of(
     examples: Examples,
     example_anomalies: ExampleAnomalies,
     drift_anomalies: ExampleAnomalies,
+    label: str,
     severity: str,
     curated: bool,
 ) -> dict:
-    """The verdict as it is written; see `DataVerdict`."""
+    """The verdict as it is written; see `DataVerdict`. Arguments are those of `DataGate`."""
     anomalies, notes = without_labels(examples), []
     for split in artifact_utils.decode_split_names(example_anomalies.split_names):
         found = read_anomalies(example_anomalies.uri, split)
+        if split == UNLABELLED:
+            found.anomaly_info.pop(label, None)
         anomalies += anomalies_in(found, split, "schema", severity)
     if not curated:
         notes.append("validated against the schema inferred from train: none is curated yet")
@@ -126,6 +130,7 @@ def DataGate(  # noqa: N802 (TFX names components like classes)
     example_anomalies: InputArtifact[ExampleAnomalies],
     drift_anomalies: InputArtifact[ExampleAnomalies],
     verdict: OutputArtifact[DataVerdict],
+    label: Parameter[str],
     severity: Parameter[str],
     curated: Parameter[int],
 ) -> None:
@@ -136,10 +141,11 @@ def DataGate(  # noqa: N802 (TFX names components like classes)
       example_anomalies: of ExampleValidator.
       drift_anomalies: of DistributionValidator.
       verdict: the decision, with every anomaly that made it.
+      label: the label column; that it is missing in `recent` is no anomaly.
       severity: the least severity that stops a run, "error" or "warning".
       curated: 1 if the schema was reviewed, 0 if it was inferred from this run's train window.
     """
-    decided = verdict_of(examples, example_anomalies, drift_anomalies, severity, bool(curated))
+    decided = verdict_of(examples, example_anomalies, drift_anomalies, label, severity, bool(curated))
     with open(os.path.join(verdict.uri, VERDICT_FILE), "w", encoding="utf-8") as file:
         json.dump(decided, file, indent=1)
     verdict.set_int_custom_property("passed", int(decided["passed"]))

@@ -1,4 +1,4 @@
-"""Reading one file of transactions, Parquet or CSV, as Arrow tables a block at a time."""
+"""Reading one file of transactions, Parquet or CSV, as Arrow batches."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pipeline.errors import BadInput
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 
-BLOCK_ROWS = 32_768
-"""Tables handed on have at most this many rows."""
+BATCH_ROWS = 32_768
+"""Batches have at most this many rows."""
 
 LONGEST_LINE = 1 << 20
 """Bytes; what is longer is taken for a damaged file. Also the block in which CSV is read."""
@@ -115,7 +115,7 @@ def count_rows(file: File) -> int:
     return max(1, int(file.size * packing / (sum(map(len, sample)) / len(sample) + 1)))
 
 
-def read(file: File, types: dict[str, pa.DataType]) -> Iterator[tuple[int, pa.Table]]:
+def read(file: File, types: dict[str, pa.DataType]) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Reads columns of a file.
 
     Args:
@@ -124,16 +124,16 @@ def read(file: File, types: dict[str, pa.DataType]) -> Iterator[tuple[int, pa.Ta
         is of its type here; in Parquet each is as stored.
 
     Yields:
-      (number of rows before it, table of at most BLOCK_ROWS rows).
+      (number of rows before it, batch of at most BATCH_ROWS rows).
 
     Raises:
       BadInput: the file is damaged, or CSV has text where a number is expected.
     """
     first = 0
-    tables = _read_parquet(file, list(types)) if file.is_parquet else _read_csv(file, types)
-    for table in tables:
-        for start in range(0, table.num_rows, BLOCK_ROWS):
-            part = table.slice(start, BLOCK_ROWS)
+    batches = _read_parquet(file, list(types)) if file.is_parquet else _read_csv(file, types)
+    for batch in batches:
+        for start in range(0, batch.num_rows, BATCH_ROWS):
+            part = batch.slice(start, BATCH_ROWS)
             yield first, part
             first += part.num_rows
 
@@ -157,23 +157,18 @@ def _parquet(file: File) -> parquet.ParquetFile:
         _refuse(file, error)
 
 
-def _read_parquet(file: File, names: Sequence[str]) -> Iterator[pa.Table]:
-    batches = _parquet(file).iter_batches(BLOCK_ROWS, columns=list(names), use_threads=False)
+def _read_parquet(file: File, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     try:
-        for batch in batches:
-            yield pa.Table.from_batches([batch])
+        yield from _parquet(file).iter_batches(BATCH_ROWS, columns=list(names), use_threads=False)
     except _DAMAGE as error:
         _refuse(file, error)
 
 
-def _read_csv(file: File, types: dict[str, pa.DataType]) -> Iterator[pa.Table]:
+def _read_csv(file: File, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
     header = _csv_header(file)
     options = arrow_csv.ConvertOptions(column_types=types, include_columns=list(types))
     try:
-        yield from map(
-            lambda batch: pa.Table.from_batches([batch]),
-            _open_csv(file, options, LONGEST_LINE),
-        )
+        yield from _open_csv(file, options, LONGEST_LINE)
     except _DAMAGE as error:
         _refuse_csv(file, header, error)
 
@@ -204,8 +199,9 @@ def _csv_header(file: File) -> list[str]:
       BadInput: there is no first line, or the file cannot be read.
     """
     try:
-        start = _stream(file).read(LONGEST_LINE)
-        if len(start) == LONGEST_LINE and b"\n" not in start:
+        stream = _stream(file)
+        start = stream.read(_FIRST_BLOCK)
+        if len(start) == _FIRST_BLOCK and b"\n" not in start + stream.read(LONGEST_LINE):
             raise BadInput(
                 f"{file.name}: no end of line within the first {LONGEST_LINE >> 20} MB; "
                 "write a header line and one line per transaction"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import logging
 import os
 import time
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 from pipeline import lineage, summary
 from pipeline.config import Config
 from pipeline.console import Console
-from pipeline.errors import FraudPipelineError
+from pipeline.errors import BadInput, FraudPipelineError
 from pipeline.files import write_atomically
 from pipeline.root import Root
 
@@ -70,26 +71,20 @@ def _run_nodes(
         started = time.monotonic()
         try:
             with console.waiting(node_id):
-                node.run_node(compiled, node_id)
-        except FraudPipelineError:
-            console.say(_line("✗", node_id, time.monotonic() - started))
-            raise
+                record = node.run_node(compiled, node_id)
         except Exception as error:
-            import logging
-
             logging.exception("node %s failed", node_id)
             console.say(_line("✗", node_id, time.monotonic() - started))
+            if isinstance(error, BadInput):
+                raise
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise FraudPipelineError(
                 f"{node_id} failed: {reason[0]}\nThe whole story is in {root.run(run_id) / LOG}; "
                 "run again when it is mended: what succeeded is not done twice."
             ) from error
         seconds[node_id] = time.monotonic() - started
-        record = lineage.nodes(store, run_id)[node_id]
-        cached = record.state == "CACHED" and seconds[node_id] > 0 and not _is_resolver(record)
-        console.say(
-            _line("=" if cached else "✓", node_id, seconds[node_id], summary.detail(record))
-        )
+        mark = "=" if record.state == "CACHED" else "✓"
+        console.say(_line(mark, node_id, seconds[node_id], summary.detail(record)))
         if summary.stopped_by(record):
             break
     return seconds
@@ -101,16 +96,12 @@ def _with_schema_by_content(config: Config, root: Root) -> Config:
     TFX caches the import of a schema by the file's name; an edited schema must not be answered from
     that cache. The copy also keeps what each run was validated against.
     """
-    import dataclasses
-
     curated = config.curated_schema
     if curated is None:
         return config
     try:
         text = curated.read_text(encoding="utf-8")
     except OSError as error:
-        from pipeline.errors import BadInput
-
         raise BadInput(
             f"{curated}: cannot read the curated schema: {error.strerror}; make it with "
             "`fraud-pipeline schema --update`, or take paths.schema out of the configuration"
@@ -129,10 +120,6 @@ def _new_run_id(root: Root) -> str:
         number += 1
         unique = f"{run_id}-{number}"
     return unique
-
-
-def _is_resolver(record: lineage.NodeRecord) -> bool:
-    return record.name.startswith("Champion")
 
 
 def _line(mark: str, name: str, seconds: float, detail: str = "") -> str:

@@ -1,0 +1,372 @@
+"""The Beam pipeline of ingestion. Its elements are Arrow batches, never rows.
+
+::
+
+    files ─ ReadChunks ─┬─ chunks (temporary files) ─────────────────────────┬─ WriteShards
+                        ├─ slim columns by (entity, hash of key) ─ features ─┘   by chunk
+                        └─ ids by hash ─ each there once?
+
+A chunk is some ten thousand consecutive rows, the unit of everything after reading. What is
+shuffled are the columns that features are made of, and the features.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+from tfx.dsl.io import fileio
+
+import features
+from features.spec import Features
+from pipeline.errors import BadInput
+from pipeline.ingestion import examples, files
+from pipeline.ingestion.files import BATCH_ROWS, File
+from pipeline.ingestion.values import Layout, Rows, clean, day_number, days_of
+
+PARTITION_ROWS = 200_000
+"""About how many rows of an entity's history are in memory at once."""
+
+ChunkKey = tuple[int, int]
+"""(job, number within the job): sorts as the rows of the files do."""
+
+
+@dataclass(frozen=True)
+class Ingestion:
+    """What the stages have to know.
+
+    Attributes:
+      layout: which columns are read, and of which days.
+      features: which are made.
+      delay_days: days until a label is known.
+      eval_percent: where the data has no timestamp, the share of rows that become eval.
+      directory: for temporary files, where all workers can read and write.
+    """
+
+    layout: Layout
+    features: Features
+    delay_days: int
+    eval_percent: int
+    directory: str
+
+    @property
+    def entities(self) -> tuple[str, ...]:
+        """The entities that any feature is made of."""
+        spec = dataclasses.replace(self.features, calendar=())
+        dataset = self.layout.dataset
+        return tuple(
+            entity
+            for entity in dataset.entities
+            if features.feature_names(spec, dataclasses.replace(dataset, entities=(entity,)))
+        )
+
+    def splits(self, chunk: pa.RecordBatch) -> dict[str, NDArray[np.int64]]:
+        """Split → positions in a chunk of the rows that are in it; only splits that have any."""
+        dataset, windows = self.layout.dataset, self.layout.windows
+        if windows is None:
+            named = [dataset.id] if dataset.id else chunk.schema.names
+            held_out = _hashes([chunk.column(name) for name in named]) % 100 < self.eval_percent
+            masks = {"train": ~held_out, "eval": held_out}
+        else:
+            days = days_of(chunk.column(dataset.timestamp))
+            masks = {
+                name: (days >= day_number(window.first)) & (days <= day_number(window.last))
+                for name, window in windows.splits().items()
+            }
+        return {name: np.flatnonzero(mask) for name, mask in masks.items() if mask.any()}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished file of examples.
+
+    Attributes:
+      split: of which.
+      chunk: the rows it is made of.
+      path: where it lies, in the temporary directory.
+      rows, positives: how many; positives counts labels of 1, 0 where labels are not known.
+    """
+
+    split: str
+    chunk: ChunkKey
+    path: str
+    rows: int
+    positives: int
+
+
+def run(pipeline: beam.Pipeline, ingestion: Ingestion, source_files: Sequence[File]) -> None:
+    """Adds the stages to a pipeline. When it has run, `shards` has what it made.
+
+    Args:
+      pipeline: to add to.
+      ingestion: what to do.
+      source_files: the input, in the order the rows shall have.
+    """
+    rows = {file: files.count_rows(file) for file in source_files}
+    jobs = list(enumerate(_jobs(rows, ingestion.layout)))
+    partitions = 1 + sum(rows.values()) // PARTITION_ROWS
+    read = (
+        pipeline
+        | "Files" >> beam.Create(jobs)
+        | "Spread" >> beam.Reshuffle()
+        | "Read"
+        >> beam.ParDo(ReadChunks(ingestion, partitions)).with_outputs("ids", "slim", main="chunks")
+    )
+    _ = read.ids | "ById" >> beam.GroupByKey() | "Unique" >> beam.ParDo(CheckUnique(ingestion))
+    made = (
+        read.slim
+        | "ByEntity" >> beam.GroupByKey()
+        | "Features" >> beam.ParDo(EntityFeatures(ingestion))
+    )
+    _ = (
+        {"chunk": read.chunks, "features": made}
+        | "ByChunk" >> beam.CoGroupByKey()
+        | "Write" >> beam.ParDo(WriteShards(ingestion))
+        | "All" >> beam.combiners.ToList()
+        | "List" >> beam.Map(_write_list, ingestion.directory)
+    )
+
+
+def shards(ingestion: Ingestion) -> list[Shard]:
+    """What a pipeline that has run made, in the order of the input."""
+    with fileio.open(_list_path(ingestion.directory), "r") as file:
+        listed = [Shard(**shard) for shard in json.load(file)]
+    return sorted(listed, key=lambda shard: (shard.split, shard.chunk))
+
+
+def bad_input_in(error: BaseException) -> BadInput | None:
+    """The BadInput that a worker raised, out of what a runner raises instead of it."""
+    if isinstance(error, BadInput):
+        return error
+    # Runners pass on the worker's traceback as text, Beam having added the step to the message.
+    _, found, rest = str(error).rpartition(f"{BadInput.__module__}.{BadInput.__qualname__}: ")
+    return BadInput(rest.partition(" [while running ")[0].strip()) if found else None
+
+
+class ReadChunks(beam.DoFn):
+    """(job, its files) → (chunk, path), and for features and checks "slim" and "ids".
+
+    Outputs:
+      main: (chunk, path of its rows) for chunks that have rows of a split.
+      slim: ((entity, partition), (chunk, is it in main?, rows)) with the columns
+        row (position in the chunk), key, time, amount, label.
+      ids: (partition, (file name, positions in the file, ids)).
+    """
+
+    def __init__(self, ingestion: Ingestion, partitions: int):
+        self._ingestion = ingestion
+        self._partitions = partitions
+
+    def process(self, job: tuple[int, Sequence[File]]) -> Iterator[Any]:
+        number, job_files = job
+        layout = self._ingestion.layout
+        keys = ((number, chunk) for chunk in itertools.count())
+        waiting: list[pa.RecordBatch] = []
+        for file in job_files:
+            for first, raw in files.read(file, layout.to_read(file)):
+                rows = Rows(file, np.arange(first, first + raw.num_rows))
+                rows, batch = clean(raw, rows, layout)
+                if layout.dataset.id:
+                    yield from self._ids(rows, batch.column(layout.dataset.id))
+                if sum(b.num_rows for b in waiting) + batch.num_rows > BATCH_ROWS:
+                    yield from self._chunk(next(keys), waiting)
+                    waiting = []
+                waiting.append(batch)
+        yield from self._chunk(next(keys), waiting)
+
+    def _ids(self, rows: Rows, ids: pa.Array) -> Iterator[Any]:
+        for partition, taken in self._partitioned(ids):
+            part = (rows.file.name, rows.positions[taken], ids.take(pa.array(taken)))
+            yield beam.pvalue.TaggedOutput("ids", (partition, part))
+
+    def _chunk(self, key: ChunkKey, batches: list[pa.RecordBatch]) -> Iterator[Any]:
+        batches = [batch for batch in batches if batch.num_rows]
+        if not batches:
+            return
+        chunk = _joined(batches)
+        is_in_split = bool(self._ingestion.splits(chunk))
+        if is_in_split:
+            path = f"{self._ingestion.directory}/chunk-{uuid.uuid4().hex}.arrow"
+            with fileio.open(path, "wb") as file, pa.ipc.new_file(file, chunk.schema) as writer:
+                writer.write_batch(chunk)
+            yield key, path
+        dataset = self._ingestion.layout.dataset
+        for entity in self._ingestion.entities:
+            named = {"key": entity, "time": dataset.timestamp, "amount": dataset.amount}
+            named["label"] = dataset.label
+            columns = {name: chunk.column(column) for name, column in named.items() if column}
+            columns["row"] = pa.array(np.arange(chunk.num_rows, dtype=np.int32))
+            slim = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+            for partition, taken in self._partitioned(columns["key"]):
+                part = (key, is_in_split, slim.take(pa.array(taken)))
+                yield beam.pvalue.TaggedOutput("slim", ((entity, partition), part))
+
+    def _partitioned(self, keys: pa.Array) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """(partition, positions of the keys in it) for those that have any."""
+        partition = (_hashes([keys]) % self._partitions).astype(np.int64)
+        order = np.argsort(partition, kind="stable")
+        bounds = np.searchsorted(partition[order], np.arange(self._partitions + 1))
+        for number, (start, stop) in enumerate(itertools.pairwise(bounds.tolist())):
+            if stop > start:
+                yield number, order[start:stop]
+
+
+class CheckUnique(beam.DoFn):
+    """Refuses an id that is there twice."""
+
+    def __init__(self, ingestion: Ingestion):
+        self._name = ingestion.layout.dataset.id
+
+    def process(self, element: tuple[int, Iterable[Any]]) -> Iterator[Any]:
+        parts = sorted(element[1], key=lambda part: (part[0], part[1][0]))
+        ids = pa.concat_arrays([part[2] for part in parts]).dictionary_encode()
+        codes = ids.indices.to_numpy()
+        repeated = np.bincount(codes)[codes] > 1
+        if repeated.any():
+            code = codes[np.argmax(repeated)]
+            names = [name for name, positions, _ in parts for _ in positions]
+            positions = np.concatenate([positions for _, positions, _ in parts])
+            once, again = np.flatnonzero(codes == code)[:2]
+            raise BadInput(
+                f"{names[again]}, row {positions[again] + 1}: {self._name} "
+                f"{ids.dictionary[int(code)].as_py()} was already in {names[once]}, row "
+                f"{positions[once] + 1}; remove one of them, or set dataset.id to null if it "
+                "need not be unique"
+            )
+        return iter(())
+
+
+class EntityFeatures(beam.DoFn):
+    """All rows of some values of an entity → (chunk, row and features) for chunks in a split."""
+
+    def __init__(self, ingestion: Ingestion):
+        self._spec = ingestion.features
+        self._delay = np.timedelta64(ingestion.delay_days, "D")
+
+    def process(self, element: tuple[tuple[str, int], Iterable[Any]]) -> Iterator[Any]:
+        (entity, _), unordered = element
+        parts = sorted(unordered, key=lambda part: part[0])
+        rows = _joined([batch for _, _, batch in parts])
+        columns = dict(zip(rows.schema.names, rows.columns))
+        try:
+            made = features.entity_features(
+                self._spec,
+                entity,
+                columns["key"].dictionary_encode().indices.to_numpy().astype(np.int64),
+                columns["time"].to_numpy(),
+                _floats(columns["amount"]) if "amount" in columns else None,
+                _floats(columns["label"]),
+                self._delay,
+            )
+        except ValueError as error:
+            raise BadInput(f"{entity}: {error}") from None
+        start = 0
+        for key, is_in_split, batch in parts:
+            stop = start + batch.num_rows
+            if is_in_split:
+                values = [pa.array(column[start:stop]) for column in made.values()]
+                names = ["row", *made]
+                yield key, pa.RecordBatch.from_arrays([batch.column("row"), *values], names=names)
+            start = stop
+
+
+class WriteShards(beam.DoFn):
+    """(chunk, its path and features) → a Shard, as a dictionary, for each split it has rows of."""
+
+    def __init__(self, ingestion: Ingestion):
+        self._ingestion = ingestion
+
+    def process(self, element: tuple[ChunkKey, dict[str, Iterable[Any]]]) -> Iterator[dict]:
+        key, found = element
+        (path,) = found["chunk"]
+        with fileio.open(path, "rb") as file:
+            (chunk,) = pa.ipc.open_file(file.read())  # type: ignore[misc]
+        dataset = self._ingestion.layout.dataset
+        columns = dict(zip(chunk.schema.names, chunk.columns))
+        columns |= self._features(chunk, found["features"])
+        batch = examples.example_batch(columns)
+        label = _floats(columns[dataset.label])
+        for split, rows in self._ingestion.splits(chunk).items():
+            # Of recent days the label is not known, so it is not among their features.
+            known = not np.isnan(label[rows]).any()
+            names = [name for name in columns if known or name != dataset.label]
+            path = f"{self._ingestion.directory}/shard-{uuid.uuid4().hex}.gz"
+            examples.write(path, batch.select(names).take(pa.array(rows)))
+            positives = int(label[rows].sum()) if known else 0
+            yield dataclasses.asdict(Shard(split, key, path, len(rows), positives))
+
+    def _features(
+        self, chunk: pa.RecordBatch, batches: Iterable[pa.RecordBatch]
+    ) -> dict[str, pa.Array]:
+        """Features by name, in the order of the chunk's rows."""
+        dataset, spec = self._ingestion.layout.dataset, self._ingestion.features
+        values = {
+            name: np.full(chunk.num_rows, np.nan, np.float32)
+            for name in features.feature_names(spec, dataset)
+        }
+        if dataset.timestamp is not None:
+            values |= features.calendar_features(spec, chunk.column(dataset.timestamp).to_numpy())
+        for batch in batches:
+            rows = batch.column("row").to_numpy()
+            for name in batch.schema.names[1:]:
+                values[name][rows] = batch.column(name).to_numpy()
+        return {name: pa.array(column, from_pandas=True) for name, column in values.items()}
+
+
+def _jobs(rows: Mapping[File, int], layout: Layout) -> list[tuple[File, ...]]:
+    """Files of the same split together, as long as they make no more than one chunk."""
+    splits = layout.windows.splits() if layout.windows else {}
+    jobs: list[list[File]] = []
+    split, count = None, 0
+    for file in rows:
+        file_split = [name for name, window in splits.items() if file.days[0] in window]
+        if jobs and split == file_split and count + rows[file] <= BATCH_ROWS:
+            jobs[-1].append(file)
+            count += rows[file]
+        else:
+            jobs.append([file])
+            split, count = file_split, rows[file]
+    return [tuple(job) for job in jobs]
+
+
+def _hashes(columns: Iterable[pa.Array]) -> NDArray[np.uint64]:
+    """A hash of each row's values that is the same in every process, [rows]."""
+    hashes: NDArray[np.uint64] | None = None
+    for column in columns:
+        encoded = column.dictionary_encode()
+        distinct = encoded.dictionary.to_numpy(zero_copy_only=False)
+        # The last one is for nulls, whose index is set to -1.
+        of_distinct = np.append(pd.util.hash_array(distinct, categorize=False), np.uint64(0))
+        of_rows = of_distinct[encoded.indices.fill_null(-1).to_numpy()]
+        hashes = of_rows if hashes is None else hashes * np.uint64(31) + of_rows
+    assert hashes is not None
+    return hashes
+
+
+def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return batch
+
+
+def _floats(column: pa.Array) -> NDArray[np.float64]:
+    """Numbers, NaN where null, [rows]."""
+    return column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+
+
+def _list_path(directory: str) -> str:
+    return f"{directory}/shards.json"
+
+
+def _write_list(listed: list[dict], directory: str) -> None:
+    with fileio.open(_list_path(directory), "w") as file:
+        file.write(json.dumps(listed))
