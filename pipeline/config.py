@@ -49,9 +49,11 @@ class DataGate:
     Attributes:
       severity: anomalies of this severity or above stop the run: "error" or "warning".
       max_drift: Jensen-Shannon divergence in [0, 1] of a column's distribution (recent and train
-        against the champion's train) above which it is an anomaly; a column named in
-        `drift_thresholds` has its own.
-      drift_thresholds: column → its own threshold.
+        against the champion's train) above which it is an anomaly. It holds for the columns of
+        the data that the model reads: amount, numeric and categorical ones.
+      drift_thresholds: column or feature → its own threshold. Features are judged only if named
+        here: TFDV approximates the divergence by histograms, and for a feature that is nearly
+        always 0 (the risk of a terminal) chance alone moves it far.
     """
 
     severity: str = "error"
@@ -168,6 +170,17 @@ def check(config: Config) -> None:
         _between(f"evaluation.min_{name}", getattr(evaluation, f"min_{name}"), 0, 1)
         drop = f"max_{name}_drop"
         _between(f"evaluation.{drop}", getattr(evaluation, drop), 0, 1)
+    try:
+        features.check(config.features, dataset)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    drifting = {*dataset.columns} - {dataset.id, dataset.timestamp, dataset.label}
+    known = drifting | {*features.feature_names(config.features, dataset)}
+    for column in gate.drift_thresholds:
+        if column not in known:
+            raise BadInput(
+                f"data_gate.drift_thresholds: {column!r} is neither a column of dataset nor a feature"
+            )
     roles = {"timestamp", "amount", "label", "id", "card"}
     single = [(role, getattr(dataset, role)) for role in roles if getattr(dataset, role)]
     lists = [(r, c) for r in ("entities", "numeric", "categorical") for c in getattr(dataset, r)]
@@ -186,10 +199,6 @@ def check(config: Config) -> None:
     for column in dataset.slices:
         if column in (dataset.label, dataset.id, dataset.timestamp, dataset.amount):
             raise BadInput(f"dataset.slices: {column!r} has a value per row; name a category")
-    try:
-        features.check(config.features, dataset)
-    except ValueError as error:
-        raise BadInput(str(error)) from None
     if not (
         dataset.amount
         or dataset.numeric

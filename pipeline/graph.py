@@ -79,7 +79,7 @@ def create_pipeline(config: Config, root: Root, data: str, as_of: str) -> Pipeli
     drift_validator = DistributionValidator(
         statistics=statistics,
         baseline_statistics=baseline.outputs["baseline"].as_optional(),
-        config=drift_config(config, columns),
+        config=drift_config(config),
         include_split_pairs=[(split, "train") for split in _drift_splits(config)],
     )
     data_gate = DataGate(
@@ -148,16 +148,17 @@ def create_pipeline(config: Config, root: Root, data: str, as_of: str) -> Pipeli
     )
 
 
-def drift_config(
-    config: Config, columns: ModelColumns
-) -> distribution_validator_pb2.DistributionValidatorConfig:
-    """Jensen-Shannon thresholds for every column the model reads; L-infinity reads 0 on numeric
+def drift_config(config: Config) -> distribution_validator_pb2.DistributionValidatorConfig:
+    """Jensen-Shannon thresholds by column, numeric or categorical; L-infinity reads 0 on numeric
     ones (data-validation#147)."""
+    gate, dataset = config.data_gate, config.dataset
+    amount = (dataset.amount,) if dataset.amount else ()
+    source = (*amount, *dataset.numeric, *dataset.categorical)
+    thresholds = {**dict.fromkeys(source, gate.max_drift), **gate.drift_thresholds}
     drift = distribution_validator_pb2.DistributionValidatorConfig()
-    for column in (*columns.numeric, *columns.categorical):
+    for column, threshold in thresholds.items():
         feature = drift.default_slice_config.feature.add()
         feature.path.step.append(column)
-        threshold = config.data_gate.drift_thresholds.get(column, config.data_gate.max_drift)
         feature.distribution_comparator.jensen_shannon_divergence.threshold = threshold
     return drift
 

@@ -65,9 +65,9 @@ def anomalies_in(
     return found
 
 
-def read_anomalies(uri: str, split: str) -> anomalies_pb2.Anomalies:
-    """Reads what a validator wrote for one split."""
-    path = os.path.join(uri, f"Split-{split}", ANOMALIES_FILE)
+def read_anomalies(uri: str, folder: str) -> anomalies_pb2.Anomalies:
+    """Reads what a validator wrote for one split, or one pair of splits, into its folder."""
+    path = os.path.join(uri, folder, ANOMALIES_FILE)
     anomalies = anomalies_pb2.Anomalies()
     with open(path, "rb") as file:
         anomalies.ParseFromString(file.read())
@@ -106,7 +106,7 @@ def verdict_of(
     """The verdict as it is written; see `DataVerdict`. Arguments are those of `DataGate`."""
     anomalies, notes = without_labels(examples), []
     for split in artifact_utils.decode_split_names(example_anomalies.split_names):
-        found = read_anomalies(example_anomalies.uri, split)
+        found = read_anomalies(example_anomalies.uri, f"Split-{split}")
         if split == UNLABELLED:
             found.anomaly_info.pop(label, None)
         anomalies += anomalies_in(found, split, "schema", severity)
@@ -119,7 +119,7 @@ def verdict_of(
         for pair in artifact_utils.decode_split_names(drift_anomalies.split_names):
             current, baseline = pair.split("_", 1)
             window = f"{current} against the champion's {baseline}"
-            found = read_anomalies(drift_anomalies.uri, pair)
+            found = read_anomalies(drift_anomalies.uri, f"SplitPair-{pair}")
             anomalies += anomalies_in(found, window, "drift", severity)
     return {"passed": not anomalies, "anomalies": anomalies, "notes": notes}
 

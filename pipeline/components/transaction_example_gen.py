@@ -105,7 +105,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             features=config.features,
             delay_days=config.windows.label_delay_days,
             eval_percent=config.windows.hash_eval_percent,
-            directory=self._get_tmp_dir("ingestion"),
+            directory=self._get_tmp_dir(),
         )
         fileio.makedirs(ingestion.directory)
         try:
