@@ -1,0 +1,1 @@
+"""The simulator of transactions, and a sample of what it makes."""

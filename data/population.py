@@ -22,8 +22,14 @@ SIDE = 100.0
 
 
 class Category(NamedTuple):
-    """A trade. `share` of the terminals, `online` part of its payments, `risk` of being
-    compromised relative to other trades."""
+    """A trade.
+
+    Attributes:
+      name: as in MERCHANT_CATEGORY.
+      share: of the terminals.
+      online: part of the payments that are made online.
+      risk: of being compromised, relative to other trades.
+    """
 
     name: str
     share: float
@@ -48,7 +54,13 @@ CATEGORIES = (
 
 
 class AgeBand(NamedTuple):
-    """`share` of the customers, `risk` of losing the card's details relative to other bands."""
+    """Customers of similar age.
+
+    Attributes:
+      name: as in CUSTOMER_AGE_BAND.
+      share: of the customers.
+      risk: of losing the card's details, relative to other bands.
+    """
 
     name: str
     share: float
@@ -162,12 +174,15 @@ class Reach:
 
     def any(self) -> Bools:
         """Per customer: is there a terminal within reach at all?"""
-        found = np.zeros(len(self._customers.x), bool)
-        open_, k = np.arange(len(found)), 0
-        while len(open_ := open_[k < self._ends[open_, 2]]):
-            near = self._near(open_, self._candidate(open_, np.full(len(open_), k)))
+        total = self._ends[:, 2]
+        found = np.zeros(len(total), bool)
+        open_, tried = np.arange(len(total)), 0
+        while len(open_ := open_[tried < total[open_]]):
+            # The middle candidates share a cell with home: begin there, where hope is greatest.
+            k = (total[open_] // 2 + tried) % total[open_]
+            near = self._near(open_, self._candidate(open_, k))
             found[open_[near]] = True
-            open_, k = open_[~near], k + 1
+            open_, tried = open_[~near], tried + 1
         return found
 
     def draw(self, customer: Ints, rng: np.random.Generator) -> Ints:

@@ -70,6 +70,7 @@ SHIFT_FACTOR = 1.5
 #: Drift new_category: parts of the terminals and of the contactless payments that change.
 CRYPTO_TERMINALS, WALLET_PAYMENTS = 0.05, 0.40
 
+
 class Stream(IntEnum):
     """What random numbers are drawn for. A number, once given, is never given anew."""
 
@@ -243,15 +244,23 @@ def _purchases(world: World, index: int) -> Purchases:
 
 
 def _channels(category: Ints, stolen: Bools, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """How each purchase is paid and in which country, given its category and whether it is a
-    fraud of scenario 3."""
-    is_online, present_how, is_abroad, abroad_where = rng.random((4, len(category)))
+    """How each purchase is paid, and in which country.
+
+    Args:
+      category: index into `CATEGORIES`, of each purchase.
+      stolen: is it a fraud of scenario 3?
+      rng: draws them.
+
+    Returns:
+      Indices into `CHANNELS` and into `COUNTRIES`, of each purchase.
+    """
+    if_online, how_present, if_abroad, where_abroad = rng.random((4, len(category)))
     online_part = np.array([category.online for category in CATEGORIES])[category]
-    online = is_online < online_part * np.where(stolen, STOLEN_ONLINE, 1)
+    online = if_online < online_part * np.where(stolen, STOLEN_ONLINE, 1)
     abroad_part = np.where(online, ABROAD_ONLINE, ABROAD_PRESENT)
-    abroad = is_abroad < abroad_part * np.where(stolen, STOLEN_ABROAD, 1)
-    channel = np.where(online, ONLINE, choose(present_how, PRESENT_SHARES))
-    country = np.where(abroad, 1 + choose(abroad_where, ABROAD_SHARES), HOME)
+    abroad = if_abroad < abroad_part * np.where(stolen, STOLEN_ABROAD, 1)
+    channel = np.where(online, ONLINE, choose(how_present, PRESENT_SHARES))
+    country = np.where(abroad, 1 + choose(where_abroad, ABROAD_SHARES), HOME)
     return channel, country
 
 
@@ -283,6 +292,7 @@ def _new_fraud(world: World, index: int, purchases: Purchases) -> Purchases:
 
 
 def _amount_shift(world: World, index: int, purchases: Purchases) -> Purchases:
+    """Amounts are recorded too high, as after a change of currency."""
     return replace(purchases, amount=(purchases.amount * SHIFT_FACTOR).round(2))
 
 
@@ -300,6 +310,7 @@ def _new_category(world: World, index: int, purchases: Purchases) -> Purchases:
 
 
 def _broken_column(world: World, index: int, purchases: Purchases) -> Purchases:
+    """No country arrives any more."""
     lost = _rng(world.simulation, Stream.BROKEN_COLUMN, index).random(len(purchases)) < 0.5
     return replace(purchases, country=np.where(lost, MISSING, GARBAGE))
 

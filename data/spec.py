@@ -1,5 +1,7 @@
-"""What is simulated: the population, the days and the drift. Imports nothing heavy, so that the
-command line can show its help at once."""
+"""What is simulated: the population, the days and the drift.
+
+Imports nothing heavy, so that the command line can show its help at once.
+"""
 
 from __future__ import annotations
 

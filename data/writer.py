@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import os
 import shutil
 from collections.abc import Callable
@@ -32,6 +33,12 @@ class Written:
     days: int
     transactions: int
     frauds: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.folder}: {self.days} days, {self.transactions:,} transactions, "
+            f"{self.frauds:,} of them fraud"
+        )
 
 
 def write_days(
@@ -100,5 +107,6 @@ def _write(table: pa.Table, file: BinaryIO, format: str) -> None:
     elif format == "csv":
         pyarrow.csv.write_csv(table, file)
     else:
-        with pa.CompressedOutputStream(file, "gzip") as compressed:
+        # No name and no time in the header: equal days are equal bytes.
+        with gzip.GzipFile("", "wb", 6, file, mtime=0) as compressed:
             pyarrow.csv.write_csv(table, compressed)
