@@ -118,11 +118,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             raise bad_input from None
         examples = artifact_utils.get_single_instance(output_dict[EXAMPLES])
         shards = stages.shards(ingestion)
-        splits = list(windows.splits()) if windows else ["train", "eval"]
-        for split in splits:
+        _describe(examples, shards, windows)
+        for split in artifact_utils.decode_split_names(examples.split_names):
             _publish(split, [shard for shard in shards if shard.split == split], examples)
         fileio.rmtree(ingestion.directory)
-        _describe(examples, splits, shards, windows)
         examples.set_string_custom_property(FINGERPRINT, exec_properties.get(FINGERPRINT, ""))
 
 
@@ -192,10 +191,9 @@ def _publish(split: str, shards: list[Shard], examples: types.Artifact) -> None:
         fileio.rename(shard.path, f"{directory}/{name}")
 
 
-def _describe(
-    examples: types.Artifact, splits: list[str], shards: list[Shard], windows: Windows | None
-) -> None:
+def _describe(examples: types.Artifact, shards: list[Shard], windows: Windows | None) -> None:
     """Sets the properties of the artifact."""
+    splits = list(windows.splits()) if windows else ["train", "eval"]
     examples.split_names = artifact_utils.encode_split_names(splits)
     examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
     examples_utils.set_file_format(examples, "tfrecords_gzip")

@@ -56,9 +56,7 @@ def _lists(values: pa.Array) -> pa.Array:
     offsets = _offsets(present)
     # A null offset makes the list that begins there null.
     missing = np.append(~present, False)
-    return pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32(), mask=missing), values.drop_null()
-    )
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32(), mask=missing), values.drop_null())
 
 
 def _offsets(lengths: NDArray) -> NDArray[np.int32]:

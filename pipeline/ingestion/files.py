@@ -187,9 +187,7 @@ def _open_csv(
 
 def _stream(file: File) -> pa.NativeFile:
     system, path = filesystem(file.path)
-    return system.open_input_stream(
-        path, compression="gzip" if file.path.endswith(".gz") else None
-    )
+    return system.open_input_stream(path, compression="gzip" if file.path.endswith(".gz") else None)
 
 
 def _csv_header(file: File) -> list[str]:

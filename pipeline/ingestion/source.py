@@ -49,9 +49,7 @@ class Source:
         """The files that may have rows of the window; all of them for None."""
         if window is None:
             return self.all_files
-        return tuple(
-            file for file in self.all_files if any(day in window for day in file.days)
-        )
+        return tuple(file for file in self.all_files if any(day in window for day in file.days))
 
     def fingerprint(self, windows: Windows | None) -> str:
         """A hash that changes when the files a run reads change: name, size or time."""
@@ -199,9 +197,7 @@ def _with_days(file: File, timestamp: str) -> File:
     """Adds the days that occur in a file that is not of one day. Reads the one column."""
     present = files.column_types(file)
     if timestamp not in present:
-        raise BadInput(
-            f"{file.name}: {_no_column(timestamp, 'dataset.timestamp', list(present))}"
-        )
+        raise BadInput(f"{file.name}: {_no_column(timestamp, 'dataset.timestamp', list(present))}")
     if problem := values.wrong_type(timestamp, present[timestamp], Dataset(timestamp=timestamp)):
         raise BadInput(f"{file.name}: {timestamp} (dataset.timestamp) {problem}")
     days: set[int] = set()

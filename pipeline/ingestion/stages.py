@@ -197,8 +197,7 @@ class ReadChunks(beam.DoFn):
         is_in_split = bool(self._ingestion.splits(chunk))
         if is_in_split:
             path = f"{self._ingestion.directory}/chunk-{uuid.uuid4().hex}.arrow"
-            with fileio.open(path, "wb") as file, pa.ipc.new_file(file, chunk.schema) as writer:
-                writer.write_batch(chunk)
+            _save(chunk, path)
             yield key, path
         dataset = self._ingestion.layout.dataset
         for entity in self._ingestion.entities:
@@ -289,19 +288,19 @@ class WriteShards(beam.DoFn):
     def process(self, element: tuple[ChunkKey, dict[str, Iterable[Any]]]) -> Iterator[dict]:
         key, found = element
         (path,) = found["chunk"]
-        with fileio.open(path, "rb") as file:
-            (chunk,) = pa.ipc.open_file(file.read())  # type: ignore[misc]
+        chunk = _load(path)
         dataset = self._ingestion.layout.dataset
         columns = dict(zip(chunk.schema.names, chunk.columns))
         columns |= self._features(chunk, found["features"])
-        batch = examples.example_batch(columns)
         label = _floats(columns[dataset.label])
         for split, rows in self._ingestion.splits(chunk).items():
             # Of recent days the label is not known, so it is not among their features.
             known = not np.isnan(label[rows]).any()
-            names = [name for name in columns if known or name != dataset.label]
+            taken = {name: column.take(pa.array(rows)) for name, column in columns.items()}
+            if not known:
+                del taken[dataset.label]
             path = f"{self._ingestion.directory}/shard-{uuid.uuid4().hex}.gz"
-            examples.write(path, batch.select(names).take(pa.array(rows)))
+            examples.write(path, examples.example_batch(taken))
             positives = int(label[rows].sum()) if known else 0
             yield dataclasses.asdict(Shard(split, key, path, len(rows), positives))
 
@@ -356,6 +355,18 @@ def _hashes(columns: Iterable[pa.Array]) -> NDArray[np.uint64]:
 def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
     return batch
+
+
+def _save(batch: pa.RecordBatch, path: str) -> None:
+    system, within = files.filesystem(path)
+    with system.open_output_stream(within) as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def _load(path: str) -> pa.RecordBatch:
+    system, within = files.filesystem(path)
+    with system.open_input_file(within) as file:
+        return pa.ipc.open_file(file).get_batch(0)
 
 
 def _floats(column: pa.Array) -> NDArray[np.float64]:

@@ -182,7 +182,9 @@ def clean(batch: pa.RecordBatch, rows: Rows, layout: Layout) -> tuple[Rows, pa.R
         days = days_of(columns[dataset.timestamp])
         if rows.file.in_day_folder:
             _check_day(columns[dataset.timestamp], days, dataset.timestamp, rows)
-        keep = (days >= day_number(windows.all_days.first)) & (days <= day_number(windows.all_days.last))
+        keep = (days >= day_number(windows.all_days.first)) & (
+            days <= day_number(windows.all_days.last)
+        )
         known = days <= day_number(windows.eval.last)
         if not keep.all():
             mask = pa.array(keep)
