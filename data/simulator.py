@@ -65,8 +65,8 @@ MISSING = -1
 
 #: Drift new_fraud, scenario 4: (8 of 5,000) cards are tested every night, by so many payments.
 TESTED_A_DAY, TESTS = (8, 5_000), 10
-#: Drift amount_shift: amounts are multiplied by this.
-SHIFT_FACTOR = 1.5
+#: Drift amount_shift: Danish kroner to the euro.
+KRONER = 7.46
 #: Drift new_category: parts of the terminals and of the contactless payments that change.
 CRYPTO_TERMINALS, WALLET_PAYMENTS = 0.05, 0.40
 
@@ -292,8 +292,8 @@ def _new_fraud(world: World, index: int, purchases: Purchases) -> Purchases:
 
 
 def _amount_shift(world: World, index: int, purchases: Purchases) -> Purchases:
-    """Amounts are recorded too high, as after a change of currency."""
-    return replace(purchases, amount=(purchases.amount * SHIFT_FACTOR).round(2))
+    """Amounts are recorded in another currency; what is fraud stays as it was."""
+    return replace(purchases, amount=(purchases.amount * KRONER).round(2))
 
 
 def _new_category(world: World, index: int, purchases: Purchases) -> Purchases:

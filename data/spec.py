@@ -11,7 +11,7 @@ from dataclasses import dataclass
 #: What `--drift` can start, by name.
 DRIFTS = {
     "new_fraud": "thieves test stolen cards: small online payments at night (scenario 4)",
-    "amount_shift": "amounts arrive multiplied by 1.5; labels stay as they were",
+    "amount_shift": "amounts arrive in kroner instead of euros: multiplied by 7.46",
     "new_category": "MERCHANT_CATEGORY crypto_exchange and CHANNEL mobile_wallet appear",
     "broken_column": "COUNTRY arrives empty in half of the rows, as '??' in the others",
 }

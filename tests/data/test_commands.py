@@ -1,0 +1,99 @@
+import argparse
+import datetime as dt
+import subprocess
+import sys
+
+import pytest
+
+from data import commands
+from data.simulator import _DRIFTS
+from data.spec import DRIFTS, Drift, Simulation, parse_drift
+
+
+def parse(*options: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    commands.add_arguments(parser)
+    return parser.parse_args(["--out", "somewhere", *options])
+
+
+def test_without_options_the_defaults_are_simulated():
+    assert commands.from_arguments(parse()) == Simulation()
+
+
+def test_every_option_is_used():
+    options = "--days 90 --customers 7 --terminals 8 --start 2025-12-01 --seed 5"
+    drift = "--drift new_fraud@2026-01-02 --drift amount_shift@2026-01-03"
+    assert commands.from_arguments(parse(*options.split(), *drift.split())) == Simulation(
+        days=90,
+        customers=7,
+        terminals=8,
+        start=dt.date(2025, 12, 1),
+        seed=5,
+        drift=(
+            Drift("new_fraud", dt.date(2026, 1, 2)),
+            Drift("amount_shift", dt.date(2026, 1, 3)),
+        ),
+    )
+
+
+def test_run_writes_the_days(tmp_path):
+    arguments = parse("--days", "2", "--customers", "50", "--format", "csv")
+    arguments.out = tmp_path
+    written = commands.run(arguments)
+    assert len(list(tmp_path.glob("date=*/transactions.csv"))) == 2
+    assert str(written).startswith(f"{tmp_path}: 2 days, ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--drift", "flood@2026-01-02"], "choose one of new_fraud, amount_shift"),
+        (["--drift", "new_fraud"], "not SCENARIO@YYYY-MM-DD"),
+        (["--drift", "new_fraud@tomorrow"], "'tomorrow' is not a day"),
+        (["--start", "2026-02-30"], "'2026-02-30' is not a day"),
+        (["--format", "xlsx"], "invalid choice: 'xlsx'"),
+        (["--days", "many"], "invalid int value: 'many'"),
+    ],
+)
+def test_bad_options_are_misuse(capsys, options, message):
+    with pytest.raises(SystemExit) as stopped:
+        parse(*options)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--days", "0"], "days is 0; it must be at least 1"),
+        (["--customers", "-4"], "customers is -4"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--days", "9999999"], "beyond the calendar"),
+        (["--drift", "new_fraud@2026-03-22"], "the simulated days are 2026-01-01 to 2026-03-21"),
+        (["--drift", "new_fraud@2026-02-01"] * 2, "given twice"),
+    ],
+)
+def test_impossible_simulations_are_explained(options, message):
+    with pytest.raises(ValueError, match=message):
+        commands.from_arguments(parse(*options))
+
+
+def test_a_drift_is_read_as_it_is_written():
+    assert parse_drift("new_category@2026-03-01") == Drift("new_category", dt.date(2026, 3, 1))
+
+
+def test_help_names_every_drift_and_an_example():
+    parser = argparse.ArgumentParser()
+    commands.add_arguments(parser)
+    shown = parser.format_help()
+    assert all(name in shown for name in DRIFTS)
+    assert "fraud-pipeline simulate --out" in shown
+
+
+def test_every_drift_that_is_offered_exists():
+    assert list(DRIFTS) == list(_DRIFTS)
+
+
+def test_options_load_nothing_heavy():
+    code = "import sys, data.commands; sys.exit(bool({'numpy', 'pyarrow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,47 @@
+"""The sample that ships is what its recorded command makes, and can be learned from."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from data import statistics
+from data.simulator import simulate
+from data.spec import Simulation
+
+SAMPLE = Path(statistics.__file__).parent / "sample" / "transactions"
+
+
+def test_the_sample_is_what_the_command_in_docs_makes():
+    """`fraud-pipeline simulate --out data/sample/transactions --seed 1`."""
+    days = dict(simulate(Simulation(seed=1)))
+    folders = sorted(SAMPLE.iterdir())
+    assert [folder.name for folder in folders] == [f"date={day}" for day in days]
+    for folder, table in zip(folders, days.values(), strict=True):
+        assert pq.ParquetFile(folder / "transactions.parquet").read().equals(table)
+
+
+def test_the_sample_is_small():
+    assert sum(file.stat().st_size for file in SAMPLE.rglob("*.parquet")) < 3e6
+
+
+def test_statistics_count_what_lies_there(tmp_path):
+    days, table = statistics.read(SAMPLE)
+    told = statistics.statistics(days, table)
+    assert told["days"] == "80"
+    assert told["transactions"] == f"{len(table):,}"
+    frauds = sum(scenario > 0 for scenario in table["TX_FRAUD_SCENARIO"].to_pylist())
+    assert told["fraud"] == f"{frauds / len(table):.3%}"
+
+
+def test_statistics_stand_side_by_side(tmp_path):
+    (tmp_path / "other").symlink_to(SAMPLE)
+    lines = statistics.table_of([SAMPLE, tmp_path / "other"]).splitlines()
+    assert lines[0] == "|  | transactions | other |"
+    assert all(line.count("|") == 4 for line in lines)
+    assert all(line.split("|")[2] == line.split("|")[3] for line in lines[2:])
+
+
+def test_an_empty_folder_is_named(tmp_path):
+    with pytest.raises(ValueError, match=f"{tmp_path} holds no date=YYYY-MM-DD"):
+        statistics.read(tmp_path)
