@@ -62,10 +62,14 @@ def eval_config(dataset: Dataset, evaluation: Evaluation) -> tfma.EvalConfig:
 def _metric(
     class_name: str, name: str, least: float | None = None, drop: float | None = None
 ) -> tfma.MetricConfig:
+    """A metric, with thresholds for the overall slice alone: a small slice varies by chance."""
     config = tfma.MetricConfig(class_name=class_name, config=f'{{"name": "{name}"}}')
+    if least is None and drop is None:
+        return config
+    overall = config.per_slice_thresholds.add(slicing_specs=[tfma.SlicingSpec()])
     if least is not None:
-        config.threshold.value_threshold.lower_bound.value = least
+        overall.threshold.value_threshold.lower_bound.value = least
     if drop is not None:
-        config.threshold.change_threshold.direction = tfma.MetricDirection.HIGHER_IS_BETTER
-        config.threshold.change_threshold.absolute.value = -drop
+        overall.threshold.change_threshold.direction = tfma.MetricDirection.HIGHER_IS_BETTER
+        overall.threshold.change_threshold.absolute.value = -drop
     return config

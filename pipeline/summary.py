@@ -12,6 +12,7 @@ from pipeline.lineage import NodeRecord, value
 from pipeline.root import Root
 
 FILE = "summary.json"
+LABELLED = ("train", "eval")
 HEADLINE = ("average_precision", "roc_auc", "precision_at_budget", "recall_at_budget")
 
 
@@ -26,6 +27,7 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> di
     """
     nodes = lineage.nodes(store, run_id)
     examples = nodes["TransactionExampleGen"].outputs["examples"][0]
+    positives = json.loads(value(examples, "positives"))
     verdict = _verdict(nodes["DataGate"])
     metrics, champion_metrics, reasons = {}, {}, []
     pushed = None
@@ -49,9 +51,9 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> di
         "pushed_version": value(pushed, "pushed_version") if outcome == "pushed" else None,
         "pushed_path": value(pushed, "pushed_destination") if outcome == "pushed" else None,
         "live_version": value(live.pushed, "pushed_version") if live else None,
-        "windows": json.loads(value(examples, "windows") or "{}"),
-        "rows": json.loads(value(examples, "rows") or "{}"),
-        "positives": json.loads(value(examples, "positives") or "{}"),
+        "windows": json.loads(value(examples, "windows")),
+        "rows": json.loads(value(examples, "rows")),
+        "positives": {s: n for s, n in positives.items() if s in LABELLED},
         "metrics": metrics,
         "champion_metrics": champion_metrics,
         "anomalies": verdict["anomalies"],
@@ -99,9 +101,9 @@ def render(summary: dict[str, Any]) -> str:
     """The summary for a person."""
     lines = [""]
     for split, (first, last) in summary["windows"].items():
-        rows, frauds = summary["rows"].get(split, 0), summary["positives"].get(split)
-        known = f"{frauds:>7,} frauds" if frauds is not None else "  labels not known yet"
-        lines.append(f"  {split:<7} {first} … {last}  {rows:>10,} rows {known}")
+        rows, frauds = summary["rows"][split], summary["positives"].get(split)
+        known = f"{frauds:>7,} frauds" if frauds is not None else "labels not known yet"
+        lines.append(f"  {split:<7} {first} … {last}  {rows:>10,} rows  {known}")
     stopped = summary["outcome"] == "gate_stopped"
     data = "stopped" if stopped else "passed"
     lines += ["", f"  data      {data}" + "".join(f"; {note}" for note in summary["notes"])]
@@ -175,13 +177,24 @@ def _judgement(record: NodeRecord) -> tuple[dict[str, Any], dict[str, Any], list
     result = tfma.load_validation_result(uri)
     for of_slice in result.metric_validations_per_slice:
         for failure in of_slice.failures:
-            where = _slice_name(of_slice.slice_key) or "overall"
-            reasons.append(f"{where}: {failure.metric_key.name}: {' '.join(failure.message.split())}")
+            reasons.append(f"{_slice_name(of_slice.slice_key) or 'overall'}: {_failure(failure)}")
     for missing in result.missing_slices:
         reasons.append(f"no examples of slice {missing}")
     if not champion["overall"]:
         champion = {}
     return metrics, champion, reasons
+
+
+def _failure(failure: Any) -> str:
+    """Why one metric failed, as a sentence."""
+    name, found = failure.metric_key.name, failure.metric_value.double_value.value
+    threshold = failure.metric_threshold
+    if failure.message:  # TFMA's own words: the metric could not be judged at all
+        return f"{name}: {' '.join(failure.message.split())}"
+    if failure.metric_key.is_diff:
+        allowed = -threshold.change_threshold.absolute.value
+        return f"{name} is {-found:.4f} below the champion's; allowed are {allowed:.4f}"
+    return f"{name} is {found:.4f}; at least {threshold.value_threshold.lower_bound.value} is asked"
 
 
 def _slice_name(slice_key: Any) -> str:
