@@ -1,0 +1,1 @@
+"""What is learned: preprocessing, network, training, and how a model is judged."""

@@ -30,7 +30,8 @@ class ModelColumns:
     @classmethod
     def of(cls, dataset: Dataset, spec: Features) -> ModelColumns:
         """The columns that a dataset and its features give. Entities are not read: a model that
-        knows a customer by number cannot judge a new one."""
+        knows a customer by number cannot judge a new one.
+        """
         amount = (dataset.amount,) if dataset.amount else ()
         numeric = (*amount, *dataset.numeric, *features.feature_names(spec, dataset))
         return cls(

@@ -11,7 +11,7 @@ SCORE, ALERT = "score", "alert"
 
 
 def eval_config(dataset: Dataset, evaluation: Evaluation) -> tfma.EvalConfig:
-    """Metrics overall and by slice, absolute thresholds, and change thresholds against the champion.
+    """Metrics overall and by slice, absolute thresholds, change thresholds against the champion.
 
     `score` is judged as a probability, `alert` (the score at the alert budget's threshold, each
     model at its own) as a decision. Thresholds count for the overall slice.
@@ -41,9 +41,7 @@ def eval_config(dataset: Dataset, evaluation: Evaluation) -> tfma.EvalConfig:
                         evaluation.min_average_precision,
                         evaluation.max_average_precision_drop,
                     ),
-                    _metric(
-                        "AUC", "roc_auc", evaluation.min_roc_auc, evaluation.max_roc_auc_drop
-                    ),
+                    _metric("AUC", "roc_auc", evaluation.min_roc_auc, evaluation.max_roc_auc_drop),
                     _metric("Calibration", "calibration"),
                     _metric("ExampleCount", "example_count"),
                 ],

@@ -47,7 +47,8 @@ def parsed(
 
 def load(dataset: tf.data.Dataset) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Everything of a `parsed` dataset in memory: arrays by name, rows in order of time where the
-    data has a timestamp."""
+    data has a timestamp.
+    """
     batches = list(dataset.as_numpy_iterator())
     inputs, side = _joined(x for x, _ in batches), _joined(y for _, y in batches)
     # Reading is parallel and Beam's order is not defined: sort, so that a seed gives one model.
@@ -63,7 +64,9 @@ def model_feature_spec(transform: tft.TFTransformOutput, columns: ModelColumns) 
 
 
 def _flat(tensor: Any) -> tf.Tensor:
-    return tf.reshape(tf.sparse.to_dense(tensor) if isinstance(tensor, tf.SparseTensor) else tensor, [-1])
+    return tf.reshape(
+        tf.sparse.to_dense(tensor) if isinstance(tensor, tf.SparseTensor) else tensor, [-1]
+    )
 
 
 def _joined(parts: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -58,7 +58,7 @@ def build(network: Network, numeric: int, vocabularies: Mapping[str, int]) -> ke
     parts = [PiecewiseLinear(network.bins, name="piecewise_linear")(inputs[NUMERIC])]
     if vocabularies:
         inputs[CATEGORICAL] = keras.Input((len(vocabularies),), name=CATEGORICAL, dtype="int64")
-        for i, (column, size) in enumerate(vocabularies.items()):
+        for i, size in enumerate(vocabularies.values()):
             table = layers.Embedding(size, network.embedding, name=f"embed_{i}")
             parts.append(table(inputs[CATEGORICAL][:, i]))
     x = layers.concatenate(parts, name="encoded") if len(parts) > 1 else parts[0]

@@ -31,8 +31,8 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, str]) -> d
     Returns:
       `numeric`: float32 [batch, n], each in [0, bins], or -1 where the value is missing. The whole
       part is the quantile bin, the fraction the position within it.
-      `categorical`: int64 [batch, m], present if there are categorical columns. Index 0 is "missing", then come
-      the vocabulary and the buckets of unseen values.
+      `categorical`: int64 [batch, m], present if there are categorical columns. Index 0 is
+      "missing", then come the vocabulary and the buckets of unseen values.
     """
     columns = ModelColumns.from_json(custom_config["columns"])
     network = Network.from_json(custom_config["network"])

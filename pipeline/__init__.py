@@ -1,0 +1,1 @@
+"""The production pipeline: configuration, windows, graph, components, runners, command."""

@@ -127,13 +127,7 @@ def load(path: str | Path | None) -> Config:
         check(config)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
-    paths = {
-        name: str(path.parent / value) if value is not None else None
-        for name, value in dataclasses.asdict(config.paths).items()
-        # The root's default is relative to where the user stands, like the option's.
-        if name != "root" or "root" in ((document or {}).get("paths") or {})
-    }
-    return dataclasses.replace(config, paths=dataclasses.replace(config.paths, **paths))
+    return dataclasses.replace(config, paths=_relative_to(path.parent, config.paths))
 
 
 def check(config: Config) -> None:
@@ -179,7 +173,7 @@ def check(config: Config) -> None:
     for column in gate.drift_thresholds:
         if column not in known:
             raise BadInput(
-                f"data_gate.drift_thresholds: {column!r} is neither a column of dataset nor a feature"
+                f"data_gate.drift_thresholds: {column!r} is no column of dataset and no feature"
             )
     roles = {"timestamp", "amount", "label", "id", "card"}
     single = [(role, getattr(dataset, role)) for role in roles if getattr(dataset, role)]
@@ -206,7 +200,7 @@ def check(config: Config) -> None:
         or features.feature_names(config.features, dataset)
     ):
         raise BadInput(
-            "dataset: there is nothing to learn from; name an amount, numeric or categorical columns"
+            "dataset: nothing to learn from; name an amount, numeric or categorical columns"
         )
 
 
@@ -261,6 +255,14 @@ def _coerce(hint: Any, value: Any, name: str) -> Any:
         words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
         raise BadInput(f"{name}: expected {words[hint]}, got {value!r}")
     return value
+
+
+def _relative_to(folder: Path, paths: Paths) -> Paths:
+    """The paths of a file are relative to it; the default root is relative to the user."""
+    root = paths.root if paths.root == Paths().root else str(folder / paths.root)
+    data = None if paths.data is None else str(folder / paths.data)
+    schema = None if paths.schema is None else str(folder / paths.schema)
+    return Paths(data=data, root=root, schema=schema)
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import types
 from tfx.components import (
     Evaluator,
@@ -61,7 +58,9 @@ def create_pipeline(config: Config, root: Root, data: str, as_of: str) -> Pipeli
     examples = example_gen.outputs["examples"]
     statistics_gen = StatisticsGen(examples=examples)
     statistics = statistics_gen.outputs["statistics"]
-    schema_gen = SchemaGen(statistics=statistics, infer_feature_shape=False, exclude_splits=["eval", "recent"])
+    schema_gen = SchemaGen(
+        statistics=statistics, infer_feature_shape=False, exclude_splits=["eval", "recent"]
+    )
     nodes = [example_gen, statistics_gen, schema_gen]
     schema = schema_gen.outputs["schema"]
     if config.curated_schema is not None:
@@ -125,9 +124,7 @@ def create_pipeline(config: Config, root: Root, data: str, as_of: str) -> Pipeli
             eval_config=eval_config(config.dataset, config.evaluation),
             example_splits=["eval"],
         )
-        serving_check = ServingCheck(
-            model=model, examples=examples, count=SERVING_CHECK_EXAMPLES
-        )
+        serving_check = ServingCheck(model=model, examples=examples, count=SERVING_CHECK_EXAMPLES)
         pusher = Pusher(
             model=model,
             model_blessing=evaluator.outputs["blessing"],
@@ -150,7 +147,8 @@ def create_pipeline(config: Config, root: Root, data: str, as_of: str) -> Pipeli
 
 def drift_config(config: Config) -> distribution_validator_pb2.DistributionValidatorConfig:
     """Jensen-Shannon thresholds by column, numeric or categorical; L-infinity reads 0 on numeric
-    ones (data-validation#147)."""
+    ones (data-validation#147).
+    """
     gate, dataset = config.data_gate, config.dataset
     amount = (dataset.amount,) if dataset.amount else ()
     source = (*amount, *dataset.numeric, *dataset.categorical)

@@ -1,4 +1,4 @@
-"""Questions asked of ML Metadata. Reads only; imports ml_metadata alone, so that it answers fast."""
+"""Questions asked of ML Metadata. Imports ml_metadata alone, so that it answers fast."""
 
 from __future__ import annotations
 
@@ -119,7 +119,9 @@ def cancel_dead_executions(store: metadata_store.MetadataStore) -> list[str]:
       The names of the nodes that were cancelled.
     """
     dead = [
-        e for e in store.get_executions() if e.last_known_state in (mlmd.Execution.RUNNING, mlmd.Execution.NEW)
+        e
+        for e in store.get_executions()
+        if e.last_known_state in (mlmd.Execution.RUNNING, mlmd.Execution.NEW)
     ]
     names = [_node_name(store, e) for e in dead]
     for execution in dead:

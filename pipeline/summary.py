@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,9 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> di
     examples = nodes["TransactionExampleGen"].outputs["examples"][0]
     positives = json.loads(value(examples, "positives"))
     verdict = _verdict(nodes["DataGate"])
-    metrics, champion_metrics, reasons = {}, {}, []
+    metrics: dict[str, Any] = {}
+    champion_metrics: dict[str, Any] = {}
+    reasons: list[str] = []
     pushed = None
     if not verdict["passed"]:
         outcome = "gate_stopped"

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "Validate a window of transactions, train, judge against the champion, and push.",
         "  fraud-pipeline run --data transactions --as-of 2018-07-31\n\n"
-        "exit codes: 0 completed (pushed or not), 1 failure, 2 bad input, 3 stopped by the data gate",
+        "exit codes: 0 completed (pushed or not), 1 failure, 2 bad input, 3 stopped by the gate",
     )
     parser.add_argument(
         "--data", metavar="PATH", help="folders date=YYYY-MM-DD/*.parquet|csv|csv.gz, or one file"

@@ -70,7 +70,8 @@ def render(found: dict[str, Any]) -> str:
         lines = [
             f"live      version {live['version']} since {live['since']}",
             f"  path    {live['path']}",
-            f"  from    run {live['run_id']}" + (f" as of {live['as_of']}" if live["as_of"] else ""),
+            f"  from    run {live['run_id']}"
+            + (f" as of {live['as_of']}" if live["as_of"] else ""),
         ]
         lines += [f"  {split:<7} {a} … {b}" for split, (a, b) in live["windows"].items()]
     lines += [f"run       {run['run_id']}  {run['outcome']}" for run in found["runs"]]
@@ -90,4 +91,7 @@ def _run(root: Root, store: Any, run_id: str) -> dict[str, Any]:
     running = [r.name for r in records if r.state == "RUNNING"]
     if failed:
         return {"run_id": run_id, "outcome": f"failed in {', '.join(failed)}"}
-    return {"run_id": run_id, "outcome": f"running {', '.join(running)}" if running else "ended early"}
+    return {
+        "run_id": run_id,
+        "outcome": f"running {', '.join(running)}" if running else "ended early",
+    }

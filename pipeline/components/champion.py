@@ -51,5 +51,8 @@ class ChampionStatistics(resolver.ResolverStrategy):
             made = lineage.artifacts_of_run(store, champion.run_id, "ExampleStatistics")
             ids = {a.id for a in made}
             if not ids & own:
-                return {**input_dict, "baseline": [a for a in input_dict["baseline"] if a.id in ids]}
+                return {
+                    **input_dict,
+                    "baseline": [a for a in input_dict["baseline"] if a.id in ids],
+                }
         return {**input_dict, "baseline": []}

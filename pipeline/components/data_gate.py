@@ -18,7 +18,10 @@ from tfx.types.standard_artifacts import ExampleAnomalies, Examples
 
 from pipeline.components.types import VERDICT_FILE, DataVerdict
 
-_SEVERITIES = {"error": anomalies_pb2.AnomalyInfo.ERROR, "warning": anomalies_pb2.AnomalyInfo.WARNING}
+_SEVERITIES = {
+    "error": anomalies_pb2.AnomalyInfo.ERROR,
+    "warning": anomalies_pb2.AnomalyInfo.WARNING,
+}
 UNLABELLED = "recent"
 ANOMALIES_FILE = "SchemaDiff.pb"
 
@@ -75,7 +78,7 @@ def read_anomalies(uri: str, folder: str) -> anomalies_pb2.Anomalies:
 
 
 def without_labels(examples: Examples) -> list[dict[str, str]]:
-    """An anomaly for each window that must have both frauds and genuine transactions but has not."""
+    """An anomaly for each labelled window without frauds, or with nothing else."""
     positives = json.loads(examples.get_string_custom_property("positives"))
     rows = json.loads(examples.get_string_custom_property("rows"))
     found = []
@@ -85,8 +88,8 @@ def without_labels(examples: Examples) -> list[dict[str, str]]:
                 {
                     "feature": "(label)",
                     "anomaly": "One class only",
-                    "description": f"{positives[split]} of {rows[split]} examples are labelled fraud;"
-                    " nothing can be learned or judged from one class.",
+                    "description": f"{positives[split]} of {rows[split]} examples are frauds; "
+                    "nothing can be learned or judged from one class.",
                     "severity": "error",
                     "window": split,
                     "source": "labels",
@@ -145,7 +148,9 @@ def DataGate(  # noqa: N802 (TFX names components like classes)
       severity: the least severity that stops a run, "error" or "warning".
       curated: 1 if the schema was reviewed, 0 if it was inferred from this run's train window.
     """
-    decided = verdict_of(examples, example_anomalies, drift_anomalies, label, severity, bool(curated))
+    decided = verdict_of(
+        examples, example_anomalies, drift_anomalies, label, severity, bool(curated)
+    )
     with open(os.path.join(verdict.uri, VERDICT_FILE), "w", encoding="utf-8") as file:
         json.dump(decided, file, indent=1)
     verdict.set_int_custom_property("passed", int(decided["passed"]))

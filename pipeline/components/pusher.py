@@ -4,10 +4,12 @@ import os
 import shutil
 import time
 import uuid
+from typing import Any
 
 from tfx.components.pusher import executor
 from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils
+from tfx.types.artifact import Artifact
 from tfx.utils import io_utils, proto_utils
 
 from pipeline.files import sync_tree
@@ -23,7 +25,12 @@ class AtomicPusherExecutor(executor.Executor):
     Serving expects; a second push within one second takes the next free number.
     """
 
-    def Do(self, input_dict, output_dict, exec_properties):  # type: ignore[no-untyped-def]
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
         """See BaseExecutor."""
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])

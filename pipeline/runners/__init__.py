@@ -1,0 +1,1 @@
+"""Ways to run the graph: here, node by node, or under an orchestrator."""

@@ -1,4 +1,4 @@
-"""A run on this machine: the graph's nodes one after another, with progress, under the root's lock."""
+"""A run on this machine: node after node, with progress, under the root's lock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from pipeline.root import Root
 LOG = "run.log"
 
 
-def run(config: Config, root: Root, data: str, as_of: date | None, console: Console) -> dict[str, Any]:
+def run(
+    config: Config, root: Root, data: str, as_of: date | None, console: Console
+) -> dict[str, Any]:
     """Runs the graph once.
 
     Args:
