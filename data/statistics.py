@@ -58,7 +58,7 @@ def statistics(days: int, table: pa.Table) -> dict[str, str]:
 
 def table_of(folders: Iterable[Path]) -> str:
     """The statistics of every folder side by side, as a Markdown table."""
-    columns = {folder.name: statistics(*read(folder)) for folder in folders}
+    columns = {str(folder): statistics(*read(folder)) for folder in folders}
     head = ["", *columns]
     rows = [[name, *(c[name] for c in columns.values())] for name in next(iter(columns.values()))]
     rule = ["---", *("---:" for _ in columns)]

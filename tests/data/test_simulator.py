@@ -124,6 +124,13 @@ class TestStatistics:
             chosen = numbers(bank, column) == value
             assert 1 < fraud[chosen].mean() / fraud[~chosen].mean() < 4
 
+    def test_stolen_cards_are_more_often_used_online_and_abroad(self, bank):
+        stolen = numbers(bank, "TX_FRAUD_SCENARIO") == 3
+        online = numbers(bank, "CHANNEL") == "online"
+        abroad = numbers(bank, "COUNTRY") != "BE"
+        for column in (online, abroad):
+            assert 1.5 < column[stolen].mean() / column[~stolen].mean() < 5
+
     def test_most_payments_are_at_home(self, bank):
         assert 0.9 < np.mean(numbers(bank, "COUNTRY") == "BE") < 0.99
 
@@ -254,7 +261,7 @@ class TestReach:
             next(simulate(Simulation(customers=1, terminals=1, radius=0.1)))
 
     def test_a_hundred_thousand_of_each_quickly(self):
-        """80 million pairs: quick only if they are never made. About 1 s on an idle machine."""
+        """80 million pairs: quick only if they are never made."""
         customers, terminals = self.entities(100_000, 100_000, seed=0)
         reach = Reach(customers, terminals, 5.0)
         assert reach.any().all()
