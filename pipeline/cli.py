@@ -13,6 +13,8 @@ COMMANDS = {
     "run": "one run of the graph: validate, train, judge, push",
     "status": "what is live, since when, from what",
     "schema": "print, compare or update the curated schema",
+    "compile": "write the graph for an orchestrator",
+    "node": "run one node of the compiled graph",
 }
 
 

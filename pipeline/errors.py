@@ -13,3 +13,9 @@ class BadInput(FraudPipelineError):
     """Misuse: a wrong option, an impossible configuration or unusable data. Nothing was changed."""
 
     exit_code = 2
+
+
+class StoppedByDataGate(FraudPipelineError):
+    """The data of this run was refused: no failure, but nothing further may be done with it."""
+
+    exit_code = 3

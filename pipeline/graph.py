@@ -18,6 +18,7 @@ from tfx.dsl.components.base import executor_spec
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.experimental.conditionals.conditional import Cond
 from tfx.orchestration import metadata
+from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import distribution_validator_pb2, pusher_pb2, trainer_pb2, transform_pb2
 from tfx.types import standard_artifacts
@@ -35,22 +36,24 @@ from pipeline.root import Root
 NAME = "fraud"
 SERVING_CHECK_EXAMPLES = 100
 
+AS_OF, DATA, SCHEMA = "as_of", "data", "schema"
+"""The parameters of a run."""
 
-def create_pipeline(config: Config, root: Root, data: str, as_of: str) -> Pipeline:
-    """Wires the graph of one run.
+
+def create_pipeline(config: Config, root: Root, data: str) -> Pipeline:
+    """Wires the graph. The as-of day, the data and the schema's file are parameters of each run.
 
     Args:
-      config: everything the run depends on.
+      config: everything the runs depend on.
       root: where artifacts, ML Metadata and pushed models lie.
-      data: day folders or one file of transactions.
-      as_of: the day the run pretends it is, YYYY-MM-DD; "" where the data has no timestamp.
+      data: day folders or one file of transactions; what runs read unless told otherwise.
     """
     columns = ModelColumns.of(config.dataset, config.features)
     learned = {"columns": to_json(columns), "network": to_json(config.network)}
 
     example_gen = TransactionExampleGen(
-        data=data,
-        as_of=as_of,
+        data=RuntimeParameter(DATA, str, data),
+        as_of=RuntimeParameter(AS_OF, str),
         dataset=to_json(config.dataset),
         windows=to_json(config.windows),
         features=to_json(config.features),
@@ -64,7 +67,8 @@ def create_pipeline(config: Config, root: Root, data: str, as_of: str) -> Pipeli
     nodes = [example_gen, statistics_gen, schema_gen]
     schema = schema_gen.outputs["schema"]
     if config.curated_schema is not None:
-        curated = ImportSchemaGen(schema_file=str(config.curated_schema)).with_id("CuratedSchema")
+        file = RuntimeParameter(SCHEMA, str, str(config.curated_schema))
+        curated = ImportSchemaGen(schema_file=file).with_id("CuratedSchema")
         schema = curated.outputs["schema"]
         nodes.append(curated)
 

@@ -47,6 +47,11 @@ class NodeRecord:
     seconds: float = 0.0
     error: str = ""
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether it succeeded, by work or from the cache."""
+        return self.state in ("COMPLETE", "CACHED")
+
 
 def sqlite_store(path: Path) -> metadata_store.MetadataStore:
     """Opens the ML Metadata of a root; creates it where there is none."""
@@ -108,6 +113,15 @@ def nodes(store: metadata_store.MetadataStore, run_id: str) -> dict[str, NodeRec
             error=str(value(execution, "__execution_result__") or ""),
         )
     return records
+
+
+def executions(
+    store: metadata_store.MetadataStore, run_id: str, node_id: str
+) -> list[mlmd.Execution]:
+    """The executions of one node in one run, oldest first."""
+    context = store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+    found = store.get_executions_by_context(context.id) if context else []
+    return sorted((e for e in found if _node_name(store, e) == node_id), key=lambda e: e.id)
 
 
 def cancel_dead_executions(store: metadata_store.MetadataStore) -> list[str]:

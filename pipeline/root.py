@@ -42,8 +42,11 @@ class Root:
         return self.path / "runs" / run_id
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the root for one run. The lock dies with its process.
+    def locked(self, wait: bool = False) -> Iterator[None]:
+        """Holds the root for one run, or one node of one. The lock dies with its process.
+
+        Args:
+          wait: wait for another that holds it, instead of refusing.
 
         Raises:
           BadInput: the root cannot be written, or another run holds it.
@@ -55,7 +58,7 @@ class Root:
             raise BadInput(f"{self.path}: cannot use it as root: {error.strerror}") from None
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except OSError:
                 file.seek(0)
                 raise BadInput(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import lineage
+from pipeline.files import write_atomically
 from pipeline.lineage import NodeRecord, value
 from pipeline.root import Root
 
@@ -61,6 +62,16 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> di
         "seconds": {name: round(taken, 2) for name, taken in seconds.items()},
         "root": str(root.path),
     }
+
+
+def write_if_over(store: Any, run_id: str, root: Root) -> None:
+    """Writes the summary of a run that an orchestrator does node by node, if nothing can follow."""
+    nodes = lineage.nodes(store, run_id)
+    pushed = "Pusher" in nodes and nodes["Pusher"].is_finished
+    if pushed or any(map(stopped_by, nodes.values())):
+        seconds = {record.name: record.seconds for record in nodes.values()}
+        result = of_run(store, run_id, root, seconds)
+        write_atomically(root.run(run_id) / FILE, to_json(result))
 
 
 def to_json(summary: dict[str, Any]) -> str:

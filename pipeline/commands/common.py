@@ -49,3 +49,9 @@ def day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a day; write it as 2018-07-31") from None
+
+
+def data_path(arguments: argparse.Namespace, config: Config | None = None) -> str | None:
+    """`--data`, or else the configuration's, as an absolute path; a URI stays as it is."""
+    data = arguments.data or (config.paths.data if config else None)
+    return data if data is None or "://" in data else str(Path(data).expanduser().resolve())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from pipeline.commands import common
 from pipeline.errors import BadInput
@@ -39,10 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
       FraudPipelineError: see `pipeline.runners.local.run`.
     """
     config, root = common.config_and_root(arguments)
-    data = arguments.data or config.paths.data
+    data = common.data_path(arguments, config)
     if data is None:
         raise BadInput("no data: give --data PATH, or set paths.data in the configuration")
-    data = str(Path(data).expanduser().resolve())
 
     from pipeline.ingestion import source
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import logging
 import os
 import time
@@ -57,23 +55,20 @@ def _run_nodes(
     started = time.monotonic()
     with console.waiting("loading TFX"):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-        from pipeline import graph
-        from pipeline.runners import node
+        from pipeline.runners import compiled, node
     seconds = {"loading TFX": time.monotonic() - started}
     console.say(_line("✓", "loading TFX", seconds["loading TFX"]))
 
-    pipeline = graph.create_pipeline(
-        _with_schema_by_content(config, root), root, data, as_of.isoformat() if as_of else ""
-    )
-    compiled = node.for_run(node.compile_graph(pipeline), run_id)
+    ir = compiled.read(compiled.write(config, root, data, root.path / "graph"))
+    graph = compiled.for_run(ir, run_id, as_of)
     root.metadata.parent.mkdir(parents=True, exist_ok=True)
     store = lineage.sqlite_store(root.metadata)
     lineage.cancel_dead_executions(store)
-    for node_id in node.node_ids(compiled):
+    for node_id in compiled.node_ids(graph):
         started = time.monotonic()
         try:
             with console.waiting(node_id):
-                record = node.run_node(compiled, node_id)
+                record = node.run_node(graph, node_id)
         except Exception as error:
             logging.exception("node %s failed", node_id)
             console.say(_line("✗", node_id, time.monotonic() - started))
@@ -90,29 +85,6 @@ def _run_nodes(
         if summary.stopped_by(record):
             break
     return seconds
-
-
-def _with_schema_by_content(config: Config, root: Root) -> Config:
-    """The same configuration with the curated schema under a name made of its content.
-
-    TFX caches the import of a schema by the file's name; an edited schema must not be answered from
-    that cache. The copy also keeps what each run was validated against.
-    """
-    curated = config.curated_schema
-    if curated is None:
-        return config
-    try:
-        text = curated.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BadInput(
-            f"{curated}: cannot read the curated schema: {error.strerror}; make it with "
-            "`fraud-pipeline schema --update`, or take paths.schema out of the configuration"
-        ) from None
-    name = hashlib.sha256(text.encode()).hexdigest()[:16]
-    copy = root.path / "schemas" / f"{name}.pbtxt"
-    if not copy.exists():
-        write_atomically(copy, text)
-    return dataclasses.replace(config, paths=dataclasses.replace(config.paths, schema=str(copy)))
 
 
 def _new_run_id(root: Root) -> str:

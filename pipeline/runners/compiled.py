@@ -1,0 +1,168 @@
+"""The compiled graph: written once, read by whoever runs a node of it.
+
+`compile_graph` makes TFX's intermediate representation (IR); `write` puts it into a folder together
+with what orchestrators need to know of it, in plain JSON. Which run it is, the as-of day and the
+data are parameters that `for_run` fills in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+from tfx.dsl.compiler import compiler, constants
+from tfx.orchestration.portable import runtime_parameter_utils
+from tfx.proto.orchestration import (  # the IR holds messages of these as Any
+    executable_spec_pb2,  # noqa: F401
+    local_deployment_config_pb2,  # noqa: F401
+    pipeline_pb2,
+)
+
+from pipeline import graph
+from pipeline.config import Config
+from pipeline.errors import BadInput
+from pipeline.files import write_atomically
+from pipeline.root import Root
+
+IR_FILE = "ir.json"
+OUTLINE_FILE = "graph.json"
+
+
+def write(config: Config, root: Root, data: str, out: Path) -> Path:
+    """Compiles the graph into a folder: the IR, its outline, and the curated schema.
+
+    Args:
+      config: everything a run depends on.
+      root: where the runs will leave everything.
+      data: what runs read unless they are told otherwise.
+      out: the folder, which may be copied elsewhere as a whole.
+
+    Returns:
+      The IR's file.
+
+    Raises:
+      BadInput: the curated schema cannot be read, or the folder not be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{out}: cannot write there: {error.strerror}") from None
+    config = _with_schema_by_content(config, out)
+    ir = compiler.Compiler().compile(graph.create_pipeline(config, root, data))
+    text = json_format.MessageToJson(ir, sort_keys=True)
+    write_atomically(out / IR_FILE, text)
+    write_atomically(out / OUTLINE_FILE, json.dumps(outline(ir), indent=1))
+    return out / IR_FILE
+
+
+def read(path: Path) -> pipeline_pb2.Pipeline:
+    """Reads the IR that `write` wrote.
+
+    Raises:
+      BadInput: there is none, or it is not one of this TFX.
+    """
+    try:
+        ir = json_format.Parse(path.read_text(encoding="utf-8"), pipeline_pb2.Pipeline())
+    except OSError as error:
+        raise BadInput(
+            f"{path}: cannot read the compiled graph: {error.strerror}; `fraud-pipeline compile` "
+            "writes it"
+        ) from None
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"{path}: not a compiled graph: {error}; write it again with `fraud-pipeline compile`"
+        ) from None
+    for parameter in _parameters(ir):
+        if parameter.name == graph.SCHEMA:
+            beside = path.resolve().parent / parameter.default_value.string_value
+            parameter.default_value.string_value = str(beside)
+    return ir
+
+
+def for_run(
+    ir: pipeline_pb2.Pipeline, run_id: str, as_of: date | None = None, data: str | None = None
+) -> pipeline_pb2.Pipeline:
+    """A copy of the compiled graph that stands for one run.
+
+    Args:
+      ir: of `read`.
+      run_id: names the run; nodes of the same run share it.
+      as_of: the day the run pretends it is; None for the last day of data.
+      data: what to read instead of what was given when the graph was compiled.
+    """
+    bound = pipeline_pb2.Pipeline()
+    bound.CopyFrom(ir)
+    parameters = {
+        constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id,
+        graph.AS_OF: as_of.isoformat() if as_of else "",
+    }
+    if data is not None:
+        parameters[graph.DATA] = data
+    runtime_parameter_utils.substitute_runtime_parameter(bound, parameters)
+    return bound
+
+
+def run_id_of(bound: pipeline_pb2.Pipeline) -> str:
+    """The run that a graph of `for_run` stands for."""
+    return bound.runtime_spec.pipeline_run_id.field_value.string_value
+
+
+def root_of(bound: pipeline_pb2.Pipeline) -> Root:
+    """The root that a graph of `for_run` was compiled for."""
+    return Root(Path(bound.runtime_spec.pipeline_root.field_value.string_value).parent)
+
+
+def node_ids(ir: pipeline_pb2.Pipeline) -> list[str]:
+    """The nodes in an order in which they can run."""
+    return [node.pipeline_node.node_info.id for node in ir.nodes]
+
+
+def outline(ir: pipeline_pb2.Pipeline) -> dict[str, Any]:
+    """What an orchestrator needs to know, readable without TFX.
+
+    Returns:
+      `name`; `ir`, the IR's file beside; `nodes` in an order in which they can run, each with `id`
+      and `upstream`, the ids of the nodes that must have succeeded before.
+    """
+    nodes = [
+        {
+            "id": node.pipeline_node.node_info.id,
+            "upstream": sorted(node.pipeline_node.upstream_nodes),
+        }
+        for node in ir.nodes
+    ]
+    return {"name": ir.pipeline_info.id, "ir": IR_FILE, "nodes": nodes}
+
+
+def _parameters(ir: pipeline_pb2.Pipeline) -> Iterator[pipeline_pb2.RuntimeParameter]:
+    for node in ir.nodes:
+        for value in node.pipeline_node.parameters.parameters.values():
+            if value.WhichOneof("value") == "runtime_parameter":
+                yield value.runtime_parameter
+
+
+def _with_schema_by_content(config: Config, out: Path) -> Config:
+    """Copies the curated schema beside the IR, under a name made of its content.
+
+    TFX caches the import of a schema by the file's name; an edited schema must not be answered from
+    that cache.
+    """
+    curated = config.curated_schema
+    if curated is None:
+        return config
+    try:
+        text = curated.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInput(
+            f"{curated}: cannot read the curated schema: {error.strerror}; make it with "
+            "`fraud-pipeline schema --update`, or take paths.schema out of the configuration"
+        ) from None
+    name = f"schema-{hashlib.sha256(text.encode()).hexdigest()[:16]}.pbtxt"
+    write_atomically(out / name, text)
+    return replace(config, paths=replace(config.paths, schema=name))
