@@ -19,6 +19,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
 def handbook() -> Path:
     """The folder of the handbook's transactions: FRAUD_HANDBOOK, or beside the checkout."""
     named = os.environ.get("FRAUD_HANDBOOK")

@@ -1,0 +1,133 @@
+import json
+from pathlib import Path
+
+import pytest
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx.components.distribution_validator.executor import NO_BASELINE_STATS
+from tfx.types.standard_artifacts import ExampleAnomalies, Examples
+
+from pipeline.components.data_gate import anomalies_in, verdict_of
+
+ERROR, WARNING = anomalies_pb2.AnomalyInfo.ERROR, anomalies_pb2.AnomalyInfo.WARNING
+
+
+def anomalies(**severity_by_feature):
+    found = anomalies_pb2.Anomalies()
+    for feature, severity in severity_by_feature.items():
+        info = found.anomaly_info[feature]
+        info.path.step.append(feature)
+        info.severity = severity
+        info.reason.add(short_description="Unexpected", description=f"{feature} is odd")
+    return found
+
+
+def artifact(folder: Path, prefix: str, by_split: dict[str, anomalies_pb2.Anomalies], **blessed):
+    made = ExampleAnomalies()
+    made.uri = str(folder)
+    made.split_names = json.dumps(list(by_split))
+    made.set_json_value_custom_property("blessed", blessed or dict.fromkeys(by_split, 1))
+    for split, found in by_split.items():
+        path = folder / f"{prefix}-{split}" / "SchemaDiff.pb"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(found.SerializeToString())
+    return made
+
+
+def examples(train=(10, 100), evaluated=(5, 50)):
+    made = Examples()
+    made.set_string_custom_property(
+        "positives", json.dumps({"train": train[0], "eval": evaluated[0]})
+    )
+    made.set_string_custom_property("rows", json.dumps({"train": train[1], "eval": evaluated[1]}))
+    return made
+
+
+@pytest.fixture
+def judge(tmp_path):
+    def judged(by_split=None, by_pair=None, severity="error", curated=True, **kwargs):
+        clean = {s: anomalies() for s in ("train", "eval", "recent")}
+        schema = artifact(tmp_path / "schema", "Split", {**clean, **(by_split or {})})
+        if by_pair is None:
+            drift = artifact(tmp_path / "drift", "SplitPair", {}, train=NO_BASELINE_STATS)
+        else:
+            drift = artifact(tmp_path / "drift", "SplitPair", by_pair)
+        given = kwargs.get("examples", examples())
+        return verdict_of(given, schema, drift, "fraud", severity, curated)
+
+    return judged
+
+
+def test_clean_data_passes_and_what_was_not_judged_is_said(judge):
+    assert judge(by_pair={"recent_train": anomalies()}) == {
+        "passed": True,
+        "anomalies": [],
+        "notes": [],
+    }
+
+
+def test_no_champion_and_no_curated_schema_are_noted(judge):
+    verdict = judge(curated=False)
+    assert verdict["passed"]
+    assert any("none is curated" in note for note in verdict["notes"])
+    assert any("no champion" in note for note in verdict["notes"])
+
+
+def test_an_anomaly_stops_and_names_feature_anomaly_and_window(judge):
+    verdict = judge(by_split={"eval": anomalies(amount=ERROR)})
+    assert not verdict["passed"]
+    assert verdict["anomalies"] == [
+        {
+            "feature": "amount",
+            "anomaly": "Unexpected",
+            "description": "amount is odd",
+            "severity": "error",
+            "window": "eval",
+            "source": "schema",
+        }
+    ]
+
+
+def test_drift_stops_and_names_both_windows(judge):
+    verdict = judge(by_pair={"recent_train": anomalies(amount=ERROR)})
+    (found,) = verdict["anomalies"]
+    assert found["window"] == "recent against the champion's train"
+    assert found["source"] == "drift"
+
+
+@pytest.mark.parametrize(("severity", "passed"), [("error", True), ("warning", False)])
+def test_severity_decides(judge, severity, passed):
+    verdict = judge(by_split={"train": anomalies(amount=WARNING)}, severity=severity)
+    assert verdict["passed"] is passed
+
+
+def test_a_missing_label_is_expected_in_recent_only(judge, tmp_path):
+    assert judge(by_split={"recent": anomalies(fraud=ERROR)})["passed"]
+
+
+def test_a_missing_label_in_eval_stops(judge):
+    assert not judge(by_split={"eval": anomalies(fraud=ERROR)})["passed"]
+
+
+@pytest.mark.parametrize("positives", [0, 100])
+def test_one_class_alone_stops(judge, positives):
+    verdict = judge(examples=examples(train=(positives, 100)))
+    (found,) = verdict["anomalies"]
+    assert (found["window"], found["anomaly"]) == ("train", "One class only")
+
+
+def test_an_anomaly_of_unknown_severity_counts_as_error():
+    found = anomalies_in(anomalies(amount=0), "train", "schema", "error")
+    assert found[0]["severity"] == "error"
+
+
+def test_a_window_without_data_is_an_error():
+    missing = anomalies_pb2.Anomalies(data_missing=True)
+    assert anomalies_in(missing, "recent", "schema", "error")[0]["anomaly"] == "No data"
+
+
+def test_anomalies_that_cannot_be_read_fail_the_gate(judge, tmp_path):
+    schema = artifact(tmp_path / "s", "Split", {"train": anomalies()})
+    drift = artifact(tmp_path / "d", "SplitPair", {}, train=NO_BASELINE_STATS)
+    (tmp_path / "s" / "Split-train" / "SchemaDiff.pb").unlink()
+    with pytest.raises(FileNotFoundError):
+        verdict_of(examples(), schema, drift, "fraud", "error", True)

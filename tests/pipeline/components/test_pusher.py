@@ -1,0 +1,75 @@
+import os
+from pathlib import Path
+
+import pytest
+from tfx.proto import pusher_pb2
+from tfx.types.standard_artifacts import Model, ModelBlessing, PushedModel
+from tfx.utils import proto_utils
+
+from pipeline.components import pusher
+from pipeline.components.pusher import AtomicPusherExecutor
+
+
+@pytest.fixture
+def push(tmp_path):
+    model = Model()
+    model.uri = str(tmp_path / "model")
+    saved = tmp_path / "model" / "Format-Serving"
+    (saved / "variables").mkdir(parents=True)
+    (saved / "saved_model.pb").write_bytes(b"graph")
+    (saved / "variables" / "variables.index").write_bytes(b"weights")
+    base = tmp_path / "root" / "pushed"
+    destination = pusher_pb2.PushDestination(
+        filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(base))
+    )
+
+    def pushed(blessed=1):
+        blessing = ModelBlessing()
+        blessing.set_int_custom_property("blessed", blessed)
+        result = PushedModel()
+        result.uri = str(tmp_path / "artifact")
+        AtomicPusherExecutor().Do(
+            {"model": [model], "model_blessing": [blessing]},
+            {"pushed_model": [result]},
+            {"push_destination": proto_utils.proto_to_json(destination)},
+        )
+        return result
+
+    pushed.base = base
+    return pushed
+
+
+def test_a_push_is_whole_and_recorded(push):
+    result = push()
+    version = result.get_string_custom_property("pushed_version")
+    assert os.listdir(push.base) == [version]
+    found = {str(p.relative_to(push.base)) for p in Path(push.base).rglob("*") if p.is_file()}
+    assert found == {f"{version}/saved_model.pb", f"{version}/variables/variables.index"}
+    assert result.get_int_custom_property("pushed") == 1
+    assert result.get_string_custom_property("pushed_destination") == str(push.base / version)
+
+
+def test_two_pushes_within_a_second_are_two_versions(push):
+    push()
+    push()
+    assert len(os.listdir(push.base)) == 2
+
+
+def test_what_is_not_blessed_is_not_pushed(push):
+    result = push(blessed=0)
+    assert result.get_int_custom_property("pushed") == 0
+    assert not push.base.exists()
+
+
+def test_a_push_that_dies_half_way_leaves_nothing_that_looks_like_a_model(push, monkeypatch):
+    def dies(staged):
+        os.unlink(Path(staged) / "saved_model.pb")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(pusher, "sync_tree", dies)
+        push()
+    assert not push.base.exists()
+    push()
+    assert len(os.listdir(push.base)) == 1
+    assert os.listdir(push.base.parent / ".staging") == []

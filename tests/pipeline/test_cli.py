@@ -1,0 +1,85 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def cli(repository, tmp_path):
+    def call(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=repository,
+            check=False,
+        )
+
+    return call
+
+
+@pytest.mark.parametrize("command", ["simulate", "run", "status", "schema"])
+def test_help_has_an_example(cli, command):
+    done = cli(command, "--help")
+    assert done.returncode == 0
+    assert f"fraud-pipeline {command}" in done.stdout
+    assert "example:" in done.stdout
+
+
+def test_help_imports_nothing_heavy(repository):
+    heavy = "{'tfx', 'tensorflow', 'apache_beam', 'pandas', 'pyarrow', 'ml_metadata'}"
+    script = (
+        "import sys; from pipeline import cli\n"
+        "try: cli.main(['run', '--help'])\n"
+        "except SystemExit: pass\n"
+        f"print(sorted({heavy} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=repository, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required"),
+        (["rn"], "invalid choice"),
+        (["run", "--as_of", "2018-07-31"], "unrecognized arguments"),
+        (["run", "--as-of", "31.7.2018"], "not a day"),
+        (["run"], "no data: give --data PATH"),
+        (["run", "--data", "nowhere"], "nowhere"),
+        (["run", "--config", "nowhere.yaml", "--data", "x"], "nowhere.yaml: cannot read"),
+        (["schema", "--diff", "--update"], "not allowed with"),
+    ],
+)
+def test_misuse_is_one_message_and_exit_2(cli, tmp_path, arguments, message):
+    done = cli(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_status_of_an_empty_root_is_no_error(cli, tmp_path):
+    done = cli("status", "--root", tmp_path / "none")
+    assert done.returncode == 0
+    assert "nothing is live" in done.stdout
+    assert not (tmp_path / "none").exists()
+    done = cli("status", "--root", tmp_path / "none", "--json")
+    assert json.loads(done.stdout)["live"] is None
+
+
+def test_schema_before_any_run_says_what_to_do(cli, tmp_path):
+    done = cli("schema", "--diff", "--root", tmp_path)
+    assert done.returncode == 2
+    assert "fraud-pipeline run" in done.stderr
+
+
+def test_simulate_then_misuse_again(cli, tmp_path):
+    small = ["--days", 2, "--customers", 20, "--terminals", 20]
+    assert cli("simulate", "--out", tmp_path / "days", *small).returncode == 0
+    again = cli("simulate", "--out", tmp_path / "days", *small)
+    assert again.returncode == 2
+    assert "Traceback" not in again.stderr

@@ -1,0 +1,73 @@
+from datetime import date, timedelta
+
+import pytest
+
+from pipeline.windows import Window, windows_for
+
+
+def days_by_role(as_of, train, evaluated, delay):
+    """The windows day by day, from their meaning alone."""
+    known = [as_of - timedelta(days=i) for i in range(500) if i >= delay]
+    eval_days = known[:evaluated]
+    first = min(eval_days)
+    # On the first eval day, before it is scored: labels of days ≤ that day − delay, and never its own.
+    could_train = [first - timedelta(days=i) for i in range(500) if i >= max(delay, 1)]
+    recent = [as_of - timedelta(days=i) for i in range(delay)]
+    return could_train[:train], eval_days, recent
+
+
+@pytest.mark.parametrize("train", [1, 7, 30])
+@pytest.mark.parametrize("evaluated", [1, 7])
+@pytest.mark.parametrize("delay", [0, 1, 7, 30])
+def test_windows_hold_exactly_the_days_that_their_meaning_gives(train, evaluated, delay):
+    for offset in range(0, 400, 37):  # over months and a leap day
+        as_of = date(2024, 1, 15) + timedelta(days=offset)
+        found = windows_for(as_of, train_days=train, eval_days=evaluated, label_delay_days=delay)
+        trained, judged, recent = days_by_role(as_of, train, evaluated, delay)
+        assert list(found.train) == sorted(trained)
+        assert list(found.eval) == sorted(judged)
+        assert (list(found.recent) if found.recent else []) == sorted(recent)
+        assert found.as_of == as_of
+
+
+def test_the_example_of_the_module():
+    found = windows_for(date(2018, 7, 31), train_days=30, eval_days=7, label_delay_days=7)
+    assert found.train == Window(date(2018, 6, 12), date(2018, 7, 11))
+    assert found.eval == Window(date(2018, 7, 18), date(2018, 7, 24))
+    assert found.recent == Window(date(2018, 7, 25), date(2018, 7, 31))
+    assert found.all_days == Window(date(2018, 6, 12), date(2018, 7, 31))
+
+
+def test_history_lies_before_train():
+    found = windows_for(
+        date(2018, 7, 31), train_days=30, eval_days=7, label_delay_days=7, history_days=37
+    )
+    assert found.history is not None
+    assert found.history.last == found.train.first - timedelta(days=1)
+    assert found.history.days == 37
+    assert found.all_days.first == found.history.first
+
+
+def test_splits_are_the_windows_that_become_examples():
+    with_delay = windows_for(date(2018, 7, 31), train_days=7, eval_days=7, label_delay_days=7)
+    assert list(with_delay.splits()) == ["train", "eval", "recent"]
+    without = windows_for(date(2018, 7, 31), train_days=7, eval_days=7, label_delay_days=0)
+    assert list(without.splits()) == ["train", "eval"]
+    assert without.train.last < without.eval.first
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"train_days": 0}, {"eval_days": 0}, {"label_delay_days": -1}, {"history_days": -1}]
+)
+def test_impossible_lengths_are_refused(wrong):
+    lengths = {"train_days": 7, "eval_days": 7, "label_delay_days": 7, **wrong}
+    with pytest.raises(ValueError, match="train_days"):
+        windows_for(date(2018, 7, 31), **lengths)
+
+
+def test_a_window_knows_its_days():
+    window = Window(date(2018, 7, 1), date(2018, 7, 3))
+    assert window.days == 3
+    assert date(2018, 7, 3) in window
+    assert date(2018, 7, 4) not in window
+    assert str(window) == "2018-07-01 … 2018-07-03"
