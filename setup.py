@@ -1,14 +1,42 @@
 """Metadata of the package: what it needs, what it brings, and its command.
 
 Two stacks share this file. TFX 1.16 is the last one whose wheels run on an older C library
-(glibc < 2.38) and it needs Python 3.10; TFX 1.21 is today's. One marker splits them.
+(glibc before 2.39) and it needs Python 3.10; TFX 1.21 is today's. One marker splits them.
 Development tools are a dependency group in pyproject.toml, hashed pins lie in requirements/.
 """
 
 from setuptools import find_packages, setup
 
-COMPAT = "python_version < '3.11'"
-MODERN = "python_version >= '3.11'"
+# What the two stacks pin is what TFX itself was released with.
+COMPAT = """
+    tfx==1.16.0 tfx-bsl==1.16.1 ml-metadata==1.16.0 tensorflow-data-validation==1.16.1
+    tensorflow-metadata==1.16.1 tensorflow-model-analysis==0.47.1 tensorflow-transform==1.16.0
+    tensorflow==2.16.2 tensorboard==2.16.2 keras<3.13 apache-beam==2.74.0 protobuf==3.20.3
+    pyarrow==10.0.1 pandas==1.5.3 numpy<2 pyyaml
+""".split()
+MODERN = """
+    tfx==1.21.0 tfx-bsl==1.21.0 ml-metadata==1.21.0 tensorflow-data-validation==1.21.0
+    tensorflow-metadata==1.21.0 tensorflow-model-analysis==0.52.0 tensorflow-transform==1.21.0
+    tensorflow==2.21.0 tensorboard<3 keras<4 apache-beam==2.77.0 protobuf<7
+    pyarrow<19 pandas<3 numpy<3 pyyaml
+""".split()
+
+# tfx-bsl 1.16 imports dill, which Beam no longer brings.
+COMPAT += ["dill"]
+
+# The last of Google's packages that accept protobuf 3.20. uv finds them by itself; pip, without
+# these bounds, tries version after version for more than half an hour.
+COMPAT += """
+    google-api-core<2.30 google-cloud-aiplatform<1.166 google-cloud-bigquery-storage<2.37
+    google-cloud-bigtable<2.37 google-cloud-build<3.36 google-cloud-datastore<2.24
+    google-cloud-dlp<3.35 google-cloud-kms<3.12 google-cloud-language<2.20
+    google-cloud-monitoring<2.30 google-cloud-pubsub<2.37 google-cloud-recommendations-ai<0.11
+    google-cloud-resource-manager<1.17 google-cloud-secret-manager<2.27 google-cloud-spanner<3.65
+    google-cloud-videointelligence<2.19 google-cloud-vision<3.13 googleapis-common-protos<1.74
+    grpc-google-iam-v1<0.14.4 grpcio-status<1.49 proto-plus<1.28 tf-keras<2.17
+""".split()
+
+PACKAGES = ["data", "features", "models", "monitoring", "pipeline", "schema", "serving"]
 
 setup(
     name="fraud-pipeline",
@@ -16,47 +44,15 @@ setup(
     description="A TFX pipeline from a folder of card transactions to a served fraud model",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=find_packages(
-        include=[
-            f"{name}{below}"
-            for name in (
-                "data",
-                "features",
-                "models",
-                "monitoring",
-                "pipeline",
-                "schema",
-                "serving",
-            )
-            for below in ("", ".*")
-        ]
-    ),
+    packages=find_packages(include=[*PACKAGES, *(f"{package}.*" for package in PACKAGES)]),
     package_data={
         "data": ["sample/**/*"],
         "schema": ["*.pbtxt"],
         "pipeline": ["**/*.html", "**/*.css", "**/*.js", "**/*.svg"],
     },
     install_requires=[
-        f"tfx==1.16.0; {COMPAT}",
-        f"tfx==1.21.0; {MODERN}",
-        # tfx-bsl 1.16 imports dill, which Beam no longer brings.
-        f"dill; {COMPAT}",
-        # TFX 1.21 no longer brings tensorboard, and the Keras callback fails without it.
-        "tensorboard",
-        "apache-beam",
-        "keras",
-        "ml-metadata",
-        "numpy",
-        "pandas",
-        "protobuf",
-        "pyarrow",
-        "pyyaml",
-        "tensorflow",
-        "tensorflow-data-validation",
-        "tensorflow-metadata",
-        "tensorflow-model-analysis",
-        "tensorflow-transform",
-        "tfx-bsl",
+        *(f"{package}; python_version < '3.11'" for package in COMPAT),
+        *(f"{package}; python_version >= '3.11'" for package in MODERN),
     ],
     entry_points={"console_scripts": ["fraud-pipeline = pipeline.cli:main"]},
 )
