@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself: `make run` on a fresh clone is enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test unit lint format lock clean
+.PHONY: help setup run test unit test-modern lint format lock clean
 bin := .venv/bin
 
 help: ## this list
@@ -19,6 +19,9 @@ test: lint ## lint, then every test (ARGS="-k windows" for some)
 unit: setup ## the tests that take seconds
 	$(bin)/python -m pytest -m "not e2e" $(ARGS)
 
+test-modern: ## the unit tests on TFX 1.21, in a Debian 13 root where this machine is older
+	scripts/modern.sh make unit $(if $(ARGS),ARGS='$(ARGS)')
+
 lint: setup ## ruff and mypy
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
@@ -31,5 +34,5 @@ format: setup ## ruff's formatting and safe fixes
 lock: setup ## renew the pins of both stacks from setup.py and pyproject.toml
 	scripts/lock.sh
 
-clean: ## remove .venv and the tools' caches; results (fraud-root) stay
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+clean: ## remove .venv, .venv-modern and the tools' caches; results (fraud-root) stay
+	rm -rf .venv .venv-modern .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
