@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import keras
@@ -19,7 +20,7 @@ class ServedModel(tf.Module):
     threshold of the alert budget), float32 [batch] each:
 
     * `serving_default`: `examples`, serialized tf.train.Example, [batch].
-    * `predict`: one tensor [batch] for each column; NaN and "" mean missing.
+    * `predict`: one tensor [batch] for each column, by its `input_name`; NaN and "" mean missing.
     """
 
     def __init__(
@@ -38,7 +39,8 @@ class ServedModel(tf.Module):
     def save(self, directory: str) -> None:
         """Writes the SavedModel with its signatures."""
         by_name = {
-            name: tf.TensorSpec([None], spec.dtype, name=name) for name, spec in self._spec.items()
+            input_name(column): tf.TensorSpec([None], spec.dtype, name=input_name(column))
+            for column, spec in self._spec.items()
         }
         signatures = {
             "serving_default": tf.function(
@@ -52,12 +54,23 @@ class ServedModel(tf.Module):
     def _from_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._score(tf.io.parse_example(examples, self._spec))
 
-    def _from_columns(self, **columns: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self._score({n: _as_parsed(t, self._spec[n]) for n, t in columns.items()})
+    def _from_columns(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._score(
+            {c: _as_parsed(inputs[input_name(c)], spec) for c, spec in self._spec.items()}
+        )
 
     def _score(self, raw: dict[str, Any]) -> dict[str, tf.Tensor]:
         score = tf.reshape(self._network(self._transform(raw), training=False), [-1])
         return {"score": score, "alert": tf.cast(score >= self._threshold, tf.float32)}
+
+
+def input_name(column: str) -> str:
+    """The name of a column as an input of `predict`: TensorFlow allows letters, digits and _ only.
+
+    "age of account" becomes "age_of_account".
+    """
+    name = re.sub(r"[^A-Za-z0-9_]", "_", column)
+    return name if name[0].isalpha() else f"column_{name}"
 
 
 def _as_parsed(tensor: tf.Tensor, spec: Any) -> Any:

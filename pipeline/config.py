@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -188,6 +189,14 @@ def check(config: Config) -> None:
                 "a column has one role"
             )
         seen[column] = role
+    named: dict[str, str] = {}
+    for column in (c for c in (dataset.amount, *dataset.numeric, *dataset.categorical) if c):
+        other = named.setdefault(re.sub(r"[^A-Za-z0-9_]", "_", column), column)
+        if other != column:
+            raise BadInput(
+                f"dataset: {other!r} and {column!r} are one name where the model is served, which "
+                "allows only letters, digits and _; rename one"
+            )
     if dataset.card and dataset.card not in dataset.entities:
         raise BadInput(f"dataset.card: {dataset.card!r} is not in dataset.entities")
     for column in dataset.slices:

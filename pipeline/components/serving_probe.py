@@ -9,6 +9,7 @@ Prints one JSON document: {"examples": n, "seconds": s} or {"error": "…"}; exi
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 
@@ -34,12 +35,12 @@ def probe(model_dir: str, tfrecord: str, count: int) -> dict:
     seconds = time.perf_counter() - started
 
     predict = model.signatures["predict"]
-    columns = {}
+    rows = [_by_input_name(tf.train.Example.FromString(record)) for record in records]
+    inputs = {}
     for name, spec in predict.structured_input_signature[1].items():
         missing = b"" if spec.dtype == tf.string else float("nan")
-        values = [_value(tf.train.Example.FromString(r), name, missing) for r in records]
-        columns[name] = tf.constant(values, dtype=spec.dtype)
-    by_name = predict(**columns)
+        inputs[name] = tf.constant([row.get(name, missing) for row in rows], dtype=spec.dtype)
+    by_name = predict(**inputs)
 
     score = by_example["score"].numpy()
     if not (np.isfinite(score).all() and (score >= 0).all() and (score <= 1).all()):
@@ -50,11 +51,16 @@ def probe(model_dir: str, tfrecord: str, count: int) -> dict:
     return {"examples": len(records), "seconds": round(seconds, 4)}
 
 
-def _value(example, name, missing):  # type: ignore[no-untyped-def]
-    feature = example.features.feature.get(name)
-    kind = feature.WhichOneof("kind") if feature is not None else None
-    values = getattr(feature, kind).value if kind else []
-    return values[0] if values else missing
+def _by_input_name(example):  # type: ignore[no-untyped-def]
+    """The values of an example under the names that `predict` has for them (models.serving)."""
+    values = {}
+    for column, feature in example.features.feature.items():
+        name = re.sub(r"[^A-Za-z0-9_]", "_", column)
+        kind = feature.WhichOneof("kind")
+        held = getattr(feature, kind).value if kind else ()
+        if held:
+            values[name if name[0].isalpha() else f"column_{name}"] = held[0]
+    return values
 
 
 if __name__ == "__main__":

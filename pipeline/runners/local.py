@@ -74,9 +74,8 @@ def _run_nodes(
             console.say(_line("✗", node_id, time.monotonic() - started))
             if isinstance(error, BadInput):
                 raise
-            reason = str(error).strip().splitlines() or [type(error).__name__]
             raise FraudPipelineError(
-                f"{node_id} failed: {reason[0]}\nThe whole story is in {root.run(run_id) / LOG}; "
+                f"{node_id} failed: {_reason(error)}\nThe whole story is in {root.run(run_id) / LOG}; "
                 "run again when it is mended: what succeeded is not done twice."
             ) from error
         seconds[node_id] = time.monotonic() - started
@@ -85,6 +84,14 @@ def _run_nodes(
         if summary.stopped_by(record):
             break
     return seconds
+
+
+def _reason(error: Exception) -> str:
+    """One line of what happened; of a message that only ends with it (autograph's), the last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return lines[-1] if lines[0].endswith(":") else lines[0]
 
 
 def _new_run_id(root: Root) -> str:

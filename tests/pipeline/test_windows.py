@@ -10,7 +10,7 @@ def days_by_role(as_of, train, evaluated, delay):
     known = [as_of - timedelta(days=i) for i in range(500) if i >= delay]
     eval_days = known[:evaluated]
     first = min(eval_days)
-    # On the first eval day, before it is scored: labels of days ≤ that day − delay, and never its own.
+    # Known on the first eval day, before it is scored: labels of days ≤ that day − delay.
     could_train = [first - timedelta(days=i) for i in range(500) if i >= max(delay, 1)]
     recent = [as_of - timedelta(days=i) for i in range(delay)]
     return could_train[:train], eval_days, recent

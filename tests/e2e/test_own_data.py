@@ -1,0 +1,50 @@
+"""A user's own data by configuration alone: other names, no entities, no timestamp."""
+
+import csv
+import gzip
+import random
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+CONFIG = """
+dataset:
+  timestamp: null
+  amount: price
+  label: is_fraud
+  id: null
+  entities: []
+  numeric: [age of account]
+  categorical: [shop type]
+  slices: [shop type]
+network: {epochs: 3, layers: [16]}
+evaluation: {min_average_precision: 0.02, min_roc_auc: 0.5}
+"""
+
+
+def write_transactions(path):
+    random.seed(4)
+    with gzip.open(path, "wt", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["price", "age of account", "shop type", "is_fraud", "comment"])
+        for _ in range(6000):
+            fraud = random.random() < 0.05
+            price = random.lognormvariate(5 if fraud else 3, 0.7)
+            age = "" if random.random() < 0.1 else random.randint(0, 3000)
+            shop = random.choice(["toys, games", 'the "best"', "food"])
+            rows.writerow([f"{price:.2f}", age, shop, int(fraud), "two\nlines"])
+
+
+def test_a_flat_file_without_time_and_entities(new_bank):
+    bank = new_bank(CONFIG)
+    data = bank.folder / "transactions.csv.gz"
+    write_transactions(data)
+    found = bank.run(data, None)
+    assert found["outcome"] == "pushed", found["reasons"]
+    assert found["as_of"] is None
+    assert sum(found["rows"].values()) == 6000
+    assert 900 < found["rows"]["eval"] < 1500
+    assert found["metrics"]["overall"]["roc_auc"] > 0.8
+    slices = {'shop type=the "best"', "shop type=toys, games", "shop type=food"}
+    assert set(found["metrics"]["slices"]) == slices

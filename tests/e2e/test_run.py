@@ -1,0 +1,141 @@
+"""The main job: first run, same run again, a later day, refused data; one bank, in this order."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.e2e.conftest import REPOSITORY, SAMPLE
+
+pytestmark = pytest.mark.e2e
+
+FIRST, LATER = "2026-03-13", "2026-03-20"
+
+SCORE = """
+import json, sys
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+transaction = json.loads(sys.argv[2])
+def feature(value):
+    if isinstance(value, str):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
+    return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+example = tf.train.Example()
+for name, value in transaction.items():
+    example.features.feature[name].CopyFrom(feature(value))
+by_example = model.signatures["serving_default"](tf.constant([example.SerializeToString()]))
+predict = model.signatures["predict"]
+missing = {tf.string: "", tf.float32: float("nan")}
+columns = {
+    name: tf.constant([transaction.get(name, missing[spec.dtype])], spec.dtype)
+    for name, spec in predict.structured_input_signature[1].items()
+}
+by_name = predict(**columns)
+loaded = [m for m in ("pipeline", "models", "features", "tfx", "keras_cv") if m in sys.modules]
+print(json.dumps([float(by_example["score"][0]), float(by_name["score"][0]), loaded]))
+"""
+
+
+@pytest.fixture(scope="module")
+def bank(new_bank):
+    return new_bank()
+
+
+@pytest.fixture(scope="module")
+def first(bank):
+    """A schema is curated from a run that had none, then the first real run."""
+    (bank.folder / "fraud.yaml").write_text(
+        (bank.folder / "fraud.yaml").read_text().replace("paths: {schema: schema.pbtxt}", "")
+    )
+    uncurated = bank.run(SAMPLE, FIRST)
+    assert any("none is curated" in note for note in uncurated["notes"])
+    with open(bank.folder / "fraud.yaml", "a") as file:
+        file.write("paths: {schema: schema.pbtxt}\n")
+    done = bank.call("schema", "--update")
+    assert done.returncode == 0, done.stderr
+    return bank.run(SAMPLE, FIRST)
+
+
+@pytest.fixture(scope="module")
+def later(bank, first):
+    return bank.run(SAMPLE, LATER)
+
+
+def test_the_first_run_ends_pushed(bank, first):
+    assert first["outcome"] == "pushed"
+    assert first["windows"] == {
+        "train": ["2026-02-12", "2026-02-21"],
+        "eval": ["2026-02-28", "2026-03-06"],
+        "recent": ["2026-03-07", "2026-03-13"],
+    }
+    overall = first["metrics"]["overall"]
+    assert overall["example_count"] == first["rows"]["eval"] > 10_000
+    assert 0 < overall["average_precision"] <= 1
+    assert {"CHANNEL=chip", "CHANNEL=online"} <= set(first["metrics"]["slices"])
+    of_channels = [s["example_count"] for s in first["metrics"]["slices"].values()]
+    assert sum(of_channels) == overall["example_count"]
+    assert (bank.root / "pushed" / first["pushed_version"] / "saved_model.pb").exists()
+    assert "TransactionExampleGen" in first["progress"]
+
+
+def test_a_process_with_tensorflow_alone_scores_by_both_signatures(bank, first):
+    transaction = {"TX_AMOUNT": 57.2, "CHANNEL": "online", "COUNTRY": "never seen", "night": 1.0}
+    command = [sys.executable, "-I", "-c", SCORE, first["pushed_path"], json.dumps(transaction)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
+    by_example, by_name, loaded = json.loads(done.stdout)
+    assert 0 < by_example < 1
+    assert by_example == pytest.approx(by_name, abs=1e-6)
+    assert loaded == []
+
+
+def test_the_same_run_again_is_answered_from_the_cache(bank, first):
+    before = bank.versions()
+    again = bank.run(SAMPLE, FIRST)
+    assert again["pushed_version"] == first["pushed_version"]
+    assert again["metrics"] == first["metrics"]
+    assert bank.versions() == before
+    for name in ("TransactionExampleGen", "Trainer", "Evaluator", "Pusher"):
+        (line,) = [line for line in again["progress"].splitlines() if f" {name} " in line]
+        assert "cached" in line
+
+
+def test_a_later_day_is_judged_against_the_champion(bank, first, later):
+    assert later["champion_metrics"]["overall"]["example_count"] == later["rows"]["eval"]
+    assert not any("no champion" in note for note in later["notes"])
+    assert later["windows"]["recent"][1] == LATER
+    assert later["outcome"] == "pushed"
+    assert later["pushed_version"] > first["pushed_version"]
+
+
+def test_status_names_what_is_live(bank, later):
+    found = json.loads(bank.call("status", "--json").stdout)
+    assert found["live"]["version"] == later["pushed_version"]
+    assert found["live"]["as_of"] == LATER
+    assert found["runs"][0]["outcome"] == "pushed"
+    assert later["pushed_version"] in bank.call("status").stdout
+
+
+def test_broken_data_stops_the_run_before_training(bank, later, tmp_path):
+    """The same transactions, but COUNTRY breaks in the middle of the recent window."""
+    simulate = [sys.executable, "-m", "pipeline.cli", "simulate", "--out", str(tmp_path / "days")]
+    subprocess.run(
+        [*simulate, "--days", "80", "--seed", "1", "--drift", "broken_column@2026-03-17"],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+    )
+    before = bank.versions()
+    stopped = bank.run(tmp_path / "days", LATER, expect=3)
+    assert stopped["outcome"] == "gate_stopped"
+    assert bank.versions() == before
+    assert "Trainer" not in stopped["seconds"]
+    named = {(a["feature"], a["window"]) for a in stopped["anomalies"]}
+    assert ("COUNTRY", "recent") in named
+    diff = bank.call("schema", "--diff")
+    assert diff.returncode == 0
+    assert "+" in diff.stdout
+    assert "COUNTRY" in diff.stdout
+    live = json.loads(bank.call("status", "--json").stdout)
+    assert live["live"]["version"] == later["pushed_version"]
+    assert live["runs"][0]["outcome"] == "gate_stopped"
