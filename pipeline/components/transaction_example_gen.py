@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import date
-from typing import Any
+from typing import Any, ClassVar
 
 from tfx import types
 from tfx.components.util import examples_utils
@@ -70,6 +70,7 @@ class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
         portable_driver.BaseDriver.__init__(self, metadata_handle)
 
     def run(self, execution_info: ExecutionInfo) -> driver_output_pb2.DriverOutput:
+        """Looks at the files; reads headers, and values only where files are not of one day."""
         properties = execution_info.exec_properties
         try:
             _, source, windows = _found(properties)
@@ -87,7 +88,7 @@ class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
 class Executor(base_beam_executor.BaseBeamExecutor):
     """Reads the windows' days, makes the features, writes one split per window."""
 
-    def Do(
+    def Do(  # noqa: N802 - the name is TFX's
         self,
         input_dict: dict[str, list[types.Artifact]],
         output_dict: dict[str, list[types.Artifact]],
@@ -110,7 +111,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         fileio.makedirs(ingestion.directory)
         try:
             with self._make_beam_pipeline() as pipeline:
-                stages.run(pipeline, ingestion, source.files(windows and windows.all_days))
+                stages.run(pipeline, ingestion, source.files(windows.all_days if windows else None))
         except Exception as error:
             bad_input = stages.bad_input_in(error)
             if bad_input is None:
@@ -128,15 +129,15 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 class TransactionExampleGenSpec(ComponentSpec):
     """The interface of TransactionExampleGen."""
 
-    PARAMETERS = {
+    PARAMETERS: ClassVar = {
         "data": ExecutionParameter(type=str),
         "as_of": ExecutionParameter(type=str),
         "dataset": ExecutionParameter(type=str),
         "windows": ExecutionParameter(type=str),
         "features": ExecutionParameter(type=str),
     }
-    INPUTS: dict[str, ChannelParameter] = {}
-    OUTPUTS = {EXAMPLES: ChannelParameter(type=standard_artifacts.Examples)}
+    INPUTS: ClassVar[dict[str, ChannelParameter]] = {}
+    OUTPUTS: ClassVar = {EXAMPLES: ChannelParameter(type=standard_artifacts.Examples)}
 
 
 class TransactionExampleGen(base_beam_component.BaseBeamComponent):

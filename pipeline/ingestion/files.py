@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, NoReturn
@@ -28,6 +29,9 @@ LONGEST_LINE = 1 << 20
 
 _FIRST_BLOCK = 1 << 16
 """Bytes of a CSV file that are looked at to tell a column of whole numbers from one of text."""
+
+_GZIP_RATIO = 4
+"""About how many times smaller a CSV file is when compressed."""
 
 _DAMAGE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError, OSError)
 
@@ -54,7 +58,13 @@ class File:
 
     @property
     def is_parquet(self) -> bool:
+        """Parquet, not CSV."""
         return self.path.endswith(".parquet")
+
+    @property
+    def is_gzip(self) -> bool:
+        """Compressed CSV."""
+        return self.path.endswith(".gz")
 
 
 def filesystem(path: str) -> tuple[arrow_fs.FileSystem, str]:
@@ -72,27 +82,24 @@ def filesystem(path: str) -> tuple[arrow_fs.FileSystem, str]:
     return system, within
 
 
-def column_types(file: File) -> dict[str, pa.DataType]:
-    """Name → type of every column: stored in Parquet, guessed from the first lines of CSV.
+def schema(file: File) -> pa.Schema:
+    """Names and types of all columns: stored in Parquet, guessed from the first lines of CSV.
 
     Raises:
       BadInput: the file is damaged.
     """
-    if file.size == 0:
-        raise BadInput(f"{file.name}: the file is empty (0 bytes); write it again or remove it")
     if file.is_parquet:
-        schema = _parquet(file).schema_arrow
-        return dict(zip(schema.names, schema.types))
-    names = _csv_header(file)
-    for block in (_FIRST_BLOCK, LONGEST_LINE):
+        stored = _parquet(file).schema_arrow
+        return pa.schema([(field.name, _plain(field.type)) for field in stored])
+    header = _csv_header(file)
+    try:
+        return _open_csv(file, arrow_csv.ConvertOptions(), _FIRST_BLOCK).schema
+    except _DAMAGE:
+        # Perhaps a line is longer than that block.
         try:
-            schema = _open_csv(file, arrow_csv.ConvertOptions(), block).schema
+            return _open_csv(file, arrow_csv.ConvertOptions(), LONGEST_LINE).schema
         except _DAMAGE as error:
-            if block == LONGEST_LINE:
-                _refuse_csv(file, names, error)
-            continue
-        break
-    return dict(zip(schema.names, schema.types))
+            _refuse_csv(file, header, error)
 
 
 def count_rows(file: File) -> int:
@@ -101,18 +108,14 @@ def count_rows(file: File) -> int:
     Raises:
       BadInput: the file is damaged.
     """
-    if file.size == 0:
-        raise BadInput(f"{file.name}: the file is empty (0 bytes); write it again or remove it")
     if file.is_parquet:
         return _parquet(file).metadata.num_rows
     _csv_header(file)
-    rows = _csv_rows(file)
-    next(rows)
-    sample = [",".join(fields) for _, fields in itertools.islice(rows, 100)]
-    if not sample:
-        return 0
-    packing = 4 if file.path.endswith(".gz") else 1
-    return max(1, int(file.size * packing / (sum(map(len, sample)) / len(sample) + 1)))
+    block = _first_block(file)
+    _, _, rows = block.partition(b"\n")
+    lines = [line for line in rows.splitlines() if line.strip()]
+    packing = _GZIP_RATIO if file.is_gzip else 1
+    return len(lines) * max(file.size * packing, len(block)) // len(block)
 
 
 def read(file: File, types: dict[str, pa.DataType]) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -144,12 +147,13 @@ def place(file: File, row: int) -> str:
         try:
             rows = (line for line, fields in _csv_rows(file) if fields)
             return f"line {next(itertools.islice(rows, row + 1, None))}"
-        except (StopIteration, csv.Error, UnicodeDecodeError, OSError):
+        except (StopIteration, csv.Error, OSError):
             pass
     return f"row {row + 1}"
 
 
 def _parquet(file: File) -> parquet.ParquetFile:
+    _check_size(file)
     system, path = filesystem(file.path)
     try:
         return parquet.ParquetFile(system.open_input_file(path))
@@ -157,9 +161,14 @@ def _parquet(file: File) -> parquet.ParquetFile:
         _refuse(file, error)
 
 
-def _read_parquet(file: File, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _read_parquet(file: File, names: list[str]) -> Iterator[pa.RecordBatch]:
     try:
-        yield from _parquet(file).iter_batches(BATCH_ROWS, columns=list(names), use_threads=False)
+        for batch in _parquet(file).iter_batches(BATCH_ROWS, columns=names, use_threads=False):
+            columns = [
+                column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+                for column in batch.columns
+            ]
+            yield pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
     except _DAMAGE as error:
         _refuse(file, error)
 
@@ -187,33 +196,62 @@ def _open_csv(
 
 def _stream(file: File) -> pa.NativeFile:
     system, path = filesystem(file.path)
-    return system.open_input_stream(path, compression="gzip" if file.path.endswith(".gz") else None)
+    return system.open_input_stream(path, compression="gzip" if file.is_gzip else None)
+
+
+def _first_block(file: File) -> bytes:
+    """The first bytes, at least one whole line.
+
+    Raises:
+      BadInput: there is no line, it has no end, or the file cannot be read.
+    """
+    _check_size(file)
+    try:
+        with _stream(file) as stream:
+            block = stream.read(_FIRST_BLOCK)
+            if b"\n" not in block:
+                block += stream.read(LONGEST_LINE)
+    except _DAMAGE as error:
+        _refuse(file, error)
+    if len(block) > LONGEST_LINE and b"\n" not in block:
+        raise BadInput(
+            f"{file.name}: no end of line within the first {LONGEST_LINE >> 20} MB; "
+            "write a header line and one line per transaction"
+        )
+    if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise BadInput(f"{file.name}: this is UTF-16; write the file as UTF-8")
+    if not block.strip():
+        raise BadInput(f"{file.name}: there is no header line; write the file again")
+    return block
 
 
 def _csv_header(file: File) -> list[str]:
     """The names in the first line.
 
     Raises:
-      BadInput: there is no first line, or the file cannot be read.
+      BadInput: there is none, or the file cannot be read.
     """
+    _first_block(file)
     try:
-        stream = _stream(file)
-        start = stream.read(_FIRST_BLOCK)
-        if len(start) == _FIRST_BLOCK and b"\n" not in start + stream.read(LONGEST_LINE):
-            raise BadInput(
-                f"{file.name}: no end of line within the first {LONGEST_LINE >> 20} MB; "
-                "write a header line and one line per transaction"
-            )
-        return next(_csv_rows(file))[1]
-    except StopIteration:
-        raise BadInput(f"{file.name}: there is no header line; write the file again") from None
-    except (*_DAMAGE, UnicodeDecodeError, csv.Error) as error:
+        return next(fields for _, fields in _csv_rows(file) if fields)
+    except (*_DAMAGE, csv.Error) as error:
         _refuse(file, error)
+
+
+def _check_size(file: File) -> None:
+    if file.size == 0:
+        raise BadInput(f"{file.name}: the file is empty (0 bytes); write it again or remove it")
+
+
+def _plain(type_: pa.DataType) -> pa.DataType:
+    return type_.value_type if pa.types.is_dictionary(type_) else type_
 
 
 def _csv_rows(file: File) -> Iterator[tuple[int, list[str]]]:
     """(line where it ends, fields) of each row, header included, by Python's reader. Slow."""
-    reader = csv.reader(io.TextIOWrapper(_stream(file), encoding="utf-8-sig", newline=""))
+    reader = csv.reader(
+        io.TextIOWrapper(_stream(file), encoding="utf-8-sig", errors="replace", newline="")
+    )
     for fields in reader:
         yield reader.line_num, fields
 
@@ -251,10 +289,16 @@ def _refuse_csv(file: File, header: list[str], error: Exception) -> NoReturn:
 
 
 def _refuse(file: File, error: Exception) -> NoReturn:
-    """Raises BadInput for a file that is damaged as a whole."""
-    format = "Parquet" if file.is_parquet else "gzip" if file.path.endswith(".gz") else "CSV"
+    """Says that a file is damaged as a whole.
+
+    Raises:
+      BadInput: always.
+    """
+    if isinstance(error, (FileNotFoundError, PermissionError)):
+        raise BadInput(f"{file.name}: cannot be read: {_first_line(error)}") from None
+    kind = "Parquet" if file.is_parquet else "gzipped CSV" if file.is_gzip else "CSV"
     raise BadInput(
-        f"{file.name}: damaged or not {format} ({_first_line(error)}); write the file again"
+        f"{file.name}: damaged or not {kind} ({_first_line(error)}); write the file again"
     ) from None
 
 

@@ -55,7 +55,7 @@ class Source:
         """A hash that changes when the files a run reads change: name, size or time."""
         listing = [
             (file.name, file.size, file.modified)
-            for file in self.files(windows and windows.all_days)
+            for file in self.files(windows.all_days if windows else None)
         ]
         return hashlib.sha256(repr((windows, listing)).encode()).hexdigest()
 
@@ -76,10 +76,9 @@ def discover(data: str, dataset: Dataset) -> Source:
     if info.type == arrow_fs.FileType.NotFound:
         raise BadInput(f"{data}: no such file or directory")
     if info.type == arrow_fs.FileType.File:
-        found = (_file(data, info, info.base_name),)
+        found: tuple[File, ...] = (_file(data, info, info.base_name),)
     else:
-        entries = system.get_file_info(arrow_fs.FileSelector(path, recursive=True))
-        found = tuple(sorted(_listed(data, path, entries), key=lambda file: file.name))
+        found = tuple(sorted(_listed(data, system, path), key=lambda file: file.name))
         if not found:
             raise BadInput(
                 f"{data}: no transactions here; expected day folders date=YYYY-MM-DD with "
@@ -142,33 +141,34 @@ def check_columns(
       BadInput: a column is missing or of a wrong type; names file, column and configuration key.
     """
     seen: dict[str, set[pa.DataType]] = {name: set() for name in dataset.columns}
-    for file in source.files(windows and windows.all_days):
-        present = files.column_types(file)
+    for file in source.files(windows.all_days if windows else None):
+        schema = files.schema(file)
         needed = values.columns_of(file, dataset, windows)
         for key, column in _keys(dataset):
-            if column not in needed:
-                continue
-            if column not in present:
-                raise BadInput(f"{file.name}: {_no_column(column, key, list(present))}")
-            if problem := values.wrong_type(column, present[column], dataset):
-                _refuse_type(file, column, key, problem, dataset)
-            seen[column].add(present[column])
+            if column in needed:
+                type_ = _type_in(schema, column, key, file)
+                if problem := values.wrong_type(column, type_, dataset):
+                    _refuse_type(file, column, key, problem, dataset)
+                seen[column].add(type_)
     return values.types_of(dataset, seen)
 
 
-def _listed(data: str, root: str, entries: list[arrow_fs.FileInfo]) -> Iterator[File]:
-    """The data files among everything below a directory.
+def _listed(data: str, system: arrow_fs.FileSystem, root: str) -> Iterator[File]:
+    """The data files in a directory, or in its day folders if it has any.
 
-    Names beginning with a dot or an underscore are marks of other tools. With day folders, what
-    lies beside them is not data.
+    Names that begin with a dot or an underscore are marks of other tools. What lies beside day
+    folders is not data.
     """
-    below = {entry.path[len(root) :].strip("/"): entry for entry in entries}
-    by_day = any(name.startswith(_DAY_FOLDER) for name in below)
-    for name, entry in below.items():
-        if entry.type != arrow_fs.FileType.File or any(p[0] in "._" for p in name.split("/")):
-            continue
+    entries = system.get_file_info(arrow_fs.FileSelector(root))
+    by_day = any(entry.base_name.startswith(_DAY_FOLDER) for entry in entries)
+    if by_day:
+        entries = system.get_file_info(arrow_fs.FileSelector(root, recursive=True))
+    for entry in entries:
+        name = entry.path[len(root) :].strip("/")
         folder, _, base = name.partition("/")
         if by_day and not (folder.startswith(_DAY_FOLDER) and base):
+            continue
+        if entry.type != arrow_fs.FileType.File or any(p[0] in "._" for p in name.split("/")):
             continue
         file = _file(f"{data.rstrip('/')}/{name}", entry, name)
         if by_day:
@@ -195,10 +195,8 @@ def _day(folder: str) -> date | None:
 
 def _with_days(file: File, timestamp: str) -> File:
     """Adds the days that occur in a file that is not of one day. Reads the one column."""
-    present = files.column_types(file)
-    if timestamp not in present:
-        raise BadInput(f"{file.name}: {_no_column(timestamp, 'dataset.timestamp', list(present))}")
-    if problem := values.wrong_type(timestamp, present[timestamp], Dataset(timestamp=timestamp)):
+    type_ = _type_in(files.schema(file), timestamp, "dataset.timestamp", file)
+    if problem := values.wrong_type(timestamp, type_, Dataset(timestamp=timestamp)):
         raise BadInput(f"{file.name}: {timestamp} (dataset.timestamp) {problem}")
     days: set[int] = set()
     for first, batch in files.read(file, {timestamp: pa.string()}):
@@ -236,7 +234,7 @@ def _too_short(windows: Windows, days: tuple[date, ...], config: Config) -> str:
 def _check_gaps(source: Source, windows: Windows, tolerated: int) -> None:
     """Refuses days without transactions, in each window beyond what is tolerated.
 
-    History may begin before the data does, but has no gaps after that.
+    What features look back on may begin before the data does, but has no gaps after that.
     """
     first = source.days[0]
     rows: dict[date, int] = {}
@@ -244,15 +242,19 @@ def _check_gaps(source: Source, windows: Windows, tolerated: int) -> None:
         for day in file.days:
             # A file that is not of one day has rows of each of its days.
             rows[day] = rows.get(day, 0) + (files.count_rows(file) if file.in_day_folder else 1)
-    named = {"history": windows.history, **windows.splits()}
+    named = {f"{name} window": window for name, window in windows.splits().items()}
+    if windows.history is not None:
+        named["history window"] = windows.history
+        one = timedelta(days=1)
+        if windows.train.last + one < windows.eval.first:
+            between = Window(windows.train.last + one, windows.eval.first - one)
+            named["days between the train and eval windows"] = between
     for name, window in named.items():
-        if window is None:
-            continue
         empty = [day for day in window if day >= first and not rows.get(day)]
         if len(empty) > tolerated:
             more = f" and {len(empty) - 1} more days" if len(empty) > 1 else ""
             raise BadInput(
-                f"{source.data}: no transactions on {empty[0]}{more} in the {name} window "
+                f"{source.data}: no transactions on {empty[0]}{more} in the {name}, "
                 f"{window}; add them, or raise windows.max_empty_days from {tolerated} to "
                 f"{len(empty)}"
             )
@@ -269,21 +271,31 @@ def _keys(dataset: Dataset) -> list[tuple[str, str]]:
     return [(key, column) for key, column in [*single, *several] if column]
 
 
-def _no_column(column: str, key: str, present: list[str]) -> str:
+def _type_in(schema: pa.Schema, column: str, key: str, file: File) -> pa.DataType:
+    """The type of a column.
+
+    Raises:
+      BadInput: there is none or more than one of that name.
+    """
+    present = schema.names
+    if present.count(column) == 1:
+        return schema.field(column).type
+    if column in present:
+        raise BadInput(f"{file.name}: there are {present.count(column)} columns {column!r}")
     close = difflib.get_close_matches(column, present, n=3, cutoff=0.5)
     if len(present) == 1 and re.search("[;|\t]", present[0]):
-        hint = "the header has a single column; separate fields by commas"
+        hint = "the header is a single column; separate fields by commas"
     elif close:
-        hint = f"set {key} to {_or(close)}?"
+        hint = f"perhaps {key} should be {_or(close)}"
     else:
         hint = f"set {key} to one of {', '.join(present[:20])}"
-    return f"no column {column!r}; {hint}"
+    raise BadInput(f"{file.name}: no column {column!r}; {hint}")
 
 
 def _refuse_type(file: File, column: str, key: str, problem: str, dataset: Dataset) -> None:
     """Raises BadInput for a column of a wrong type; in CSV, for the row that made it one."""
     if not file.is_parquet:
-        for first, batch in files.read(file, {column: values.wanted_type(column, dataset)}):
+        for _ in files.read(file, {column: values.wanted_type(column, dataset)}):
             pass
     raise BadInput(f"{file.name}: {column} ({key}) {problem}")
 

@@ -32,7 +32,7 @@ from features.spec import Features
 from pipeline.errors import BadInput
 from pipeline.ingestion import examples, files
 from pipeline.ingestion.files import BATCH_ROWS, File
-from pipeline.ingestion.values import Layout, Rows, clean, day_number, days_of
+from pipeline.ingestion.values import Layout, Rows, clean, days_of, is_within
 
 PARTITION_ROWS = 200_000
 """About how many rows of an entity's history are in memory at once."""
@@ -79,10 +79,7 @@ class Ingestion:
             masks = {"train": ~held_out, "eval": held_out}
         else:
             days = days_of(chunk.column(dataset.timestamp))
-            masks = {
-                name: (days >= day_number(window.first)) & (days <= day_number(window.last))
-                for name, window in windows.splits().items()
-            }
+            masks = {name: is_within(window, days) for name, window in windows.splits().items()}
         return {name: np.flatnonzero(mask) for name, mask in masks.items() if mask.any()}
 
 
@@ -168,6 +165,7 @@ class ReadChunks(beam.DoFn):
         self._partitions = partitions
 
     def process(self, job: tuple[int, Sequence[File]]) -> Iterator[Any]:
+        """Reads one job."""
         number, job_files = job
         layout = self._ingestion.layout
         keys = ((number, chunk) for chunk in itertools.count())
@@ -227,6 +225,7 @@ class CheckUnique(beam.DoFn):
         self._name = ingestion.layout.dataset.id
 
     def process(self, element: tuple[int, Iterable[Any]]) -> Iterator[Any]:
+        """Checks the ids of one partition."""
         parts = sorted(element[1], key=lambda part: (part[0], part[1][0]))
         ids = pa.concat_arrays([part[2] for part in parts]).dictionary_encode()
         codes = ids.indices.to_numpy()
@@ -253,10 +252,11 @@ class EntityFeatures(beam.DoFn):
         self._delay = np.timedelta64(ingestion.delay_days, "D")
 
     def process(self, element: tuple[tuple[str, int], Iterable[Any]]) -> Iterator[Any]:
+        """Makes the features of one partition of an entity."""
         (entity, _), unordered = element
         parts = sorted(unordered, key=lambda part: part[0])
         rows = _joined([batch for _, _, batch in parts])
-        columns = dict(zip(rows.schema.names, rows.columns))
+        columns = _columns(rows)
         try:
             made = features.entity_features(
                 self._spec,
@@ -286,11 +286,12 @@ class WriteShards(beam.DoFn):
         self._ingestion = ingestion
 
     def process(self, element: tuple[ChunkKey, dict[str, Iterable[Any]]]) -> Iterator[dict]:
+        """Writes the shards of one chunk."""
         key, found = element
         (path,) = found["chunk"]
         chunk = _load(path)
         dataset = self._ingestion.layout.dataset
-        columns = dict(zip(chunk.schema.names, chunk.columns))
+        columns = _columns(chunk)
         columns |= self._features(chunk, found["features"])
         label = _floats(columns[dataset.label])
         for split, rows in self._ingestion.splits(chunk).items():
@@ -355,6 +356,10 @@ def _hashes(columns: Iterable[pa.Array]) -> NDArray[np.uint64]:
 def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
     return batch
+
+
+def _columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+    return dict(zip(batch.schema.names, batch.columns, strict=True))
 
 
 def _save(batch: pa.RecordBatch, path: str) -> None:

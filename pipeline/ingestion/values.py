@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import NoReturn
 
 import numpy as np
@@ -24,11 +25,12 @@ from numpy.typing import NDArray
 from features.spec import Dataset
 from pipeline.errors import BadInput
 from pipeline.ingestion.files import File, place
-from pipeline.windows import Windows
+from pipeline.windows import Window, Windows
 
 SINGLE_ROLES = ("timestamp", "amount", "label", "id")
 
 _TIME = pa.timestamp("us")
+_TEXT_FORMS = [pa.timestamp("ns"), pa.timestamp("ns", "UTC"), pa.int64()]
 _DAY = 86_400_000_000
 _EPOCH = date(1970, 1, 1)
 _LARGEST_AMOUNT = 1e9  # Beyond it, sums of amounts are not exact (features.history).
@@ -68,13 +70,11 @@ class Layout:
     windows: Windows | None
 
     def to_read(self, file: File) -> dict[str, pa.DataType]:
-        """name → type of the columns to read of a file."""
+        """Name → type of the columns to read of a file."""
         names = columns_of(file, self.dataset, self.windows)
-        # Timestamps in CSV are read as text, for the many ways there are to write one.
-        return {
-            name: pa.string() if name == self.dataset.timestamp else self.types[name]
-            for name in names
-        }
+        # In CSV, timestamps are written in many ways, and what is not a label yet is not parsed.
+        as_text = (self.dataset.timestamp, self.dataset.label)
+        return {name: pa.string() if name in as_text else self.types[name] for name in names}
 
 
 def columns_of(file: File, dataset: Dataset, windows: Windows | None) -> tuple[str, ...]:
@@ -96,19 +96,15 @@ def wrong_type(column: str, type_: pa.DataType, dataset: Dataset) -> str | None:
     """Why a stored type does not do for a column, or None."""
     is_number = pa.types.is_integer(type_) or pa.types.is_floating(type_)
     is_number |= pa.types.is_decimal(type_) or pa.types.is_boolean(type_)
-    is_text = pa.types.is_string(type_) or pa.types.is_large_string(type_)
-    is_text |= pa.types.is_dictionary(type_)
     is_time = pa.types.is_timestamp(type_) or pa.types.is_date(type_)
     if pa.types.is_null(type_):
         return None
     if column == dataset.timestamp:
-        good, words = is_time or is_text or pa.types.is_integer(type_), "times"
-    elif column in (dataset.label, dataset.amount, *dataset.numeric):
+        good, words = is_time or _is_text(type_) or pa.types.is_integer(type_), "times"
+    elif column in (dataset.amount, *dataset.numeric):
         good, words = is_number, "numbers"
-    elif column == dataset.id or column in dataset.entities:
-        good, words = is_number or is_text, "whole numbers or text"
     else:
-        good, words = is_number or is_text or is_time, "text or numbers"
+        good, words = is_number or _is_text(type_) or is_time, "text or numbers"
     return None if good else f"holds {type_}; it must hold {words}"
 
 
@@ -129,6 +125,10 @@ def types_of(dataset: Dataset, seen: Mapping[str, set[pa.DataType]]) -> dict[str
     return types
 
 
+def _is_text(type_: pa.DataType) -> bool:
+    return pa.types.is_string(type_) or pa.types.is_large_string(type_)
+
+
 def day_number(day: date) -> int:
     """Days since 1970, as `days_of` counts."""
     return (day - _EPOCH).days
@@ -137,6 +137,11 @@ def day_number(day: date) -> int:
 def days_of(times: pa.Array) -> NDArray[np.int64]:
     """Days since 1970 of timestamps without nulls, [rows]."""
     return np.floor_divide(times.cast(pa.int64()).to_numpy(), _DAY)
+
+
+def is_within(window: Window, days: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which days, as `days_of` counts, are in a window."""
+    return (days >= day_number(window.first)) & (days <= day_number(window.last))
 
 
 def times(column: pa.Array, name: str, rows: Rows) -> pa.Array:
@@ -148,15 +153,20 @@ def times(column: pa.Array, name: str, rows: Rows) -> pa.Array:
     Raises:
       BadInput: one is missing or is no timestamp.
     """
-    parsed = None if column.null_count else _parsed(column)
-    if parsed is None:
-        bad = _first_not(column, _parsed)
-        value = column[bad].as_py()
-        if value in (None, ""):
-            rows.refuse(bad, f"{name} is empty; every transaction needs a time")
-        shown = repr(value[:40]) if isinstance(value, str) else value
-        rows.refuse(bad, f"{name} is {shown}, not a time; write it as 2018-04-01 13:45:00")
-    return parsed
+    is_text = _is_text(column.type)
+    if is_text:
+        column = pc.utf8_trim_whitespace(column)
+    forms = _TEXT_FORMS if is_text else [column.type]
+    for form in forms:
+        if (parsed := _as_time(column, form)) is not None:
+            return parsed
+    # The form that reads furthest is the one meant.
+    bad = max(_first_not(column, partial(_as_time, form=form)) for form in forms)
+    value = column[bad].as_py()
+    if value in (None, ""):
+        rows.refuse(bad, f"{name} is empty; every transaction needs a time")
+    shown = repr(value[:40]) if is_text else value
+    rows.refuse(bad, f"{name} is {shown}, not a time; write all like 2018-04-01 13:45:00")
 
 
 def clean(batch: pa.RecordBatch, rows: Rows, layout: Layout) -> tuple[Rows, pa.RecordBatch]:
@@ -175,16 +185,14 @@ def clean(batch: pa.RecordBatch, rows: Rows, layout: Layout) -> tuple[Rows, pa.R
       BadInput: names file, row, column and fix.
     """
     dataset, windows = layout.dataset, layout.windows
-    columns = dict(zip(batch.schema.names, batch.columns))
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     known = np.ones(len(rows.positions), bool)
     if windows is not None and dataset.timestamp is not None:
         columns[dataset.timestamp] = times(columns[dataset.timestamp], dataset.timestamp, rows)
         days = days_of(columns[dataset.timestamp])
         if rows.file.in_day_folder:
             _check_day(columns[dataset.timestamp], days, dataset.timestamp, rows)
-        keep = (days >= day_number(windows.all_days.first)) & (
-            days <= day_number(windows.all_days.last)
-        )
+        keep = is_within(windows.all_days, days)
         known = days <= day_number(windows.eval.last)
         if not keep.all():
             mask = pa.array(keep)
@@ -223,22 +231,17 @@ def _check_day(time: pa.Array, days: NDArray[np.int64], name: str, rows: Rows) -
         )
 
 
-def _parsed(column: pa.Array) -> pa.Array | None:
-    """Values as timestamp[us], or None if some are no time."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    forms = [column.type]
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        forms = [pa.timestamp("ns"), pa.timestamp("ns", "UTC"), pa.int64()]
-    for form in forms:
-        try:
-            values = column.cast(form)
-            if pa.types.is_integer(form):
-                values = pc.multiply_checked(values.cast(pa.int64()), 1_000_000)
-            return values.cast(_TIME, safe=False)
-        except pa.ArrowInvalid:
-            continue
-    return None
+def _as_time(column: pa.Array, form: pa.DataType) -> pa.Array | None:
+    """Values of a form as timestamp[us], or None if some are missing or not of that form."""
+    if column.null_count:
+        return None
+    try:
+        values = column.cast(form)
+        if pa.types.is_integer(form):
+            values = pc.multiply_checked(values.cast(pa.int64()), 1_000_000)
+        return values.cast(_TIME, safe=False)
+    except pa.ArrowInvalid:
+        return None
 
 
 def _label(column: pa.Array | None, known: NDArray[np.bool_], name: str, rows: Rows) -> pa.Array:
@@ -248,11 +251,17 @@ def _label(column: pa.Array | None, known: NDArray[np.bool_], name: str, rows: R
     """
     if column is None or not known.any():
         return pa.nulls(len(known), pa.int8())
-    labels = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    if _is_text(column.type):
+        words = pa.array(["0", "1", "0.0", "1.0"])
+        found = pc.index_in(pc.utf8_trim_whitespace(column), words)
+        labels = found.cast(pa.float64()).to_numpy(zero_copy_only=False) % 2
+    else:
+        labels = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
     wrong = known & (labels != 0) & (labels != 1)
     if wrong.any():
         row = _first(wrong)
-        value = "empty" if np.isnan(labels[row]) else f"{labels[row]:g}"
+        value = column[row].as_py()
+        value = "empty" if value in (None, "") else repr(value)
         rows.refuse(
             row,
             f"{name} is {value}; it must be 1 (fraud) or 0 (genuine): the label delay is over",
@@ -282,6 +291,8 @@ def _names(column: pa.Array, type_: pa.DataType, name: str, rows: Rows) -> pa.Ar
         except pa.ArrowInvalid:
             return None
 
+    if pa.types.is_floating(column.type):
+        column = pa.array(column.to_numpy(zero_copy_only=False), from_pandas=True)
     names = cast(column)
     if names is None:
         row = _first_not(column, cast)
@@ -302,9 +313,5 @@ def _first(mask: NDArray[np.bool_]) -> int:
 
 
 def _first_not(column: pa.Array, convert: Callable[[pa.Array], pa.Array | None]) -> int:
-    """The first row that is null or cannot be converted, given that there is one."""
-    return next(
-        row
-        for row in range(len(column))
-        if not column[row].is_valid or convert(column.slice(row, 1)) is None
-    )
+    """The first row that cannot be converted, given that there is one."""
+    return next(row for row in range(len(column)) if convert(column.slice(row, 1)) is None)

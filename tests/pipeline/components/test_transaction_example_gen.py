@@ -1,0 +1,147 @@
+"""The component as TFX runs it: launcher, driver, cache, metadata, standard readers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import to_json
+from pipeline.errors import BadInput
+from tests.pipeline.ingestion import transactions
+from tests.pipeline.ingestion.transactions import AS_OF, CONFIG, day_file
+
+pytestmark = pytest.mark.e2e
+
+Run = Callable[..., None]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return transactions.write_days(transactions.make(), tmp_path / "data")
+
+
+@pytest.fixture
+def run(tmp_path: Path, data: Path) -> Run:
+    """Runs a pipeline of the component and, if asked, StatisticsGen."""
+    from tfx import v1 as tfx
+    from tfx.orchestration.data_types import RuntimeParameter
+
+    from pipeline.components.transaction_example_gen import TransactionExampleGen
+
+    def run(as_of: str = "", statistics: bool = False) -> None:
+        generated = TransactionExampleGen(
+            data=str(data),
+            as_of=as_of and RuntimeParameter(name="as-of", ptype=str, default=as_of),
+            dataset=to_json(CONFIG.dataset),
+            windows=to_json(CONFIG.windows),
+            features=to_json(CONFIG.features),
+        )
+        components: list[Any] = [generated]
+        if statistics:
+            components.append(tfx.components.StatisticsGen(generated.outputs["examples"]))
+        pipeline = tfx.dsl.Pipeline(
+            pipeline_name="ingestion",
+            pipeline_root=str(tmp_path / "root"),
+            components=components,
+            enable_cache=True,
+            metadata_connection_config=connection(tmp_path),
+        )
+        tfx.orchestration.LocalDagRunner().run(pipeline)
+
+    return run
+
+
+def connection(folder: Path) -> Any:
+    from tfx import v1 as tfx
+
+    return tfx.orchestration.metadata.sqlite_metadata_connection_config(str(folder / "mlmd.db"))
+
+
+def executions(folder: Path) -> list[str]:
+    """States of the component's executions, in order."""
+    from ml_metadata.proto import metadata_store_pb2
+    from tfx.orchestration.metadata import Metadata
+
+    with Metadata(connection(folder)) as metadata:
+        found = metadata.store.get_executions()
+    return [
+        metadata_store_pb2.Execution.State.Name(e.last_known_state)
+        for e in sorted(found, key=lambda e: e.id)
+    ]
+
+
+def latest_examples(folder: Path) -> Any:
+    from tfx.orchestration.metadata import Metadata
+    from tfx.types import artifact_utils
+
+    with Metadata(connection(folder)) as metadata:
+        artifact = max(metadata.store.get_artifacts_by_type("Examples"), key=lambda a: a.id)
+        (type_,) = metadata.store.get_artifact_types_by_id([artifact.type_id])
+    return artifact_utils.deserialize_artifact(type_, artifact)
+
+
+def test_the_launcher_runs_it_and_standard_components_read_it(tmp_path: Path, run: Run) -> None:
+    import tensorflow_data_validation as tfdv
+    from tfx.components.util import examples_utils
+
+    run(statistics=True)
+    examples = latest_examples(tmp_path)
+    assert examples_utils.get_payload_format_string(examples) == "FORMAT_TF_EXAMPLE"
+    assert examples_utils.get_file_format(examples) == "tfrecords_gzip"
+    found = transactions.read_back(examples)
+    assert found.properties["as_of"] == str(AS_OF)
+    assert {s: table.num_rows for s, table in found.splits.items()} == found.properties["rows"]
+    (written,) = (tmp_path / "root" / "StatisticsGen" / "statistics").iterdir()
+    for split, table in found.splits.items():
+        (path,) = (written / f"Split-{split}").iterdir()
+        statistics = tfdv.load_stats_binary(str(path)).datasets[0]
+        assert statistics.num_examples == table.num_rows
+        names = {feature.path.step[0] for feature in statistics.features}
+        assert names == set(table.column_names)
+    assert not list((tmp_path / "root").rglob("*.arrow"))
+
+
+def test_it_is_cached_until_a_file_of_its_days_changes(
+    tmp_path: Path, data: Path, run: Run
+) -> None:
+    earlier = AS_OF - timedelta(days=1)
+    run(str(earlier))
+    run(str(earlier))
+    assert executions(tmp_path) == ["COMPLETE", "CACHED"]
+    os.utime(day_file(data, AS_OF))
+    run(str(earlier))
+    assert executions(tmp_path)[2:] == ["CACHED"]
+    os.utime(day_file(data, earlier))
+    run(str(earlier))
+    assert executions(tmp_path)[3:] == ["COMPLETE"]
+    run(str(AS_OF))
+    assert executions(tmp_path)[4:] == ["COMPLETE"]
+
+
+def test_bad_input_reaches_the_caller_and_the_next_run_succeeds(
+    tmp_path: Path, data: Path, run: Run
+) -> None:
+    path = day_file(data)
+    good = path.read_bytes()
+    path.write_bytes(good[: len(good) // 2])
+    with pytest.raises(BadInput, match=r"transactions\.parquet: damaged or not Parquet"):
+        run()
+    path.write_bytes(good)
+    table = transactions.by_day(transactions.make())[AS_OF - timedelta(days=7)]
+    transactions.write_file(transactions.replaced(table, "TX_FRAUD", 0, 7), path)
+    with pytest.raises(BadInput, match="row 1: TX_FRAUD is 7; it must be 1"):
+        run()
+    assert not list((tmp_path / "root").rglob("*.gz"))
+    path.write_bytes(good)
+    run()
+    assert executions(tmp_path) == ["FAILED", "FAILED", "COMPLETE"]
+
+
+def test_an_as_of_day_that_is_no_day_is_bad_input(run: Run) -> None:
+    with pytest.raises(BadInput, match="--as-of yesterday: not a day; write it as YYYY-MM-DD"):
+        run("yesterday")

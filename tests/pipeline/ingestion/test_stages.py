@@ -1,0 +1,246 @@
+"""Whole ingestions of small data, against the same features computed in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from pyarrow import parquet
+
+import features
+from pipeline.config import Config, WindowLengths
+from pipeline.ingestion import files, stages
+from pipeline.windows import Window, windows_for
+from tests.pipeline.ingestion import transactions
+from tests.pipeline.ingestion.transactions import AS_OF, CONFIG, ingest
+
+TRAIN = Window(AS_OF - timedelta(days=7), AS_OF - timedelta(days=5))
+EVAL = Window(AS_OF - timedelta(days=3), AS_OF - timedelta(days=2))
+RECENT = Window(AS_OF - timedelta(days=1), AS_OF)
+SPLITS = {"train": TRAIN, "eval": EVAL, "recent": RECENT}
+
+
+def expected(
+    table: pa.Table, window: Window, config: Config = CONFIG, as_of: date = AS_OF
+) -> dict[str, list]:
+    """What the examples of a window must hold, computed in memory, in the order of the table."""
+    dataset, delay = config.dataset, config.windows.label_delay_days
+    days = pc.cast(table["TX_DATETIME"], pa.date32())
+    unknown = pc.greater(days, as_of - timedelta(days=delay))
+    labels = pc.if_else(unknown, None, table["TX_FRAUD"])
+    index = table.schema.get_field_index("TX_FRAUD")
+    known = table.set_column(index, "TX_FRAUD", labels).select(dataset.columns)
+    full = features.add_features(known, dataset, config.features, delay)
+    within = pc.and_(pc.greater_equal(days, window.first), pc.less_equal(days, window.last))
+    rows = full.filter(within)
+    columns = {}
+    for name in rows.column_names:
+        column = rows[name]
+        if name == dataset.timestamp:
+            values: list[Any] = [
+                int(v.timestamp()) for v in pc.assume_timezone(column, "UTC").to_pylist()
+            ]
+        elif name in (*dataset.categorical, *dataset.slices):
+            values = [str(v).encode() for v in column.to_pylist()]
+        elif name in (dataset.id, dataset.label, *dataset.entities):
+            values = [v.encode() if isinstance(v, str) else v for v in column.to_pylist()]
+        else:
+            values = [
+                None if v is None or np.isnan(v) else float(np.float32(v))
+                for v in column.to_pylist()
+            ]
+        columns[name] = values
+    return columns
+
+
+def single_values(table: pa.Table) -> dict[str, list]:
+    """Columns of examples with at most one value a row, None where there is none."""
+    return {
+        name: [values[0] if values else None for values in table[name].to_pylist()]
+        for name in table.column_names
+    }
+
+
+def assert_ingested(found: transactions.Ingested, table: pa.Table, config: Config = CONFIG) -> None:
+    for split, window in SPLITS.items():
+        want = expected(table, window, config)
+        if split == "recent":
+            del want[config.dataset.label]
+        got = single_values(found.splits[split])
+        assert set(got) == set(want)
+        for name in want:
+            assert got[name] == want[name], (split, name)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".csv.gz"])
+def test_examples_are_the_columns_and_features_of_the_windows(tmp_path: Path, suffix: str) -> None:
+    table = transactions.make()
+    data = transactions.write_days(table, tmp_path / "data", suffix)
+    found = ingest(data, tmp_path)
+    assert_ingested(found, table)
+    rows = {split: len(expected(table, window)["MCC"]) for split, window in SPLITS.items()}
+    assert found.properties["rows"] == rows
+    assert found.properties["as_of"] == str(AS_OF)
+    assert found.properties["windows"] == {
+        split: [str(window.first), str(window.last)] for split, window in SPLITS.items()
+    }
+    assert found.properties["positives"] == {
+        "train": sum(expected(table, TRAIN)["TX_FRAUD"]),
+        "eval": sum(expected(table, EVAL)["TX_FRAUD"]),
+        "recent": 0,
+    }
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_one_file_gives_the_same_as_day_folders(tmp_path: Path, suffix: str) -> None:
+    table = transactions.make()
+    file = transactions.write_file(table, tmp_path / f"all{suffix}")
+    assert_ingested(ingest(file, tmp_path), table)
+
+
+def test_chunks_and_partitions_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = transactions.make()
+    data = transactions.write_days(table, tmp_path / "data")
+    for module in (files, stages):
+        monkeypatch.setattr(module, "BATCH_ROWS", 37)
+    monkeypatch.setattr(stages, "PARTITION_ROWS", 100)
+    found = ingest(data, tmp_path)
+    assert_ingested(found, table)
+    assert len(found.files["train"]) > 6
+    assert found.files["train"][0] == (f"data_tfrecord-00000-of-{len(found.files['train']):05d}.gz")
+
+
+def test_small_files_share_a_shard(tmp_path: Path) -> None:
+    data = transactions.write_days(transactions.make(), tmp_path / "data")
+    found = ingest(data, tmp_path)
+    assert {split: len(names) for split, names in found.files.items()} == {
+        "train": 1,
+        "eval": 1,
+        "recent": 1,
+    }
+
+
+def test_text_keys_have_the_features_of_number_keys(tmp_path: Path) -> None:
+    table = transactions.make()
+    for name in ("CUSTOMER_ID", "TERMINAL_ID", "TRANSACTION_ID"):
+        text = pc.binary_join_element_wise("key ", table[name].cast(pa.string()), "")
+        table = table.set_column(table.schema.get_field_index(name), name, text)
+    data = transactions.write_days(table, tmp_path / "data")
+    found = ingest(data, tmp_path)
+    assert_ingested(found, table)
+    assert found.splits["train"]["CUSTOMER_ID"][0].as_py()[0].startswith(b"key ")
+
+
+def test_rows_of_a_day_in_any_order_have_the_same_features(tmp_path: Path) -> None:
+    table = transactions.make()
+    order = np.random.default_rng(1).permutation(table.num_rows)
+    shuffled = table.take(pa.array(order))
+    data = transactions.write_days(shuffled, tmp_path / "data")
+    train = ingest(data, tmp_path).splits["train"]
+    want = expected(table, TRAIN)
+    got = single_values(train)
+    rows = np.argsort(got["TRANSACTION_ID"])
+    for name in want:
+        assert [got[name][row] for row in rows] == want[name], name
+
+
+def test_labels_younger_than_the_delay_change_nothing(tmp_path: Path) -> None:
+    table = transactions.make()
+    first = ingest(transactions.write_days(table, tmp_path / "a"), tmp_path / "1")
+    unknown = pc.greater(pc.cast(table["TX_DATETIME"], pa.date32()), AS_OF - timedelta(days=2))
+    other = pc.if_else(unknown, pc.subtract(1, table["TX_FRAUD"]), table["TX_FRAUD"])
+    changed = table.set_column(table.schema.get_field_index("TX_FRAUD"), "TX_FRAUD", other)
+    second = ingest(transactions.write_days(changed, tmp_path / "b"), tmp_path / "2")
+    assert first.splits == second.splits
+
+
+def test_days_without_label_column_are_fine_while_the_label_is_not_known(tmp_path: Path) -> None:
+    table = transactions.make()
+    data = transactions.write_days(table, tmp_path / "data")
+    for day in RECENT:
+        path = transactions.day_file(data, day)
+        transactions.write_file(transactions.by_day(table)[day].drop(["TX_FRAUD"]), path)
+    assert_ingested(ingest(data, tmp_path), table)
+
+
+def test_a_delay_of_zero_has_no_recent_split(tmp_path: Path) -> None:
+    config = transactions.with_windows(label_delay_days=0)
+    data = transactions.write_days(transactions.make(), tmp_path / "data")
+    assert set(ingest(data, tmp_path, config).splits) == {"train", "eval"}
+
+
+def test_without_timestamp_rows_are_split_by_a_hash_of_the_id(tmp_path: Path) -> None:
+    table = transactions.make(3000)
+    config = transactions.with_dataset(timestamp=None)
+    path = transactions.write_file(table, tmp_path / "all.parquet")
+    found = ingest(path, tmp_path / "1", config, as_of=None)
+    ids = {split: single_values(found.splits[split])["TRANSACTION_ID"] for split in found.splits}
+    assert set(ids) == {"train", "eval"}
+    assert sorted(ids["train"] + ids["eval"]) == list(range(3000))
+    assert 0.17 < len(ids["eval"]) / 3000 < 0.23
+    # More rows, in several files and another order: every row stays in its split.
+    more = transactions.make(4000).take(pa.array(np.arange(4000)[::-1]))
+    folder = tmp_path / "parts"
+    transactions.write_file(more.slice(0, 1500), folder / "a.csv")
+    transactions.write_file(more.slice(1500), folder / "b.csv")
+    again = ingest(folder, tmp_path / "2", config, as_of=None)
+    assert set(ids["eval"]) == {
+        i for i in single_values(again.splits["eval"])["TRANSACTION_ID"] if i < 3000
+    }
+    assert "CUSTOMER_ID_count_1d" not in found.splits["train"].column_names
+
+
+def test_without_timestamp_and_id_equal_rows_are_in_the_same_split(tmp_path: Path) -> None:
+    table = pa.concat_tables([transactions.make(500), transactions.make(500)])
+    config = transactions.with_dataset(timestamp=None, id=None)
+    path = transactions.write_file(table, tmp_path / "all.parquet")
+    found = ingest(path, tmp_path, config, as_of=None)
+    rows = {split: {str(row) for row in found.splits[split].to_pylist()} for split in found.splits}
+    assert found.properties["rows"]["train"] + found.properties["rows"]["eval"] == 1000
+    assert rows["eval"] and not rows["train"] & rows["eval"]
+
+
+def test_a_dataset_without_entities_or_amount(tmp_path: Path) -> None:
+    table = transactions.make()
+    config = transactions.with_dataset(entities=(), amount=None, id=None)
+    data = transactions.write_days(table, tmp_path / "data")
+    train = ingest(data, tmp_path, config).splits["train"]
+    assert set(train.column_names) == {
+        "TX_DATETIME", "AGE", "MCC", "COUNTRY", "TX_FRAUD", "weekend", "night",
+    }  # fmt: skip
+
+
+def test_two_ingestions_are_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "BATCH_ROWS", 50)
+    data = transactions.write_days(transactions.make(), tmp_path / "data")
+    first, second = (ingest(data, tmp_path / run) for run in ("1", "2"))
+    assert first == second
+
+
+@pytest.mark.e2e
+def test_handbook_features_are_those_of_the_whole_table(tmp_path: Path, handbook: Path) -> None:
+    config = replace(Config(), windows=WindowLengths(train_days=2, eval_days=1))
+    as_of = date(2018, 5, 31)
+    found = ingest(handbook, tmp_path, config, as_of)
+    days = sorted(path for path in handbook.glob("date=*") if path.name <= f"date={as_of}")
+    table = pa.concat_tables(
+        parquet.read_table(str(path / "transactions.parquet")) for path in days
+    )
+    windows = windows_for(as_of, train_days=2, eval_days=1, label_delay_days=7)
+    for split, window in windows.splits().items():
+        want = expected(table, window, config, as_of)
+        got = found.splits[split]
+        assert (
+            got["TRANSACTION_ID"].combine_chunks().flatten().to_pylist() == (want["TRANSACTION_ID"])
+        )
+        for name in features.feature_names(config.features, config.dataset):
+            values = got[name].combine_chunks().flatten().to_numpy()
+            np.testing.assert_array_equal(values, np.array(want[name], np.float32), name)
