@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself: `make run` on a fresh clone is enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test unit test-modern lint format lock clean
+.PHONY: help setup run test unit test-modern lint format docs lock clean
 bin := .venv/bin
 
 help: ## this list
