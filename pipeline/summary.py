@@ -68,7 +68,7 @@ def write_if_over(store: Any, run_id: str, root: Root) -> None:
     """Writes the summary of a run that an orchestrator does node by node, if nothing can follow."""
     nodes = lineage.nodes(store, run_id)
     pushed = "Pusher" in nodes and nodes["Pusher"].is_finished
-    if pushed or any(map(stopped_by, nodes.values())):
+    if pushed or ("DataGate" in nodes and stopped_by(nodes["DataGate"])):
         seconds = {record.name: record.seconds for record in nodes.values()}
         result = of_run(store, run_id, root, seconds)
         write_atomically(root.run(run_id) / FILE, to_json(result))

@@ -50,7 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     # Not before the imports: there is nothing to learn from what they say.
     logging.basicConfig(
-        level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s"
+        level=logging.INFO,
+        stream=sys.stdout,
+        format="%(asctime)s %(levelname)s %(message)s",
+        force=True,  # an import may have set it up already
     )
     ir = compiled.read(arguments.ir)
     data = common.data_path(arguments)
