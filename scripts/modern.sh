@@ -7,6 +7,7 @@
 # uv. All mounts are private to this process, so nothing is left mounted however it ends.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/sbin:/sbin # debootstrap and chroot lie there
 release=trixie
 packages=ca-certificates,g++,git,make,python3,python3-dev,python3-venv
 base=.venv-modern
