@@ -20,6 +20,8 @@ from features.spec import Dataset, Features
 from models.spec import Evaluation, Network
 from pipeline.errors import BadInput
 
+STORES = ("sqlite", "mysql", "postgresql")
+
 PACKAGED_SCHEMA = Path(__file__).resolve().parent.parent / "schema" / "schema.pbtxt"
 
 T = TypeVar("T")
@@ -79,6 +81,38 @@ class Paths:
 
 
 @dataclass(frozen=True)
+class Metadata:
+    """Where ML Metadata is kept.
+
+    Attributes:
+      store: "sqlite" (a file in the root), "mysql" (MariaDB too) or "postgresql". On a server nodes
+        of a run may be at work side by side. One database belongs to one root.
+      host, port, database, user: of the server; port 0 is its usual one. The database is created
+        if it does not exist. The password comes from the environment: FRAUD_METADATA_PASSWORD.
+    """
+
+    store: str = "sqlite"
+    host: str = "localhost"
+    port: int = 0
+    database: str = "fraud_metadata"
+    user: str = "fraud"
+
+
+@dataclass(frozen=True)
+class Beam:
+    """Where the nodes that read all rows do their work.
+
+    Attributes:
+      runner: a Beam runner: DirectRunner, PrismRunner, FlinkRunner, SparkRunner, DataflowRunner, …
+        None: in the node's own process.
+      options: further options of Beam, as on its command line: `--parallelism=8`.
+    """
+
+    runner: str | None = None
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that a run depends on, besides the data and the code."""
 
@@ -89,6 +123,8 @@ class Config:
     network: Network = Network()
     evaluation: Evaluation = Evaluation()
     paths: Paths = Paths()
+    metadata: Metadata = Metadata()
+    beam: Beam = Beam()
 
     @property
     def curated_schema(self) -> Path | None:
@@ -141,6 +177,19 @@ def check(config: Config) -> None:
 
     dataset, windows, gate = config.dataset, config.windows, config.data_gate
     network, evaluation = config.network, config.evaluation
+    if config.metadata.store not in STORES:
+        raise BadInput(
+            f"metadata.store: {config.metadata.store!r} is not one of {', '.join(STORES)}"
+        )
+    _between("metadata.port", config.metadata.port, 0, 65535)
+    for option in config.beam.options:
+        if not option.startswith("--") or option.startswith("--runner"):
+            raise BadInput(
+                f"beam.options: {option!r}; write options as --name=value, and the runner as "
+                "beam.runner"
+            )
+    if config.beam.options and config.beam.runner is None:
+        raise BadInput("beam.options: they need a beam.runner; DirectRunner is the local one")
     _at_least("windows.train_days", windows.train_days, 1)
     _at_least("windows.eval_days", windows.eval_days, 1)
     _at_least("windows.label_delay_days", windows.label_delay_days, 0)
@@ -153,9 +202,14 @@ def check(config: Config) -> None:
         _between(f"data_gate.drift_thresholds.{column}", threshold, 0, 1)
     for name in ("bins", "embedding", "vocabulary", "out_of_vocabulary", "batch", "epochs"):
         _at_least(f"network.{name}", getattr(network, name), 1)
-    for units in network.layers:
-        _at_least("network.layers", units, 1)
+    _at_least("network.patience", network.patience, 1)
+    _at_least("network.towers", len(network.towers), 1)
+    for units in (units for tower in network.towers for units in tower):
+        _at_least("network.towers", units, 1)
     _between("network.dropout", network.dropout, 0, 0.99)
+    _between("network.ema_momentum", network.ema_momentum, 0, 1)
+    _between("network.validation_percent", network.validation_percent, 1, 50)
+    _at_least("network.focal_gamma", network.focal_gamma, 0)
     for name in ("learning_rate", "positive_weight"):
         if not getattr(network, name) > 0:
             raise BadInput(f"network.{name}: {getattr(network, name)} must be above 0")

@@ -17,7 +17,6 @@ from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGe
 from tfx.dsl.components.base import executor_spec
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.experimental.conditionals.conditional import Cond
-from tfx.orchestration import metadata
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import distribution_validator_pb2, pusher_pb2, trainer_pb2, transform_pb2
@@ -25,6 +24,7 @@ from tfx.types import standard_artifacts
 
 from models.columns import ModelColumns
 from models.evaluation import eval_config
+from pipeline import lineage
 from pipeline.components.champion import ChampionModel, ChampionStatistics
 from pipeline.components.data_gate import DataGate
 from pipeline.components.pusher import AtomicPusherExecutor
@@ -144,9 +144,19 @@ def create_pipeline(config: Config, root: Root, data: str) -> Pipeline:
         pipeline_name=NAME,
         pipeline_root=str(root.artifacts),
         components=nodes,
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(root.metadata)),
+        metadata_connection_config=lineage.connection(config.metadata, root),
+        beam_pipeline_args=beam_pipeline_args(config),
         enable_cache=True,
     )
+
+
+def beam_pipeline_args(config: Config) -> list[str]:
+    """Beam's command line; empty for the node's own process.
+
+    With any argument at all TFX builds a package of itself for the workers, at each node.
+    """
+    beam = config.beam
+    return [] if beam.runner is None else [f"--runner={beam.runner}", *beam.options]
 
 
 def drift_config(config: Config) -> distribution_validator_pb2.DistributionValidatorConfig:

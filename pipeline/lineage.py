@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,13 @@ from typing import Any
 
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from pipeline.config import Metadata
+from pipeline.errors import BadInput, FraudPipelineError
+from pipeline.root import Root
+
+PASSWORD = "FRAUD_METADATA_PASSWORD"
+"""The environment variable with the password of a metadata server."""
 
 RUN_CONTEXT = "pipeline_run"
 _INPUT = (mlmd.Event.INPUT, mlmd.Event.DECLARED_INPUT)
@@ -53,12 +61,84 @@ class NodeRecord:
         return self.state in ("COMPLETE", "CACHED")
 
 
+def connection(config: Metadata, root: Root) -> mlmd.ConnectionConfig:
+    """How to reach the ML Metadata of a root, without the password, so that it may be written down.
+
+    See `with_password`.
+    """
+    found = mlmd.ConnectionConfig()
+    if config.store == "sqlite":
+        found.sqlite.filename_uri = str(root.metadata)
+        found.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+    elif config.store == "mysql":
+        found.mysql.host = config.host
+        found.mysql.port = config.port or 3306
+        found.mysql.database = config.database
+        found.mysql.user = config.user
+    else:
+        found.postgresql.host = config.host
+        found.postgresql.port = str(config.port or 5432)
+        found.postgresql.dbname = config.database
+        found.postgresql.user = config.user
+    if config.store != "sqlite":
+        # Nodes at work side by side abort each other's transactions now and then.
+        found.retry_options.max_num_retries = 20
+    return found
+
+
+def with_password(found: mlmd.ConnectionConfig) -> mlmd.ConnectionConfig:
+    """The same connection with the password that the environment has."""
+    complete = mlmd.ConnectionConfig()
+    complete.CopyFrom(found)
+    password = os.environ.get(PASSWORD)
+    if password and found.HasField("mysql"):
+        complete.mysql.password = password
+    if password and found.HasField("postgresql"):
+        complete.postgresql.password = password
+    return complete
+
+
+def open_store(found: mlmd.ConnectionConfig) -> metadata_store.MetadataStore:
+    """Opens ML Metadata; creates it where there is none.
+
+    Args:
+      found: of `connection`.
+
+    Raises:
+      FraudPipelineError: the server does not answer, or not to us.
+    """
+    if found.HasField("sqlite"):
+        Path(found.sqlite.filename_uri).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return metadata_store.MetadataStore(with_password(found))
+    except Exception as error:
+        server = getattr(found, found.WhichOneof("config"))
+        reason = " ".join(str(error).split())
+        if found.HasField("sqlite"):
+            raise BadInput(f"{server.filename_uri}: cannot be opened: {reason}") from None
+        raise FraudPipelineError(
+            f"metadata: no connection to {server.host}:{server.port} as {server.user}: {reason}; "
+            f"see metadata in the configuration, and {PASSWORD} in the environment"
+        ) from None
+
+
+def find_store(config: Metadata, root: Root) -> metadata_store.MetadataStore | None:
+    """Opens the ML Metadata of a root to ask it something; None where nothing has run yet.
+
+    Raises:
+      FraudPipelineError: see `open_store`.
+    """
+    if config.store == "sqlite" and not root.metadata.exists():
+        return None
+    return open_store(connection(config, root))
+
+
 def sqlite_store(path: Path) -> metadata_store.MetadataStore:
-    """Opens the ML Metadata of a root; creates it where there is none."""
-    config = mlmd.ConnectionConfig()
-    config.sqlite.filename_uri = str(path)
-    config.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
-    return metadata_store.MetadataStore(config)
+    """Opens a SQLite file of ML Metadata; creates it where there is none."""
+    found = mlmd.ConnectionConfig()
+    found.sqlite.filename_uri = str(path)
+    found.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+    return open_store(found)
 
 
 def value(holder: Any, name: str) -> Any:

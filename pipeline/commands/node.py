@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     data = common.data_path(arguments)
     graph = compiled.for_run(ir, arguments.run_id, arguments.as_of, data)
     root = compiled.root_of(graph)
-    with root.locked(wait=True):
+    connection = compiled.connection_of(graph)
+    with root.turn_of(arguments.run_id, arguments.node, alone=connection.HasField("sqlite")):
         try:
             record = node.run_node(graph, arguments.node)
         except FraudPipelineError:
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
             logging.exception("%s failed", arguments.node)
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise FraudPipelineError(f"{arguments.node} failed: {reason[0]}") from None
-        summary.write_if_over(lineage.sqlite_store(root.metadata), arguments.run_id, root)
+        summary.write_if_over(lineage.open_store(connection), arguments.run_id, root)
     print(f"{record.name}: {record.state} in {time.monotonic() - started:.1f} s")
     if summary.stopped_by(record):
         raise StoppedByDataGate(f"{record.name} stopped run {arguments.run_id}")

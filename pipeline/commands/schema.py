@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.commands import common
+from pipeline.config import Config
 from pipeline.errors import BadInput
 from pipeline.root import Root
 
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(_read(path), end="")
         return 0
     before = _read(path) if path.exists() else ""
-    after = updated(before, root, path, config.dataset.label)
+    after = updated(before, config, root, path)
     changes = difflib.unified_diff(
         before.splitlines(), after.splitlines(), str(path), "the last run's data", lineterm=""
     )
@@ -59,19 +60,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def updated(before: str, root: Root, path: Path, label: str) -> str:
+def updated(before: str, config: Config, root: Root, path: Path) -> str:
     """The schema changed as little as makes the last run's data valid; inferred if there was none.
 
     Args:
       before: the curated schema as text, "" if there is none.
+      config: names the label, whose column is judged only in windows whose labels are known.
       root: where the last run is.
       path: the schema's file, for messages.
-      label: its column is judged only in windows whose labels are known.
 
     Raises:
       BadInput: the schema cannot be parsed, or there has been no run.
     """
-    statistics = _last_statistics(root)
+    statistics, label = _last_statistics(config, root), config.dataset.label
     import tensorflow_data_validation as tfdv
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
@@ -104,11 +105,11 @@ def _without(schema: Any, column: str) -> Any:
     return rest
 
 
-def _last_statistics(root: Root) -> Path:
-    if root.metadata.exists():
-        from pipeline import lineage
+def _last_statistics(config: Config, root: Root) -> Path:
+    from pipeline import lineage
 
-        store = lineage.sqlite_store(root.metadata)
+    store = lineage.find_store(config.metadata, root)
+    if store is not None:
         for run_id in reversed(lineage.runs(store)):
             found = lineage.artifacts_of_run(store, run_id, "ExampleStatistics")
             if found:

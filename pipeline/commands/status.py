@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.commands import common
+from pipeline.config import Config
 from pipeline.root import Root
 
 SHOWN_RUNS = 5
@@ -26,24 +27,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the status; an empty root is not an error."""
-    _, root = common.config_and_root(arguments)
-    found = status(root)
+    config, root = common.config_and_root(arguments)
+    found = status(config, root)
     print(json.dumps(found, indent=1) if arguments.json else render(found))
     return 0
 
 
-def status(root: Root) -> dict[str, Any]:
+def status(config: Config, root: Root) -> dict[str, Any]:
     """What is live and what ran.
 
     Returns:
       `live` (version, path, since, run_id, as_of, windows; or None) and `runs`, the latest first
       (run_id, state, nodes by state).
     """
-    if not root.metadata.exists():
-        return {"root": str(root.path), "live": None, "runs": []}
     from pipeline import lineage
 
-    store = lineage.sqlite_store(root.metadata)
+    store = lineage.find_store(config.metadata, root)
+    if store is None:
+        return {"root": str(root.path), "live": None, "runs": []}
     live = next(lineage.champions(store), None)
     described = None
     if live:

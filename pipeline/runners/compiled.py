@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
+from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.dsl.compiler import compiler, constants
+from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.proto.orchestration import (  # the IR holds messages of these as Any
     executable_spec_pb2,  # noqa: F401
@@ -116,6 +118,12 @@ def run_id_of(bound: pipeline_pb2.Pipeline) -> str:
 def root_of(bound: pipeline_pb2.Pipeline) -> Root:
     """The root that a graph of `for_run` was compiled for."""
     return Root(Path(bound.runtime_spec.pipeline_root.field_value.string_value).parent)
+
+
+def connection_of(ir: pipeline_pb2.Pipeline) -> mlmd.ConnectionConfig:
+    """How to reach ML Metadata, without the password; see `lineage.with_password`."""
+    config = runner_utils.extract_local_deployment_config(ir).metadata_connection_config
+    return getattr(config, config.WhichOneof("connection_config"))
 
 
 def node_ids(ir: pipeline_pb2.Pipeline) -> list[str]:

@@ -43,7 +43,7 @@ def run(
         console.say(f"run {run_id}{f' as of {as_of}' if as_of else ''} in {root.path}")
         with console.logging_to(log):
             seconds = _run_nodes(config, root, data, as_of, run_id, console)
-            store = lineage.sqlite_store(root.metadata)
+            store = lineage.open_store(lineage.connection(config.metadata, root))
             result = summary.of_run(store, run_id, root, seconds)
         write_atomically(root.run(run_id) / summary.FILE, summary.to_json(result))
     return result
@@ -61,8 +61,7 @@ def _run_nodes(
 
     ir = compiled.read(compiled.write(config, root, data, root.path / "graph"))
     graph = compiled.for_run(ir, run_id, as_of)
-    root.metadata.parent.mkdir(parents=True, exist_ok=True)
-    store = lineage.sqlite_store(root.metadata)
+    store = lineage.open_store(lineage.connection(config.metadata, root))
     lineage.cancel_dead_executions(store)
     for node_id in compiled.node_ids(graph):
         started = time.monotonic()
@@ -75,8 +74,9 @@ def _run_nodes(
             if isinstance(error, BadInput):
                 raise
             raise FraudPipelineError(
-                f"{node_id} failed: {_reason(error)}\nThe whole story is in {root.run(run_id) / LOG}; "
-                "run again when it is mended: what succeeded is not done twice."
+                f"{node_id} failed: {_reason(error)}\nThe whole story is in "
+                f"{root.run(run_id) / LOG}; run again when it is mended: what succeeded is not done "
+                "twice."
             ) from error
         seconds[node_id] = time.monotonic() - started
         mark = "=" if record.state == "CACHED" else "✓"

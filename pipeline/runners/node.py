@@ -43,8 +43,7 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
         raise BadInput(f"--node {node_id}: no such node; the graph has {', '.join(by_id)}")
     run_id = compiled.run_id_of(graph)
     deployment = runner_utils.extract_local_deployment_config(graph)
-    connection = deployment.metadata_connection_config
-    connection = getattr(connection, connection.WhichOneof("connection_config"))
+    connection = lineage.with_password(compiled.connection_of(graph))
     with metadata.Metadata(connection) as handle:
         records = lineage.nodes(handle.store, run_id)
         if node_id in records and records[node_id].is_finished:
