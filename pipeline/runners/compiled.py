@@ -135,8 +135,9 @@ def outline(ir: pipeline_pb2.Pipeline) -> dict[str, Any]:
     """What an orchestrator needs to know, readable without TFX.
 
     Returns:
-      `name`; `ir`, the IR's file beside; `nodes` in an order in which they can run, each with `id`
-      and `upstream`, the ids of the nodes that must have succeeded before.
+      `name`; `ir`, the IR's file beside; `side_by_side`, whether several nodes may be at work at
+      once (not with SQLite); `nodes` in an order in which they can run, each with `id` and
+      `upstream`, the ids of the nodes that must have succeeded before.
     """
     nodes = [
         {
@@ -145,7 +146,12 @@ def outline(ir: pipeline_pb2.Pipeline) -> dict[str, Any]:
         }
         for node in ir.nodes
     ]
-    return {"name": ir.pipeline_info.id, "ir": IR_FILE, "nodes": nodes}
+    return {
+        "name": ir.pipeline_info.id,
+        "ir": IR_FILE,
+        "side_by_side": not connection_of(ir).HasField("sqlite"),
+        "nodes": nodes,
+    }
 
 
 def _parameters(ir: pipeline_pb2.Pipeline) -> Iterator[pipeline_pb2.RuntimeParameter]:
