@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from models.columns import ModelColumns
+from models.training import Examples
 
 READ_BATCH = 4096
 
@@ -45,16 +47,16 @@ def parsed(
     return records.batch(READ_BATCH).map(parse, tf.data.AUTOTUNE).prefetch(2)
 
 
-def load(dataset: tf.data.Dataset) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Everything of a `parsed` dataset in memory: arrays by name, rows in order of time where the
-    data has a timestamp.
-    """
+def load(dataset: tf.data.Dataset) -> Examples:
+    """Everything of a `parsed` dataset in memory, in an order that reading has no part in."""
     batches = list(dataset.as_numpy_iterator())
     inputs, side = _joined(x for x, _ in batches), _joined(y for _, y in batches)
-    # Reading is parallel and Beam's order is not defined: sort, so that a seed gives one model.
-    keys = [np.nan_to_num(v) for name in sorted(inputs) for v in inputs[name].T[:3]]
-    order = np.lexsort([*keys, side["label"], side["timestamp"]])
-    return {k: v[order] for k, v in inputs.items()}, {k: v[order] for k, v in side.items()}
+    numbers = [np.nan_to_num(column) for column in inputs["numeric"].T[:3]]
+    order = np.lexsort([*numbers, side["card"], side["timestamp"]])
+    loaded = Examples(inputs, side["label"], side["timestamp"], side["card"]).at(order)
+    if np.unique(loaded.cards).size > 1:
+        return loaded
+    return dataclasses.replace(loaded, cards=np.arange(order.size))
 
 
 def model_feature_spec(transform: tft.TFTransformOutput, columns: ModelColumns) -> dict[str, Any]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from models.preprocessing import CATEGORICAL, NUMERIC
 from models.spec import Network
 
+LOGIT = "logit"
+SCORE = "score"
+
 
 @keras.saving.register_keras_serializable("fraud_pipeline")
 class PiecewiseLinear(layers.Layer):
-    """Piecewise-linear encoding of quantile positions (Gorishniy et al. 2022, "On Embeddings for
-    Numerical Features in Tabular Deep Learning", section 3.2).
+    """Piecewise-linear encoding of positions among quantiles (Gorishniy et al. 2022, "On Embeddings
+    for Numerical Features in Tabular Deep Learning", section 3.2).
 
     Position q of a column with K bins becomes K numbers clip(q − k, 0, 1), k = 0 … K−1, and one
     more that is 1 where the value is missing (position −1).
@@ -41,6 +45,25 @@ class PiecewiseLinear(layers.Layer):
         return {**super().get_config(), "bins": self.bins}
 
 
+@keras.saving.register_keras_serializable("fraud_pipeline")
+class Calibrated(layers.Layer):
+    """Logit z → probability σ(slope · z + intercept): Platt scaling (Platt 1999).
+
+    Slope and intercept are no weights of the network: `calibrate` fits them afterwards.
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """See keras.layers.Layer."""
+        self.slope = self.add_weight(name="slope", shape=(), initializer="ones", trainable=False)
+        self.intercept = self.add_weight(
+            name="intercept", shape=(), initializer="zeros", trainable=False
+        )
+
+    def call(self, logit):  # type: ignore[no-untyped-def]
+        """float32 [batch, 1] → float32 [batch, 1]."""
+        return ops.sigmoid(self.slope * logit + self.intercept)
+
+
 def build(network: Network, numeric: int, vocabularies: Mapping[str, int]) -> keras.Model:
     """Builds the untrained network.
 
@@ -61,9 +84,54 @@ def build(network: Network, numeric: int, vocabularies: Mapping[str, int]) -> ke
         for i, size in enumerate(vocabularies.values()):
             table = layers.Embedding(size, network.embedding, name=f"embed_{i}")
             parts.append(table(inputs[CATEGORICAL][:, i]))
-    x = layers.concatenate(parts, name="encoded") if len(parts) > 1 else parts[0]
-    for i, units in enumerate(network.layers):
-        x = layers.Dense(units, activation="relu", name=f"hidden_{i}")(x)
-        x = layers.Dropout(network.dropout, name=f"dropout_{i}")(x)
-    score = layers.Dense(1, activation="sigmoid", name="score")(x)
-    return keras.Model(inputs, score, name="fraud")
+    encoded = layers.concatenate(parts, name="encoded") if len(parts) > 1 else parts[0]
+    logits = []
+    for t, units_of_tower in enumerate(network.towers):
+        x = encoded
+        for i, units in enumerate(units_of_tower):
+            x = layers.Dense(units, activation="relu", name=f"tower_{t}_hidden_{i}")(x)
+            if network.dropout:
+                x = layers.Dropout(network.dropout, name=f"tower_{t}_dropout_{i}")(x)
+        logits.append(layers.Dense(1, name=f"tower_{t}_logit")(x))
+    logit = layers.average(logits) if len(logits) > 1 else logits[0]
+    logit = layers.Identity(name=LOGIT)(logit)
+    return keras.Model(inputs, Calibrated(name=SCORE)(logit), name="fraud")
+
+
+def logits(model: keras.Model) -> keras.Model:
+    """The part of a `build` model that is trained: the same inputs, the logit [batch, 1]."""
+    return keras.Model(model.inputs, model.get_layer(LOGIT).output)
+
+
+def calibrate(model: keras.Model, logit: np.ndarray, labels: np.ndarray) -> None:
+    """Fits slope and intercept of a model's probabilities by Newton's method.
+
+    Args:
+      model: of `build`.
+      logit: float [n], of examples that the network was not fitted on.
+      labels: 0 or 1, [n].
+    """
+    z = logit.astype(np.float64)
+    # Platt's targets keep the fit finite where the classes are separable.
+    frauds, genuine = labels.sum(), (1 - labels).sum()
+    target = np.where(labels == 1, (frauds + 1) / (frauds + 2), 1 / (genuine + 2))
+    slope, intercept = _newton(np.stack([z, np.ones_like(z)]), target, np.array([1.0, 0.0]))
+    if slope <= 0:  # would turn the ranking round: too few examples to say more than a level
+        slope, (intercept,) = 1.0, _newton(np.ones((1, z.size)), target, np.zeros(1), offset=z)
+    model.get_layer(SCORE).set_weights([np.float32(slope), np.float32(intercept)])
+
+
+def _newton(
+    columns: np.ndarray, target: np.ndarray, start: np.ndarray, offset: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Logistic regression of `target` [n] on `columns` [k, n]: the coefficients, [k]."""
+    fit = start
+    for _ in range(100):
+        p = 1 / (1 + np.exp(-(fit @ columns + offset)))
+        gradient = columns @ (p - target)
+        hessian = (columns * (p * (1 - p))) @ columns.T + 1e-9 * np.eye(start.size)
+        step = np.clip(np.linalg.solve(hessian, gradient), -1, 1)
+        fit = fit - step
+        if np.abs(step).max() < 1e-8:
+            break
+    return fit

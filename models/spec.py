@@ -11,39 +11,49 @@ class Network:
     """The Keras model and how it is trained.
 
     Attributes:
-      bins: quantile bins of the piecewise-linear encoding of each numeric column.
-      layers: units of each hidden layer.
+      bins: bins of the piecewise-linear encoding of each numeric column.
+      towers: units of the hidden layers of each tower; the towers' logits are averaged.
       embedding: width of each category's embedding.
-      vocabulary: most frequent values kept of each categorical column; the rest share
-        `out_of_vocabulary` hash buckets.
+      vocabulary: most frequent values kept of each categorical column; the rest share the
+        `out_of_vocabulary` buckets.
       out_of_vocabulary: hash buckets of unseen values, at least 1.
       dropout: share of hidden units dropped in training, in [0, 1).
       batch: examples per step.
-      epochs: passes over the train split at most; the best epoch by average precision is kept.
-      learning_rate: AdamW's, at its peak.
+      epochs: passes over the train split; the best one by average precision on the validation
+        cards is kept, and training ends once `patience` passes brought none better.
+      patience: see `epochs`.
+      learning_rate: AdamW's, at its peak; it warms up and then falls as a cosine.
       weight_decay: AdamW's.
+      ema_momentum: of the moving average of the weights that is kept; less where steps are few.
       positive_weight: weight of a fraud in the loss, a genuine transaction having 1.
+      focal_gamma: exponent of the focal loss (Lin et al. 2017); 0 is plain cross-entropy.
+      validation_percent: share of the cards (of the rows, without entities) that are held out of
+        training to choose the epoch, calibrate, and set the threshold.
       seed: of weights, shuffling and dropout.
     """
 
     bins: int = 16
-    layers: tuple[int, ...] = (128, 64)
+    towers: tuple[tuple[int, ...], ...] = ((128, 64),)
     embedding: int = 8
     vocabulary: int = 1000
     out_of_vocabulary: int = 4
-    dropout: float = 0.1
+    dropout: float = 0.0
     batch: int = 1024
     epochs: int = 6
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-4
+    patience: int = 3
+    learning_rate: float = 4e-3
+    weight_decay: float = 1e-2
+    ema_momentum: float = 0.999
     positive_weight: float = 1.0
+    focal_gamma: float = 0.0
+    validation_percent: int = 10
     seed: int = 7
 
     @classmethod
     def from_json(cls, text: str) -> Network:
         """Reads what `pipeline.config.to_json` wrote."""
         document = json.loads(text)
-        return cls(**{**document, "layers": tuple(document["layers"])})
+        return cls(**{**document, "towers": tuple(map(tuple, document["towers"]))})
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ dataset:
   numeric: [age of account]
   categorical: [shop type]
   slices: [shop type]
-network: {epochs: 3, layers: [16]}
+network: {epochs: 3, towers: [[16]]}
 evaluation: {min_average_precision: 0.02, min_roc_auc: 0.5}
 """
 

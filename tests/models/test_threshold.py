@@ -30,3 +30,9 @@ def test_a_card_that_alerts_often_is_checked_once():
 
 def test_a_budget_for_all_alerts_on_all():
     assert threshold.for_budget(np.array([0.1, 0.2]), np.zeros(2), np.arange(2), 5) == 0.0
+
+
+def test_a_part_of_the_cards_gets_its_part_of_the_budget():
+    scores, days, cards = np.linspace(0, 1, 100), np.zeros(100), np.arange(100)
+    all_cards = threshold.for_budget(scores, days, cards, 10)
+    assert threshold.for_budget(scores, days, cards, 100, share=0.1) == all_cards

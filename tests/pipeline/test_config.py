@@ -31,12 +31,12 @@ def test_a_file_names_only_what_differs(load):
     loaded = load(
         "dataset: {timestamp: at, amount: sum, label: is_fraud, id: null, entities: [account]}\n"
         "windows: {train_days: 14}\n"
-        "network: {layers: [32], learning_rate: 1}\n"
+        "network: {towers: [[32]], learning_rate: 1}\n"
         "data_gate: {drift_thresholds: {sum: 0.1}}\n"
     )
     assert loaded.dataset == Dataset("at", "sum", "is_fraud", None, ("account",))
     assert loaded.windows == dataclasses.replace(Config().windows, train_days=14)
-    assert loaded.network.layers == (32,)
+    assert loaded.network.towers == ((32,),)
     assert loaded.network.learning_rate == 1.0
     assert isinstance(loaded.network.learning_rate, float)
     assert loaded.data_gate.drift_thresholds == {"sum": 0.1}
