@@ -31,6 +31,9 @@ format: setup ## ruff's formatting and safe fixes
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 
+docs: setup ## write docs/configuration.md anew from the code
+	$(bin)/python scripts/document_configuration.py
+
 lock: setup ## renew the pins of both stacks from setup.py and pyproject.toml
 	scripts/lock.sh
 
