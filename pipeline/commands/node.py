@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run-id", required=True, metavar="ID", help="which run it belongs to")
     parser.add_argument(
         "--as-of",
-        type=common.day,
+        type=lambda text: common.day(text) if text else None,
         metavar="DAY",
-        help="the day the run pretends it is (default: the last day of the data)",
+        help="the day the run pretends it is (default, and with '': the last day of the data)",
     )
     parser.add_argument(
         "--data", metavar="PATH", help="what to read instead of what the graph was compiled with"
