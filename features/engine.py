@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.definitions import CALENDAR, FAMILIES
+from features.definitions import CALENDAR, FAMILIES, Family
 from features.history import Floats, History, Ints
-from features.spec import Dataset, FeatureGroup, Features
+from features.spec import CARD, Dataset, Features
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     Columns = TypeVar("Columns", pa.Table, Mapping[str, NDArray])
-
-KINDS = ("entity", "risk")
 
 
 def check(spec: Features, dataset: Dataset) -> None:
@@ -29,29 +28,29 @@ def check(spec: Features, dataset: Dataset) -> None:
     for name in spec.calendar:
         if name not in CALENDAR:
             raise ValueError(f"features.calendar: unknown '{name}'; one of {_listed(CALENDAR)}")
-    for kind in KINDS:
-        group: FeatureGroup = getattr(spec, kind)
-        known = [name for name, family in FAMILIES.items() if family.kind == kind]
+    for i, group in enumerate(spec.groups):
+        at = f"features.groups[{i}]"
         for name in group.families:
-            if name not in known:
-                raise ValueError(
-                    f"features.{kind}.families: unknown '{name}'; one of {_listed(known)}"
-                )
+            if name not in FAMILIES:
+                raise ValueError(f"{at}.families: unknown '{name}'; one of {_listed(FAMILIES)}")
         for name in group.entities or ():
-            if name not in dataset.entities:
+            if name not in (*dataset.entities, CARD):
                 raise ValueError(
-                    f"features.{kind}.entities: '{name}' is not an entity of the dataset; add it "
-                    f"to dataset.entities or use one of {_listed(dataset.entities)}"
+                    f"{at}.entities: '{name}' is not an entity of the dataset; add it to "
+                    f"dataset.entities or use one of {_listed((*dataset.entities, CARD))}"
                 )
         for days in group.windows:
             if days < 1:
-                raise ValueError(
-                    f"features.{kind}.windows: {days} is not a length; use whole days ≥ 1"
-                )
-        if group.families and not group.windows:
-            raise ValueError(
-                f"features.{kind}.windows: empty, but families are named; give days, as [1, 7, 30]"
-            )
+                raise ValueError(f"{at}.windows: {days} is not a length; use whole days >= 1")
+        if not group.families:
+            raise ValueError(f"{at}.families: empty; name some of {_listed(FAMILIES)}")
+        if not group.windows:
+            raise ValueError(f"{at}.windows: empty; give days, as [1, 7, 30]")
+    for name, least in (("normal_days", 1), ("high_multiple", 0), ("prior_risk", 0)):
+        if getattr(spec, name) < least:
+            raise ValueError(f"features.{name}: {getattr(spec, name)}; use {least} or more")
+    if spec.prior_count <= 0:
+        raise ValueError(f"features.prior_count: {spec.prior_count}; use more than 0")
 
 
 def feature_names(spec: Features, dataset: Dataset) -> tuple[str, ...]:
@@ -59,12 +58,14 @@ def feature_names(spec: Features, dataset: Dataset) -> tuple[str, ...]:
 
     A dataset without timestamp has none, one without amount lacks the families that need it.
     """
-    if dataset.timestamp is None:
-        return ()
-    names = list(spec.calendar)
-    for entity in dataset.entities:
-        names += [name for name, _, _ in _plan(spec, entity, dataset.amount is not None)]
-    return tuple(names)
+    calendar = spec.calendar if dataset.timestamp else ()
+    entities = (entity_feature_names(spec, dataset, entity) for entity in dataset.entities)
+    return (*calendar, *itertools.chain.from_iterable(entities))
+
+
+def entity_feature_names(spec: Features, dataset: Dataset, entity: str) -> tuple[str, ...]:
+    """Names of the columns that `entity_features` makes for one entity, in a fixed order."""
+    return tuple(_plan(spec, dataset, entity))
 
 
 def history_days(spec: Features, delay_days: int) -> int:
@@ -76,9 +77,12 @@ def history_days(spec: Features, delay_days: int) -> int:
       spec: which features.
       delay_days: days until a label is known.
     """
-    past = max(spec.entity.windows, default=0) if spec.entity.families else 0
-    known = delay_days + max(spec.risk.windows, default=0) if spec.risk.families else 0
-    return max(past, known)
+    days = [0]
+    for group in spec.groups:
+        for family in map(FAMILIES.__getitem__, group.families):
+            days += [delay_days * (family.kind == "risk") + window for window in group.windows]
+            days += [spec.normal_days] * ("normal_days" in family.parameters)
+    return max(days)
 
 
 def calendar_features(
@@ -98,6 +102,7 @@ def calendar_features(
 
 def entity_features(
     spec: Features,
+    dataset: Dataset,
     entity: str,
     keys: Ints,
     timestamps: NDArray[np.datetime64],
@@ -105,13 +110,14 @@ def entity_features(
     labels: Floats,
     delay: np.timedelta64,
 ) -> dict[str, NDArray[np.float32]]:
-    """The features of one entity (customer, terminal, …), for any set of its values.
+    """The features of one entity (customer, terminal, ...), for any set of its values.
 
     Rows come in any order. All rows of a value must be there, as far back as `history_days`;
     rows of other values make no difference.
 
     Args:
       spec: which features.
+      dataset: which entities there are, and whether there is an amount.
       entity: its column.
       keys: which value, as codes, [rows]; negative where missing.
       timestamps: [rows].
@@ -120,19 +126,23 @@ def entity_features(
       delay: how long after a transaction its label is known.
 
     Returns:
-      name → values in the order of the input, [rows] each; NaN where undefined or the key missing.
+      name -> values in the order of the input, [rows] each; NaN where undefined or the key
+      missing.
 
     Raises:
       ValueError: a timestamp is missing or an amount too large.
     """
-    plan = list(_plan(spec, entity, amounts is not None))
+    plan = _plan(spec, dataset, entity)
     if not plan:
         return {}
+    if amounts is None:
+        amounts = np.full(len(keys), np.nan)
     history = History(keys, timestamps, amounts, labels, delay)
     features = {}
-    for name, family, window in plan:
+    for name, (family, window) in plan.items():
+        parameters = {parameter: getattr(spec, parameter) for parameter in family.parameters}
         values = np.empty(len(keys), np.float32)
-        values[history.order] = FAMILIES[family].compute(history, window)
+        values[history.order] = family.compute(history, window, **parameters)
         values[keys < 0] = np.nan
         features[name] = values
     return features
@@ -177,24 +187,28 @@ def add_features(columns: Columns, dataset: Dataset, spec: Features, delay_days:
         codes = columns[entity].combine_chunks().dictionary_encode()
         keys = codes.indices.fill_null(-1).to_numpy().astype(np.int64)
         delay = np.timedelta64(delay_days, "D")
-        features |= entity_features(spec, entity, keys, timestamps, amounts, labels, delay)
+        features |= entity_features(spec, dataset, entity, keys, timestamps, amounts, labels, delay)
     for name, values in features.items():
         columns = columns.append_column(name, pa.array(values))
     return columns
 
 
-def _plan(spec: Features, entity: str, has_amount: bool) -> Iterator[tuple[str, str, int]]:
-    """(feature name, family, window in days) of an entity's features."""
-    for kind in KINDS:
-        group: FeatureGroup = getattr(spec, kind)
-        if group.entities is not None and entity not in group.entities:
+def _plan(spec: Features, dataset: Dataset, entity: str) -> dict[str, tuple[Family, int]]:
+    """The features of an entity: name -> family and window in days."""
+    if dataset.timestamp is None:
+        return {}
+    plan: dict[str, tuple[Family, int]] = {}
+    names = {entity, CARD} if entity == dataset.card_entity else {entity}
+    for group in spec.groups:
+        if group.entities is not None and names.isdisjoint(group.entities):
             continue
-        for family in group.families:
-            if FAMILIES[family].needs_amount and not has_amount:
+        for name in group.families:
+            if dataset.amount is None and FAMILIES[name].needs_amount:
                 continue
             for window in group.windows:
-                yield f"{entity}_{family}_{window}d", family, window
+                plan[f"{entity}_{name}_{window}d"] = FAMILIES[name], window
+    return plan
 
 
-def _listed(names: object) -> str:
-    return ", ".join(sorted(names)) or "none"  # type: ignore[call-overload]
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

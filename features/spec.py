@@ -1,5 +1,6 @@
 """What a dataset and its features are: the part of the configuration that features, models and
-pipeline all read."""
+pipeline all read.
+"""
 
 from __future__ import annotations
 
@@ -47,19 +48,24 @@ class Dataset:
         return tuple(dict.fromkeys(name for name in named if name))
 
 
+CARD = "card"
+"""In `FeatureGroup.entities`: whichever entity is `Dataset.card_entity`."""
+
+
 @dataclass(frozen=True)
 class FeatureGroup:
     """Families of features computed for entities over windows.
 
     Attributes:
-      entities: for which entities; None means all of `dataset.entities`.
-      windows: lengths in days.
       families: names of definitions in this package.
+      windows: lengths in days.
+      entities: for which entities; the word "card" stands for the entity that the alert budget
+        counts. None means all of `dataset.entities`.
     """
 
-    entities: tuple[str, ...] | None = None
-    windows: tuple[int, ...] = (1, 7, 30)
     families: tuple[str, ...] = ()
+    windows: tuple[int, ...] = (1, 7, 30)
+    entities: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,19 @@ class Features:
 
     Attributes:
       calendar: what is read off the timestamp.
-      entity: aggregates over an entity's own past; no labels.
-      risk: aggregates of the known labels of an entity's past, label delay respected.
+      groups: what is read off the past of the entities.
+      normal_days: how long a past `high_count` takes for an entity's normal behaviour.
+      high_multiple: an amount is high above so many times the entity's normal amount.
+      prior_risk: the share of frauds that `smoothed_risk` expects where nothing is known.
+      prior_count: how many known labels that expectation is worth.
     """
 
     calendar: tuple[str, ...] = ("weekend", "night")
-    entity: FeatureGroup = FeatureGroup(families=("count", "mean"))
-    risk: FeatureGroup = FeatureGroup(families=("known_count", "risk"))
+    groups: tuple[FeatureGroup, ...] = (
+        FeatureGroup(("count", "mean")),
+        FeatureGroup(("known_count", "risk")),
+    )
+    normal_days: int = 30
+    high_multiple: float = 3.0
+    prior_risk: float = 0.01
+    prior_count: float = 10.0

@@ -62,12 +62,11 @@ class Ingestion:
     @property
     def entities(self) -> tuple[str, ...]:
         """The entities that any feature is made of."""
-        spec = dataclasses.replace(self.features, calendar=())
         dataset = self.layout.dataset
         return tuple(
             entity
             for entity in dataset.entities
-            if features.feature_names(spec, dataclasses.replace(dataset, entities=(entity,)))
+            if features.entity_feature_names(self.features, dataset, entity)
         )
 
     def splits(self, chunk: pa.RecordBatch) -> dict[str, NDArray[np.int64]]:
@@ -249,6 +248,7 @@ class EntityFeatures(beam.DoFn):
 
     def __init__(self, ingestion: Ingestion):
         self._spec = ingestion.features
+        self._dataset = ingestion.layout.dataset
         self._delay = np.timedelta64(ingestion.delay_days, "D")
 
     def process(self, element: tuple[tuple[str, int], Iterable[Any]]) -> Iterator[Any]:
@@ -260,6 +260,7 @@ class EntityFeatures(beam.DoFn):
         try:
             made = features.entity_features(
                 self._spec,
+                self._dataset,
                 entity,
                 columns["key"].dictionary_encode().indices.to_numpy().astype(np.int64),
                 columns["time"].to_numpy(),

@@ -20,8 +20,9 @@ dataset:
   slices: [CHANNEL]
 windows: {train_days: 10, eval_days: 7, label_delay_days: 7}
 features:
-  entity: {windows: [1, 7], families: [count, mean]}
-  risk: {windows: [7], families: [known_count, risk]}
+  groups:
+    - {families: [count, mean], windows: [1, 7]}
+    - {families: [known_count, risk], windows: [7]}
 network: {epochs: 2, towers: [[32]]}
 evaluation: {alert_budget: 15, min_average_precision: 0.02, min_roc_auc: 0.5,
              max_average_precision_drop: 0.5, max_roc_auc_drop: 0.5}
