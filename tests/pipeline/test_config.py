@@ -82,7 +82,7 @@ def test_only_the_built_in_columns_are_judged_by_the_packaged_schema(load):
         ("network: {dropout: 1.0}", "network.dropout", "out of range"),
         ("network: {learning_rate: 0}", "network.learning_rate", "above 0"),
         ("evaluation: {alert_budget: 0}", "evaluation.alert_budget", "the least is 1"),
-        ("features: {groups: [{families: [mean], windows: [0]}]}", "features.groups[0].windows", "0"),
+        ("features: {groups: [{families: [mean], windows: [0]}]}", "groups[0].windows", "0"),
         ("features: {groups: [{families: [rsk]}]}", "rsk", "risk"),
         (
             "dataset: {timestamp: null, amount: null, entities: []}",
