@@ -6,6 +6,7 @@ import json
 from datetime import date
 from typing import Any, ClassVar
 
+import apache_beam as beam
 from tfx import types
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import (
@@ -124,6 +125,15 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             _publish(split, [shard for shard in shards if shard.split == split], examples)
         fileio.rmtree(ingestion.directory)
         examples.set_string_custom_property(FINGERPRINT, exec_properties.get(FINGERPRINT, ""))
+
+    def _make_beam_pipeline(self) -> beam.Pipeline:
+        """The pipeline of the configured runner; without one, in this process.
+
+        Beam's own default would first try to download another runner.
+        """
+        if self._beam_pipeline_args:
+            return super()._make_beam_pipeline()
+        return beam.Pipeline(runner="FnApiRunner", argv=[])
 
 
 class TransactionExampleGenSpec(ComponentSpec):
