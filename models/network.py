@@ -11,6 +11,7 @@ from keras import layers, ops
 from models.preprocessing import CATEGORICAL, NUMERIC
 from models.spec import Network
 
+ENCODED = "encoded"
 LOGIT = "logit"
 SCORE = "score"
 
@@ -84,7 +85,8 @@ def build(network: Network, numeric: int, vocabularies: Mapping[str, int]) -> ke
         for i, size in enumerate(vocabularies.values()):
             table = layers.Embedding(size, network.embedding, name=f"embed_{i}")
             parts.append(table(inputs[CATEGORICAL][:, i]))
-    encoded = layers.concatenate(parts, name="encoded") if len(parts) > 1 else parts[0]
+    joined = layers.concatenate(parts) if len(parts) > 1 else parts[0]
+    encoded = layers.Identity(name=ENCODED)(joined)
     logits = []
     for t, units_of_tower in enumerate(network.towers):
         x = encoded

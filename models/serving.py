@@ -5,36 +5,45 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import keras
 import tensorflow as tf
 import tensorflow_transform as tft
 
 from models.columns import ModelColumns
 from models.examples import model_feature_spec
+from models.explain import Explainer
+from models.training import Fitted
 
 
 class ServedModel(tf.Module):
     """What is exported.
 
-    Signatures, both giving `score` (fraud probability) and `alert` (1.0 where the score reaches the
+    Signatures, all giving `score` (fraud probability) and `alert` (1.0 where the score reaches the
     threshold of the alert budget), float32 [batch] each:
 
     * `serving_default`: `examples`, serialized tf.train.Example, [batch].
     * `predict`: one tensor [batch] for each column, by its `input_name`; NaN and "" mean missing.
+    * `explain`: `examples` again; also `reason` and `contribution`, see `models.explain`.
+
+    Args:
+      fitted: the trained network and its threshold.
+      explainer: of the same network.
+      transform: Transform's output.
+      columns: what the model reads.
     """
 
     def __init__(
         self,
-        network: keras.Model,
+        fitted: Fitted,
+        explainer: Explainer,
         transform: tft.TFTransformOutput,
         columns: ModelColumns,
-        threshold: float,
     ) -> None:
         super().__init__()
-        self._network = network
+        self._network = fitted.model
+        self._explainer = explainer
         self._transform = transform.transform_features_layer()
         self._spec = model_feature_spec(transform, columns)
-        self._threshold = tf.constant(threshold, tf.float32)
+        self._threshold = tf.constant(fitted.threshold, tf.float32)
 
     def save(self, directory: str) -> None:
         """Writes the SavedModel with its signatures."""
@@ -42,25 +51,27 @@ class ServedModel(tf.Module):
             input_name(column): tf.TensorSpec([None], spec.dtype, name=input_name(column))
             for column, spec in self._spec.items()
         }
+        examples = [tf.TensorSpec([None], tf.string, name="examples")]
         signatures = {
-            "serving_default": tf.function(
-                self._from_examples,
-                input_signature=[tf.TensorSpec([None], tf.string, name="examples")],
-            ),
+            "serving_default": tf.function(self._from_examples, input_signature=examples),
+            "explain": tf.function(self._explained, input_signature=examples),
             "predict": tf.function(self._from_columns).get_concrete_function(**by_name),
         }
         tf.saved_model.save(self, directory, signatures=signatures)
 
     def _from_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self._score(tf.io.parse_example(examples, self._spec))
+        return self._score(self._transform(tf.io.parse_example(examples, self._spec)))
+
+    def _explained(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        inputs = self._transform(tf.io.parse_example(examples, self._spec))
+        return {**self._score(inputs), **self._explainer.reasons(inputs)}
 
     def _from_columns(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self._score(
-            {c: _as_parsed(inputs[input_name(c)], spec) for c, spec in self._spec.items()}
-        )
+        raw = {c: _as_parsed(inputs[input_name(c)], spec) for c, spec in self._spec.items()}
+        return self._score(self._transform(raw))
 
-    def _score(self, raw: dict[str, Any]) -> dict[str, tf.Tensor]:
-        score = tf.reshape(self._network(self._transform(raw), training=False), [-1])
+    def _score(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        score = tf.reshape(self._network(inputs, training=False), [-1])
         return {"score": score, "alert": tf.cast(score >= self._threshold, tf.float32)}
 
 

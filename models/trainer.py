@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from models import examples, preprocessing, serving, training
+from models import examples, explain, preprocessing, serving, training
 from models.columns import ModelColumns
 from models.spec import Network
 
@@ -28,14 +28,17 @@ def run_fn(fn_args: Any) -> None:
     spec = Network.from_json(config["network"])
     transform = tft.TFTransformOutput(fn_args.transform_output)
     files = [f for pattern in fn_args.train_files for f in tf.io.gfile.glob(pattern)]
+    train = examples.load(examples.parsed(files, transform, columns))
     fitted = training.fit(
         spec,
-        examples.load(examples.parsed(files, transform, columns)),
+        train,
         preprocessing.vocabulary_sizes(transform, columns, spec),
         config["alert_budget"],
         fn_args.model_run_dir,
     )
-    served = serving.ServedModel(fitted.model, transform, columns, fitted.threshold)
+    typical = explain.typical_genuine(train.inputs, train.labels)
+    explainer = explain.Explainer(fitted.model, typical, columns.numeric, columns.categorical)
+    served = serving.ServedModel(fitted, explainer, transform, columns)
     served.save(fn_args.serving_model_dir)
     assets = Path(fn_args.serving_model_dir) / "assets.extra"
     assets.mkdir()
