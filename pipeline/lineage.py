@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,9 @@ PASSWORD = "FRAUD_METADATA_PASSWORD"
 """The environment variable with the password of a metadata server."""
 
 RUN_CONTEXT = "pipeline_run"
+_NUMBERED = re.compile(r"/\d+(?![\w-])")
+_OWN_PROPERTIES = {"name", "current_model_id", "pushed_version", "answer"}
+"""Properties of artifacts that are an id, a time, or a duration."""
 _INPUT = (mlmd.Event.INPUT, mlmd.Event.DECLARED_INPUT)
 _OUTPUT = (mlmd.Event.OUTPUT, mlmd.Event.DECLARED_OUTPUT)
 
@@ -234,6 +238,66 @@ def artifacts_of_run(
         for artifacts in record.outputs.values():
             found.update({a.id: a for a in artifacts if a.type == type_name})
     return [found[i] for i in sorted(found)]
+
+
+def comparable(
+    store: metadata_store.MetadataStore, run_id: str, names: dict[str, str]
+) -> dict[str, Any]:
+    """What a run left, in a form that is equal for runs that did the same, wherever and whenever.
+
+    Args:
+      store: ML Metadata.
+      run_id: which run.
+      names: text → what stands for it, for what may differ: paths, for example.
+
+    Returns:
+      Node id → its executions, each with type, state, contexts, properties, and events with the
+      artifacts at their other end. Ids, times and hashes are left out.
+    """
+
+    def plain(text: str) -> str:
+        for part, stands in {**names, run_id: "RUN"}.items():
+            text = text.replace(part, stands)
+        return _NUMBERED.sub("/#", text)
+
+    def properties(holder: mlmd.Artifact | mlmd.Execution) -> dict[str, str]:
+        return {name: plain(str(value(holder, name))) for name in _property_names(holder)}
+
+    def events(execution: mlmd.Execution) -> list[Any]:
+        found = store.get_events_by_execution_ids([execution.id])
+        by_id = {a.id: a for a in store.get_artifacts_by_id([e.artifact_id for e in found])}
+        described = []
+        for event in found:
+            artifact = by_id[event.artifact_id]
+            kind = mlmd.Event.Type.Name(event.type)
+            path = [step.key or str(step.index) for step in event.path.steps]
+            state = mlmd.Artifact.State.Name(artifact.state)
+            described.append(
+                (kind, path, artifact.type, state, plain(artifact.uri), properties(artifact))
+            )
+        return sorted(described, key=str)
+
+    def described(execution: mlmd.Execution) -> dict[str, Any]:
+        contexts = store.get_contexts_by_execution(execution.id)
+        return {
+            "type": execution.type,
+            "state": mlmd.Execution.State.Name(execution.last_known_state),
+            "properties": properties(execution),
+            # A cache's name is a hash of what went in, paths too.
+            "contexts": sorted(
+                (c.type, "" if c.type == "execution_cache" else plain(c.name)) for c in contexts
+            ),
+            "events": events(execution),
+        }
+
+    return {
+        node_id: [described(execution) for execution in executions(store, run_id, node_id)]
+        for node_id in sorted(nodes(store, run_id))
+    }
+
+
+def _property_names(holder: mlmd.Artifact | mlmd.Execution) -> list[str]:
+    return sorted({*holder.properties, *holder.custom_properties} - _OWN_PROPERTIES)
 
 
 def _executions_that_made(
