@@ -31,7 +31,7 @@ import features
 from features.spec import Features
 from pipeline.errors import BadInput
 from pipeline.ingestion import examples, files
-from pipeline.ingestion.files import BATCH_ROWS, File
+from pipeline.ingestion.files import BATCH_ROWS, File, place
 from pipeline.ingestion.values import Layout, Rows, clean, days_of, is_within
 
 PARTITION_ROWS = 200_000
@@ -142,11 +142,14 @@ def shards(ingestion: Ingestion) -> list[Shard]:
 
 def bad_input_in(error: BaseException) -> BadInput | None:
     """The BadInput that a worker raised, out of what a runner raises instead of it."""
-    if isinstance(error, BadInput):
-        return error
-    # Runners pass on the worker's traceback as text, Beam having added the step to the message.
-    _, found, rest = str(error).rpartition(f"{BadInput.__module__}.{BadInput.__qualname__}: ")
-    return BadInput(rest.partition(" [while running ")[0].strip()) if found else None
+    text = str(error)
+    if not isinstance(error, BadInput):
+        # Other runners pass on the worker's traceback as text.
+        _, found, text = text.rpartition(f"{BadInput.__module__}.{BadInput.__qualname__}: ")
+        if not found:
+            return None
+    # Beam adds the step to the message.
+    return BadInput(text.partition(" [while running ")[0].strip())
 
 
 class ReadChunks(beam.DoFn):
@@ -156,7 +159,7 @@ class ReadChunks(beam.DoFn):
       main: (chunk, path of its rows) for chunks that have rows of a split.
       slim: ((entity, partition), (chunk, is it in main?, rows)) with the columns
         row (position in the chunk), key, time, amount, label.
-      ids: (partition, (file name, positions in the file, ids)).
+      ids: (partition, (file, positions in it, ids)).
     """
 
     def __init__(self, ingestion: Ingestion, partitions: int):
@@ -183,7 +186,7 @@ class ReadChunks(beam.DoFn):
 
     def _ids(self, rows: Rows, ids: pa.Array) -> Iterator[Any]:
         for partition, taken in self._partitioned(ids):
-            part = (rows.file.name, rows.positions[taken], ids.take(pa.array(taken)))
+            part = (rows.file, rows.positions[taken], ids.take(pa.array(taken)))
             yield beam.pvalue.TaggedOutput("ids", (partition, part))
 
     def _chunk(self, key: ChunkKey, batches: list[pa.RecordBatch]) -> Iterator[Any]:
@@ -225,20 +228,21 @@ class CheckUnique(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[Any]]) -> Iterator[Any]:
         """Checks the ids of one partition."""
-        parts = sorted(element[1], key=lambda part: (part[0], part[1][0]))
+        parts = sorted(element[1], key=lambda part: (part[0].name, part[1][0]))
         ids = pa.concat_arrays([part[2] for part in parts]).dictionary_encode()
         codes = ids.indices.to_numpy()
         repeated = np.bincount(codes)[codes] > 1
         if repeated.any():
             code = codes[np.argmax(repeated)]
-            names = [name for name, positions, _ in parts for _ in positions]
-            positions = np.concatenate([positions for _, positions, _ in parts])
-            once, again = np.flatnonzero(codes == code)[:2]
+            found = [(file, int(row)) for file, positions, _ in parts for row in positions]
+            (file, row), (again_file, again_row) = (
+                found[at] for at in np.flatnonzero(codes == code)[:2]
+            )
             raise BadInput(
-                f"{names[again]}, row {positions[again] + 1}: {self._name} "
-                f"{ids.dictionary[int(code)].as_py()} was already in {names[once]}, row "
-                f"{positions[once] + 1}; remove one of them, or set dataset.id to null if it "
-                "need not be unique"
+                f"{again_file.name}, {place(again_file, again_row)}: {self._name} "
+                f"{ids.dictionary[int(code)].as_py()} was already in {file.name}, "
+                f"{place(file, row)}; remove one of them, or set dataset.id to null if it need "
+                "not be unique"
             )
         return iter(())
 

@@ -7,19 +7,22 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from pipeline.errors import BadInput
 from tests.pipeline.ingestion import transactions
-from tests.pipeline.ingestion.transactions import AS_OF, day_file, ingest, replaced
+from tests.pipeline.ingestion.transactions import AS_OF, day_file, ingest, read, replaced
 
 DAY = AS_OF - timedelta(days=7)
 NEXT_DAY = DAY + timedelta(days=1)
 FILE = rf"date={DAY}/transactions\.(parquet|csv|csv\.gz)"
 
 Damage = Callable[[Path, pa.Table], None]
+Case = tuple[str, tuple[str, ...], Damage, str]
+"""Name, kinds of files, what happens to one, what the message must say."""
 
 
 def with_value(column: str, value: object, row: int = 3) -> Damage:
@@ -78,7 +81,7 @@ def with_long_row(data: bytes) -> bytes:
 
 ANY = (".parquet", ".csv")
 
-CASES = [
+CASES: list[Case] = [
     (
         "missing column",
         ANY,
@@ -192,18 +195,6 @@ CASES = [
         rf"no transactions on {DAY} in the train window.*max_empty_days from 0 to 1",
     ),
     (
-        "id in another file",
-        ANY,
-        repeated_id,
-        rf"TRANSACTION_ID \d+ was already in date={DAY}/.*, row 4; remove one",
-    ),
-    (
-        "id twice in a file",
-        (".parquet",),
-        lambda p, t: transactions.write_file(pa.concat_tables([t, t.slice(0, 1)]), p),
-        r"row \d+: TRANSACTION_ID \d+ was already in .*, row 1;",
-    ),
-    (
         "id missing",
         ANY,
         with_value("TRANSACTION_ID", None),
@@ -279,23 +270,56 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("suffix", "damage", "message"),
-    [
+def damaged(folder: Path, suffix: str, damage: Damage) -> Path:
+    table = transactions.make()
+    data = transactions.write_days(table, folder / "data", suffix)
+    damage(day_file(data), transactions.by_day(table)[DAY])
+    return data
+
+
+def as_parameters(cases: list[Any]) -> list[Any]:
+    return [
         pytest.param(suffix, damage, message, id=f"{name}{suffix}")
-        for name, suffixes, damage, message in CASES
+        for name, suffixes, damage, message in cases
         for suffix in suffixes
-    ],
-)
+    ]
+
+
+@pytest.mark.parametrize(("suffix", "damage", "message"), as_parameters(CASES))
 def test_damage_is_one_clear_message(
     tmp_path: Path, suffix: str, damage: Damage, message: str
 ) -> None:
-    table = transactions.make()
-    data = transactions.write_days(table, tmp_path / "data", suffix)
-    path = day_file(data)
-    damage(path, transactions.by_day(table)[DAY])
+    data = damaged(tmp_path, suffix, damage)
     with pytest.raises(BadInput, match=message) as raised:
-        ingest(data, tmp_path)
+        read(data)
     text = str(raised.value)
     assert re.search(FILE, text) or str(data) in text, text
-    assert len(text) < 400 and "\n" not in text and "Traceback" not in text
+    assert len(text) < 400 and "\n" not in text
+
+
+THROUGH_BEAM: list[Case] = [
+    (
+        "id in another file",
+        ANY,
+        repeated_id,
+        rf"TRANSACTION_ID \d+ was already in date={DAY}/.*, (row 4|line 5); remove one",
+    ),
+    (
+        "id twice in a file",
+        (".parquet",),
+        lambda p, t: transactions.write_file(pa.concat_tables([t, t.slice(0, 1)]), p),
+        r"row \d+: TRANSACTION_ID \d+ was already in .*, row 1;",
+    ),
+    ("label 2", ANY, with_value("TX_FRAUD", 2), r"(row 4|line 5): TX_FRAUD is"),
+]
+
+
+@pytest.mark.parametrize(("suffix", "damage", "message"), as_parameters(THROUGH_BEAM))
+def test_the_message_of_a_worker_arrives_as_it_is(
+    tmp_path: Path, suffix: str, damage: Damage, message: str
+) -> None:
+    data = damaged(tmp_path, suffix, damage)
+    with pytest.raises(BadInput, match=rf"{message}") as raised:
+        ingest(data, tmp_path)
+    assert re.match(FILE.replace(str(DAY), r"\S+"), str(raised.value))
+    assert "Traceback" not in str(raised.value) and "running" not in str(raised.value)

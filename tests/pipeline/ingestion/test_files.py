@@ -14,26 +14,11 @@ import pyarrow.compute as pc
 import pytest
 from pyarrow import parquet
 
-from pipeline.ingestion import files, values
-from pipeline.ingestion.source import check_columns, discover, plan
+from pipeline.ingestion import files
 from tests.pipeline.ingestion import transactions
-from tests.pipeline.ingestion.transactions import AS_OF, CONFIG
+from tests.pipeline.ingestion.transactions import AS_OF, read
 
 Change = Callable[[bytes], bytes]
-
-
-def read(data: Path) -> pa.Table:
-    """All rows of the windows as the stages get them."""
-    source = discover(str(data), CONFIG.dataset)
-    windows = plan(source, CONFIG, AS_OF)
-    types = check_columns(source, windows, CONFIG.dataset)
-    layout = values.Layout(CONFIG.dataset, types, windows)
-    batches = []
-    for file in source.files(windows.all_days):
-        for first, batch in files.read(file, layout.to_read(file)):
-            rows = values.Rows(file, np.arange(first, first + batch.num_rows))
-            batches.append(values.clean(batch, rows, layout)[1])
-    return pa.Table.from_batches(batches).combine_chunks()
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from pyarrow import parquet
 
 import features
 from pipeline.config import Config, WindowLengths
+from pipeline.errors import BadInput
 from pipeline.ingestion import files, stages
 from pipeline.windows import Window, windows_for
 from tests.pipeline.ingestion import transactions
@@ -225,10 +226,25 @@ def test_two_ingestions_are_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert first == second
 
 
+def test_bad_input_is_found_in_what_runners_raise() -> None:
+    message = "a.csv, line 3: TX_FRAUD is 2"
+    text = f"""Traceback (most recent call last):
+pipeline.errors.BadInput: {message}
+
+During handling of the above exception, another exception occurred:
+
+pipeline.errors.BadInput: {message} [while running 'Read/ParDo(ReadChunks)']
+"""
+    for error in (RuntimeError(text), BadInput(f"{message} [while running 'Read']")):
+        found = stages.bad_input_in(error)
+        assert type(found) is BadInput and str(found) == message
+    assert stages.bad_input_in(RuntimeError("pipeline.errors: no more space")) is None
+
+
 @pytest.mark.e2e
 def test_handbook_features_are_those_of_the_whole_table(tmp_path: Path, handbook: Path) -> None:
     config = replace(Config(), windows=WindowLengths(train_days=2, eval_days=1))
-    as_of = date(2018, 5, 31)
+    as_of = date(2018, 5, 10)
     found = ingest(handbook, tmp_path, config, as_of)
     days = sorted(path for path in handbook.glob("date=*") if path.name <= f"date={as_of}")
     table = pa.concat_tables(

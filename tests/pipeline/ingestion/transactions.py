@@ -15,6 +15,8 @@ from pyarrow import csv, parquet
 
 from features.spec import Dataset
 from pipeline.config import Config, WindowLengths, to_json
+from pipeline.ingestion import files, values
+from pipeline.ingestion.source import check_columns, discover, plan
 
 FIRST_DAY = date(2024, 2, 26)
 DAYS = 12
@@ -84,6 +86,20 @@ def replaced(table: pa.Table, column: str, row: int, value: object) -> pa.Table:
     return table.set_column(table.schema.get_field_index(column), column, pa.array(values))
 
 
+def read(data: Path) -> pa.Table:
+    """All rows of the windows as the stages get them, without Beam."""
+    source = discover(str(data), CONFIG.dataset)
+    windows = plan(source, CONFIG, AS_OF)
+    types = check_columns(source, windows, CONFIG.dataset)
+    layout = values.Layout(CONFIG.dataset, types, windows)
+    batches = []
+    for file in source.files(windows and windows.all_days):
+        for first, batch in files.read(file, layout.to_read(file)):
+            rows = values.Rows(file, np.arange(first, first + batch.num_rows))
+            batches.append(values.clean(batch, rows, layout)[1])
+    return pa.Table.from_batches(batches).combine_chunks()
+
+
 @dataclass(frozen=True)
 class Ingested:
     """What an execution of the component's executor left.
@@ -127,19 +143,19 @@ def read_back(examples: Any) -> Ingested:
     from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
     names = json.loads(examples.split_names)
-    splits, files = {}, {}
+    splits, names_of = {}, {}
     for split in names:
         paths = sorted(Path(examples.uri, f"Split-{split}").iterdir())
         records = tf.data.TFRecordDataset([str(p) for p in paths], compression_type="GZIP")
         batch = ExamplesToRecordBatchDecoder().DecodeBatch(list(records.as_numpy_iterator()))
         splits[split] = pa.Table.from_batches([batch])
-        files[split] = [path.name for path in paths]
+        names_of[split] = [path.name for path in paths]
     custom = examples.mlmd_artifact.custom_properties
     properties = {
         name: json.loads(custom[name].string_value) for name in ("windows", "rows", "positives")
     }
     properties["as_of"] = custom["as_of"].string_value
-    return Ingested(splits, properties, files)
+    return Ingested(splits, properties, names_of)
 
 
 def with_dataset(config: Config = CONFIG, **changes: Any) -> Config:
