@@ -27,6 +27,8 @@ def eval_config(dataset: Dataset, evaluation: Evaluation) -> tfma.EvalConfig:
         )
         for name, is_baseline in (("challenger", False), ("champion", True))
     ]
+    # An example weight is a number of examples: see models.evaluation_extractors.
+    counted = tfma.ExampleWeightOptions(weighted=True)
     slices = [tfma.SlicingSpec()] + [tfma.SlicingSpec(feature_keys=[c]) for c in dataset.slices]
     return tfma.EvalConfig(
         model_specs=models,
@@ -34,6 +36,7 @@ def eval_config(dataset: Dataset, evaluation: Evaluation) -> tfma.EvalConfig:
         metrics_specs=[
             tfma.MetricsSpec(
                 output_names=[SCORE],
+                example_weights=counted,
                 metrics=[
                     _metric(
                         "AUCPrecisionRecall",
@@ -48,6 +51,7 @@ def eval_config(dataset: Dataset, evaluation: Evaluation) -> tfma.EvalConfig:
             ),
             tfma.MetricsSpec(
                 output_names=[ALERT],
+                example_weights=counted,
                 metrics=[
                     _metric("Precision", "precision_at_budget"),
                     _metric("Recall", "recall_at_budget"),

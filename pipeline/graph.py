@@ -25,6 +25,7 @@ from tfx.types import standard_artifacts
 from models.columns import ModelColumns
 from models.evaluation import eval_config
 from pipeline import lineage
+from pipeline.components.batched_reading import in_batches
 from pipeline.components.champion import ChampionModel, ChampionStatistics
 from pipeline.components.data_gate import DataGate
 from pipeline.components.pusher import AtomicPusherExecutor
@@ -59,7 +60,7 @@ def create_pipeline(config: Config, root: Root, data: str) -> Pipeline:
         features=to_json(config.features),
     )
     examples = example_gen.outputs["examples"]
-    statistics_gen = StatisticsGen(examples=examples)
+    statistics_gen = in_batches(StatisticsGen(examples=examples))
     statistics = statistics_gen.outputs["statistics"]
     schema_gen = SchemaGen(
         statistics=statistics, infer_feature_shape=False, exclude_splits=["eval", "recent"]
@@ -96,14 +97,16 @@ def create_pipeline(config: Config, root: Root, data: str) -> Pipeline:
     nodes += [example_validator, baseline, drift_validator, data_gate]
 
     with Cond(data_gate.outputs["verdict"].future()[0].custom_property("passed") == 1):
-        transform = Transform(
-            examples=examples,
-            schema=schema,
-            preprocessing_fn="models.preprocessing.preprocessing_fn",
-            splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=[]),
-            custom_config=learned,
-            materialize=False,
-            disable_statistics=True,
+        transform = in_batches(
+            Transform(
+                examples=examples,
+                schema=schema,
+                preprocessing_fn="models.preprocessing.preprocessing_fn",
+                splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=[]),
+                custom_config=learned,
+                materialize=False,
+                disable_statistics=True,
+            )
         )
         trainer = Trainer(
             examples=examples,
@@ -121,12 +124,15 @@ def create_pipeline(config: Config, root: Root, data: str) -> Pipeline:
             model=types.Channel(type=standard_artifacts.Model),
             pushed_model=types.Channel(type=standard_artifacts.PushedModel),
         ).with_id("Champion")
-        evaluator = Evaluator(
-            examples=examples,
-            model=model,
-            baseline_model=champion.outputs["model"],
-            eval_config=eval_config(config.dataset, config.evaluation),
-            example_splits=["eval"],
+        evaluator = in_batches(
+            Evaluator(
+                examples=examples,
+                model=model,
+                baseline_model=champion.outputs["model"],
+                eval_config=eval_config(config.dataset, config.evaluation),
+                example_splits=["eval"],
+                module_path="models.evaluation_extractors",
+            )
         )
         serving_check = ServingCheck(model=model, examples=examples, count=SERVING_CHECK_EXAMPLES)
         pusher = Pusher(

@@ -1,0 +1,175 @@
+"""Reading batches gives the standard components what their own reading gives them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+from tfx.components import StatisticsGen
+from tfx.components.statistics_gen import executor as stock
+from tfx.types import Channel, standard_artifacts
+from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
+from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
+
+from pipeline.components import batched_reading
+from pipeline.components.batched_reading import BatchedExamples, ExampleParser
+
+SCHEMA = schema_pb2.Schema(
+    feature=[
+        schema_pb2.Feature(name="AMOUNT", type=schema_pb2.FLOAT),
+        schema_pb2.Feature(name="CHANNEL", type=schema_pb2.BYTES),
+        schema_pb2.Feature(name="ID", type=schema_pb2.INT),
+    ]
+)
+
+
+def example(**values: Any) -> bytes:
+    """An example; None is a feature without value."""
+    made = tf.train.Example()
+    for name, value in values.items():
+        feature = made.features.feature[name]
+        if isinstance(value, float):
+            feature.float_list.value.append(value)
+        elif isinstance(value, int):
+            feature.int64_list.value.append(value)
+        elif value is not None:
+            feature.bytes_list.value.append(value)
+    return made.SerializeToString()
+
+
+def examples(rows: int) -> list[bytes]:
+    """Numbers, texts and missing values; one column has no value at all."""
+    rng = np.random.default_rng(5)
+    return [
+        example(
+            ID=i,
+            AMOUNT=None if i % 5 == 0 else float(rng.gamma(2, 30)),
+            CHANNEL=None if i % 3 == 0 else ["é".encode(), b"web", b"shop"][i % 4 % 3],
+            NEVER=None,
+        )
+        for i in range(rows)
+    ]
+
+
+def write(path: Path, records: list[bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
+        for record in records:
+            writer.write(record)
+
+
+def columns(batch: pa.RecordBatch) -> dict[str, tuple[pa.DataType, list]]:
+    return {f.name: (f.type, batch.column(i).to_pylist()) for i, f in enumerate(batch.schema)}
+
+
+@pytest.mark.parametrize("schema", [None, SCHEMA])
+def test_batches_are_those_of_the_stock_decoder(schema: schema_pb2.Schema | None) -> None:
+    records = examples(700)
+    theirs = ExamplesToRecordBatchDecoder(schema and schema.SerializeToString())
+    ours = ExampleParser(schema).parse(tf.constant(records))
+    assert columns(ours) == columns(theirs.DecodeBatch(records))
+
+
+@pytest.mark.parametrize("late", [7, 7.0, b"seven"])
+def test_a_column_whose_first_value_comes_late_has_its_type(late: Any) -> None:
+    parser = ExampleParser(None)
+    first = [example(ID=i, LATE=None) for i in range(300)]
+    then = [example(ID=1, LATE=None), example(ID=2, LATE=late)]
+    stock_decoder = ExamplesToRecordBatchDecoder()
+    for records in (first, then):
+        parsed = parser.parse(tf.constant(records))
+        assert columns(parsed) == columns(stock_decoder.DecodeBatch(records))
+    assert columns(parser.parse(tf.constant(first)))["LATE"][1] == [None] * 300
+
+
+def test_a_column_of_two_types_is_refused() -> None:
+    parser = ExampleParser(SCHEMA)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="AMOUNT"):
+        parser.parse(tf.constant([example(AMOUNT=b"ten")]))
+
+
+@pytest.mark.parametrize("columns_of", [None, ["ID", "CHANNEL"]])
+def test_the_source_reads_what_the_stock_source_reads(
+    tmp_path: Path, columns_of: list[str] | None
+) -> None:
+    records = examples(250)
+    write(tmp_path / "a.gz", records[:100])
+    write(tmp_path / "b.gz", records[100:])
+    stock_source = TFExampleRecord(
+        [str(tmp_path / "*.gz")], schema=SCHEMA, raw_record_column_name="raw"
+    )
+    found = []
+    for source in (stock_source, BatchedExamples.like(stock_source)):
+        if columns_of:
+            source = source.Project(columns_of)
+        with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+            _ = (
+                pipeline
+                | source.BeamSource(64)
+                | beam.combiners.ToList()
+                | beam.Map(_write_rows, str(tmp_path / "rows"))
+            )
+        found.append((tmp_path / "rows").read_text())
+    assert found[0] == found[1]
+    assert len(found[0].splitlines()) == 250
+
+
+def _write_rows(batches: list[pa.RecordBatch], path: str) -> None:
+    rows = [str(sorted(row.items())) for batch in batches for row in batch.to_pylist()]
+    Path(path).write_text("\n".join(sorted(rows)))
+
+
+def test_statistics_are_those_of_stock(tmp_path: Path) -> None:
+    records = examples(3000)
+    for split, part in (("train", records), ("eval", records[:500])):
+        write(tmp_path / "examples" / f"Split-{split}" / "data_tfrecord-0.gz", part)
+    of_executor = {}
+    for executor in (stock.Executor, batched_reading.StatisticsGenExecutor):
+        made = [standard_artifacts.Examples(), standard_artifacts.ExampleStatistics()]
+        made[0].uri, made[1].uri = (
+            str(tmp_path / name) for name in ("examples", executor.__name__)
+        )
+        made[0].split_names = '["train", "eval"]'
+        executor().Do({"examples": made[:1]}, {"statistics": made[1:]}, {})
+        of_executor[executor] = {
+            split: statistics_pb2.DatasetFeatureStatisticsList.FromString(
+                Path(made[1].uri, f"Split-{split}", "FeatureStats.pb").read_bytes()
+            )
+            for split in ("train", "eval")
+        }
+    theirs, ours = of_executor.values()
+    for split in theirs:
+        assert theirs[split].datasets[0].num_examples == ours[split].datasets[0].num_examples > 0
+        for line, other in zip(
+            str(theirs[split]).splitlines(), str(ours[split]).splitlines(), strict=True
+        ):
+            assert line == other or _close(line, other), (split, line, other)
+
+
+def _close(line: str, other: str) -> bool:
+    """Whether two lines of a proto's text differ in nothing but the last digits of a number."""
+    (name, value), (other_name, other_value) = (text.split(":") for text in (line, other))
+    return name == other_name and math.isclose(float(value), float(other_value), rel_tol=1e-9)
+
+
+def test_the_component_stays_tfx_own() -> None:
+    channel = Channel(type=standard_artifacts.Examples)
+    component = batched_reading.in_batches(StatisticsGen(examples=channel))
+    assert component.type == StatisticsGen(examples=channel).type
+    assert component.executor_spec.executor_class is batched_reading.StatisticsGenExecutor
+
+
+def test_beam_arguments_choose_the_runner() -> None:
+    executor = batched_reading.StatisticsGenExecutor()
+    assert type(executor._make_beam_pipeline().runner) is FnApiRunner
+    chosen = beam.Pipeline()
+    executor._make_beam_pipeline_fn = lambda: chosen
+    assert executor._make_beam_pipeline() is chosen
