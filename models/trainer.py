@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,12 @@ import tensorflow_transform as tft
 from models import examples, explain, preprocessing, serving, training
 from models.columns import ModelColumns
 from models.spec import Network
+from models.training import Fitted
 
+EXTRA = "assets.extra"
+"""The folder of a SavedModel for what TensorFlow does not read, by its own convention."""
 THRESHOLD_FILE = "threshold.json"
+NETWORK_FILE = "network.json"
 
 
 def run_fn(fn_args: Any) -> None:
@@ -40,8 +46,13 @@ def run_fn(fn_args: Any) -> None:
     explainer = explain.Explainer(fitted.model, typical, columns.numeric, columns.categorical)
     served = serving.ServedModel(fitted, explainer, transform, columns)
     served.save(fn_args.serving_model_dir)
-    assets = Path(fn_args.serving_model_dir) / "assets.extra"
-    assets.mkdir()
-    (assets / THRESHOLD_FILE).write_text(
-        json.dumps({"threshold": fitted.threshold, "validation": fitted.validation}, indent=1)
-    )
+    _write_extra(Path(fn_args.serving_model_dir) / EXTRA, fitted, spec)
+
+
+def _write_extra(folder: Path, fitted: Fitted, spec: Network) -> None:
+    """Puts beside the graph what the model is worth and how it was made; undefined is null."""
+    worth = {k: v if math.isfinite(v) else None for k, v in fitted.validation.items()}
+    found = {"threshold": fitted.threshold, "validation": worth}
+    folder.mkdir()
+    (folder / THRESHOLD_FILE).write_text(json.dumps(found, indent=1), encoding="utf-8")
+    (folder / NETWORK_FILE).write_text(json.dumps(asdict(spec), indent=1), encoding="utf-8")

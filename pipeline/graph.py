@@ -30,6 +30,7 @@ from pipeline.components.champion import ChampionModel, ChampionStatistics
 from pipeline.components.data_gate import DataGate
 from pipeline.components.pusher import AtomicPusherExecutor
 from pipeline.components.serving_check import ServingCheck
+from pipeline.components.trainer import MeasuredTrainerExecutor
 from pipeline.components.transaction_example_gen import TransactionExampleGen
 from pipeline.config import Config, to_json
 from pipeline.root import Root
@@ -116,6 +117,7 @@ def create_pipeline(config: Config, root: Root, data: str) -> Pipeline:
             train_args=trainer_pb2.TrainArgs(splits=["train"]),
             eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
             custom_config={**learned, "alert_budget": config.evaluation.alert_budget},
+            custom_executor_spec=executor_spec.ExecutorClassSpec(MeasuredTrainerExecutor),
         )
         model = trainer.outputs["model"]
         champion = Resolver(

@@ -14,6 +14,8 @@ from pipeline.root import Root
 FILE = "summary.json"
 LABELLED = ("train", "eval")
 HEADLINE = ("average_precision", "roc_auc", "precision_at_budget", "recall_at_budget")
+VALIDATED = {"threshold": "threshold", "brier": "Brier", "expected_calibration_error": "ECE"}
+"""What is shown of the metrics on the held-out cards, and under which word."""
 
 
 def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> dict[str, Any]:
@@ -31,12 +33,14 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> di
     verdict = _verdict(nodes["DataGate"])
     metrics: dict[str, Any] = {}
     champion_metrics: dict[str, Any] = {}
+    validation: dict[str, float] = {}
     reasons: list[str] = []
     pushed = None
     if not verdict["passed"]:
         outcome = "gate_stopped"
         reasons = [anomaly_line(a) for a in verdict["anomalies"]]
     else:
+        validation = _validation(nodes["Trainer"].outputs["model"][0])
         metrics, champion_metrics, reasons = _judgement(nodes["Evaluator"])
         infra = nodes["ServingCheck"].outputs["blessing"][0]
         if value(infra, "blessed") != 1:
@@ -56,6 +60,7 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> di
         "windows": json.loads(value(examples, "windows")),
         "rows": json.loads(value(examples, "rows")),
         "positives": {s: n for s, n in positives.items() if s in LABELLED},
+        "validation": validation,
         "metrics": metrics,
         "champion_metrics": champion_metrics,
         "anomalies": verdict["anomalies"],
@@ -119,6 +124,11 @@ def render(summary: dict[str, Any]) -> str:
     stopped = summary["outcome"] == "gate_stopped"
     data = "stopped" if stopped else "passed"
     lines += ["", f"  data      {data}" + "".join(f"; {note}" for note in summary["notes"])]
+    if summary["validation"]:
+        figures = [
+            f"{word} {_small(summary['validation'].get(k))}" for k, word in VALIDATED.items()
+        ]
+        lines.append(f"  model     {' · '.join(figures)}, on held-out cards")
     if summary["metrics"]:
         lines += ["", *_metric_table(summary)]
     lines.append("")
@@ -161,6 +171,16 @@ def _figure(number: float | None) -> str:
     if number is None or number != number:
         return "–"
     return f"{number:,.0f}" if number > 1 else f"{number:.3f}"
+
+
+def _small(number: float | None) -> str:
+    return "–" if number is None else f"{number:.4f}"
+
+
+def _validation(model: Any) -> dict[str, float]:
+    """The threshold and the metrics on the held-out cards: a Model artifact's real numbers."""
+    held = model.custom_properties
+    return {n: held[n].double_value for n in sorted(held) if held[n].HasField("double_value")}
 
 
 def _verdict(record: NodeRecord) -> dict[str, Any]:

@@ -76,6 +76,8 @@ def test_the_first_run_ends_pushed(bank, first):
     of_channels = [s["example_count"] for s in first["metrics"]["slices"].values()]
     assert sum(of_channels) == overall["example_count"]
     assert (bank.root / "pushed" / first["pushed_version"] / "saved_model.pb").exists()
+    assert 0 < first["validation"]["threshold"] < 1
+    assert {"average_precision", "brier"} <= set(first["validation"])
     assert "TransactionExampleGen" in first["progress"]
 
 

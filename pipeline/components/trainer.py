@@ -1,0 +1,38 @@
+"""A Trainer whose models say what they are worth, in ML Metadata."""
+
+import json
+import os
+from typing import Any
+
+from tfx.components.trainer import executor
+from tfx.types import artifact_utils
+from tfx.types.artifact import Artifact
+from tfx.utils import path_utils
+
+from models.trainer import EXTRA, THRESHOLD_FILE
+
+
+class MeasuredTrainerExecutor(executor.GenericExecutor):
+    """TFX's Trainer, except that the Model artifact gets custom properties.
+
+    They are `run_id` (the run that trained it), `threshold` (the lowest score that alerts, at the
+    alert budget) and the metrics on the held-out cards by their names. A metric that the labels
+    leave undefined has no property.
+    """
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """See BaseExecutor."""
+        super().Do(input_dict, output_dict, exec_properties)
+        model = artifact_utils.get_single_instance(output_dict["model"])
+        saved = path_utils.serving_model_dir(model.uri)
+        with open(os.path.join(saved, EXTRA, THRESHOLD_FILE), encoding="utf-8") as file:
+            document = json.load(file)
+        for name, number in {"threshold": document["threshold"], **document["validation"]}.items():
+            if number is not None:
+                model.set_float_custom_property(name, number)
+        model.set_string_custom_property("run_id", self._context.pipeline_run_id)

@@ -1,0 +1,47 @@
+import json
+from pathlib import Path
+
+import pytest
+from tfx.components.trainer import executor
+from tfx.dsl.components.base.base_executor import BaseExecutor
+from tfx.types.standard_artifacts import Model, ModelRun
+from tfx.utils import path_utils
+
+from models.trainer import EXTRA, THRESHOLD_FILE
+from pipeline.components.trainer import MeasuredTrainerExecutor
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """Runs the executor as if training had left a document."""
+
+    def trained(document) -> Model:
+        model = Model()
+        model.uri = str(tmp_path / "model")
+        extra = Path(path_utils.serving_model_dir(model.uri)) / EXTRA
+
+        def stock(self, input_dict, output_dict, exec_properties):
+            extra.mkdir(parents=True)
+            (extra / THRESHOLD_FILE).write_text(json.dumps(document))
+
+        monkeypatch.setattr(executor.GenericExecutor, "Do", stock)
+        context = BaseExecutor.Context(pipeline_run_id="20260313-1")
+        outputs = {"model": [model], "model_run": [ModelRun()]}
+        MeasuredTrainerExecutor(context).Do({}, outputs, {})
+        return model
+
+    return trained
+
+
+def test_threshold_metrics_and_run_are_properties_of_the_model(train):
+    model = train({"threshold": 0.25, "validation": {"brier": 0.01, "roc_auc": 1.0}})
+    assert model.get_float_custom_property("threshold") == 0.25
+    assert model.get_float_custom_property("brier") == 0.01
+    assert model.get_float_custom_property("roc_auc") == 1.0
+    assert model.get_string_custom_property("run_id") == "20260313-1"
+
+
+def test_what_is_undefined_has_no_property(train):
+    model = train({"threshold": 0.0, "validation": {"average_precision": None}})
+    assert model.get_float_custom_property("threshold") == 0.0
+    assert not model.has_custom_property("average_precision")
