@@ -19,6 +19,7 @@ import pyarrow as pa
 import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from numpy.typing import NDArray
 from tensorflow_metadata.proto.v0.schema_pb2 import FixedShape, TensorRepresentation
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
@@ -82,7 +83,7 @@ def learn(
         path = os.path.join(temporary, "columns.arrow")
         with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table, max_chunksize=BATCH)
-        with beam.Pipeline() as pipeline, tft_beam.Context(temp_dir=temporary):
+        with beam.Pipeline(runner=FnApiRunner()) as pipeline, tft_beam.Context(temp_dir=temporary):
             # What Create holds is pickled and compressed many times over: a path, not the data.
             batches = pipeline | beam.Create([path]) | beam.FlatMap(_read)
             learned = (batches, _dense(table.schema)) | tft_beam.AnalyzeDataset(

@@ -11,6 +11,7 @@ from pipeline.errors import FraudPipelineError
 COMMANDS = {
     "simulate": "write day folders of simulated transactions",
     "run": "one run of the graph: validate, train, judge, push",
+    "backtest": "how good the model would have been, week after week",
     "status": "what is live, since when, from what",
     "schema": "print, compare or update the curated schema",
     "compile": "write the graph for an orchestrator",

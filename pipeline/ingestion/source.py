@@ -125,7 +125,7 @@ def plan(source: Source, config: Config, as_of: date | None) -> Windows | None:
         )
     if windows.train.first < days[0]:
         raise BadInput(f"{source.data}: {_too_short(windows, days, config)}")
-    _check_gaps(source, windows, lengths.max_empty_days)
+    check_gaps(source, windows, lengths.max_empty_days)
     return windows
 
 
@@ -231,7 +231,7 @@ def _too_short(windows: Windows, days: tuple[date, ...], config: Config) -> str:
     )
 
 
-def _check_gaps(source: Source, windows: Windows, tolerated: int) -> None:
+def check_gaps(source: Source, windows: Windows, tolerated: int) -> None:
     """Refuses days without transactions, in each window beyond what is tolerated.
 
     What features look back on may begin before the data does, but has no gaps after that.

@@ -1,0 +1,121 @@
+"""`fraud-pipeline backtest`: how good the model would have been, week after week."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from datetime import datetime
+
+from pipeline.commands import common
+from pipeline.errors import BadInput
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describes the command and its options."""
+    common.example(
+        parser,
+        "Evaluate week after week as the model would have been used: train, wait until labels are\n"
+        "known, test, step on. The protocol is the Fraud Detection Handbook's: docs/backtest.md.",
+        "  fraud-pipeline backtest --data transactions --first-test-day 2018-07-04 --folds 4",
+    )
+    parser.add_argument(
+        "--data", metavar="PATH", help="folders date=YYYY-MM-DD/*.parquet|csv|csv.gz, or one file"
+    )
+    parser.add_argument(
+        "--first-test-day",
+        type=common.day,
+        required=True,
+        metavar="DAY",
+        help="the first day that is tested on",
+    )
+    parser.add_argument(
+        "--folds", type=int, default=4, metavar="N", help="how many steps (default 4)"
+    )
+    parser.add_argument(
+        "--test-days", type=int, default=7, metavar="N", help="days of each step (default 7)"
+    )
+    parser.add_argument(
+        "--train-days", type=int, metavar="N", help="default: the configuration's, 30"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="models of each fold, each with a seed of its own (default 1)",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="folds at once (default: as many as cores and memory allow)",
+    )
+    common.add_config(parser)
+    common.add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Checks everything that can be checked without work, then evaluates.
+
+    Raises:
+      FraudPipelineError: bad input, or a fold failed.
+    """
+    config, root = common.config_and_root(arguments)
+    data = common.data_path(arguments, config)
+    if data is None:
+        raise BadInput("no data: give --data PATH, or set paths.data in the configuration")
+    if config.dataset.timestamp is None:
+        raise BadInput("dataset.timestamp: without time there is no week after week to evaluate")
+    for option in ("seeds", "jobs"):
+        given = getattr(arguments, option)
+        if given is not None and given < 1:
+            raise BadInput(f"--{option}: {given} is too small; the least is 1")
+
+    from pipeline import backtest
+
+    windows = config.windows
+    planned = backtest.folds(
+        arguments.first_test_day,
+        arguments.folds,
+        test_days=arguments.test_days,
+        train_days=windows.train_days if arguments.train_days is None else arguments.train_days,
+        delay_days=windows.label_delay_days,
+    )
+
+    from pipeline.ingestion import source
+
+    found = source.discover(data, config.dataset)
+    covered = backtest.check_covered(found, planned, config)
+
+    from pipeline import backtest_processes
+    from pipeline.console import Console
+    from pipeline.files import write_atomically
+
+    folder = root.path / "backtests" / f"{datetime.now():%Y-%m-%dT%H-%M-%S}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{root.path}: cannot use it as root: {error.strerror}") from None
+    console, started = Console(), time.monotonic()
+    with console.waiting("features"):
+        table = backtest.read(found, covered, config)
+    console.say(f"  features   {table.num_rows:,} rows  {time.monotonic() - started:.0f} s")
+    jobs = arguments.jobs or backtest_processes.jobs_that_fit(table, planned)
+    seeds = [config.network.seed + i for i in range(arguments.seeds)]
+    at_work = backtest_processes.run(table, planned, config, seeds, folder, jobs)
+    outcomes: dict[int, backtest.Outcome] = {}
+    while len(outcomes) < len(planned):
+        with console.waiting(f"{len(planned) - len(outcomes)} folds to go"):
+            number, outcomes[number] = next(at_work)
+        found_precision = outcomes[number].mean["average_precision"]
+        console.say(
+            f"  fold {number + 1:<5} {planned[number].test}  average precision "
+            f"{backtest.figure(found_precision)}  {time.monotonic() - started:.0f} s"
+        )
+    at_work.close()
+    result = backtest.summary(planned, [outcomes[i] for i in range(len(planned))])
+    text = json.dumps(result, indent=1)
+    write_atomically(folder / "result.json", text)
+    print(text if arguments.json else backtest.render(result))
+    return 0
