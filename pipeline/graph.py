@@ -17,6 +17,10 @@ from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGe
 from tfx.dsl.components.base import executor_spec
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.experimental.conditionals.conditional import Cond
+from tfx.dsl.input_resolution.strategies.latest_artifact_strategy import LatestArtifactStrategy
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
+    LatestBlessedModelStrategy,
+)
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import distribution_validator_pb2, pusher_pb2, trainer_pb2, transform_pb2
@@ -42,13 +46,15 @@ AS_OF, DATA, SCHEMA = "as_of", "data", "schema"
 """The parameters of a run."""
 
 
-def create_pipeline(config: Config, root: Root, data: str) -> Pipeline:
+def create_pipeline(config: Config, root: Root, data: str, latest: bool = False) -> Pipeline:
     """Wires the graph. The as-of day, the data and the schema's file are parameters of each run.
 
     Args:
       config: everything the runs depend on.
       root: where artifacts, ML Metadata and pushed models lie.
       data: day folders or one file of transactions; what runs read unless told otherwise.
+      latest: compare with the latest blessed model and the latest statistics instead of those of
+        the champion; for Vertex AI, where strategies of ours are not known.
     """
     columns = ModelColumns.of(config.dataset, config.features)
     learned = {"columns": to_json(columns), "network": to_json(config.network)}
@@ -75,12 +81,7 @@ def create_pipeline(config: Config, root: Root, data: str) -> Pipeline:
         nodes.append(curated)
 
     example_validator = ExampleValidator(statistics=statistics, schema=schema)
-    baseline = Resolver(
-        strategy_class=ChampionStatistics,
-        statistics=statistics,
-        baseline=types.Channel(type=standard_artifacts.ExampleStatistics),
-        pushed_model=types.Channel(type=standard_artifacts.PushedModel),
-    ).with_id("ChampionStatistics")
+    baseline = _baseline(statistics, latest).with_id("ChampionStatistics")
     drift_validator = DistributionValidator(
         statistics=statistics,
         baseline_statistics=baseline.outputs["baseline"].as_optional(),
@@ -120,12 +121,7 @@ def create_pipeline(config: Config, root: Root, data: str) -> Pipeline:
             custom_executor_spec=executor_spec.ExecutorClassSpec(MeasuredTrainerExecutor),
         )
         model = trainer.outputs["model"]
-        champion = Resolver(
-            strategy_class=ChampionModel,
-            challenger=model,
-            model=types.Channel(type=standard_artifacts.Model),
-            pushed_model=types.Channel(type=standard_artifacts.PushedModel),
-        ).with_id("Champion")
+        champion = _champion(model, latest).with_id("Champion")
         evaluator = in_batches(
             Evaluator(
                 examples=examples,
@@ -165,6 +161,36 @@ def beam_pipeline_args(config: Config) -> list[str]:
     """
     beam = config.beam
     return [] if beam.runner is None else [f"--runner={beam.runner}", *beam.options]
+
+
+def _baseline(statistics: types.Channel, latest: bool) -> Resolver:
+    """Finds the statistics that drift is judged against."""
+    found = types.Channel(type=standard_artifacts.ExampleStatistics)
+    if latest:
+        return Resolver(strategy_class=LatestArtifactStrategy, baseline=found)
+    return Resolver(
+        strategy_class=ChampionStatistics,
+        statistics=statistics,
+        baseline=found,
+        pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+    )
+
+
+def _champion(model: types.Channel, latest: bool) -> Resolver:
+    """Finds the model that the challenger is judged against."""
+    found = types.Channel(type=standard_artifacts.Model)
+    if latest:
+        return Resolver(
+            strategy_class=LatestBlessedModelStrategy,
+            model=found,
+            model_blessing=types.Channel(type=standard_artifacts.ModelBlessing),
+        )
+    return Resolver(
+        strategy_class=ChampionModel,
+        challenger=model,
+        model=found,
+        pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+    )
 
 
 def drift_config(config: Config) -> distribution_validator_pb2.DistributionValidatorConfig:

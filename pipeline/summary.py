@@ -13,6 +13,7 @@ from pipeline.root import Root
 
 FILE = "summary.json"
 LABELLED = ("train", "eval")
+VERDICT = "pipeline.DataVerdict"
 HEADLINE = ("average_precision", "roc_auc", "precision_at_budget", "recall_at_budget")
 VALIDATED = {"threshold": "threshold", "brier": "Brier", "expected_calibration_error": "ECE"}
 """What is shown of the metrics on the held-out cards, and under which word."""
@@ -87,7 +88,7 @@ def to_json(summary: dict[str, Any]) -> str:
 def stopped_by(record: NodeRecord) -> bool:
     """Whether this node's verdict ends the run."""
     verdicts = record.outputs.get("verdict", [])
-    return any(a.type == "DataVerdict" and value(a, "passed") != 1 for a in verdicts)
+    return any(a.type == VERDICT and value(a, "passed") != 1 for a in verdicts)
 
 
 def detail(record: NodeRecord) -> str:
@@ -97,7 +98,7 @@ def detail(record: NodeRecord) -> str:
             if artifact.type == "Examples":
                 rows = json.loads(value(artifact, "rows") or "{}")
                 return " · ".join(f"{split} {count:,} rows" for split, count in rows.items())
-            if artifact.type == "DataVerdict":
+            if artifact.type == VERDICT:
                 return "passed" if value(artifact, "passed") == 1 else "stops the run"
             if artifact.type in ("ModelBlessing", "InfraBlessing"):
                 return "blessed" if value(artifact, "blessed") == 1 else "not blessed"

@@ -18,8 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  fraud-pipeline compile --data transactions --root fraud-root --out graph",
     )
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="folder for ir.json and graph.json"
+        "--target",
+        type=_targets,
+        default=("airflow", "kubeflow"),
+        metavar="LIST",
+        help="airflow, kubeflow (both read graph.json) or vertex (gets vertex.json); several with "
+        "commas (default airflow,kubeflow)",
     )
+    parser.add_argument("--image", help="the container image with the pipeline, for vertex")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for what is written")
     parser.add_argument(
         "--data", metavar="PATH", help="what runs read unless `node --data` names something else"
     )
@@ -36,8 +43,25 @@ def run(arguments: argparse.Namespace) -> int:
     data = common.data_path(arguments, config)
     if data is None:
         raise BadInput("no data: give --data PATH, or set paths.data in the configuration")
+    if "vertex" in arguments.target and not arguments.image:
+        raise BadInput("--target vertex: give --image IMAGE, what its containers run")
+    out = Path(arguments.out).expanduser().resolve()
 
-    from pipeline.runners import compiled
+    if {"airflow", "kubeflow"} & set(arguments.target):
+        from pipeline.runners import compiled
 
-    print(compiled.write(config, root, data, Path(arguments.out).expanduser().resolve()))
+        print(compiled.write(config, root, data, out))
+    if "vertex" in arguments.target:
+        from pipeline.runners import vertex
+
+        print(vertex.write(config, root, data, arguments.image, out))
     return 0
+
+
+def _targets(text: str) -> tuple[str, ...]:
+    """An argparse type: names with commas between."""
+    names = tuple(text.split(","))
+    unknown = sorted(set(names) - {"airflow", "kubeflow", "vertex"})
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: none of airflow, kubeflow, vertex")
+    return names

@@ -10,7 +10,7 @@ class DataVerdict(Artifact):
     "severity", "window", "source"}], "notes": [str]}`. Custom property `passed` is 1 or 0.
     """
 
-    TYPE_NAME = "DataVerdict"
+    TYPE_NAME = "pipeline.DataVerdict"  # where Vertex AI imports it from
 
 
 VERDICT_FILE = "verdict.json"

@@ -51,11 +51,7 @@ def write(config: Config, root: Root, data: str, out: Path) -> Path:
     Raises:
       BadInput: the curated schema cannot be read, or the folder not be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"{out}: cannot write there: {error.strerror}") from None
-    config = _with_schema_by_content(config, out)
+    config = with_schema_by_content(config, out)
     ir = compiler.Compiler().compile(graph.create_pipeline(config, root, data))
     text = json_format.MessageToJson(ir, sort_keys=True)
     write_atomically(out / IR_FILE, text)
@@ -161,12 +157,22 @@ def _parameters(ir: pipeline_pb2.Pipeline) -> Iterator[pipeline_pb2.RuntimeParam
                 yield value.runtime_parameter
 
 
-def _with_schema_by_content(config: Config, out: Path) -> Config:
-    """Copies the curated schema beside the IR, under a name made of its content.
+def with_schema_by_content(config: Config, out: Path) -> Config:
+    """Copies the curated schema into the folder, under a name made of its content.
 
     TFX caches the import of a schema by the file's name; an edited schema must not be answered from
     that cache.
+
+    Returns:
+      The configuration with the copy's name, without the folder, as its schema.
+
+    Raises:
+      BadInput: the curated schema cannot be read, or the folder not be written.
     """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{out}: cannot write there: {error.strerror}") from None
     curated = config.curated_schema
     if curated is None:
         return config
