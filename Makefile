@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself: `make run` on a fresh clone is enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test unit test-modern lint format docs lock clean
+.PHONY: help setup run test unit test-modern airflow kubeflow lint format docs lock clean
 bin := .venv/bin
 
 help: ## this list
@@ -21,6 +21,25 @@ unit: setup ## the tests that take seconds
 
 test-modern: ## the unit tests on TFX 1.21, in a Debian 13 root where this machine is older
 	scripts/modern.sh make unit $(if $(ARGS),ARGS='$(ARGS)')
+
+airflow: setup ## two days of the sample, by a real Airflow in an environment of its own
+	scripts/setup_beside.sh airflow
+	$(bin)/fraud-pipeline compile --config data/sample/config.yaml --data data/sample/transactions \
+		--root build/airflow/root --out build/airflow/graph
+	.venv-airflow/bin/python deploy/airflow/local.py --airflow .venv-airflow/bin/airflow \
+		--pipeline $(bin)/fraud-pipeline --home build/airflow/home --graph build/airflow/graph \
+		--first 2026-03-20 --last 2026-03-21
+	$(bin)/fraud-pipeline status --root build/airflow/root
+
+kubeflow: setup ## the sample by the local runner of Kubeflow Pipelines, and the YAML for a cluster
+	scripts/setup_beside.sh kubeflow
+	$(bin)/fraud-pipeline compile --config data/sample/config.yaml --data data/sample/transactions \
+		--root build/kubeflow/root --out build/kubeflow/graph
+	.venv-kubeflow/bin/python deploy/kubeflow/fraud.py compile --graph build/kubeflow/graph \
+		--image fraud-pipeline --claim fraud:/fraud --at /fraud/graph --out build/kubeflow/fraud.yaml
+	.venv-kubeflow/bin/python deploy/kubeflow/fraud.py run --graph build/kubeflow/graph \
+		--pipeline $(abspath $(bin))/fraud-pipeline
+	$(bin)/fraud-pipeline status --root build/kubeflow/root
 
 lint: setup ## ruff and mypy
 	$(bin)/ruff check .

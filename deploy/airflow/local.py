@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from contextlib import ExitStack
 from datetime import date
@@ -134,6 +135,11 @@ class Airflow:
             },
         )
 
+    def update_asset(self, name: str, extra: dict[str, str]) -> None:
+        """Says that an asset was updated, which starts the DAGs that wait for it."""
+        found = self.call("GET", f"/api/v2/assets?name_pattern={name}")["assets"]
+        self.call("POST", "/api/v2/assets/events", {"asset_id": found[0]["id"], "extra": extra})
+
     def runs(self, dag: str) -> dict[str, str]:
         """Run id → state, in the order of their days."""
         found = self.call("GET", f"/api/v2/dags/{dag}/dagRuns?order_by=run_after")["dag_runs"]
@@ -141,9 +147,15 @@ class Airflow:
 
     def tasks(self, dag: str, run: str) -> dict[str, dict[str, Any]]:
         """Task id → what Airflow knows of it, `state` and `try_number` among others."""
-        quoted = urllib.request.quote(run)  # type: ignore[attr-defined]
+        quoted = urllib.parse.quote(run)
         found = self.call("GET", f"/api/v2/dags/{dag}/dagRuns/{quoted}/taskInstances?limit=100")
         return {task["task_id"]: task for task in found["task_instances"]}
+
+    def log(self, dag: str, run: str, task: str) -> str:
+        """What the first try of a task logged."""
+        quoted = urllib.parse.quote(run)
+        path = f"/api/v2/dags/{dag}/dagRuns/{quoted}/taskInstances/{task}/logs/1"
+        return json.dumps(self.call("GET", path))
 
     def wait(self, dag: str, count: int, seconds: float = 3600) -> dict[str, str]:
         """Waits until `count` runs have come to an end; see `runs`.

@@ -74,9 +74,9 @@ def _run_nodes(
             if isinstance(error, BadInput):
                 raise
             raise FraudPipelineError(
-                f"{node_id} failed: {_reason(error)}\nThe whole story is in "
-                f"{root.run(run_id) / LOG}; run again when it is mended: what succeeded is not done "
-                "twice."
+                f"{node_id} failed: {_reason(error)}\n"
+                f"The whole story is in {root.run(run_id) / LOG}; "
+                "run again when it is mended: what succeeded is not done twice."
             ) from error
         seconds[node_id] = time.monotonic() - started
         mark = "=" if record.state == "CACHED" else "✓"
