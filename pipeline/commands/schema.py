@@ -7,6 +7,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+import features
 from pipeline.commands import common
 from pipeline.config import Config
 from pipeline.errors import BadInput
@@ -73,6 +74,7 @@ def updated(before: str, config: Config, root: Root, path: Path) -> str:
       BadInput: the schema cannot be parsed, or there has been no run.
     """
     statistics, label = _last_statistics(config, root), config.dataset.label
+    derived = features.feature_names(config.features, config.dataset)
     import tensorflow_data_validation as tfdv
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
@@ -87,6 +89,9 @@ def updated(before: str, config: Config, root: Root, path: Path) -> str:
         found = tfdv.load_stats_binary(str(split / "FeatureStats.pb"))
         if schema is None:
             schema = tfdv.infer_schema(found, infer_feature_shape=False)
+            for feature in schema.feature:
+                if feature.name in derived:  # it is missing where it is undefined
+                    feature.presence.ClearField("min_fraction")
             continue
         if split.name.removeprefix("Split-") not in LABELLED:
             kept = [f for f in schema.feature if f.name == label]

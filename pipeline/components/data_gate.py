@@ -22,6 +22,7 @@ _SEVERITIES = {
     "error": anomalies_pb2.AnomalyInfo.ERROR,
     "warning": anomalies_pb2.AnomalyInfo.WARNING,
 }
+_RARER = anomalies_pb2.AnomalyInfo.FEATURE_TYPE_LOW_FRACTION_PRESENT
 UNLABELLED = "recent"
 ANOMALIES_FILE = "SchemaDiff.pb"
 
@@ -77,6 +78,21 @@ def read_anomalies(uri: str, folder: str) -> anomalies_pb2.Anomalies:
     return anomalies
 
 
+def without_undefined(anomalies: anomalies_pb2.Anomalies, features: set[str]) -> None:
+    """Drops, in place, that a derived feature is missing more often than in train.
+
+    It is missing where it is undefined (a first transaction has no past), and that varies. A
+    curated schema says how far; one inferred from train alone takes "never yet" for a rule.
+    """
+    for name in features & set(anomalies.anomaly_info):
+        info = anomalies.anomaly_info[name]
+        kept = [r for r in info.reason if r.type != _RARER]
+        del info.reason[:]
+        info.reason.extend(kept)
+        if not kept:
+            del anomalies.anomaly_info[name]
+
+
 def without_labels(examples: Examples) -> list[dict[str, str]]:
     """An anomaly for each labelled window without frauds, or with nothing else."""
     positives = json.loads(examples.get_string_custom_property("positives"))
@@ -103,6 +119,7 @@ def verdict_of(
     example_anomalies: ExampleAnomalies,
     drift_anomalies: ExampleAnomalies,
     label: str,
+    derived: set[str],
     severity: str,
     curated: bool,
 ) -> dict:
@@ -112,6 +129,8 @@ def verdict_of(
         found = read_anomalies(example_anomalies.uri, f"Split-{split}")
         if split == UNLABELLED:
             found.anomaly_info.pop(label, None)
+        if not curated:
+            without_undefined(found, derived)
         anomalies += anomalies_in(found, split, "schema", severity)
     if not curated:
         notes.append("validated against the schema inferred from train: none is curated yet")
@@ -134,6 +153,7 @@ def DataGate(  # noqa: N802 (TFX names components like classes)
     drift_anomalies: InputArtifact[ExampleAnomalies],
     verdict: OutputArtifact[DataVerdict],
     label: Parameter[str],
+    derived: Parameter[str],
     severity: Parameter[str],
     curated: Parameter[int],
 ) -> None:
@@ -145,11 +165,18 @@ def DataGate(  # noqa: N802 (TFX names components like classes)
       drift_anomalies: of DistributionValidator.
       verdict: the decision, with every anomaly that made it.
       label: the label column; that it is missing in `recent` is no anomaly.
+      derived: JSON list of the features made by ingestion.
       severity: the least severity that stops a run, "error" or "warning".
       curated: 1 if the schema was reviewed, 0 if it was inferred from this run's train window.
     """
     decided = verdict_of(
-        examples, example_anomalies, drift_anomalies, label, severity, bool(curated)
+        examples,
+        example_anomalies,
+        drift_anomalies,
+        label,
+        set(json.loads(derived)),
+        severity,
+        bool(curated),
     )
     with open(os.path.join(verdict.uri, VERDICT_FILE), "w", encoding="utf-8") as file:
         json.dump(decided, file, indent=1)

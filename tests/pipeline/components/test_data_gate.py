@@ -52,7 +52,7 @@ def judge(tmp_path):
         else:
             drift = artifact(tmp_path / "drift", "SplitPair", by_pair)
         given = kwargs.get("examples", examples())
-        return verdict_of(given, schema, drift, "fraud", severity, curated)
+        return verdict_of(given, schema, drift, "fraud", {"rate"}, severity, curated)
 
     return judged
 
@@ -115,6 +115,31 @@ def test_one_class_alone_stops(judge, positives):
     assert (found["window"], found["anomaly"]) == ("train", "One class only")
 
 
+def rarer(feature):
+    found = anomalies(**{feature: ERROR})
+    found.anomaly_info[feature].reason[
+        0
+    ].type = anomalies_pb2.AnomalyInfo.FEATURE_TYPE_LOW_FRACTION_PRESENT
+    return found
+
+
+@pytest.mark.parametrize(
+    ("feature", "curated", "passed"),
+    [("rate", False, True), ("rate", True, False), ("amount", False, False)],
+)
+def test_only_a_curated_schema_says_how_often_a_feature_may_be_undefined(
+    judge, feature, curated, passed
+):
+    assert judge(by_split={"eval": rarer(feature)}, curated=curated)["passed"] is passed
+
+
+def test_an_undefined_feature_that_is_also_wrong_still_stops(judge):
+    found = rarer("rate")
+    found.anomaly_info["rate"].reason.add(short_description="Out of range")
+    verdict = judge(by_split={"eval": found}, curated=False)
+    assert [a["anomaly"] for a in verdict["anomalies"]] == ["Out of range"]
+
+
 def test_an_anomaly_of_unknown_severity_counts_as_error():
     found = anomalies_in(anomalies(amount=0), "train", "schema", "error")
     assert found[0]["severity"] == "error"
@@ -130,4 +155,4 @@ def test_anomalies_that_cannot_be_read_fail_the_gate(judge, tmp_path):
     drift = artifact(tmp_path / "d", "SplitPair", {}, train=NO_BASELINE_STATS)
     (tmp_path / "s" / "Split-train" / "SchemaDiff.pb").unlink()
     with pytest.raises(FileNotFoundError):
-        verdict_of(examples(), schema, drift, "fraud", "error", True)
+        verdict_of(examples(), schema, drift, "fraud", set(), "error", True)
