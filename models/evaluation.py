@@ -55,6 +55,10 @@ def eval_config(dataset: Dataset, evaluation: Evaluation) -> tfma.EvalConfig:
                 metrics=[
                     _metric("Precision", "precision_at_budget"),
                     _metric("Recall", "recall_at_budget"),
+                    # From these a reader knows how many transactions a figure rests on.
+                    _metric("TruePositives", "true_positives"),
+                    _metric("FalsePositives", "false_positives"),
+                    _metric("FalseNegatives", "false_negatives"),
                 ],
             ),
         ],

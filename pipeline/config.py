@@ -65,6 +65,41 @@ class DataGate:
 
 
 @dataclass(frozen=True)
+class ModelCard:
+    """What the card of each pushed model says that no run can find out.
+
+    Attributes:
+      owners: who answers for the model: names, addresses.
+      intended_use: what it is for, and what not.
+      limits: where not to rely on it.
+      ethics: whom it may harm, and what is done about it.
+    """
+
+    owners: tuple[str, ...] = ()
+    intended_use: str = (
+        "To rank card transactions by how likely they are fraud, so that analysts check the most "
+        "suspicious cards of a day first. A person decides what happens to a card; the score alone "
+        "should refuse nobody."
+    )
+    limits: tuple[str, ...] = (
+        "It knows the kinds of fraud of its train window; a new kind is found only as far as it "
+        "resembles them.",
+        "Fraud that nobody noticed counts as genuine, in training and in these figures.",
+        "The threshold fits the train window's number of cards and transactions: where they grow, "
+        "so do the alerts.",
+        "Scores are for customers and terminals of the bank whose data it learned from.",
+    )
+    ethics: tuple[str, ...] = (
+        "A false alert burdens a genuine customer. Compare the figures of the slices; a group "
+        "whose genuine transactions alert more often carries more of that burden.",
+        "A column can stand for a protected trait or for where people live. Leave such columns "
+        "out, or make slices of them.",
+        "A score is no proof. Whoever is refused something should hear the reason and be able to "
+        "object.",
+    )
+
+
+@dataclass(frozen=True)
 class Paths:
     """Where things lie. Relative paths in a file are relative to that file.
 
@@ -122,6 +157,7 @@ class Config:
     data_gate: DataGate = field(default_factory=DataGate)
     network: Network = Network()
     evaluation: Evaluation = Evaluation()
+    model_card: ModelCard = ModelCard()
     paths: Paths = Paths()
     metadata: Metadata = Metadata()
     beam: Beam = Beam()

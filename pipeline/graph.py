@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tfx import types
 from tfx.components import (
     Evaluator,
@@ -26,12 +28,14 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import distribution_validator_pb2, pusher_pb2, trainer_pb2, transform_pb2
 from tfx.types import standard_artifacts
 
+import features
 from models.columns import ModelColumns
 from models.evaluation import eval_config
 from pipeline import lineage
 from pipeline.components.batched_reading import in_batches
 from pipeline.components.champion import ChampionModel, ChampionStatistics
 from pipeline.components.data_gate import DataGate
+from pipeline.components.model_card import ModelCard
 from pipeline.components.pusher import AtomicPusherExecutor
 from pipeline.components.serving_check import ServingCheck
 from pipeline.components.trainer import MeasuredTrainerExecutor
@@ -93,6 +97,7 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
         example_anomalies=example_validator.outputs["anomalies"],
         drift_anomalies=drift_validator.outputs["anomalies"],
         label=config.dataset.label,
+        derived=json.dumps(features.feature_names(config.features, config.dataset)),
         severity=config.data_gate.severity,
         curated=int(config.curated_schema is not None),
     )
@@ -142,7 +147,19 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
             ),
             custom_executor_spec=executor_spec.ExecutorClassSpec(AtomicPusherExecutor),
         )
-    nodes += [transform, trainer, champion, evaluator, serving_check, pusher]
+        model_card = ModelCard(
+            examples=examples,
+            verdict=data_gate.outputs["verdict"],
+            model=model,
+            evaluation=evaluator.outputs["evaluation"],
+            infra_blessing=serving_check.outputs["blessing"],
+            pushed_model=pusher.outputs["pushed_model"],
+            words=to_json(config.model_card),
+            columns=learned["columns"],
+            demands=to_json(config.evaluation),
+            label_delay_days=config.windows.label_delay_days,
+        )
+    nodes += [transform, trainer, champion, evaluator, serving_check, pusher, model_card]
 
     return Pipeline(
         pipeline_name=NAME,

@@ -12,6 +12,8 @@ from pipeline.lineage import NodeRecord, value
 from pipeline.root import Root
 
 FILE = "summary.json"
+LAST = "ModelCard"
+"""The node that no other waits for."""
 LABELLED = ("train", "eval")
 VERDICT = "pipeline.DataVerdict"
 HEADLINE = ("average_precision", "roc_auc", "precision_at_budget", "recall_at_budget")
@@ -42,7 +44,8 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> di
         reasons = [anomaly_line(a) for a in verdict["anomalies"]]
     else:
         validation = _validation(nodes["Trainer"].outputs["model"][0])
-        metrics, champion_metrics, reasons = _judgement(nodes["Evaluator"])
+        evaluation = nodes["Evaluator"].outputs["evaluation"][0]
+        metrics, champion_metrics, reasons = judgement(evaluation.uri)
         infra = nodes["ServingCheck"].outputs["blessing"][0]
         if value(infra, "blessed") != 1:
             reasons.append(f"ServingCheck: {value(infra, 'reason')}")
@@ -57,6 +60,7 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> di
         "notes": verdict["notes"],
         "pushed_version": value(pushed, "pushed_version") if outcome == "pushed" else None,
         "pushed_path": value(pushed, "pushed_destination") if outcome == "pushed" else None,
+        "model_card": _model_card(nodes),
         "live_version": value(live.pushed, "pushed_version") if live else None,
         "windows": json.loads(value(examples, "windows")),
         "rows": json.loads(value(examples, "rows")),
@@ -73,8 +77,8 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> di
 def write_if_over(store: Any, run_id: str, root: Root) -> None:
     """Writes the summary of a run that an orchestrator does node by node, if nothing can follow."""
     nodes = lineage.nodes(store, run_id)
-    pushed = "Pusher" in nodes and nodes["Pusher"].is_finished
-    if pushed or ("DataGate" in nodes and stopped_by(nodes["DataGate"])):
+    complete = LAST in nodes and nodes[LAST].is_finished
+    if complete or ("DataGate" in nodes and stopped_by(nodes["DataGate"])):
         seconds = {record.name: record.seconds for record in nodes.values()}
         result = of_run(store, run_id, root, seconds)
         write_atomically(root.run(run_id) / FILE, to_json(result))
@@ -106,6 +110,8 @@ def detail(record: NodeRecord) -> str:
                 if value(artifact, "pushed") == 1:
                     return f"version {value(artifact, 'pushed_version')}"
                 return "nothing pushed"
+            if artifact.type == "ModelCard":
+                return "written" if value(artifact, "written") == 1 else "none: nothing pushed"
     return ""
 
 
@@ -135,6 +141,8 @@ def render(summary: dict[str, Any]) -> str:
     lines.append("")
     if summary["outcome"] == "pushed":
         lines.append(f"  pushed    version {summary['pushed_version']}: {summary['pushed_path']}")
+        if summary["model_card"]:
+            lines.append(f"  card      {summary['model_card']}")
     else:
         why = "stopped by the data gate" if stopped else "not pushed: the model was not blessed"
         live = summary["live_version"]
@@ -184,6 +192,14 @@ def _validation(model: Any) -> dict[str, float]:
     return {n: held[n].double_value for n in sorted(held) if held[n].HasField("double_value")}
 
 
+def _model_card(nodes: dict[str, NodeRecord]) -> str | None:
+    """The card's page, if the run wrote one."""
+    from pipeline.components.types import CARD_PAGE
+
+    cards = nodes[LAST].outputs.get("card", []) if LAST in nodes else []
+    return next((str(Path(a.uri) / CARD_PAGE) for a in cards if value(a, "written") == 1), None)
+
+
 def _verdict(record: NodeRecord) -> dict[str, Any]:
     from pipeline.components.types import VERDICT_FILE
 
@@ -191,11 +207,16 @@ def _verdict(record: NodeRecord) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _judgement(record: NodeRecord) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """Metrics of challenger and champion, and why the challenger was refused (if it was)."""
+def judgement(uri: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Reads what the Evaluator left in its folder.
+
+    Returns:
+      Metrics of the challenger and of the champion, each `overall` by name and `slices` by
+      "column=value" and name ({} where there is no champion); why the challenger was refused, if
+      it was.
+    """
     import tensorflow_model_analysis as tfma
 
-    uri = record.outputs["evaluation"][0].uri
     metrics: dict[str, Any] = {"overall": {}, "slices": {}}
     champion: dict[str, Any] = {"overall": {}, "slices": {}}
     for of_slice in tfma.load_metrics(uri):

@@ -13,4 +13,16 @@ class DataVerdict(Artifact):
     TYPE_NAME = "pipeline.DataVerdict"  # where Vertex AI imports it from
 
 
+class ModelCard(Artifact):
+    """What a pushed model is for, was made from and showed.
+
+    Holds the same content as `model_card.html`, a page that needs nothing else, and
+    `model_card.md`. Neither is there if the model was not pushed: custom property `written` is 1
+    or 0.
+    """
+
+    TYPE_NAME = "ModelCard"
+
+
 VERDICT_FILE = "verdict.json"
+CARD_PAGE, CARD_TEXT = "model_card.html", "model_card.md"

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +79,7 @@ def test_the_first_run_ends_pushed(bank, first):
     assert (bank.root / "pushed" / first["pushed_version"] / "saved_model.pb").exists()
     assert 0 < first["validation"]["threshold"] < 1
     assert {"average_precision", "brier"} <= set(first["validation"])
+    assert f"fraud model {first['pushed_version']}" in Path(first["model_card"]).read_text()
     assert "TransactionExampleGen" in first["progress"]
 
 
@@ -96,8 +98,9 @@ def test_the_same_run_again_is_answered_from_the_cache(bank, first):
     again = bank.run(SAMPLE, FIRST)
     assert again["pushed_version"] == first["pushed_version"]
     assert again["metrics"] == first["metrics"]
+    assert again["model_card"] == first["model_card"]
     assert bank.versions() == before
-    for name in ("TransactionExampleGen", "Trainer", "Evaluator", "Pusher"):
+    for name in ("TransactionExampleGen", "Trainer", "Evaluator", "Pusher", "ModelCard"):
         (line,) = [line for line in again["progress"].splitlines() if f" {name} " in line]
         assert "cached" in line
 

@@ -19,6 +19,7 @@ def made(**differs):
         "notes": [],
         "pushed_version": "17",
         "pushed_path": "root/pushed/17",
+        "model_card": None,
         "live_version": "17",
         "windows": {"train": ["2026-02-12", "2026-02-21"]},
         "rows": {"train": 1000},
@@ -47,3 +48,8 @@ def test_the_summary_shows_threshold_and_calibration_in_one_line():
 def test_what_was_not_measured_is_not_shown_as_a_number():
     assert "Brier –" in summary.render(made(validation={"threshold": 0.5}))
     assert "Brier" not in summary.render(made(outcome="gate_stopped"))
+
+
+def test_the_page_of_a_pushed_model_is_named():
+    assert "  card      root/card.html\n" in summary.render(made(model_card="root/card.html"))
+    assert "card" not in summary.render(made(outcome="not_blessed"))

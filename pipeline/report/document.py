@@ -1,0 +1,147 @@
+"""A document of sections, as one self-contained HTML page and as Markdown.
+
+Whatever stands in it is text: nothing in a column's name or a configured sentence becomes markup.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+STYLE = Path(__file__).with_name("page.css")
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~!])")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list of sentences."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names the rows.
+
+    Attributes:
+      head: titles of the columns.
+      rows: each as long as the head.
+      numbers: whether the other columns are numbers, which line up at the right.
+    """
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: bool = False
+
+
+@dataclass(frozen=True)
+class Code:
+    """Something to be copied as it is."""
+
+    text: str
+
+
+Block = Text | Items | Table | Code
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A page."""
+
+    title: str
+    subtitle: str
+    sections: tuple[Section, ...]
+
+
+def to_html(document: Document) -> str:
+    """The page; it loads nothing, and follows the reader's light or dark setting."""
+    parts = [
+        "<!doctype html>",
+        '<html lang="en">',
+        '<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "style-src 'unsafe-inline'\">",
+        f"<title>{_html(document.title)}</title>",
+        f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>",
+        "<main>",
+        f"<header><h1>{_html(document.title)}</h1><p>{_html(document.subtitle)}</p></header>",
+    ]
+    for section in document.sections:
+        parts.append(f"<section><h2>{_html(section.title)}</h2>")
+        parts += [_block_html(block) for block in section.blocks]
+        parts.append("</section>")
+    return "\n".join([*parts, "</main>", "</html>", ""])
+
+
+def to_markdown(document: Document) -> str:
+    """The same content as Markdown (GitHub's, which has tables)."""
+    parts = [f"# {_markdown(document.title)}", _markdown(document.subtitle)]
+    for section in document.sections:
+        parts.append(f"## {_markdown(section.title)}")
+        parts += [_block_markdown(block) for block in section.blocks]
+    return "\n\n".join(parts) + "\n"
+
+
+def _block_html(block: Block) -> str:
+    if isinstance(block, Text):
+        return f"<p>{_html(block.text)}</p>"
+    if isinstance(block, Items):
+        return "<ul>" + "".join(f"<li>{_html(item)}</li>" for item in block.items) + "</ul>"
+    if isinstance(block, Code):
+        return f"<pre><code>{_html(block.text)}</code></pre>"
+    head = "".join(f'<th scope="col">{_html(title)}</th>' for title in block.head)
+    rows = [
+        f'<tr><th scope="row">{_html(name)}</th>'
+        + "".join(f"<td>{_html(cell)}</td>" for cell in cells)
+        + "</tr>"
+        for name, *cells in block.rows
+    ]
+    kind = ' class="numbers"' if block.numbers else ""
+    return (
+        f'<div class="table"><table{kind}><thead><tr>{head}</tr></thead>\n<tbody>'
+        + "\n".join(rows)
+        + "</tbody></table></div>"
+    )
+
+
+def _block_markdown(block: Block) -> str:
+    if isinstance(block, Text):
+        return _markdown(block.text)
+    if isinstance(block, Items):
+        return "\n".join(f"- {_markdown(item)}" for item in block.items)
+    if isinstance(block, Code):
+        longest = max((len(run) for run in re.findall("`+", block.text)), default=0)
+        fence = "`" * max(3, longest + 1)
+        return f"{fence}\n{block.text}\n{fence}"
+    head, *rows = [[_markdown(cell) for cell in row] for row in (block.head, *block.rows)]
+    rule = ["---", *(["---:" if block.numbers else "---"] * (len(head) - 1))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rows))
+
+
+def _html(text: str) -> str:
+    return html.escape(text)
+
+
+def _markdown(text: str) -> str:
+    """Text without any meaning to Markdown or to the HTML within it, on one line."""
+    plain = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"^(\d*)([-+.)])(?=\s)", r"\1\\\2", _MARKDOWN.sub(r"\\\1", plain))
