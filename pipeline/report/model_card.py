@@ -253,7 +253,7 @@ def _settings(values: Mapping[str, Any]) -> Table:
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ").replace("roc auc", "ROC AUC")
+    return name.replace("_", " ").replace("roc auc", "ROC AUC").replace("brier", "Brier")
 
 
 def _number(number: float | None, absent: str = UNKNOWN) -> str:
@@ -267,4 +267,4 @@ def _number(number: float | None, absent: str = UNKNOWN) -> str:
 def _with_interval(found: float | None, interval: Interval | None) -> str:
     if found is None or math.isnan(found):
         return UNKNOWN
-    return f"{found:.3f}" + (f" ({interval[0]:.3f} – {interval[1]:.3f})" if interval else "")
+    return f"{found:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")

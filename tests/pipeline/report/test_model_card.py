@@ -69,11 +69,11 @@ def test_configured_words_are_on_it():
 def test_metrics_have_their_intervals_overall_and_by_slice():
     rows = table(sections()["Metrics"], "slice", "transactions", "frauds")
     low, high = intervals.average_precision(0.7, 100)
-    assert rows["overall"][:3] == ("10,000", "100", f"0.700 ({low:.3f} – {high:.3f})")
+    assert rows["overall"][:3] == ("10,000", "100", f"0.700 ({low:.3f}–{high:.3f})")
     low, high = intervals.proportion(60, 240)
-    assert rows["overall"][4] == f"0.250 ({low:.3f} – {high:.3f})"
+    assert rows["overall"][4] == f"0.250 ({low:.3f}–{high:.3f})"
     low, high = intervals.roc_auc(0.9, 100, 400)
-    assert rows["CHANNEL=online"][3] == f"0.900 ({low:.3f} – {high:.3f})"
+    assert rows["CHANNEL=online"][3] == f"0.900 ({low:.3f}–{high:.3f})"
 
 
 def test_it_says_how_the_model_was_gated():
