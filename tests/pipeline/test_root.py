@@ -1,3 +1,4 @@
+import select
 import subprocess
 import sys
 import time
@@ -12,6 +13,34 @@ HOLD = (
     "import sys, time; from pathlib import Path; from pipeline.root import Root\n"
     "with Root(Path(sys.argv[1])).locked(): print('held', flush=True); time.sleep(60)"
 )
+
+
+TURN = (
+    "import sys, time; from pathlib import Path; from pipeline.root import Root\n"
+    "with Root(Path(sys.argv[1])).turn_of(*sys.argv[2:4], sys.argv[4] == 'alone'):\n"
+    "    print('held', flush=True); time.sleep(60)"
+)
+
+
+def has_its_turn(process: subprocess.Popen, seconds: float = 2) -> bool:
+    """Whether the process says so within some time."""
+    return bool(select.select([process.stdout], [], [], seconds)[0])
+
+
+@pytest.fixture
+def turn(tmp_path, repository):
+    """Starts processes that wait for the turn of a node, and hold it until they are killed."""
+    started = []
+
+    def start(run_id: str, node_id: str, how: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", TURN, str(tmp_path), run_id, node_id, how]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, cwd=repository))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture
@@ -42,6 +71,32 @@ def test_the_lock_is_free_after_use(tmp_path):
     for _ in range(2):
         with Root(tmp_path / "new").locked():
             pass
+
+
+def test_alone_a_node_waits_for_any_other(turn):
+    first = turn("monday", "Trainer", "alone")
+    assert has_its_turn(first, 60)
+    second = turn("monday", "Evaluator", "alone")
+    assert not has_its_turn(second)
+    first.kill()
+    assert has_its_turn(second, 60)
+
+
+def test_side_by_side_a_node_waits_for_its_own_earlier_attempt_only(turn):
+    first = turn("monday", "Trainer", "beside")
+    assert has_its_turn(first, 60)
+    assert has_its_turn(turn("monday", "Evaluator", "beside"), 60)
+    assert has_its_turn(turn("tuesday", "Trainer", "beside"), 60)
+    again = turn("monday", "Trainer", "beside")
+    assert not has_its_turn(again)
+    first.kill()
+    assert has_its_turn(again, 60)
+
+
+def test_a_local_run_is_refused_while_a_node_is_at_work(turn, tmp_path):
+    assert has_its_turn(turn("monday", "Trainer", "beside"), 60)
+    with pytest.raises(BadInput, match="is at work in this root"), Root(tmp_path).locked():
+        pass
 
 
 def test_a_root_that_cannot_be_is_named(tmp_path):

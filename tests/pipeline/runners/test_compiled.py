@@ -1,0 +1,122 @@
+"""The compiled graph as files: complete in itself, movable, and without secrets."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from pipeline import cli, graph, lineage
+from pipeline.config import Beam, Config, Metadata, Paths
+from pipeline.errors import BadInput, FraudPipelineError
+from pipeline.root import Root
+from pipeline.runners import compiled
+
+
+def parameters(bound, node_id: str) -> dict[str, str]:
+    (node,) = (n.pipeline_node for n in bound.nodes if n.pipeline_node.node_info.id == node_id)
+    return {
+        name: value.field_value.string_value for name, value in node.parameters.parameters.items()
+    }
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    schema = tmp_path / "curated.pbtxt"
+    schema.write_text('feature { name: "TX_AMOUNT" type: FLOAT }')
+    return Config(paths=Paths(schema=str(schema)))
+
+
+def test_a_run_fills_in_its_id_its_day_and_its_data(config: Config, tmp_path: Path) -> None:
+    ir = compiled.read(compiled.write(config, Root(tmp_path / "root"), "/data", tmp_path / "g"))
+    bound = compiled.for_run(ir, "monday", date(2018, 7, 31))
+    assert compiled.run_id_of(bound) == "monday"
+    assert compiled.root_of(bound) == Root(tmp_path / "root")
+    found = parameters(bound, "TransactionExampleGen")
+    assert (found["as_of"], found["data"]) == ("2018-07-31", "/data")
+    other = parameters(compiled.for_run(ir, "tuesday", data="/other"), "TransactionExampleGen")
+    assert (other["as_of"], other["data"]) == ("", "/other")
+
+
+def test_the_folder_can_be_moved_with_its_schema(config: Config, tmp_path: Path) -> None:
+    compiled.write(config, Root(tmp_path / "root"), "/data", tmp_path / "here")
+    (tmp_path / "here").rename(tmp_path / "there")
+    bound = compiled.for_run(compiled.read(tmp_path / "there" / "ir.json"), "monday")
+    schema = Path(parameters(bound, "CuratedSchema")["schema_file"])
+    assert schema.parent == tmp_path / "there"
+    assert schema.read_text() == (tmp_path / "curated.pbtxt").read_text()
+
+
+def test_an_edited_schema_has_another_name(config: Config, tmp_path: Path) -> None:
+    out = tmp_path / "g"
+    compiled.write(config, Root(tmp_path / "root"), "/data", out)
+    (tmp_path / "curated.pbtxt").write_text('feature { name: "TX_AMOUNT" type: INT }')
+    compiled.write(config, Root(tmp_path / "root"), "/data", out)
+    assert len(list(out.glob("schema-*.pbtxt"))) == 2
+
+
+def test_the_outline_names_every_node_after_what_it_needs(config: Config, tmp_path: Path) -> None:
+    compiled.write(config, Root(tmp_path / "root"), "/data", tmp_path / "g")
+    outline = json.loads((tmp_path / "g" / "graph.json").read_text())
+    assert (outline["name"], outline["ir"], outline["side_by_side"]) == ("fraud", "ir.json", False)
+    seen: set[str] = set()
+    for node in outline["nodes"]:
+        assert set(node["upstream"]) <= seen
+        seen.add(node["id"])
+    upstream = {node["id"]: node["upstream"] for node in outline["nodes"]}
+    assert upstream["TransactionExampleGen"] == []
+    assert {"DataGate", "Evaluator", "ServingCheck"} <= set(upstream["Pusher"])
+
+
+@pytest.mark.parametrize(("store", "port"), [("mysql", 3306), ("postgresql", 5432)])
+def test_a_server_is_named_in_the_graph_and_its_password_is_not(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str, port: int
+) -> None:
+    monkeypatch.setenv(lineage.PASSWORD, "s3cr3t")
+    on_server = Config(paths=config.paths, metadata=Metadata(store=store, host="db.bank"))
+    file = compiled.write(on_server, Root(tmp_path / "root"), "/data", tmp_path / "g")
+    assert json.loads((tmp_path / "g" / "graph.json").read_text())["side_by_side"]
+    assert "s3cr3t" not in file.read_text()
+    found = compiled.connection_of(compiled.read(file))
+    server = getattr(found, store)
+    assert (server.host, int(server.port), server.password) == ("db.bank", port, "")
+    assert getattr(lineage.with_password(found), store).password == "s3cr3t"
+
+
+def test_a_server_that_does_not_answer_is_one_message(tmp_path: Path) -> None:
+    nobody = Metadata(store="mysql", host="127.0.0.1", port=1)
+    with pytest.raises(FraudPipelineError, match=r"no connection to 127\.0\.0\.1:1 as fraud"):
+        lineage.find_store(nobody, Root(tmp_path))
+
+
+def test_beam_has_no_arguments_unless_a_runner_is_named() -> None:
+    assert graph.beam_pipeline_args(Config()) == []
+    flink = Config(beam=Beam(runner="FlinkRunner", options=("--parallelism=4",)))
+    assert graph.beam_pipeline_args(flink) == ["--runner=FlinkRunner", "--parallelism=4"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "argo"], "none of airflow, kubeflow, vertex"),
+        (["--data", "d", "--target", "vertex"], "give --image IMAGE"),
+        ([], "give --data PATH"),
+    ],
+)
+def test_misuse_of_compile_is_answered_with_2(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = cli.main(["compile", "--out", str(tmp_path), *arguments])
+    except SystemExit as exit_:
+        code = exit_.code
+    assert code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_is_named(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="file/g: cannot write there"):
+        compiled.write(config, Root(tmp_path / "root"), "/data", tmp_path / "file" / "g")
