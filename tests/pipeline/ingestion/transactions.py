@@ -116,7 +116,11 @@ class Ingested:
 
 
 def ingest(
-    data: Path, folder: Path, config: Config = CONFIG, as_of: date | None = AS_OF
+    data: Path,
+    folder: Path,
+    config: Config = CONFIG,
+    as_of: date | None = AS_OF,
+    beam: list[str] | None = None,
 ) -> Ingested:
     """Runs the executor as the launcher does, and reads back what it wrote."""
     from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
@@ -126,7 +130,7 @@ def ingest(
 
     examples = standard_artifacts.Examples()
     examples.uri = str(folder / "examples")
-    context = BaseBeamExecutor.Context(tmp_dir=str(folder / "tmp"), unique_id="1")
+    context = BaseBeamExecutor.Context(beam, tmp_dir=str(folder / "tmp"), unique_id="1")
     properties = {
         "data": str(data),
         "as_of": str(as_of) if as_of else "",
