@@ -18,7 +18,6 @@ import pytest
 
 from tests.pipeline.ingestion import transactions
 
-
 pytestmark = pytest.mark.e2e
 
 
