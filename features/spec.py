@@ -83,8 +83,13 @@ class Features:
 
     calendar: tuple[str, ...] = ("weekend", "night")
     groups: tuple[FeatureGroup, ...] = (
-        FeatureGroup(("count", "mean")),
-        FeatureGroup(("known_count", "risk")),
+        FeatureGroup(("count", "mean", "high_count"), entities=(CARD,)),
+        FeatureGroup(
+            ("amount_to_mean", "amount_to_median", "amount_to_max", "amount_z"), (30,), (CARD,)
+        ),
+        FeatureGroup(("known_count", "risk"), (1, 7, 30)),
+        FeatureGroup(("fraud_amount",), (7, 30)),
+        FeatureGroup(("fraud_streak", "streak_age", "last_labels"), (30,)),
     )
     normal_days: int = 30
     high_multiple: float = 3.0
