@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,51 @@ class Network:
         """Reads what `pipeline.config.to_json` wrote."""
         document = json.loads(text)
         return cls(**{**document, "towers": tuple(map(tuple, document["towers"]))})
+
+    def tuned(self, values: Mapping[str, Any]) -> Network:
+        """The same network with some other settings, `values` as in `settings`."""
+        return Network.from_json(json.dumps({**asdict(self), **settings(values)}))
+
+
+def settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the network out of a Tuner's hyperparameters, which hold lists as JSON text."""
+    return {k: json.loads(v) if isinstance(v, str) else v for k, v in values.items()}
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The search for better settings of the network, before it is trained.
+
+    Attributes:
+      enabled: whether a run searches; `run --tune` sets it.
+      trials: how many settings are tried at most, those of `network` first. Each takes as long as
+        a training.
+      learning_rate, weight_decay, epochs, towers: values that are tried besides the one in
+        `network`; an empty list leaves that one.
+    """
+
+    enabled: bool = False
+    trials: int = 8
+    learning_rate: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
+    weight_decay: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
+    epochs: tuple[int, ...] = (4, 6, 9)
+    towers: tuple[tuple[tuple[int, ...], ...], ...] = (
+        ((64, 32),),
+        ((128, 64),),
+        ((256, 128),),
+        ((128, 64), (128, 64)),
+    )
+
+    @property
+    def choices(self) -> dict[str, tuple]:
+        """The values to try, by the name of the network's setting."""
+        names = ("learning_rate", "weight_decay", "epochs", "towers")
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
+
+    @classmethod
+    def from_json(cls, text: str) -> Tuning:
+        """Reads what `pipeline.config.to_json` wrote."""
+        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True)

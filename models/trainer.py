@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
 import tensorflow_transform as tft
 
 from models import examples, explain, preprocessing, serving, training
@@ -27,14 +26,16 @@ def run_fn(fn_args: Any) -> None:
 
     Args:
       fn_args: TFX's FnArgs; `custom_config` holds `columns` (JSON of ModelColumns), `network` (JSON
-        of Network) and `alert_budget` (cards a day).
+        of Network) and `alert_budget` (cards a day). `hyperparameters`, if there was a Tuner, has
+        its best `values`, which go before `network`.
     """
     config = fn_args.custom_config
     columns = ModelColumns.from_json(config["columns"])
     spec = Network.from_json(config["network"])
+    if fn_args.hyperparameters:
+        spec = spec.tuned(fn_args.hyperparameters["values"])
     transform = tft.TFTransformOutput(fn_args.transform_output)
-    files = [f for pattern in fn_args.train_files for f in tf.io.gfile.glob(pattern)]
-    train = examples.load(examples.parsed(files, transform, columns))
+    train = examples.load_split(fn_args.train_files, transform, columns)
     fitted = training.fit(
         spec,
         train,

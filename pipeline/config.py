@@ -1,4 +1,4 @@
-"""The configuration: one frozen dataclass tree, read from one YAML file.
+"""The configuration: one frozen dataclass tree, read from YAML files.
 
 Every default is in these dataclasses (and in the ones of `features.spec` and `models.spec` that
 they hold). A file names only what differs. Whatever is wrong with a file is said in one message
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from features.spec import Dataset, Features
-from models.spec import Evaluation, Network
+from models.spec import Evaluation, Network, Tuning
 from pipeline.errors import BadInput
 
 STORES = ("sqlite", "mysql", "postgresql")
@@ -156,6 +156,7 @@ class Config:
     features: Features = Features()
     data_gate: DataGate = field(default_factory=DataGate)
     network: Network = Network()
+    tuning: Tuning = Tuning()
     evaluation: Evaluation = Evaluation()
     model_card: ModelCard = ModelCard()
     paths: Paths = Paths()
@@ -173,34 +174,55 @@ class Config:
         return None
 
 
-def load(path: str | Path | None) -> Config:
-    """Reads a configuration; None gives the built-in defaults.
+def load(*paths: str | Path) -> Config:
+    """Reads a configuration; no file gives the built-in defaults.
+
+    Args:
+      paths: files; of two that name the same key the later one counts.
 
     Raises:
-      BadInput: the file cannot be read, or something in it is wrong.
+      BadInput: a file cannot be read, or something in it is wrong.
     """
-    if path is None:
-        return Config()
-    import yaml
-
-    path = Path(path)
+    merged: dict[str, Any] = {}
+    for path in map(Path, paths):
+        try:
+            merged = _merged(merged, _read(path))
+        except BadInput as error:
+            raise BadInput(f"{path}: {error}") from None
+    config = from_dict(Config, merged)
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
-        raise BadInput(f"{path}: cannot read the configuration: {reason}") from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        raise BadInput(
-            f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}"
-        ) from None
-    try:
-        config = from_dict(Config, document or {})
         check(config)
     except BadInput as error:
-        raise BadInput(f"{path}: {error}") from None
-    return dataclasses.replace(config, paths=_relative_to(path.parent, config.paths))
+        raise BadInput(f"{', '.join(map(str, paths))}: {error}") from None
+    return config
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """One file's keys and values, of the right names and types, its paths relative to it."""
+    import yaml
+
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        raise BadInput(f"cannot read the configuration: {reason}") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f"line {where.line + 1}: " if where else ""
+        raise BadInput(f"{line}not valid YAML: {getattr(error, 'problem', error)}") from None
+    from_dict(Config, document)  # so that what is wrong is said of this file
+    paths = document.get("paths") or {}
+    document["paths"] = {k: v and str(path.parent / v) for k, v in paths.items()}
+    return document
+
+
+def _merged(first: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
+    """Nested keys and values of both; `then` goes before."""
+    both = {**first, **then}
+    for key in first.keys() & then.keys():
+        if isinstance(first[key], dict) and isinstance(then[key], dict):
+            both[key] = _merged(first[key], then[key])
+    return both
 
 
 def check(config: Config) -> None:
@@ -236,20 +258,11 @@ def check(config: Config) -> None:
     _between("data_gate.max_drift", gate.max_drift, 0, 1)
     for column, threshold in gate.drift_thresholds.items():
         _between(f"data_gate.drift_thresholds.{column}", threshold, 0, 1)
-    for name in ("bins", "embedding", "vocabulary", "out_of_vocabulary", "batch", "epochs"):
-        _at_least(f"network.{name}", getattr(network, name), 1)
-    _at_least("network.patience", network.patience, 1)
-    _at_least("network.towers", len(network.towers), 1)
-    for units in (units for tower in network.towers for units in tower):
-        _at_least("network.towers", units, 1)
-    _between("network.dropout", network.dropout, 0, 0.99)
-    _between("network.ema_momentum", network.ema_momentum, 0, 1)
-    _between("network.validation_percent", network.validation_percent, 1, 50)
-    _at_least("network.focal_gamma", network.focal_gamma, 0)
-    for name in ("learning_rate", "positive_weight"):
-        if not getattr(network, name) > 0:
-            raise BadInput(f"network.{name}: {getattr(network, name)} must be above 0")
-    _at_least("network.weight_decay", network.weight_decay, 0)
+    _check_network("network", network)
+    _at_least("tuning.trials", config.tuning.trials, 1)
+    for name, values in config.tuning.choices.items():
+        for value in values:
+            _check_network("tuning", dataclasses.replace(network, **{name: value}))
     _at_least("evaluation.alert_budget", evaluation.alert_budget, 1)
     for name in ("average_precision", "roc_auc"):
         _between(f"evaluation.min_{name}", getattr(evaluation, f"min_{name}"), 0, 1)
@@ -303,6 +316,23 @@ def check(config: Config) -> None:
         )
 
 
+def _check_network(at: str, network: Network) -> None:
+    for name in ("bins", "embedding", "vocabulary", "out_of_vocabulary", "batch", "epochs"):
+        _at_least(f"{at}.{name}", getattr(network, name), 1)
+    _at_least(f"{at}.patience", network.patience, 1)
+    _at_least(f"{at}.towers", len(network.towers), 1)
+    for units in (units for tower in network.towers for units in tower):
+        _at_least(f"{at}.towers", units, 1)
+    _between(f"{at}.dropout", network.dropout, 0, 0.99)
+    _between(f"{at}.ema_momentum", network.ema_momentum, 0, 1)
+    _between(f"{at}.validation_percent", network.validation_percent, 1, 50)
+    _at_least(f"{at}.focal_gamma", network.focal_gamma, 0)
+    for name in ("learning_rate", "positive_weight"):
+        if not getattr(network, name) > 0:
+            raise BadInput(f"{at}.{name}: {getattr(network, name)} must be above 0")
+    _at_least(f"{at}.weight_decay", network.weight_decay, 0)
+
+
 def from_dict(kind: type[T], document: Any, at: str = "") -> T:
     """Makes a dataclass of `kind` out of plain YAML values.
 
@@ -354,14 +384,6 @@ def _coerce(hint: Any, value: Any, name: str) -> Any:
         words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
         raise BadInput(f"{name}: expected {words[hint]}, got {value!r}")
     return value
-
-
-def _relative_to(folder: Path, paths: Paths) -> Paths:
-    """The paths of a file are relative to it; the default root is relative to the user."""
-    root = paths.root if paths.root == Paths().root else str(folder / paths.root)
-    data = None if paths.data is None else str(folder / paths.data)
-    schema = None if paths.schema is None else str(folder / paths.schema)
-    return Paths(data=data, root=root, schema=schema)
 
 
 def _at_least(name: str, value: float, least: float) -> None:

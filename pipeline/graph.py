@@ -13,6 +13,7 @@ from tfx.components import (
     StatisticsGen,
     Trainer,
     Transform,
+    Tuner,
 )
 from tfx.components.distribution_validator.component import DistributionValidator
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
@@ -115,14 +116,27 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
                 disable_statistics=True,
             )
         )
+        fitting = {**learned, "alert_budget": config.evaluation.alert_budget}
+        tuner = None
+        if config.tuning.enabled:
+            tuner = Tuner(
+                examples=examples,
+                transform_graph=transform.outputs["transform_graph"],
+                tuner_fn="models.tuner.tuner_fn",
+                train_args=trainer_pb2.TrainArgs(splits=["train"]),
+                eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+                custom_config={**fitting, "tuning": to_json(config.tuning)},
+            )
+            nodes.append(tuner)
         trainer = Trainer(
             examples=examples,
             transform_graph=transform.outputs["transform_graph"],
+            hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
             schema=schema,
             run_fn="models.trainer.run_fn",
             train_args=trainer_pb2.TrainArgs(splits=["train"]),
             eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
-            custom_config={**learned, "alert_budget": config.evaluation.alert_budget},
+            custom_config=fitting,
             custom_executor_spec=executor_spec.ExecutorClassSpec(MeasuredTrainerExecutor),
         )
         model = trainer.outputs["model"]

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from models.spec import settings
 from pipeline import lineage
 from pipeline.files import write_atomically
 from pipeline.lineage import NodeRecord, value
 from pipeline.root import Root
 
 FILE = "summary.json"
+TUNED_FILE = "tuned.yaml"
 LAST = "ModelCard"
 """The node that no other waits for."""
 LABELLED = ("train", "eval")
@@ -65,6 +67,7 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> di
         "windows": json.loads(value(examples, "windows")),
         "rows": json.loads(value(examples, "rows")),
         "positives": {s: n for s, n in positives.items() if s in LABELLED},
+        "tuned": str(root.run(run_id) / TUNED_FILE) if "Tuner" in nodes else None,
         "validation": validation,
         "metrics": metrics,
         "champion_metrics": champion_metrics,
@@ -74,14 +77,25 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> di
     }
 
 
+def write(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> dict[str, Any]:
+    """Writes the summary, and the settings that a Tuner found, into the run's folder.
+
+    Arguments and answer are those of `of_run`.
+    """
+    result = of_run(store, run_id, root, seconds)
+    if result["tuned"]:
+        found = lineage.nodes(store, run_id)["Tuner"].outputs["best_hyperparameters"][0]
+        write_atomically(Path(result["tuned"]), _as_configuration(found, run_id))
+    write_atomically(root.run(run_id) / FILE, to_json(result))
+    return result
+
+
 def write_if_over(store: Any, run_id: str, root: Root) -> None:
     """Writes the summary of a run that an orchestrator does node by node, if nothing can follow."""
     nodes = lineage.nodes(store, run_id)
     complete = LAST in nodes and nodes[LAST].is_finished
     if complete or ("DataGate" in nodes and stopped_by(nodes["DataGate"])):
-        seconds = {record.name: record.seconds for record in nodes.values()}
-        result = of_run(store, run_id, root, seconds)
-        write_atomically(root.run(run_id) / FILE, to_json(result))
+        write(store, run_id, root, {record.name: record.seconds for record in nodes.values()})
 
 
 def to_json(summary: dict[str, Any]) -> str:
@@ -110,6 +124,11 @@ def detail(record: NodeRecord) -> str:
                 if value(artifact, "pushed") == 1:
                     return f"version {value(artifact, 'pushed_version')}"
                 return "nothing pushed"
+            if artifact.type == "TunerResults":
+                (file,) = Path(artifact.uri).iterdir()
+                trials = json.loads(file.read_text(encoding="utf-8"))
+                best = max(trial["score"] for trial in trials)
+                return f"average precision {best:.3f}, the best of {len(trials)}"
             if artifact.type == "ModelCard":
                 return "written" if value(artifact, "written") == 1 else "none: nothing pushed"
     return ""
@@ -131,6 +150,8 @@ def render(summary: dict[str, Any]) -> str:
     stopped = summary["outcome"] == "gate_stopped"
     data = "stopped" if stopped else "passed"
     lines += ["", f"  data      {data}" + "".join(f"; {note}" for note in summary["notes"])]
+    if summary["tuned"]:
+        lines.append(f"  tuned     {summary['tuned']}")
     if summary["validation"]:
         figures = [
             f"{word} {_small(summary['validation'].get(k))}" for k, word in VALIDATED.items()
@@ -190,6 +211,16 @@ def _validation(model: Any) -> dict[str, float]:
     """The threshold and the metrics on the held-out cards: a Model artifact's real numbers."""
     held = model.custom_properties
     return {n: held[n].double_value for n in sorted(held) if held[n].HasField("double_value")}
+
+
+def _as_configuration(hyperparameters: Any, run_id: str) -> str:
+    """A HyperParameters artifact as a file for `--config`."""
+    import yaml
+
+    (file,) = Path(hyperparameters.uri).iterdir()
+    values = json.loads(file.read_text(encoding="utf-8"))["values"]
+    text = yaml.safe_dump({"network": settings(values)}, default_flow_style=None)
+    return f"# Found by run {run_id}; give it to --config after your own file.\n{text}"
 
 
 def _model_card(nodes: dict[str, NodeRecord]) -> str | None:

@@ -14,7 +14,12 @@ from pipeline.root import Root
 def add_config(parser: argparse.ArgumentParser) -> None:
     """`--config` and `--root`."""
     parser.add_argument(
-        "--config", metavar="FILE", help="YAML that says what differs from the built-in defaults"
+        "--config",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="YAML that says what differs from the built-in defaults; may be given several times, "
+        "later files go before",
     )
     parser.add_argument(
         "--root", metavar="DIR", help=f"where everything is kept (default {Config().paths.root})"
@@ -39,7 +44,7 @@ def config_and_root(arguments: argparse.Namespace) -> tuple[Config, Root]:
     Raises:
       BadInput: the configuration is wrong.
     """
-    loaded = config.load(arguments.config)
+    loaded = config.load(*arguments.config)
     return loaded, Root(Path(arguments.root or loaded.paths.root).expanduser().resolve())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from pipeline.commands import common
 from pipeline.errors import BadInput
@@ -27,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DAY",
         help="the day the run pretends it is (default: the last day of the data)",
     )
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="first search for better settings of the network, as tuning.* says; what is found is "
+        "used, and kept as a file for --config",
+    )
     common.add_config(parser)
     common.add_json(parser)
 
@@ -38,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
       FraudPipelineError: see `pipeline.runners.local.run`.
     """
     config, root = common.config_and_root(arguments)
+    if arguments.tune:
+        config = replace(config, tuning=replace(config.tuning, enabled=True))
     data = common.data_path(arguments, config)
     if data is None:
         raise BadInput("no data: give --data PATH, or set paths.data in the configuration")

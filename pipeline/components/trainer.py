@@ -35,4 +35,6 @@ class MeasuredTrainerExecutor(executor.GenericExecutor):
         for name, number in {"threshold": document["threshold"], **document["validation"]}.items():
             if number is not None:
                 model.set_float_custom_property(name, number)
-        model.set_string_custom_property("run_id", self._context.pipeline_run_id)
+        run_id = self._context.pipeline_run_id
+        if run_id:  # Vertex AI does not tell
+            model.set_string_custom_property("run_id", run_id)

@@ -63,7 +63,7 @@ class Facts:
       demands: the configured `Evaluation`, by name.
       notes: what the data gate could not judge.
       served: how many examples ServingCheck sent.
-      run_id: the run that trained the model.
+      run_id: the run that trained the model; empty where it is not known.
       artifacts: what → (id in ML Metadata, folder).
       versions: package → version.
     """
@@ -96,10 +96,11 @@ def document(facts: Facts) -> Document:
     """The card's content."""
     words = facts.words
     owners = words["owners"] or ("Nobody is named: set model_card.owners in the configuration.",)
+    run = f" by run {facts.run_id}" if facts.run_id else ""
     day = f" as of {facts.as_of}" if facts.as_of else ""
     return Document(
         f"Model card: fraud model {facts.version}",
-        f"Trained by run {facts.run_id}{day}.",
+        f"Trained{run}{day}.",
         (
             Section("Intended use", (Text(words["intended_use"]),)),
             Section("Limits", (Items(tuple(words["limits"])),)),

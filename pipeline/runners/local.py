@@ -12,7 +12,6 @@ from pipeline import lineage, summary
 from pipeline.config import Config
 from pipeline.console import Console
 from pipeline.errors import BadInput, FraudPipelineError
-from pipeline.files import write_atomically
 from pipeline.root import Root
 
 LOG = "run.log"
@@ -44,9 +43,7 @@ def run(
         with console.logging_to(log):
             seconds = _run_nodes(config, root, data, as_of, run_id, console)
             store = lineage.open_store(lineage.connection(config.metadata, root))
-            result = summary.of_run(store, run_id, root, seconds)
-        write_atomically(root.run(run_id) / summary.FILE, summary.to_json(result))
-    return result
+            return summary.write(store, run_id, root, seconds)
 
 
 def _run_nodes(

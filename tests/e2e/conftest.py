@@ -45,8 +45,8 @@ class Bank:
         return self.folder / "root"
 
     def command(self, name: str, *arguments: object) -> list[str]:
-        given = [sys.executable, "-m", "pipeline.cli", name, *map(str, arguments)]
-        return [*given, "--config", str(self.folder / "fraud.yaml"), "--root", str(self.root)]
+        own = ["--config", str(self.folder / "fraud.yaml"), "--root", str(self.root)]
+        return [sys.executable, "-m", "pipeline.cli", name, *own, *map(str, arguments)]
 
     def call(self, name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -57,10 +57,10 @@ class Bank:
             check=False,
         )
 
-    def run(self, data: Path, as_of: str | None, expect: int = 0) -> dict:
+    def run(self, data: Path, as_of: str | None, *options: object, expect: int = 0) -> dict:
         """A run that ends with `expect`; its summary, with what went to stderr as `progress`."""
         day = ["--as-of", as_of] if as_of else []
-        done = self.call("run", "--data", data, *day, "--json")
+        done = self.call("run", "--data", data, *day, *options, "--json")
         assert done.returncode == expect, done.stderr
         assert "Traceback" not in done.stderr
         return {**json.loads(done.stdout), "progress": done.stderr}

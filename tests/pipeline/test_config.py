@@ -4,7 +4,7 @@ import pytest
 
 from features.spec import Dataset
 from pipeline import config
-from pipeline.config import Config
+from pipeline.config import Config, Paths
 from pipeline.errors import BadInput
 
 
@@ -19,7 +19,7 @@ def load(tmp_path):
 
 
 def test_no_file_gives_the_defaults_and_they_are_valid():
-    assert config.load(None) == Config()
+    assert config.load() == Config()
     config.check(Config())
 
 
@@ -48,6 +48,23 @@ def test_paths_of_a_file_are_relative_to_it_but_not_the_default_root(load, tmp_p
     assert loaded.curated_schema == tmp_path / "my/schema.pbtxt"
     assert loaded.paths.root == Config().paths.root
     assert load("paths: {root: elsewhere}").paths.root == str(tmp_path / "elsewhere")
+
+
+def test_of_two_files_the_later_one_counts_key_by_key(tmp_path):
+    (tmp_path / "own").mkdir()
+    bank, tuned = tmp_path / "own" / "bank.yaml", tmp_path / "tuned.yaml"
+    bank.write_text("network: {epochs: 2, bins: 8}\npaths: {data: days}\n")
+    tuned.write_text("network: {epochs: 9, towers: [[32]]}\npaths: {root: here}\n")
+    loaded = config.load(bank, tuned)
+    assert (loaded.network.epochs, loaded.network.bins) == (9, 8)
+    assert loaded.network.towers == ((32,),)
+    assert loaded.paths == Paths(str(tmp_path / "own" / "days"), str(tmp_path / "here"))
+    tuned.write_text("network: {epoch: 9}")
+    with pytest.raises(BadInput, match=r"^\S*tuned\.yaml: network\.epoch: unknown key"):
+        config.load(bank, tuned)
+    tuned.write_text("windows: {train_days: 0}")
+    with pytest.raises(BadInput, match=r"bank\.yaml, \S*tuned\.yaml: windows\.train_days"):
+        config.load(bank, tuned)
 
 
 def test_only_the_built_in_columns_are_judged_by_the_packaged_schema(load):
@@ -81,6 +98,9 @@ def test_only_the_built_in_columns_are_judged_by_the_packaged_schema(load):
         ("data_gate: {drift_thresholds: {x: 0.1}}", "data_gate.drift_thresholds", "no feature"),
         ("network: {dropout: 1.0}", "network.dropout", "out of range"),
         ("network: {learning_rate: 0}", "network.learning_rate", "above 0"),
+        ("tuning: {trials: 0}", "tuning.trials", "the least is 1"),
+        ("tuning: {learning_rate: [0.1, 0]}", "tuning.learning_rate", "above 0"),
+        ("tuning: {towers: [[32]]}", "tuning.towers[0][0]", "expected a list"),
         ("evaluation: {alert_budget: 0}", "evaluation.alert_budget", "the least is 1"),
         ("features: {groups: [{families: [mean], windows: [0]}]}", "groups[0].windows", "0"),
         ("features: {groups: [{families: [rsk]}]}", "rsk", "risk"),

@@ -1,6 +1,8 @@
+import json
+
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from pipeline import summary
+from pipeline import config, summary
 
 
 def artifact(**properties) -> mlmd.Artifact:
@@ -24,6 +26,7 @@ def made(**differs):
         "windows": {"train": ["2026-02-12", "2026-02-21"]},
         "rows": {"train": 1000},
         "positives": {"train": 10},
+        "tuned": None,
         "validation": {},
         "metrics": {},
         "champion_metrics": {},
@@ -53,3 +56,21 @@ def test_what_was_not_measured_is_not_shown_as_a_number():
 def test_the_page_of_a_pushed_model_is_named():
     assert "  card      root/card.html\n" in summary.render(made(model_card="root/card.html"))
     assert "card" not in summary.render(made(outcome="not_blessed"))
+
+
+def test_what_a_tuner_found_becomes_a_configuration(tmp_path):
+    (tmp_path / "found").mkdir()
+    found = {"space": [], "values": {"learning_rate": 1e-05, "towers": "[[64, 32], [8]]"}}
+    (tmp_path / "found" / "best_hyperparameters.txt").write_text(json.dumps(found))
+    file = tmp_path / "tuned.yaml"
+    file.write_text(summary._as_configuration(mlmd.Artifact(uri=str(tmp_path / "found")), "r1"))
+    network = config.load(file).network
+    assert network.learning_rate == 1e-05
+    assert network.towers == ((64, 32), (8,))
+    assert "run r1" in file.read_text()
+
+
+def test_the_file_of_a_search_is_named():
+    assert "  tuned     root/runs/r/tuned.yaml\n" in summary.render(
+        made(tuned="root/runs/r/tuned.yaml")
+    )

@@ -1,0 +1,29 @@
+"""A run with a search before training, and a run with what it found."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.e2e.conftest import CONFIG, SAMPLE
+
+pytestmark = pytest.mark.e2e
+
+AS_OF = "2026-03-13"
+TUNING = """
+tuning: {trials: 2, learning_rate: [0.02], weight_decay: [], epochs: [1], towers: [[[16], [8]]]}
+"""
+
+
+def test_what_is_found_is_used_and_can_be_used_again(new_bank):
+    bank = new_bank(CONFIG.replace("paths: {schema: schema.pbtxt}", TUNING))
+    first = bank.run(SAMPLE, AS_OF, "--tune")
+    (line,) = [line for line in first["progress"].splitlines() if " Tuner " in line]
+    assert "the best of 2" in line
+    found = yaml.safe_load(Path(first["tuned"]).read_text())["network"]
+    assert set(found) == {"learning_rate", "epochs", "towers"}
+
+    again = bank.run(SAMPLE, AS_OF, "--config", first["tuned"])
+    assert again["tuned"] is None
+    assert again["validation"] == first["validation"]
+    assert again["metrics"] == first["metrics"]

@@ -1,0 +1,38 @@
+import dataclasses
+import json
+
+import pytest
+
+from models.spec import Tuning
+from pipeline.config import Config
+from pipeline.root import Root
+
+
+@pytest.fixture
+def upstream(tmp_path):
+    """The compiled graph of a configuration: node → the nodes it waits for."""
+    from pipeline.runners import compiled
+
+    def found(config: Config) -> dict[str, list[str]]:
+        compiled.write(config, Root(tmp_path / "root"), "transactions", tmp_path / "graph")
+        outline = json.loads((tmp_path / "graph" / compiled.OUTLINE_FILE).read_text())
+        return {node["id"]: node["upstream"] for node in outline["nodes"]}
+
+    return found
+
+
+def test_the_search_stands_before_the_training_and_behind_the_gate(upstream):
+    nodes = upstream(dataclasses.replace(Config(), tuning=Tuning(enabled=True)))
+    assert "Tuner" in nodes["Trainer"]
+    assert {"DataGate", "Transform"} <= set(nodes["Tuner"])
+
+
+def test_without_a_search_there_is_no_node_for_it(upstream):
+    assert "Tuner" not in upstream(Config())
+
+
+def test_nothing_waits_for_the_model_card(upstream):
+    nodes = upstream(Config())
+    assert list(nodes)[-1] == "ModelCard"
+    assert {"DataGate", "Evaluator", "Pusher"} <= set(nodes["ModelCard"])
+    assert not any("ModelCard" in waits for waits in nodes.values())
