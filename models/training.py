@@ -109,10 +109,7 @@ def fit(
         schedule, weight_decay=spec.weight_decay, use_ema=True, ema_momentum=momentum
     )
     optimizer.exclude_from_weight_decay(var_names=["bias"])
-    logits.compile(
-        optimizer,
-        keras.losses.BinaryFocalCrossentropy(gamma=spec.focal_gamma, from_logits=True),
-    )
+    logits.compile(optimizer, _loss(spec.focal_gamma))
     best = BestEpoch(validation, spec.patience, optimizer)
     logits.fit(
         _batches(train, batch, spec),
@@ -132,6 +129,17 @@ def fit(
         share=np.unique(validation.cards).size / np.unique(examples.cards).size,
     )
     return Fitted(model, limit, _judged(validation.labels, scores, limit))
+
+
+def _loss(focal_gamma: float) -> keras.losses.Loss:
+    """Cross-entropy of logits, focal if gamma is not 0.
+
+    Keras's focal loss with gamma 0 has the right value but the gradient 0 · 0⁻¹ = NaN once a
+    score is so sure that it rounds to its label.
+    """
+    if focal_gamma == 0:
+        return keras.losses.BinaryCrossentropy(from_logits=True)
+    return keras.losses.BinaryFocalCrossentropy(gamma=focal_gamma, from_logits=True)
 
 
 def held_out_cards(cards: np.ndarray, percent: int) -> np.ndarray:

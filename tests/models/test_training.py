@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from models import training
 from models.spec import Network
@@ -99,3 +100,12 @@ def test_the_best_epoch_is_kept_not_the_last():
     assert model.stop_training
     best.on_train_end()
     np.testing.assert_allclose(model.get_weights()[0], good[0])
+
+
+@pytest.mark.parametrize("focal_gamma", [0.0, 2.0])
+def test_scores_that_are_sure_have_a_gradient(focal_gamma):
+    """A NaN here spreads to all weights in one step."""
+    logits = tf.Variable([[-30.0], [30.0], [40.0], [-40.0]])
+    with tf.GradientTape() as tape:
+        loss = training._loss(focal_gamma)(tf.constant([[0.0], [1.0], [0.0], [1.0]]), logits)
+    assert np.isfinite(tape.gradient(loss, logits)).all()
