@@ -56,5 +56,5 @@ docs: setup ## write docs/configuration.md anew from the code
 lock: setup ## renew the pins of both stacks from setup.py and pyproject.toml
 	scripts/lock.sh
 
-clean: ## remove .venv, .venv-modern and the tools' caches; results (fraud-root) stay
-	rm -rf .venv .venv-modern .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+clean: ## remove .venv, .venv-* and the tools' caches; results (fraud-root) stay
+	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

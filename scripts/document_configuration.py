@@ -17,9 +17,10 @@ PAGE = REPOSITORY / "docs" / "configuration.md"
 
 HEAD = """# Configuration
 
-One YAML file, given by `--config`. It names only what differs from the defaults below; without a file
-all defaults hold. An unknown key, a wrong type or an impossible value is one message with the key, the
-value and the fix, and exit code 2, before any work is done. `data/sample/config.yaml` is an example.
+One YAML file, given by `--config`. It names only what differs from the defaults below; without a
+file all defaults hold. An unknown key, a wrong type or an impossible value is one message with the
+key, the value and the fix, and exit code 2, before any work is done. `data/sample/config.yaml` is
+an example.
 
 This page is made from the code by `make docs`.
 """

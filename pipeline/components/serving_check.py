@@ -1,5 +1,5 @@
-"""ServingCheck: does the model really serve? TFX's InfraValidator asks Docker or Kubernetes; this one
-asks a fresh process that has only TensorFlow, and gives the same standard artifact.
+"""ServingCheck: does the model really serve? TFX's InfraValidator asks Docker or Kubernetes; this
+one asks a fresh process that has only TensorFlow, and gives the same standard artifact.
 """
 
 import json
