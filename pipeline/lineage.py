@@ -255,8 +255,11 @@ def comparable(
       artifacts at their other end. Ids, times and hashes are left out.
     """
 
+    others = dict.fromkeys(runs(store), "ANOTHER RUN")
+    stands_for = {**names, **others, run_id: "RUN"}
+
     def plain(text: str) -> str:
-        for part, stands in {**names, run_id: "RUN"}.items():
+        for part, stands in stands_for.items():
             text = text.replace(part, stands)
         return _NUMBERED.sub("/#", text)
 

@@ -1,0 +1,199 @@
+"""The same two days, locally and by each orchestrator."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from pipeline import config, lineage
+from pipeline.root import Root
+
+DAYS = (date(2026, 1, 20), date(2026, 1, 21))
+"""The last two of the simulated days."""
+
+# Small in every respect: what is tested is the way.
+CONFIG = """
+dataset: {categorical: [MERCHANT_CATEGORY, CHANNEL], slices: [CHANNEL]}
+features:
+  groups: [{families: [count, mean], windows: [1, 7]}, {families: [risk], windows: [7]}]
+windows: {train_days: 4, eval_days: 2, label_delay_days: 2}
+network: {epochs: 1, batch: 512, towers: [[16]]}
+evaluation: {alert_budget: 5, min_average_precision: 0.0, min_roc_auc: 0.0,
+             max_average_precision_drop: 1.0, max_roc_auc_drop: 1.0}
+data_gate: {max_drift: 1.0}
+"""
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A configuration, a root and the graph that is compiled for them.
+
+    Attributes:
+      folder: holds all three.
+      data: day folders.
+    """
+
+    folder: Path
+    data: Path
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "root"
+
+    @property
+    def graph(self) -> Path:
+        return self.folder / "graph"
+
+    def call(self, name: str, *arguments: object, expect: int = 0) -> str:
+        """A command of ours; what it printed."""
+        command = [sys.executable, "-m", "pipeline.cli", name, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == expect, done.stderr
+        return done.stdout
+
+    def compile(self) -> None:
+        given = ["--config", self.folder / "fraud.yaml", "--root", self.root]
+        self.call("compile", *given, "--data", self.data, "--out", self.graph)
+
+    def status(self) -> str:
+        given = ["--config", self.folder / "fraud.yaml", "--root", self.root]
+        return self.call("status", *given, "--json")
+
+    def lineage(self) -> dict[str, dict]:
+        """Run id → its lineage in comparable form, oldest first."""
+        loaded = config.load(self.folder / "fraud.yaml")
+        store = lineage.find_store(loaded.metadata, Root(self.root))
+        assert store is not None
+        names = {str(self.graph): "GRAPH", str(self.root / "graph"): "GRAPH"}
+        names[str(self.root)] = "ROOT"
+        return {run: lineage.comparable(store, run, names) for run in lineage.runs(store)}
+
+
+@pytest.fixture(scope="session")
+def new_shop(tmp_path_factory):
+    data = tmp_path_factory.mktemp("simulated") / "transactions"
+
+    def made(more: str = "") -> Shop:
+        folder = tmp_path_factory.mktemp("shop")
+        (folder / "fraud.yaml").write_text(CONFIG + more, encoding="utf-8")
+        shop = Shop(folder, data)
+        if not data.exists():
+            size = ["--days", 21, "--customers", 300, "--terminals", 200, "--seed", 7]
+            shop.call("simulate", "--out", data, *size)
+        return shop
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def days() -> tuple[date, ...]:
+    return DAYS
+
+
+@pytest.fixture(scope="session")
+def local(new_shop) -> list[dict]:
+    """The lineage of each of the two days, run locally."""
+    shop = new_shop()
+    given = ["--config", shop.folder / "fraud.yaml", "--root", shop.root, "--data", shop.data]
+    for day in DAYS:
+        shop.call("run", *given, "--as-of", day)
+    return list(shop.lineage().values())
+
+
+@pytest.fixture(scope="session")
+def fraud_pipeline() -> Path:
+    """The command, of the environment that runs the tests."""
+    found = shutil.which("fraud-pipeline", path=str(Path(sys.executable).parent))
+    assert found, "fraud-pipeline is not installed beside this Python"
+    return Path(found)
+
+
+@pytest.fixture(scope="session")
+def environment_of(repository):
+    """The bin folder of an environment beside ours, made if need be."""
+
+    def made(name: str) -> Path:
+        subprocess.run([repository / "scripts" / "setup_beside.sh", name], check=True)
+        return repository / f".venv-{name}" / "bin"
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory) -> Iterator[str]:
+    """The `metadata` section for a MariaDB server; its password is in the environment."""
+    server = _debian_mariadb()
+    folder = tmp_path_factory.mktemp("mariadb")
+    options = ["--no-defaults", f"--datadir={folder / 'data'}"]
+    if os.geteuid() == 0:
+        options.append("--user=root")
+    with open(folder / "install.log", "w") as log:
+        subprocess.run(
+            ["mariadb-install-db", *options, "--auth-root-authentication-method=normal"],
+            stdout=log,
+            stderr=log,
+            check=True,
+        )
+    port = _free_port()
+    start = (
+        "CREATE USER fraud@'127.0.0.1' IDENTIFIED BY 'secret'; "
+        "GRANT ALL ON *.* TO fraud@'127.0.0.1';"
+    )
+    (folder / "start.sql").write_text(start.replace("; ", ";\n"))
+    options += [f"--socket={folder / 's'}", f"--port={port}", "--bind-address=127.0.0.1"]
+    options += [f"--init-file={folder / 'start.sql'}", "--skip-name-resolve"]
+    before = os.environ.get(lineage.PASSWORD)
+    os.environ[lineage.PASSWORD] = "secret"
+    with open(folder / "server.log", "w") as log:
+        process = subprocess.Popen([server, *options], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while "ready for connections" not in (folder / "server.log").read_text():
+            assert process.poll() is None and time.monotonic() < deadline, "MariaDB did not start"
+            time.sleep(0.2)
+        yield f"metadata: {{store: mysql, host: 127.0.0.1, port: {port}}}\n"
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+        os.environ.pop(lineage.PASSWORD)
+        if before is not None:
+            os.environ[lineage.PASSWORD] = before
+
+
+def _debian_mariadb() -> str:
+    """The server program, from Debian's package; skips the test where it cannot be had."""
+    search = f"{os.environ['PATH']}:/usr/sbin"
+    if shutil.which("mariadbd", path=search) is None:
+        if os.geteuid() != 0 or shutil.which("apt-get") is None:
+            pytest.skip("no MariaDB here, and not root on Debian to install mariadb-server")
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in ("update", "install --no-install-recommends mariadb-server"):
+            done = subprocess.run(
+                ["apt-get", "-qq", "-y", *command.split()],
+                env=quiet,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode:
+                pytest.skip(f"mariadb-server cannot be installed: {done.stderr.strip()[-300:]}")
+    found = shutil.which("mariadbd", path=search)
+    assert found is not None
+    return found
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

@@ -1,0 +1,171 @@
+"""Airflow for real: scheduler, LocalExecutor, a task per node, ML Metadata on MariaDB."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.airflow.local import Airflow
+
+pytestmark = pytest.mark.e2e
+
+PARSE = """
+import runpy, sys, time
+import airflow.sdk, airflow.providers.standard.hooks.subprocess  # what every DAG file costs
+started = time.process_time()
+found = runpy.run_path(sys.argv[1])
+seconds = time.process_time() - started
+assert seconds < 1, seconds
+assert not {"tfx", "tensorflow", "pipeline"} & set(sys.modules)
+daily, on_arrival = found["fraud_daily"], found["fraud_on_arrival"]
+assert daily.task_ids == on_arrival.task_ids
+print(len(daily.task_ids), *{task.pool for task in daily.tasks})
+
+# A command that ends with the code it is given as the run.
+for code in "0123":
+    task = daily.get_task("DataGate")
+    task.run = code
+    try:
+        task.execute({})
+        print("success")
+    except Exception as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.fixture(scope="module")
+def alerts() -> Iterator[tuple[str, list[dict]]]:
+    """Where failures are told, and what was told."""
+    told: list[dict] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/", told
+    server.shutdown()
+
+
+def kill_trainer_at_work(shop) -> None:
+    """Kills the Trainer's process, no cleaning up, as soon as it has begun to write."""
+    deadline = time.monotonic() + 1800
+    while not list(shop.root.glob("artifacts/Trainer/model/*")):
+        assert time.monotonic() < deadline, "the Trainer did not begin"
+        time.sleep(0.2)
+    wanted = [b"--ir", os.fsencode(shop.graph / "ir.json"), b"--node", b"Trainer"]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(command[i : i + 4] == wanted for i in range(len(command))):
+            os.kill(int(process.name), signal.SIGKILL)
+            return
+    raise AssertionError("no process of the Trainer")
+
+
+def test_the_dag_file_is_parsed_at_once_knows_no_tfx_and_tells_exit_codes_apart(
+    new_shop, environment_of, repository
+):
+    shop = new_shop()
+    shop.compile()
+    command = shop.folder / "command"
+    command.write_text('#!/bin/sh\nexit "$7"\n')
+    command.chmod(0o755)
+    done = subprocess.run(
+        [
+            environment_of("airflow") / "python",
+            "-c",
+            PARSE,
+            repository / "deploy/airflow/dags/fraud.py",
+        ],
+        env={
+            **os.environ,
+            "AIRFLOW_HOME": str(shop.folder),
+            "FRAUD_GRAPH": str(shop.graph),
+            "FRAUD_PIPELINE": str(command),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("20")]  # the log
+    assert lines == [
+        "13 fraud_metadata",  # SQLite: one node at a time
+        "success",
+        "AirflowException",  # tried again
+        "AirflowFailException",
+        "AirflowSkipException",
+    ]
+
+
+def test_days_backfilled_a_task_killed_and_runs_without_data(
+    new_shop, mariadb, local, days, alerts, environment_of, fraud_pipeline, tmp_path
+):
+    shop = new_shop(mariadb)
+    shop.compile()
+    url, told = alerts
+    airflow = Airflow(
+        environment_of("airflow") / "airflow",
+        tmp_path / "airflow",
+        shop.graph,
+        fraud_pipeline,
+        schedule=True,
+        environment={"FRAUD_ALERT_URL": url, "FRAUD_RETRY_SECONDS": "1"},
+    )
+    with airflow:
+        airflow.unpause("fraud_daily")
+        airflow.backfill("fraud_daily", *days)
+        kill_trainer_at_work(shop)
+        airflow.unpause("fraud_on_arrival")
+        airflow.update_asset("fraud_transactions", {"day": "2031-05-04"})
+        (arrival,) = airflow.wait("fraud_on_arrival", 1)
+        # The two days, and the day that has just ended, which the schedule starts.
+        runs = airflow.wait("fraud_daily", 3)
+        first, second = (run for run in runs if run.startswith("backfill"))
+        (scheduled,) = set(runs) - {first, second}
+        tasks = airflow.tasks("fraud_daily", first)
+        arrived = airflow.tasks("fraud_on_arrival", arrival)
+        log = airflow.log("fraud_on_arrival", arrival, "TransactionExampleGen")
+
+    assert (runs[first], runs[second]) == ("success", "success")
+    assert {name: t["try_number"] for name, t in tasks.items() if t["try_number"] > 1} == {
+        "Trainer": 2
+    }
+    found = shop.lineage()
+    assert [found[first], found[second]] == local
+    # The second was judged against the first's model, which was blessed and pushed.
+    baseline = [e for e in found[second]["Evaluator"][0]["events"] if e[1][0] == "baseline_model"]
+    assert len(baseline) == 1
+    live = json.loads(shop.status())["live"]
+    assert (live["run_id"], live["as_of"]) == (second, str(days[1]))
+
+    # Of the day that has just ended, and of the asset's day, there is no data: told, not retried.
+    assert runs[scheduled] == "failed"
+    assert "2031-05-04" in log
+    assert (arrived["TransactionExampleGen"]["state"], arrived["Pusher"]["state"]) == (
+        "failed",
+        "upstream_failed",
+    )
+    assert arrived["TransactionExampleGen"]["try_number"] == 1
+    assert sorted((one["dag"], one["run"]) for one in told) == [
+        ("fraud_daily", scheduled),
+        ("fraud_on_arrival", arrival),
+    ]
