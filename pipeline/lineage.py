@@ -254,7 +254,6 @@ def comparable(
       Node id → its executions, each with type, state, contexts, properties, and events with the
       artifacts at their other end. Ids, times and hashes are left out.
     """
-
     others = dict.fromkeys(runs(store), "ANOTHER RUN")
     stands_for = {**names, **others, run_id: "RUN"}
 
