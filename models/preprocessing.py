@@ -96,8 +96,14 @@ def positions(x: tf.Tensor, label: tf.Tensor, bins: int) -> tf.Tensor:
 
 def _quantiles(x: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
     """Quantiles of each column from 0.1 % to 99.9 %, [n, _POINTS]; missing values do not count."""
+    # One row of next to no weight, for columns without a value in any fraud, or in any example: of
+    # nothing there are no quantiles.
     found = tft.quantiles(
-        x, _GRID + 1, epsilon=0.1 / _GRID, weights=weight, reduce_instance_dims=False
+        tf.pad(x, [[0, 1], [0, 0]]),
+        _GRID + 1,
+        epsilon=0.1 / _GRID,
+        weights=tf.pad(weight, [[0, 1], [0, 0]], constant_values=1e-6),
+        reduce_instance_dims=False,
     )
     points = np.linspace(0, _GRID - 1, _POINTS).round().astype(int)
     return tf.gather(found, points, axis=1)

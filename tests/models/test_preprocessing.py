@@ -14,7 +14,9 @@ from models.columns import ModelColumns
 from models.spec import Network
 from pipeline.config import to_json
 
-COLUMNS = ModelColumns(("amount", "rate"), ("channel",), "fraud", None, None)
+COLUMNS = ModelColumns(
+    ("amount", "rate", "genuine_only", "never"), ("channel",), "fraud", None, None
+)
 NETWORK = Network(bins=8, vocabulary=2, out_of_vocabulary=3)
 
 
@@ -26,7 +28,10 @@ def transactions():
     rate = np.where(random.random(4000) < 0.9, 0.0, random.random(4000))
     channel = random.choice(["chip", "online", "rare"], 4000, p=[0.6, 0.35, 0.05])
     rows = [
-        {"fraud": [int(f)], "amount": [a], "rate": [r], "channel": [c]}
+        {
+            **{"fraud": [int(f)], "amount": [a], "rate": [r], "channel": [c]},
+            **{"genuine_only": [] if f else [a], "never": []},
+        }
         for f, a, r, c in zip(fraud, amount, rate, channel, strict=True)
     ]
     rows[0]["amount"], rows[1]["channel"] = [], []
@@ -39,6 +44,8 @@ def transform(transactions, tmp_path_factory):
         "fraud": tf.io.VarLenFeature(tf.int64),
         "amount": tf.io.VarLenFeature(tf.float32),
         "rate": tf.io.VarLenFeature(tf.float32),
+        "genuine_only": tf.io.VarLenFeature(tf.float32),
+        "never": tf.io.VarLenFeature(tf.float32),
         "channel": tf.io.VarLenFeature(tf.string),
     }
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
@@ -60,7 +67,7 @@ def applied(transform, rows):
             np.array(index, np.int64).reshape(-1, 2), tf.constant(values, dtype), [len(rows), 1]
         )
 
-    columns = {"amount": tf.float32, "rate": tf.float32, "channel": tf.string}
+    columns = {**dict.fromkeys(COLUMNS.numeric, tf.float32), "channel": tf.string}
     layer = transform.transform_features_layer()
     out = layer({name: sparse(name, dtype) for name, dtype in columns.items()})
     return {name: tensor.numpy() for name, tensor in out.items()}
@@ -73,6 +80,14 @@ def test_positions_rise_with_the_value_and_span_the_bins(transform, transactions
     assert (np.diff(found[order, 0]) >= 0).all()
     assert found[order[0], 0] == 0
     assert found[order[-1], 0] == NETWORK.bins
+
+
+def test_a_column_without_a_value_in_any_fraud_or_any_row_is_no_obstacle(transform, transactions):
+    found = applied(transform, transactions)["numeric"]
+    has_value = np.array([bool(row["genuine_only"]) for row in transactions])
+    assert set(found[~has_value, 2]) == {preprocessing.MISSING}
+    assert len(set(found[has_value, 2])) > 1000
+    assert set(found[:, 3]) == {preprocessing.MISSING}
 
 
 def test_half_of_the_bins_are_spent_on_frauds(transform, transactions):
@@ -92,7 +107,7 @@ def test_a_common_value_does_not_swallow_the_bins(transform, transactions):
 
 def test_missing_is_a_signal_of_its_own(transform):
     found = applied(transform, [{"channel": ["chip"]}, {"amount": [3.0], "rate": [0.5]}])
-    assert found["numeric"][0].tolist() == [-1, -1]
+    assert found["numeric"][0].tolist() == [-1] * 4
     assert (found["numeric"][1] >= 0).all()
     assert found["categorical"][1].tolist() == [0]
 
@@ -109,4 +124,4 @@ def test_categories_are_vocabulary_then_buckets_of_the_unseen(transform):
 
 def test_edges_need_no_label_where_the_model_is_served(transform):
     assert dataclasses.asdict(COLUMNS)["label"] == "fraud"
-    assert applied(transform, [{"amount": [20.0]}])["numeric"].shape == (1, 2)
+    assert applied(transform, [{"amount": [20.0]}])["numeric"].shape == (1, 4)
