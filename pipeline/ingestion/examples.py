@@ -1,63 +1,171 @@
-"""Arrow batches → serialized `tf.train.Example`s → TFRecord files, as standard components read."""
+"""Arrow columns → serialized `tf.train.Example`s → TFRecord files, as standard components read.
+
+tfx_bsl has an encoder for this. It builds every example as a message, with its map of features in
+another order each time. Here the bytes of many examples are laid out at once, which takes a third
+of the time, and as all examples have the same order, their files are two thirds as large and the
+same in every run. What protocol buffers look like on the wire is described in
+https://protobuf.dev/programming-guides/encoding/.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import tensorflow as tf
 from numpy.typing import NDArray
-from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 # Level 1: a third of the time of the default level for files a quarter larger.
 _COMPRESSION = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
 
 _ROWS_AT_ONCE = 4096
 
+Bytes = NDArray[np.uint8]
 
-def example_batch(columns: Mapping[str, pa.Array]) -> pa.RecordBatch:
-    """Columns in the three types of an Example: int64, float, bytes; a list of one value a row.
+# Tags: field number and "length-delimited". Example.features, Features.feature, the key of a map
+# entry and the value of a list are field 1, the value of a map entry is field 2.
+_FIRST, _SECOND = 0x0A, 0x12
+_BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 0x0A, 0x12, 0x1A
 
-    A row whose value is null has no list; its example has the feature without a value.
 
-    Args:
-      columns: name → [rows] of the types of `pipeline.ingestion.values`, or features.
+@dataclass(frozen=True)
+class _Fixed:
+    """A feature whose entry is equally long in all rows.
+
+    Attributes:
+      entry: the entry of any row.
+      value: the last bytes of the entry of every row, [rows, bytes].
     """
-    lists = {name: _lists(_feature(column)) for name, column in columns.items()}
-    return pa.RecordBatch.from_arrays(list(lists.values()), names=list(lists))
+
+    entry: bytes
+    value: Bytes
 
 
-def write(path: str, batch: pa.RecordBatch) -> None:
-    """Writes a batch of `example_batch` as one gzipped TFRecord file."""
-    encoder = RecordBatchToExamplesEncoder()
+@dataclass(frozen=True)
+class _Ragged:
+    """A feature whose entries differ in length.
+
+    Attributes:
+      entries: the entry of every row and after it anything, [rows, longest].
+      lengths: how long each is, [rows].
+    """
+
+    entries: Bytes
+    lengths: NDArray[np.int64]
+
+
+def write(path: str, columns: Mapping[str, pa.Array]) -> None:
+    """Writes columns as one gzipped TFRecord file of examples."""
+    rows = len(next(iter(columns.values())))
     with tf.io.TFRecordWriter(path, _COMPRESSION) as writer:
-        for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
-            for example in encoder.encode(batch.slice(start, _ROWS_AT_ONCE)):
+        for start in range(0, rows, _ROWS_AT_ONCE):
+            part = {name: column.slice(start, _ROWS_AT_ONCE) for name, column in columns.items()}
+            for example in serialized(part):
                 writer.write(example)
 
 
-def _feature(column: pa.Array) -> pa.Array:
-    if pa.types.is_timestamp(column.type):
-        # Whole seconds since 1970, the earlier one.
-        return pa.array(np.floor_divide(column.cast(pa.int64()).to_numpy(), 1_000_000))
-    if pa.types.is_integer(column.type):
-        return column.cast(pa.int64())
+def serialized(columns: Mapping[str, pa.Array]) -> list[bytes]:
+    """One serialized Example per row.
+
+    Integers and timestamps (as whole seconds since 1970) become int64, text bytes and everything
+    else float. A feature has one value, or none where the column is null.
+
+    Args:
+      columns: name → values, [rows] each, rows ≥ 1.
+    """
+    features = [_feature(name, column) for name, column in columns.items()]
+    ragged = [feature for feature in features if isinstance(feature, _Ragged)]
+    fixed = [feature for feature in features if isinstance(feature, _Fixed)]
+    rows = len(next(iter(columns.values())))
+    entries = np.frombuffer(b"".join(feature.entry for feature in fixed), np.uint8)
+    rest = sum((feature.lengths for feature in ragged), np.zeros(rows, np.int64))
+    length = _varints(len(entries) + rest)
+    end = 1 + length.shape[1]
+    block = np.empty((rows, end + len(entries)), np.uint8)
+    block[:, 0] = _FIRST
+    block[:, 1:end] = length
+    block[:, end:] = entries
+    for feature in fixed:
+        end += len(feature.entry)
+        block[:, end - feature.value.shape[1] : end] = feature.value
+    examples = _rows(block, np.full(rows, end))
+    if not ragged:
+        return list(examples)
+    padded = np.concatenate([feature.entries for feature in ragged], axis=1)
+    used = [np.arange(feature.entries.shape[1]) < feature.lengths[:, None] for feature in ragged]
+    more = _rows(padded[np.concatenate(used, axis=1)], rest)
+    return [example + tail for example, tail in zip(examples, more, strict=True)]
+
+
+def _feature(name: str, column: pa.Array) -> _Fixed | _Ragged:
+    key = _message(_FIRST, name.encode())
     if pa.types.is_string(column.type):
-        return column.cast(pa.binary())
-    return column.cast(pa.float32())
+        return _texts(key, column)
+    if pa.types.is_timestamp(column.type):
+        column = pa.array(np.floor_divide(column.cast(pa.int64()).to_numpy(), 1_000_000))
+    if pa.types.is_integer(column.type):
+        kind, value = _INT64_LIST, _varints(column.fill_null(0).to_numpy().astype(np.int64))
+    else:
+        floats = column.cast(pa.float32()).to_numpy(zero_copy_only=False)
+        kind, value = _FLOAT_LIST, floats.astype("<f4").view(np.uint8).reshape(len(floats), 4)
+    content = _message(kind, _message(_FIRST, bytes(value.shape[1])))
+    present = _message(_FIRST, key + _message(_SECOND, content))
+    if column.null_count == 0:
+        return _Fixed(present, value)
+    missing = np.frombuffer(_message(_FIRST, key + _message(_SECOND, b"")), np.uint8)
+    is_missing = column.is_null().to_numpy(zero_copy_only=False)
+    entries = np.tile(np.frombuffer(present, np.uint8), (len(column), 1))
+    entries[:, -value.shape[1] :] = value
+    entries[is_missing, : len(missing)] = missing
+    return _Ragged(entries, np.where(is_missing, len(missing), len(present)))
 
 
-def _lists(values: pa.Array) -> pa.Array:
-    if values.null_count == 0:
-        return pa.ListArray.from_arrays(_offsets(np.ones(len(values), np.int32)), values)
-    present = pc.is_valid(values).to_numpy(zero_copy_only=False)
-    offsets = _offsets(present)
-    # A null offset makes the list that begins there null.
-    missing = np.append(~present, False)
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32(), mask=missing), values.drop_null())
+def _texts(key: bytes, column: pa.Array) -> _Ragged:
+    """Text repeats itself, so each distinct value is encoded once."""
+    encoded = column.dictionary_encode()
+    contents = [
+        _message(_BYTES_LIST, _message(_FIRST, text.encode()))
+        for text in encoded.dictionary.to_pylist()
+    ]
+    # The last one is for nulls, whose index is set to -1.
+    entries = [_message(_FIRST, key + _message(_SECOND, content)) for content in [*contents, b""]]
+    longest = max(map(len, entries))
+    padded = b"".join(entry.ljust(longest, b"\0") for entry in entries)
+    index = encoded.indices.fill_null(-1).to_numpy()
+    return _Ragged(
+        np.frombuffer(padded, np.uint8).reshape(-1, longest)[index],
+        np.array([len(entry) for entry in entries])[index],
+    )
 
 
-def _offsets(lengths: NDArray) -> NDArray[np.int32]:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+def _message(tag: int, content: bytes) -> bytes:
+    """A length-delimited field."""
+    length, size = bytearray(), len(content)
+    while size > 0x7F:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([tag, *length, size]) + content
+
+
+def _varints(numbers: NDArray[np.int64]) -> Bytes:
+    """Numbers as varints, all as long as the longest needs to be, [rows, bytes].
+
+    A varint may have leading zeros, which lie at its end: seven bits a byte, lowest first, the
+    high bit of all but the last byte set.
+    """
+    unsigned = numbers.astype(np.uint64)
+    length = max(1, -(-int(unsigned.max()).bit_length() // 7))
+    varints = np.empty((len(numbers), length), np.uint8)
+    for byte in range(length):
+        varints[:, byte] = (unsigned >> np.uint64(7 * byte)) & np.uint64(0x7F)
+    varints[:, :-1] |= 0x80
+    return varints
+
+
+def _rows(data: Bytes, lengths: NDArray[np.int64]) -> Iterator[bytes]:
+    """Cuts bytes that lie one row after the other."""
+    joined = data.tobytes()
+    ends = np.cumsum(lengths).tolist()
+    return (joined[start:end] for start, end in zip([0, *ends], ends, strict=False))

@@ -1,13 +1,14 @@
-"""The Beam pipeline of ingestion. Its elements are Arrow batches, never rows.
+"""The Beam pipeline of ingestion. It never has a Python object per row.
 
 ::
 
-    files ─ ReadChunks ─┬─ chunks (temporary files) ─────────────────────────┬─ WriteShards
+    files ─ ReadChunks ─┬─ chunks ───────────────────────────────────────────┬─ WriteShards
                         ├─ slim columns by (entity, hash of key) ─ features ─┘   by chunk
                         └─ ids by hash ─ each there once?
 
-A chunk is some ten thousand consecutive rows, the unit of everything after reading. What is
-shuffled are the columns that features are made of, and the features.
+A chunk is some ten thousand consecutive rows, the unit of everything after reading. Slim columns
+are those that features are made of. Arrow batches lie in temporary files; what Beam shuffles are
+references to them, so that memory does not grow with the data, whichever runner it is.
 """
 
 from __future__ import annotations
@@ -39,6 +40,38 @@ PARTITION_ROWS = 200_000
 
 ChunkKey = tuple[int, int]
 """(job, number within the job): sorts as the rows of the files do."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A batch in a temporary file.
+
+    Attributes:
+      path: of the file.
+      number: which of its batches.
+    """
+
+    path: str
+    number: int
+
+    def load(self) -> pa.RecordBatch:
+        """Reads the batch."""
+        system, path = files.filesystem(self.path)
+        with system.open_input_file(path) as file:
+            return pa.ipc.open_file(file).get_batch(self.number)
+
+
+def store(batches: Sequence[pa.RecordBatch], directory: str) -> list[Stored]:
+    """Writes batches, at least one and all of the same columns, to a new file."""
+    path = f"{directory}/{uuid.uuid4().hex}.arrow"
+    system, within = files.filesystem(path)
+    with (
+        system.open_output_stream(within) as sink,
+        pa.ipc.new_file(sink, batches[0].schema) as writer,
+    ):
+        for batch in batches:
+            writer.write_batch(batch)
+    return [Stored(path, number) for number in range(len(batches))]
 
 
 @dataclass(frozen=True)
@@ -153,13 +186,13 @@ def bad_input_in(error: BaseException) -> BadInput | None:
 
 
 class ReadChunks(beam.DoFn):
-    """(job, its files) → (chunk, path), and for features and checks "slim" and "ids".
+    """(job, its files) → (chunk, its rows), and for features and checks "slim" and "ids".
 
-    Outputs:
-      main: (chunk, path of its rows) for chunks that have rows of a split.
-      slim: ((entity, partition), (chunk, is it in main?, rows)) with the columns
-        row (position in the chunk), key, time, amount, label.
-      ids: (partition, (file, positions in it, ids)).
+    Outputs, the batches stored:
+      main: (chunk, its columns) for chunks that have rows of a split.
+      slim: ((entity, partition), (chunk, is it in main?, columns row, key, time, amount, label));
+        row is the position in the chunk.
+      ids: (partition, (chunk, files, columns file, position, id)); file is an index in files.
     """
 
     def __init__(self, ingestion: Ingestion, partitions: int):
@@ -171,53 +204,59 @@ class ReadChunks(beam.DoFn):
         number, job_files = job
         layout = self._ingestion.layout
         keys = ((number, chunk) for chunk in itertools.count())
-        waiting: list[pa.RecordBatch] = []
+        waiting: list[tuple[Rows, pa.RecordBatch]] = []
         for file in job_files:
             for first, raw in files.read(file, layout.to_read(file)):
                 rows = Rows(file, np.arange(first, first + raw.num_rows))
                 rows, batch = clean(raw, rows, layout)
-                if layout.dataset.id:
-                    yield from self._ids(rows, batch.column(layout.dataset.id))
-                if sum(b.num_rows for b in waiting) + batch.num_rows > BATCH_ROWS:
+                if sum(b.num_rows for _, b in waiting) + batch.num_rows > BATCH_ROWS:
                     yield from self._chunk(next(keys), waiting)
                     waiting = []
-                waiting.append(batch)
+                if batch.num_rows:
+                    waiting.append((rows, batch))
         yield from self._chunk(next(keys), waiting)
 
-    def _ids(self, rows: Rows, ids: pa.Array) -> Iterator[Any]:
-        for partition, taken in self._partitioned(ids):
-            part = (rows.file, rows.positions[taken], ids.take(pa.array(taken)))
-            yield beam.pvalue.TaggedOutput("ids", (partition, part))
-
-    def _chunk(self, key: ChunkKey, batches: list[pa.RecordBatch]) -> Iterator[Any]:
-        batches = [batch for batch in batches if batch.num_rows]
-        if not batches:
+    def _chunk(self, key: ChunkKey, parts: list[tuple[Rows, pa.RecordBatch]]) -> Iterator[Any]:
+        if not parts:
             return
-        chunk = _joined(batches)
+        chunk = _joined([batch for _, batch in parts])
         is_in_split = bool(self._ingestion.splits(chunk))
         if is_in_split:
-            path = f"{self._ingestion.directory}/chunk-{uuid.uuid4().hex}.arrow"
-            _save(chunk, path)
-            yield key, path
+            (stored,) = store([chunk], self._ingestion.directory)
+            yield key, stored
         dataset = self._ingestion.layout.dataset
+        if dataset.id:
+            origins = [rows for rows, _ in parts]
+            counts = [len(rows.positions) for rows in origins]
+            ids = {
+                "file": pa.array(np.repeat(np.arange(len(origins), dtype=np.int32), counts)),
+                "position": pa.array(np.concatenate([rows.positions for rows in origins])),
+                "id": chunk.column(dataset.id),
+            }
+            named = [rows.file for rows in origins]
+            for partition, stored in self._partitioned(ids, by="id"):
+                yield beam.pvalue.TaggedOutput("ids", (partition, (key, named, stored)))
         for entity in self._ingestion.entities:
-            named = {"key": entity, "time": dataset.timestamp, "amount": dataset.amount}
-            named["label"] = dataset.label
-            columns = {name: chunk.column(column) for name, column in named.items() if column}
-            columns["row"] = pa.array(np.arange(chunk.num_rows, dtype=np.int32))
-            slim = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
-            for partition, taken in self._partitioned(columns["key"]):
-                part = (key, is_in_split, slim.take(pa.array(taken)))
-                yield beam.pvalue.TaggedOutput("slim", ((entity, partition), part))
+            names = {"key": entity, "time": dataset.timestamp, "amount": dataset.amount}
+            names["label"] = dataset.label
+            slim = {name: chunk.column(column) for name, column in names.items() if column}
+            slim["row"] = pa.array(np.arange(chunk.num_rows, dtype=np.int32))
+            for partition, stored in self._partitioned(slim, by="key"):
+                element = ((entity, partition), (key, is_in_split, stored))
+                yield beam.pvalue.TaggedOutput("slim", element)
 
-    def _partitioned(self, keys: pa.Array) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """(partition, positions of the keys in it) for those that have any."""
-        partition = (_hashes([keys]) % self._partitions).astype(np.int64)
+    def _partitioned(self, columns: dict[str, pa.Array], by: str) -> Iterator[tuple[int, Stored]]:
+        """Stores rows by the hash of a column: (partition, its rows) where there are any."""
+        partition = (_hashes([columns[by]]) % self._partitions).astype(np.int64)
         order = np.argsort(partition, kind="stable")
-        bounds = np.searchsorted(partition[order], np.arange(self._partitions + 1))
-        for number, (start, stop) in enumerate(itertools.pairwise(bounds.tolist())):
-            if stop > start:
-                yield number, order[start:stop]
+        numbers, starts = np.unique(partition[order], return_index=True)
+        ordered = _batch({name: column.take(pa.array(order)) for name, column in columns.items()})
+        stops = [*starts[1:].tolist(), len(order)]
+        batches = [
+            ordered.slice(start, stop - start)
+            for start, stop in zip(starts.tolist(), stops, strict=True)
+        ]
+        yield from zip(numbers.tolist(), store(batches, self._ingestion.directory), strict=True)
 
 
 class CheckUnique(beam.DoFn):
@@ -228,13 +267,24 @@ class CheckUnique(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[Any]]) -> Iterator[Any]:
         """Checks the ids of one partition."""
-        parts = sorted(element[1], key=lambda part: (part[0].name, part[1][0]))
-        ids = pa.concat_arrays([part[2] for part in parts]).dictionary_encode()
+        parts = [
+            (named, stored.load())
+            for _, named, stored in sorted(element[1], key=lambda part: part[0])
+        ]
+        ids = pa.concat_arrays([batch.column("id") for _, batch in parts]).dictionary_encode()
         codes = ids.indices.to_numpy()
         repeated = np.bincount(codes)[codes] > 1
         if repeated.any():
             code = codes[np.argmax(repeated)]
-            found = [(file, int(row)) for file, positions, _ in parts for row in positions]
+            found = [
+                (named[file], position)
+                for named, batch in parts
+                for file, position in zip(
+                    batch.column("file").to_pylist(),
+                    batch.column("position").to_pylist(),
+                    strict=True,
+                )
+            ]
             (file, row), (again_file, again_row) = (
                 found[at] for at in np.flatnonzero(codes == code)[:2]
             )
@@ -248,17 +298,24 @@ class CheckUnique(beam.DoFn):
 
 
 class EntityFeatures(beam.DoFn):
-    """All rows of some values of an entity → (chunk, row and features) for chunks in a split."""
+    """All rows of some values of an entity → (chunk, row and features) for chunks in a split.
+
+    The rows come stored and go stored.
+    """
 
     def __init__(self, ingestion: Ingestion):
         self._spec = ingestion.features
         self._dataset = ingestion.layout.dataset
         self._delay = np.timedelta64(ingestion.delay_days, "D")
+        self._directory = ingestion.directory
 
     def process(self, element: tuple[tuple[str, int], Iterable[Any]]) -> Iterator[Any]:
         """Makes the features of one partition of an entity."""
         (entity, _), unordered = element
-        parts = sorted(unordered, key=lambda part: part[0])
+        parts = [
+            (key, is_in_split, stored.load())
+            for key, is_in_split, stored in sorted(unordered, key=lambda part: part[0])
+        ]
         rows = _joined([batch for _, _, batch in parts])
         columns = _columns(rows)
         try:
@@ -274,18 +331,20 @@ class EntityFeatures(beam.DoFn):
             )
         except ValueError as error:
             raise BadInput(f"{entity}: {error}") from None
-        start = 0
+        start, keys, batches = 0, [], []
         for key, is_in_split, batch in parts:
             stop = start + batch.num_rows
             if is_in_split:
-                values = [pa.array(column[start:stop]) for column in made.values()]
-                names = ["row", *made]
-                yield key, pa.RecordBatch.from_arrays([batch.column("row"), *values], names=names)
+                values = {name: pa.array(column[start:stop]) for name, column in made.items()}
+                keys.append(key)
+                batches.append(_batch({"row": batch.column("row"), **values}))
             start = stop
+        if batches:
+            yield from zip(keys, store(batches, self._directory), strict=True)
 
 
 class WriteShards(beam.DoFn):
-    """(chunk, its path and features) → a Shard, as a dictionary, for each split it has rows of."""
+    """(chunk, its rows and features) → a Shard, as a dictionary, for each split it has rows of."""
 
     def __init__(self, ingestion: Ingestion):
         self._ingestion = ingestion
@@ -293,8 +352,8 @@ class WriteShards(beam.DoFn):
     def process(self, element: tuple[ChunkKey, dict[str, Iterable[Any]]]) -> Iterator[dict]:
         """Writes the shards of one chunk."""
         key, found = element
-        (path,) = found["chunk"]
-        chunk = _load(path)
+        (stored,) = found["chunk"]
+        chunk = stored.load()
         dataset = self._ingestion.layout.dataset
         columns = _columns(chunk)
         columns |= self._features(chunk, found["features"])
@@ -305,14 +364,12 @@ class WriteShards(beam.DoFn):
             taken = {name: column.take(pa.array(rows)) for name, column in columns.items()}
             if not known:
                 del taken[dataset.label]
-            path = f"{self._ingestion.directory}/shard-{uuid.uuid4().hex}.gz"
-            examples.write(path, examples.example_batch(taken))
+            path = f"{self._ingestion.directory}/{uuid.uuid4().hex}.gz"
+            examples.write(path, taken)
             positives = int(label[rows].sum()) if known else 0
             yield dataclasses.asdict(Shard(split, key, path, len(rows), positives))
 
-    def _features(
-        self, chunk: pa.RecordBatch, batches: Iterable[pa.RecordBatch]
-    ) -> dict[str, pa.Array]:
+    def _features(self, chunk: pa.RecordBatch, parts: Iterable[Stored]) -> dict[str, pa.Array]:
         """Features by name, in the order of the chunk's rows."""
         dataset, spec = self._ingestion.layout.dataset, self._ingestion.features
         values = {
@@ -321,7 +378,8 @@ class WriteShards(beam.DoFn):
         }
         if dataset.timestamp is not None:
             values |= features.calendar_features(spec, chunk.column(dataset.timestamp).to_numpy())
-        for batch in batches:
+        for stored in parts:
+            batch = stored.load()
             rows = batch.column("row").to_numpy()
             for name in batch.schema.names[1:]:
                 values[name][rows] = batch.column(name).to_numpy()
@@ -367,16 +425,8 @@ def _columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:
     return dict(zip(batch.schema.names, batch.columns, strict=True))
 
 
-def _save(batch: pa.RecordBatch, path: str) -> None:
-    system, within = files.filesystem(path)
-    with system.open_output_stream(within) as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-
-
-def _load(path: str) -> pa.RecordBatch:
-    system, within = files.filesystem(path)
-    with system.open_input_file(within) as file:
-        return pa.ipc.open_file(file).get_batch(0)
+def _batch(columns: Mapping[str, pa.Array]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
 def _floats(column: pa.Array) -> NDArray[np.float64]:
