@@ -4,9 +4,8 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    # Vertex AI knows an artifact's class by the name of its type: one package, one class.
-    if name == "DataVerdict":
-        from pipeline.components.types import DataVerdict
+    if name in ("DataVerdict", "ModelCard"):  # see pipeline.components.types
+        from pipeline.components import types
 
-        return DataVerdict
+        return getattr(types, name)
     raise AttributeError(name)

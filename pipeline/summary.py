@@ -129,7 +129,7 @@ def detail(record: NodeRecord) -> str:
                 trials = json.loads(file.read_text(encoding="utf-8"))
                 best = max(trial["score"] for trial in trials)
                 return f"average precision {best:.3f}, the best of {len(trials)}"
-            if artifact.type == "ModelCard":
+            if artifact.type == "pipeline.ModelCard":
                 return "written" if value(artifact, "written") == 1 else "none: nothing pushed"
     return ""
 

@@ -1,4 +1,8 @@
-"""Artifact types of our own components."""
+"""Artifact types of our own components.
+
+Vertex AI imports an artifact's class by the name of its type, of which it allows one package and
+one class; the package `pipeline` has them for it.
+"""
 
 from tfx.types.artifact import Artifact
 
@@ -10,7 +14,7 @@ class DataVerdict(Artifact):
     "severity", "window", "source"}], "notes": [str]}`. Custom property `passed` is 1 or 0.
     """
 
-    TYPE_NAME = "pipeline.DataVerdict"  # where Vertex AI imports it from
+    TYPE_NAME = "pipeline.DataVerdict"
 
 
 class ModelCard(Artifact):
@@ -21,7 +25,7 @@ class ModelCard(Artifact):
     or 0.
     """
 
-    TYPE_NAME = "ModelCard"
+    TYPE_NAME = "pipeline.ModelCard"
 
 
 VERDICT_FILE = "verdict.json"
