@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -52,6 +53,11 @@ class Shop:
     @property
     def graph(self) -> Path:
         return self.folder / "graph"
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes the compiled graph has."""
+        return len(json.loads((self.graph / "graph.json").read_text())["nodes"])
 
     def call(self, name: str, *arguments: object, expect: int = 0) -> str:
         """A command of ours; what it printed."""
