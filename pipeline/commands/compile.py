@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.commands import common
 from pipeline.errors import BadInput
+from pipeline.startup import lean_imports
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out).expanduser().resolve()
 
     if {"airflow", "kubeflow"} & set(arguments.target):
-        from pipeline.runners import compiled
+        with lean_imports():
+            from pipeline.runners import compiled
 
         print(compiled.write(config, root, data, out))
     if "vertex" in arguments.target:

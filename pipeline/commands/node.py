@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.commands import common
 from pipeline.errors import FraudPipelineError, StoppedByDataGate
+from pipeline.startup import lean_imports
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     from pipeline import lineage, summary
-    from pipeline.runners import compiled, node
+
+    with lean_imports():
+        from pipeline.runners import compiled, node
 
     # Not before the imports: there is nothing to learn from what they say.
     logging.basicConfig(
