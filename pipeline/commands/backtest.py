@@ -7,6 +7,7 @@ import json
 import time
 from datetime import datetime
 
+from pipeline import backtest
 from pipeline.commands import common
 from pipeline.errors import BadInput
 
@@ -37,6 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--train-days", type=int, metavar="N", help="default: the configuration's, 30"
+    )
+    parser.add_argument(
+        "--known-days",
+        type=int,
+        default=backtest.KNOWN_DAYS,
+        metavar="N",
+        help="a card is not tested if it had a fraud in the N days before the label delay, or one "
+        "that became known since (default 7, the handbook's)",
     )
     parser.add_argument(
         "--seeds",
@@ -72,8 +81,6 @@ def run(arguments: argparse.Namespace) -> int:
         if given is not None and given < 1:
             raise BadInput(f"--{option}: {given} is too small; the least is 1")
 
-    from pipeline import backtest
-
     windows = config.windows
     planned = backtest.folds(
         arguments.first_test_day,
@@ -81,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         test_days=arguments.test_days,
         train_days=windows.train_days if arguments.train_days is None else arguments.train_days,
         delay_days=windows.label_delay_days,
+        known_days=arguments.known_days,
     )
 
     from pipeline.ingestion import source
