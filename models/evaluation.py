@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import tensorflow_model_analysis as tfma
+# TFMA 0.52 no longer shows these at its top.
+from tensorflow_model_analysis.proto import config_pb2
 
 from features.spec import Dataset
 from models.spec import Evaluation
@@ -10,7 +11,7 @@ from models.spec import Evaluation
 SCORE, ALERT = "score", "alert"
 
 
-def eval_config(dataset: Dataset, evaluation: Evaluation) -> tfma.EvalConfig:
+def eval_config(dataset: Dataset, evaluation: Evaluation) -> config_pb2.EvalConfig:
     """Metrics overall and by slice, absolute thresholds, change thresholds against the champion.
 
     `score` is judged as a probability, `alert` (the score at the alert budget's threshold, each
@@ -18,7 +19,7 @@ def eval_config(dataset: Dataset, evaluation: Evaluation) -> tfma.EvalConfig:
     """
     labels = {SCORE: dataset.label, ALERT: dataset.label}
     models = [
-        tfma.ModelSpec(
+        config_pb2.ModelSpec(
             name=name,
             is_baseline=is_baseline,
             model_type="tf_generic",
@@ -28,13 +29,15 @@ def eval_config(dataset: Dataset, evaluation: Evaluation) -> tfma.EvalConfig:
         for name, is_baseline in (("challenger", False), ("champion", True))
     ]
     # An example weight is a number of examples: see models.evaluation_extractors.
-    counted = tfma.ExampleWeightOptions(weighted=True)
-    slices = [tfma.SlicingSpec()] + [tfma.SlicingSpec(feature_keys=[c]) for c in dataset.slices]
-    return tfma.EvalConfig(
+    counted = config_pb2.ExampleWeightOptions(weighted=True)
+    slices = [config_pb2.SlicingSpec()] + [
+        config_pb2.SlicingSpec(feature_keys=[c]) for c in dataset.slices
+    ]
+    return config_pb2.EvalConfig(
         model_specs=models,
         slicing_specs=slices,
         metrics_specs=[
-            tfma.MetricsSpec(
+            config_pb2.MetricsSpec(
                 output_names=[SCORE],
                 example_weights=counted,
                 metrics=[
@@ -49,7 +52,7 @@ def eval_config(dataset: Dataset, evaluation: Evaluation) -> tfma.EvalConfig:
                     _metric("ExampleCount", "example_count"),
                 ],
             ),
-            tfma.MetricsSpec(
+            config_pb2.MetricsSpec(
                 output_names=[ALERT],
                 example_weights=counted,
                 metrics=[
@@ -67,15 +70,15 @@ def eval_config(dataset: Dataset, evaluation: Evaluation) -> tfma.EvalConfig:
 
 def _metric(
     class_name: str, name: str, least: float | None = None, drop: float | None = None
-) -> tfma.MetricConfig:
+) -> config_pb2.MetricConfig:
     """A metric, with thresholds for the overall slice alone: a small slice varies by chance."""
-    config = tfma.MetricConfig(class_name=class_name, config=f'{{"name": "{name}"}}')
+    config = config_pb2.MetricConfig(class_name=class_name, config=f'{{"name": "{name}"}}')
     if least is None and drop is None:
         return config
-    overall = config.per_slice_thresholds.add(slicing_specs=[tfma.SlicingSpec()])
+    overall = config.per_slice_thresholds.add(slicing_specs=[config_pb2.SlicingSpec()])
     if least is not None:
         overall.threshold.value_threshold.lower_bound.value = least
     if drop is not None:
-        overall.threshold.change_threshold.direction = tfma.MetricDirection.HIGHER_IS_BETTER
+        overall.threshold.change_threshold.direction = config_pb2.MetricDirection.HIGHER_IS_BETTER
         overall.threshold.change_threshold.absolute.value = -drop
     return config
