@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pipeline.commands import common
 from pipeline.errors import BadInput
-from pipeline.startup import lean_imports
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,8 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out).expanduser().resolve()
 
     if {"airflow", "kubeflow"} & set(arguments.target):
-        with lean_imports():
-            from pipeline.runners import compiled
+        from pipeline.runners import compiled
 
         print(compiled.write(config, root, data, out))
     if "vertex" in arguments.target:

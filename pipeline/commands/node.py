@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pipeline.commands import common
 from pipeline.errors import FraudPipelineError, StoppedByDataGate
-from pipeline.startup import lean_imports
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     from pipeline import lineage, summary
-
-    with lean_imports():
-        from pipeline.runners import compiled, node
+    from pipeline.runners import compiled, node
 
     # Not before the imports: there is nothing to learn from what they say.
     logging.basicConfig(

@@ -13,7 +13,6 @@ from pipeline.config import Config
 from pipeline.console import Console
 from pipeline.errors import BadInput, FraudPipelineError
 from pipeline.root import Root
-from pipeline.startup import lean_imports
 
 LOG = "run.log"
 
@@ -53,8 +52,7 @@ def _run_nodes(
     started = time.monotonic()
     with console.waiting("loading TFX"):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-        with lean_imports():
-            from pipeline.runners import compiled, node
+        from pipeline.runners import compiled, node
     seconds = {"loading TFX": time.monotonic() - started}
     console.say(_line("✓", "loading TFX", seconds["loading TFX"]))
 
