@@ -32,6 +32,7 @@ from tfx.types import standard_artifacts
 import features
 from models.columns import ModelColumns
 from models.evaluation import eval_config
+from models.spec import Network
 from pipeline import lineage
 from pipeline.components.batched_reading import in_batches
 from pipeline.components.champion import ChampionModel, ChampionStatistics
@@ -63,6 +64,13 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
     """
     columns = ModelColumns.of(config.dataset, config.features)
     learned = {"columns": to_json(columns), "network": to_json(config.network)}
+    # Of the network Transform is told what it reads, so that the cache answers when the rest changes.
+    network = config.network
+    read = Network(
+        bins=network.bins,
+        vocabulary=network.vocabulary,
+        out_of_vocabulary=network.out_of_vocabulary,
+    )
 
     example_gen = TransactionExampleGen(
         data=RuntimeParameter(DATA, str, data),
@@ -111,7 +119,7 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
                 schema=schema,
                 preprocessing_fn="models.preprocessing.preprocessing_fn",
                 splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=[]),
-                custom_config=learned,
+                custom_config={**learned, "network": to_json(read)},
                 materialize=False,
                 disable_statistics=True,
             )

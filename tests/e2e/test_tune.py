@@ -24,6 +24,8 @@ def test_what_is_found_is_used_and_can_be_used_again(new_bank):
     assert set(found) == {"learning_rate", "epochs", "towers"}
 
     again = bank.run(SAMPLE, AS_OF, "--config", first["tuned"])
+    (line,) = [line for line in again["progress"].splitlines() if " Transform " in line]
+    assert "cached" in line
     assert again["tuned"] is None
     assert again["validation"] == first["validation"]
     assert again["metrics"] == first["metrics"]
