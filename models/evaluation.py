@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 # TFMA 0.52 no longer shows these at its top.
 from tensorflow_model_analysis.proto import config_pb2
 
 from features.spec import Dataset
+from models import evaluation_metrics
+from models.evaluation_metrics import ALERT, SCORE
 from models.spec import Evaluation
 
-SCORE, ALERT = "score", "alert"
+RECALL_GAP, FPR_GAP = "recall_gap", "false_positive_rate_gap"
 
 
 def eval_config(dataset: Dataset, evaluation: Evaluation) -> config_pb2.EvalConfig:
     """Metrics overall and by slice, absolute thresholds, change thresholds against the champion.
 
     `score` is judged as a probability, `alert` (the score at the alert budget's threshold, each
-    model at its own) as a decision. Thresholds count for the overall slice.
+    model at its own) as a decision. Thresholds count for the overall slice, those of the gaps for
+    every slice.
     """
     labels = {SCORE: dataset.label, ALERT: dataset.label}
     models = [
@@ -49,6 +55,7 @@ def eval_config(dataset: Dataset, evaluation: Evaluation) -> config_pb2.EvalConf
                     ),
                     _metric("AUC", "roc_auc", evaluation.min_roc_auc, evaluation.max_roc_auc_drop),
                     _metric("Calibration", "calibration"),
+                    _metric("MeanSquaredError", "brier"),
                     _metric("ExampleCount", "example_count"),
                 ],
             ),
@@ -57,14 +64,65 @@ def eval_config(dataset: Dataset, evaluation: Evaluation) -> config_pb2.EvalConf
                 example_weights=counted,
                 metrics=[
                     _metric("Precision", "precision_at_budget"),
-                    _metric("Recall", "recall_at_budget"),
+                    _metric(
+                        "Recall",
+                        "recall_at_budget",
+                        evaluation.min_recall_at_budget,
+                        evaluation.max_recall_at_budget_drop,
+                    ),
+                    _metric("FallOut", "false_positive_rate"),
                     # From these a reader knows how many transactions a figure rests on.
                     _metric("TruePositives", "true_positives"),
                     _metric("FalsePositives", "false_positives"),
                     _metric("FalseNegatives", "false_negatives"),
                 ],
             ),
+            config_pb2.MetricsSpec(metrics=_own_metrics(dataset, evaluation)),
         ],
+    )
+
+
+def _own_metrics(dataset: Dataset, evaluation: Evaluation) -> list[config_pb2.MetricConfig]:
+    """Those of `models.evaluation_metrics` that the dataset has the columns for."""
+    label, timestamp, card = dataset.label, dataset.timestamp, dataset.card_entity
+    metrics = [_own("ExpectedCalibrationError", "expected_calibration_error", label=label)]
+    if timestamp and card:
+        when_and_who = {"label": label, "timestamp": timestamp, "card": card}
+        k = evaluation.alert_budget
+        metrics.append(_own("CardPrecisionAtK", f"card_precision_at_{k}", k=k, **when_and_who))
+        if dataset.amount:
+            metrics.append(
+                _own(
+                    "ExpectedCostSaved",
+                    "expected_cost_saved",
+                    check_cost=evaluation.check_cost,
+                    saved_share=evaluation.saved_share,
+                    amount=dataset.amount,
+                    **when_and_who,
+                )
+            )
+    if dataset.slices:
+        gaps = (
+            ("RecallGap", RECALL_GAP, evaluation.max_slice_recall_gap),
+            ("FalsePositiveRateGap", FPR_GAP, evaluation.max_slice_fpr_gap),
+        )
+        for class_name, name, most in gaps:
+            least = evaluation.min_slice_examples
+            gap = _own(class_name, name, label=label, min_examples=least)
+            limited = gap.per_slice_thresholds.add(
+                slicing_specs=[config_pb2.SlicingSpec(feature_keys=[c]) for c in dataset.slices]
+            )
+            limited.threshold.value_threshold.upper_bound.value = most
+            metrics.append(gap)
+    return metrics
+
+
+def _own(class_name: str, name: str, **settings: Any) -> config_pb2.MetricConfig:
+    """A metric of `models.evaluation_metrics`."""
+    return config_pb2.MetricConfig(
+        class_name=class_name,
+        module=evaluation_metrics.__name__,
+        config=json.dumps({"name": name, **settings}),
     )
 
 

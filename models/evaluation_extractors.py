@@ -12,7 +12,8 @@ A metric that is more than sums by bucket asks for columns the way TFMA has it, 
 `include_filter` of its preprocessor: `{tfma.FEATURES_KEY: {"TX_DATETIME": {}, SCORES: {}}}`. It
 gets them in `element.features` as arrays of one value an example of the slice, all in the same
 order; `SCORES` among them is what the models gave: model name → output → [examples] (the model
-name is "" where there is only one).
+name is "" where there is only one). `OVERALL` are the `Counts` of all examples, whatever the slice:
+model name → output → counts. A number that an example lacks is NaN.
 
 What does not work so: TFMA's `min_slice_size` (it would count extracts), slices by SQL and
 confidence intervals (both need single examples).
@@ -38,7 +39,7 @@ from tensorflow_model_analysis.extractors.slice_key_extractor import (
 from tensorflow_model_analysis.metrics import calibration_histogram, metric_specs
 from tensorflow_model_analysis.slicer import slicer_lib as slicer
 
-SCORES = "(scores)"
+SCORES, OVERALL = "(scores)", "(overall)"
 BUCKETS = calibration_histogram.DEFAULT_NUM_BUCKETS
 _CELLS = BUCKETS + 2  # of one label: the buckets, and one more on either side
 
@@ -88,6 +89,14 @@ class Counts:
         summed = np.bincount(index, examples, cells.size).astype(np.int64)
         total = np.bincount(index, scores, cells.size).astype(np.float64)
         return cls(cells, summed, total)
+
+    def share_at(self, score: float, label: int) -> float:
+        """Of the examples with a label, the share with a score; NaN if there are none."""
+        those = self.label == label
+        if not those.any():
+            return float("nan")
+        at = those & (self.mean_score == score)
+        return float(self.examples[at].sum() / self.examples[those].sum())
 
     @property
     def label(self) -> NDArray[np.float64]:
@@ -196,11 +205,19 @@ class _CountExamples(beam.PTransform):
         self._models, self._slices, self._asked = models, slices, asked
 
     def expand(self, extracts: beam.PCollection) -> beam.PCollection:
-        return (
+        tallies = (
             extracts
             | "CountBatches" >> beam.ParDo(_CountBatch(self._models, self._slices, self._asked))
             | "SumSlices" >> beam.CombinePerKey(Tally.sum)
-            | "OneExtractASlice" >> beam.MapTuple(partial(_extract, len(self._models) > 1))
+        )
+        overall = (
+            tallies
+            | "IsOverall" >> beam.Filter(lambda tally: tally[0] == ())
+            | "ItsCounts" >> beam.MapTuple(lambda _, tally: tally.counts)
+        )
+        return tallies | "OneExtractASlice" >> beam.Map(
+            partial(_extract, len(self._models) > 1),
+            overall=beam.pvalue.AsSingleton(overall, default_value={}),
         )
 
 
@@ -226,7 +243,8 @@ class _CountBatch(beam.DoFn):
             for output, score in self._scorers[model.name](examples).items():
                 scores[model.name, output] = score
                 labels[model.name, output] = _values(batch, model.labels[output])
-        columns: dict[Any, NDArray] = {c: _values(batch, c) for c in self._asked if c != SCORES}
+        named = [c for c in self._asked if c not in (SCORES, OVERALL)]
+        columns: dict[Any, NDArray] = {c: _values(batch, c, missing=True) for c in named}
         if SCORES in self._asked:
             columns.update(scores)
         for key, rows in _slices_of(batch, self._slices):
@@ -239,19 +257,30 @@ def _flat(batch: pa.RecordBatch, name: str) -> pa.Array:
     return batch.column(batch.schema.get_field_index(name)).flatten()
 
 
-def _values(batch: pa.RecordBatch, name: str) -> NDArray:
+def _values(batch: pa.RecordBatch, name: str, missing: bool = False) -> NDArray:
     """[examples]: a column that must have one value in each example.
 
+    Args:
+      batch: of examples.
+      name: the column.
+      missing: whether numbers with a fraction may be missing; they are NaN then.
+
     Raises:
-      ValueError: it has not.
+      ValueError: an example has no value, or several.
     """
-    values = _flat(batch, name).to_numpy(False) if name in batch.schema.names else np.array([])
+    values = _flat(batch, name) if name in batch.schema.names else pa.array([], pa.float32())
+    if missing and pa.types.is_floating(values.type) and len(values) < batch.num_rows:
+        found = np.full(batch.num_rows, np.nan, np.float32)
+        if len(values):
+            column = batch.column(batch.schema.get_field_index(name))
+            found[pc.list_parent_indices(column).to_numpy(False)] = values.to_numpy(False)
+        return found
     if len(values) != batch.num_rows:
         raise ValueError(
             f"{name}: {len(values)} values in {batch.num_rows} examples; "
             "what is evaluated must have one in each"
         )
-    return values
+    return values.to_numpy(False)
 
 
 def _slices_of(
@@ -288,16 +317,19 @@ def _sliced_columns(spec: slicer.SingleSliceSpec) -> list[str]:
     return [*proto.feature_keys, *proto.feature_values]
 
 
-def _extract(several: bool, key: SliceKey, tally: Tally) -> dict[str, Any]:
+def _extract(
+    several: bool, named: tuple[SliceKey, Tally], overall: dict[tuple[str, str], Counts]
+) -> dict[str, Any]:
     """The extract of a slice.
 
     Args:
       several: models are several, so that TFMA looks for their names first.
-      key: names the slice.
-      tally: its examples.
+      named: the slice's key and its examples.
+      overall: the counts of all examples; empty if they are not a slice that is evaluated.
     """
+    key, tally = named
 
-    def by_model(values: dict[tuple[str, str], NDArray], several: bool) -> dict[str, Any]:
+    def by_model(values: Mapping[tuple[str, str], Any], several: bool) -> dict[str, Any]:
         nested: dict[str, Any] = {}
         for (model, output), value in values.items():
             (nested.setdefault(model, {}) if several else nested)[output] = value
@@ -313,5 +345,9 @@ def _extract(several: bool, key: SliceKey, tally: Tally) -> dict[str, Any]:
         tfma.EXAMPLE_WEIGHTS_KEY: by_model(
             {k: c.examples.astype(np.float64) for k, c in counts.items()}, several
         ),
-        tfma.FEATURES_KEY: {**columns, SCORES: by_model(scores, several=True)},
+        tfma.FEATURES_KEY: {
+            **columns,
+            SCORES: by_model(scores, several=True),
+            OVERALL: by_model(overall, several=True),
+        },
     }

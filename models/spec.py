@@ -109,13 +109,28 @@ class Evaluation:
 
     Attributes:
       alert_budget: how many cards a day analysts can check.
-      min_average_precision, min_roc_auc: absolute thresholds on the eval window.
-      max_average_precision_drop, max_roc_auc_drop: how far a challenger may stay behind the
-        champion on the same examples.
+      min_average_precision, min_roc_auc, min_recall_at_budget: absolute thresholds on the eval
+        window.
+      max_average_precision_drop, max_roc_auc_drop, max_recall_at_budget_drop: how far a challenger
+        may stay behind the champion on the same examples.
+      max_slice_recall_gap: how far the recall at the budget of a slice may stay below the overall
+        one.
+      max_slice_fpr_gap: how far the false-positive rate of a slice may lie above the overall one.
+      min_slice_examples: how many frauds (for the recall) and how many genuine transactions (for
+        the false-positive rate) a slice must have to be judged; with fewer, chance decides.
+      check_cost: what checking a card costs, in the currency of the amounts.
+      saved_share: of a fraud's amount, what an alert saves.
     """
 
     alert_budget: int = 100
     min_average_precision: float = 0.3
     min_roc_auc: float = 0.75
+    min_recall_at_budget: float = 0.0
     max_average_precision_drop: float = 0.01
     max_roc_auc_drop: float = 0.01
+    max_recall_at_budget_drop: float = 1.0
+    max_slice_recall_gap: float = 0.2
+    max_slice_fpr_gap: float = 0.02
+    min_slice_examples: int = 50
+    check_cost: float = 5.0
+    saved_share: float = 0.8

@@ -264,10 +264,14 @@ def check(config: Config) -> None:
         for value in values:
             _check_network("tuning", dataclasses.replace(network, **{name: value}))
     _at_least("evaluation.alert_budget", evaluation.alert_budget, 1)
-    for name in ("average_precision", "roc_auc"):
+    for name in ("average_precision", "roc_auc", "recall_at_budget"):
         _between(f"evaluation.min_{name}", getattr(evaluation, f"min_{name}"), 0, 1)
         drop = f"max_{name}_drop"
         _between(f"evaluation.{drop}", getattr(evaluation, drop), 0, 1)
+    for name in ("max_slice_recall_gap", "max_slice_fpr_gap", "saved_share"):
+        _between(f"evaluation.{name}", getattr(evaluation, name), 0, 1)
+    _at_least("evaluation.min_slice_examples", evaluation.min_slice_examples, 1)
+    _at_least("evaluation.check_cost", evaluation.check_cost, 0)
     try:
         features.check(config.features, dataset)
     except ValueError as error:

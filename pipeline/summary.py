@@ -19,6 +19,7 @@ LAST = "ModelCard"
 LABELLED = ("train", "eval")
 VERDICT = "pipeline.DataVerdict"
 HEADLINE = ("average_precision", "roc_auc", "precision_at_budget", "recall_at_budget")
+GAPS = ("recall_gap", "false_positive_rate_gap")
 VALIDATED = {"threshold": "threshold", "brier": "Brier", "expected_calibration_error": "ECE"}
 """What is shown of the metrics on the held-out cards, and under which word."""
 
@@ -71,6 +72,7 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> di
         "validation": validation,
         "metrics": metrics,
         "champion_metrics": champion_metrics,
+        "unjudged": unjudged(metrics),
         "anomalies": verdict["anomalies"],
         "seconds": {name: round(taken, 2) for name, taken in seconds.items()},
         "root": str(root.path),
@@ -159,6 +161,7 @@ def render(summary: dict[str, Any]) -> str:
         lines.append(f"  model     {' · '.join(figures)}, on held-out cards")
     if summary["metrics"]:
         lines += ["", *_metric_table(summary)]
+        lines += [f"  unjudged  {what}: too few examples" for what in summary["unjudged"]]
     lines.append("")
     if summary["outcome"] == "pushed":
         lines.append(f"  pushed    version {summary['pushed_version']}: {summary['pushed_path']}")
@@ -255,9 +258,13 @@ def judgement(uri: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
         for pair in of_slice.metric_keys_and_values:
             if pair.key.is_diff or pair.key.name.startswith("__"):
                 continue
+            if not name and pair.key.name in GAPS:  # a gap is a slice's
+                continue
             into = champion if pair.key.model_name == "champion" else metrics
             row = into["overall"] if not name else into["slices"].setdefault(name, {})
-            row[pair.key.name] = pair.value.double_value.value
+            found = pair.value.double_value.value
+            # A slice with too few examples has no gap: see `models.evaluation_metrics`.
+            row[pair.key.name] = None if found == float("-inf") else found
     reasons = []
     result = tfma.load_validation_result(uri)
     for of_slice in result.metric_validations_per_slice:
@@ -270,6 +277,16 @@ def judgement(uri: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     return metrics, champion, reasons
 
 
+def unjudged(metrics: dict[str, Any]) -> list[str]:
+    """The slices, and of which gap, that have too few examples to be judged."""
+    return [
+        f"{name}: {metric.replace('_', ' ')}"
+        for name, row in sorted(metrics.get("slices", {}).items())
+        for metric in GAPS
+        if metric in row and row[metric] is None
+    ]
+
+
 def _failure(failure: Any) -> str:
     """Why one metric failed, as a sentence."""
     name, found = failure.metric_key.name, failure.metric_value.double_value.value
@@ -279,6 +296,9 @@ def _failure(failure: Any) -> str:
     if failure.metric_key.is_diff:
         allowed = -threshold.change_threshold.absolute.value
         return f"{name} is {-found:.4f} below the champion's; allowed are {allowed:.4f}"
+    if threshold.value_threshold.HasField("upper_bound"):
+        most = threshold.value_threshold.upper_bound.value
+        return f"{name} is {found:.4f}; at most {most} is allowed"
     return f"{name} is {found:.4f}; at least {threshold.value_threshold.lower_bound.value} is asked"
 
 
