@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself: `make run` on a fresh clone is enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test unit test-modern airflow kubeflow lint format docs lock clean
+.PHONY: help setup run test test-slow unit test-modern airflow kubeflow lint format docs lock clean
 bin := .venv/bin
 
 help: ## this list
@@ -13,8 +13,11 @@ setup: ## .venv with everything in it, redone when the pins change
 run: setup ## the whole pipeline on the sample in data/, up to a pushed model
 	$(bin)/fraud-pipeline run --config data/sample/config.yaml --data data/sample/transactions $(ARGS)
 
-test: lint ## lint, then every test (ARGS="-k windows" for some)
-	$(bin)/python -m pytest $(ARGS)
+test: lint ## lint, then every test but the slow ones (ARGS="-k windows" for some)
+	$(bin)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: setup ## the orchestrators, tuning and the backtest, as whole runs
+	$(bin)/python -m pytest -m slow $(ARGS)
 
 unit: setup ## the tests that take seconds
 	$(bin)/python -m pytest -m "not e2e" $(ARGS)

@@ -203,7 +203,7 @@ def _metric_table(summary: dict[str, Any]) -> list[str]:
 def _figure(number: float | None) -> str:
     if number is None or number != number:
         return "–"
-    return f"{number:,.0f}" if number > 1 else f"{number:.3f}"
+    return f"{number:,.0f}" if number > 1.5 else f"{number:.3f}"
 
 
 def _small(number: float | None) -> str:

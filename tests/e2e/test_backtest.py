@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.conftest import CONFIG, SAMPLE
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 def test_a_backtest_of_the_sample(new_bank):

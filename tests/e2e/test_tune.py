@@ -7,7 +7,7 @@ import yaml
 
 from tests.e2e.conftest import CONFIG, SAMPLE
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 AS_OF = "2026-03-13"
 TUNING = """

@@ -16,7 +16,7 @@ import pytest
 
 from deploy.airflow.local import Airflow
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 PARSE = """
 import runpy, sys, time
