@@ -64,7 +64,7 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
     """
     columns = ModelColumns.of(config.dataset, config.features)
     learned = {"columns": to_json(columns), "network": to_json(config.network)}
-    # Of the network Transform is told what it reads, so that the cache answers when the rest changes.
+    # Transform is told what it reads of the network: the cache answers when the rest changes.
     network = config.network
     read = Network(
         bins=network.bins,
