@@ -1,6 +1,7 @@
 # Every target sets up .venv by itself: `make run` on a fresh clone is enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow unit test-modern airflow kubeflow lint format docs lock clean
+.PHONY: help setup run test test-slow unit test-modern airflow kubeflow bench-models lint format \
+	docs lock clean
 bin := .venv/bin
 
 help: ## this list
@@ -43,6 +44,10 @@ kubeflow: setup ## the sample by the local runner of Kubeflow Pipelines, and the
 	.venv-kubeflow/bin/python deploy/kubeflow/fraud.py run --graph build/kubeflow/graph \
 		--pipeline $(abspath $(bin))/fraud-pipeline
 	$(bin)/fraud-pipeline status --root build/kubeflow/root
+
+bench-models: setup ## the network beside boosting and others: DATA=transactions FIRST=2018-07-04
+	scripts/setup_beside.sh bench
+	$(bin)/python -m benchmarks.models.compare $(DATA) --first-test-day $(FIRST) $(ARGS)
 
 lint: setup ## ruff and mypy
 	$(bin)/ruff check .

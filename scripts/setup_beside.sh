@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv-NAME from requirements/NAME.txt, or does nothing where it already is: for a tool that
-# cannot share an environment with TFX (airflow, kubeflow). Needs .venv; see scripts/setup.sh.
+# cannot, or need not, share an environment with TFX (airflow, kubeflow, bench). Needs .venv; see
+# scripts/setup.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 pins=requirements/$1.txt

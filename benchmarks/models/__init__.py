@@ -1,0 +1,1 @@
+"""The network beside other models, on the same features and folds: see `compare`."""

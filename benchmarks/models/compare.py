@@ -1,0 +1,164 @@
+"""The network beside logistic regression, trees and boosting, on the same features and folds.
+
+    make bench-models DATA=transactions FIRST=2018-07-04
+
+The protocol is that of `fraud-pipeline backtest`. Every contender chooses among its settings by
+average precision on as many folds right before the first test day, and is judged on the test
+folds with the one it chose. The network is judged as the pipeline configures it, seed by seed;
+its settings were chosen on folds before 2018-07-04 of the handbook's data. Prints a table, or
+JSON with --json; --only has some contenders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.models.contenders import CONTENDERS
+
+if TYPE_CHECKING:
+    from pipeline.backtest import Rows
+    from pipeline.config import Config
+
+NETWORK = "this pipeline's network"
+PYTHON = Path(".venv-bench/bin/python")
+
+
+class Folds:
+    """Folds whose rows lie in folders, for processes without this project.
+
+    Attributes:
+      folders: of each fold.
+      tests: the rows that each is judged on.
+      config: the dataset and the features.
+    """
+
+    def __init__(self, at: Path, split: Sequence[tuple[Rows, Rows]], config: Config) -> None:
+        import numpy as np
+
+        from models.columns import ModelColumns
+
+        self.config = config
+        self.folders: list[Path] = []
+        self.tests = [test for _, test in split]
+        names = ModelColumns.of(config.dataset, config.features).numeric
+        for number, (train, test) in enumerate(split):
+            folder = at / str(number)
+            folder.mkdir(parents=True)
+            for rows, part in ((train, "train"), (test, "test")):
+                np.save(folder / part, np.stack([rows.columns[name] for name in names], axis=1))
+            np.save(folder / "labels", train.labels)
+            self.folders.append(folder)
+
+    def judged(self, name: str, setting: int) -> list[dict[str, float]]:
+        """The metrics of a contender with one of its settings, fold by fold."""
+        import numpy as np
+
+        from pipeline import backtest
+
+        found = []
+        for folder, test in zip(self.folders, self.tests, strict=True):
+            command = [PYTHON, Path(__file__).with_name("contenders.py"), folder, name, setting]
+            done = subprocess.run(
+                list(map(str, command)), stdout=subprocess.PIPE, check=True, text=True
+            )
+            scores = np.load(folder / "scores.npy")
+            metrics = backtest.judged(test, scores, self.config)
+            found.append({**metrics, "train_cpu_seconds": float(done.stdout)})
+        return found
+
+
+def main() -> None:
+    """Chooses settings on the folds before, judges on the test folds, prints."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("data", type=Path, help="folders date=YYYY-MM-DD/*.parquet")
+    parser.add_argument("--first-test-day", type=date.fromisoformat, required=True)
+    parser.add_argument("--folds", type=int, default=4, help="to choose on, and to judge on")
+    parser.add_argument("--seeds", type=int, default=3, help="networks of each fold")
+    parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    if not PYTHON.exists():
+        parser.error(f"{PYTHON} is missing: scripts/setup_beside.sh bench makes it")
+
+    from pipeline import backtest, backtest_processes, config
+    from pipeline.ingestion.source import discover
+
+    defaults = config.load()
+    before = options.first_test_day - timedelta(days=7 * options.folds)
+    planned = backtest.folds(
+        before,
+        2 * options.folds,
+        test_days=7,
+        train_days=defaults.windows.train_days,
+        delay_days=defaults.windows.label_delay_days,
+    )
+    source = discover(str(options.data), defaults.dataset)
+    table = backtest.read(source, backtest.check_covered(source, planned, defaults), defaults)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    chosen: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        at = Path(temporary)
+        split = [backtest.split(table, fold, defaults) for fold in planned]
+        earlier = Folds(at / "earlier", split[: options.folds], defaults)
+        judged = Folds(at / "judged", split[options.folds :], defaults)
+        del split
+        for name in options.only:
+            settings = CONTENDERS[name][1]
+            found = [
+                earlier.judged(name, i) if len(settings) > 1 else [] for i in range(len(settings))
+            ]
+            best = max(range(len(settings)), key=lambda i: _mean(found[i], "average_precision"))
+            chosen[name], rows[name] = settings[best], judged.judged(name, best)
+            _say(f"{name}: {_mean(rows[name], 'average_precision'):.4f} with {settings[best]}")
+        seeds = [defaults.network.seed + i for i in range(options.seeds)]
+        done = backtest_processes.run(table, planned[options.folds :], defaults, seeds, at, 1)
+        outcomes = [outcome for _, outcome in sorted(done, key=lambda pair: pair[0])]
+        rows[NETWORK] = [dict(outcome.mean) for outcome in outcomes]
+        by_seed = [
+            statistics.fmean(o.by_seed[seed]["average_precision"] for o in outcomes)
+            for seed in seeds
+        ]
+    document = {
+        "test": [[str(f.test.first), str(f.test.last)] for f in planned[options.folds :]],
+        "chosen": chosen,
+        "folds": rows,
+        "mean": {name: {k: _mean(found, k) for k in found[0]} for name, found in rows.items()},
+        "network_average_precision_by_seed": by_seed,
+    }
+    print(json.dumps(document, indent=1) if options.json else table_of(document))
+
+
+def table_of(document: dict[str, Any]) -> str:
+    """The result as a Markdown table."""
+    lines = [
+        "| model | AP | worst fold | ROC AUC | CP@100 | CPU s a fold |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, mean in document["mean"].items():
+        worst = min(fold["average_precision"] for fold in document["folds"][name])
+        lines.append(
+            f"| {name} | {mean['average_precision']:.4f} | {worst:.4f} | {mean['roc_auc']:.4f} | "
+            f"{mean['card_precision_at_100']:.4f} | {mean['train_cpu_seconds']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def _mean(found: Sequence[dict[str, float]], name: str) -> float:
+    return statistics.fmean(fold[name] for fold in found) if found else 0.0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The other models: fits one of them to a fold that lies in a folder, and scores its test rows.
+
+    .venv-bench/bin/python benchmarks/models/contenders.py FOLDER NAME SETTING
+
+Runs in an environment that has the models' libraries but neither TFX nor this project, hence
+alone in its file. FOLDER has `train.npy` and `test.npy`, float32 [rows, columns] with NaN where a
+value is missing, and `labels.npy`; `scores.npy` is written beside them. SETTING counts from 0.
+Prints the CPU seconds of fitting.
+
+Each model has a few settings; which one counts is chosen on earlier folds (see `compare`). The
+handbook's grids are those of its chapter 5.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+SEED = 7
+
+
+def logistic_regression(**setting: Any) -> Any:
+    """Of standardised values; a missing one is the median, and a column says that it was."""
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(
+        SimpleImputer(strategy="median", add_indicator=True),
+        StandardScaler(),
+        LogisticRegression(max_iter=500, **setting),
+    )
+
+
+def random_forest(**setting: Any) -> Any:
+    """scikit-learn's; it reads missing values as they are."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    return RandomForestClassifier(n_estimators=100, n_jobs=2, random_state=SEED, **setting)
+
+
+def xgboost(**setting: Any) -> Any:
+    """XGBoost with the defaults of the handbook's version, which today's differ from."""
+    from xgboost import XGBClassifier
+
+    book = {"tree_method": "exact", "base_score": 0.5}
+    return XGBClassifier(n_jobs=2, random_state=SEED, **{**book, **setting})
+
+
+def lightgbm(**setting: Any) -> Any:
+    """LightGBM on random shares of rows and columns."""
+    from lightgbm import LGBMClassifier
+
+    shares = {"subsample": 0.8, "subsample_freq": 1, "colsample_bytree": 0.5, "reg_lambda": 5}
+    return LGBMClassifier(n_jobs=2, random_state=SEED, verbose=-1, **shares, **setting)
+
+
+def catboost(**setting: Any) -> Any:
+    """CatBoost."""
+    from catboost import CatBoostClassifier
+
+    return CatBoostClassifier(
+        thread_count=2, random_seed=SEED, verbose=False, allow_writing_files=False, **setting
+    )
+
+
+def _grid(**values: list[Any]) -> list[dict[str, Any]]:
+    """Every combination."""
+    return [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
+
+
+CONTENDERS: dict[str, tuple[Callable[..., Any], list[dict[str, Any]]]] = {
+    "logistic regression": (logistic_regression, _grid(C=[0.001, 0.01, 0.1, 1.0])),
+    "random forest": (random_forest, _grid(max_depth=[10, 20], min_samples_leaf=[1, 10])),
+    "XGBoost, book's defaults": (
+        xgboost,
+        [{"max_depth": 6, "n_estimators": 100, "learning_rate": 0.3}],
+    ),
+    "XGBoost, tuned": (
+        xgboost,
+        [
+            *_grid(max_depth=[3, 6], n_estimators=[50, 100], learning_rate=[0.1, 0.3]),
+            *(
+                {"tree_method": "hist", "subsample": 0.8, "colsample_bytree": 0.5, **setting}
+                for setting in _grid(max_depth=[4, 6], n_estimators=[200], learning_rate=[0.03])
+            ),
+        ],
+    ),
+    "LightGBM, tuned": (
+        lightgbm,
+        [
+            {"n_estimators": trees, "learning_rate": rate, **leaves}
+            for trees, rate in ((100, 0.06), (200, 0.03), (400, 0.03))
+            for leaves in _grid(num_leaves=[7, 15, 31], min_child_samples=[50])
+        ],
+    ),
+    "CatBoost, tuned": (
+        catboost,
+        [
+            {"iterations": trees, "learning_rate": rate, **depth}
+            for trees, rate in ((300, 0.1), (500, 0.05))
+            for depth in _grid(depth=[4, 6])
+        ],
+    ),
+}
+"""By name: what makes the model, and the settings to choose from."""
+
+
+def main(folder: Path, name: str, setting: int) -> None:
+    """Fits and scores."""
+    import numpy as np
+
+    train, test, labels = (np.load(folder / f"{part}.npy") for part in ("train", "test", "labels"))
+    make, settings = CONTENDERS[name]
+    started = _cpu_seconds()
+    model = make(**settings[setting]).fit(train, labels)
+    print(_cpu_seconds() - started)
+    np.save(folder / "scores.npy", model.predict_proba(test)[:, 1])
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
