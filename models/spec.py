@@ -28,7 +28,8 @@ class Network:
       weight_decay: AdamW's.
       ema_momentum: of the moving average of the weights that is kept; less where steps are few.
       positive_weight: weight of a fraud in the loss, a genuine transaction having 1.
-      focal_gamma: exponent of the focal loss (Lin et al. 2017); 0 is plain cross-entropy.
+      focal_gamma: exponent of the focal loss (Lin et al. 2017), at least 1; 0 is plain
+        cross-entropy.
       validation_percent: share of the cards (of the rows, without entities) that are held out of
         training to choose the epoch, calibrate, and set the threshold.
       seed: of weights, shuffling and dropout.
@@ -125,10 +126,10 @@ class Evaluation:
     alert_budget: int = 100
     min_average_precision: float = 0.3
     min_roc_auc: float = 0.75
-    min_recall_at_budget: float = 0.0
+    min_recall_at_budget: float = 0.3
     max_average_precision_drop: float = 0.01
     max_roc_auc_drop: float = 0.01
-    max_recall_at_budget_drop: float = 1.0
+    max_recall_at_budget_drop: float = 0.1
     max_slice_recall_gap: float = 0.2
     max_slice_fpr_gap: float = 0.02
     min_slice_examples: int = 50

@@ -330,7 +330,8 @@ def _check_network(at: str, network: Network) -> None:
     _between(f"{at}.dropout", network.dropout, 0, 0.99)
     _between(f"{at}.ema_momentum", network.ema_momentum, 0, 1)
     _between(f"{at}.validation_percent", network.validation_percent, 1, 50)
-    _at_least(f"{at}.focal_gamma", network.focal_gamma, 0)
+    if network.focal_gamma != 0:  # below 1 the gradient of a score that is sure is infinite
+        _at_least(f"{at}.focal_gamma", network.focal_gamma, 1)
     for name in ("learning_rate", "positive_weight"):
         if not getattr(network, name) > 0:
             raise BadInput(f"{at}.{name}: {getattr(network, name)} must be above 0")

@@ -19,7 +19,7 @@ dataset:
   categorical: [shop type]
   slices: [shop type]
 network: {epochs: 3, towers: [[16]]}
-evaluation: {min_average_precision: 0.02, min_roc_auc: 0.5}
+evaluation: {min_average_precision: 0.02, min_roc_auc: 0.5, min_recall_at_budget: 0.0}
 """
 
 

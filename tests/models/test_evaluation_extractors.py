@@ -144,7 +144,7 @@ def evaluate(
     ("with_champion", "demanded", "blessing"),
     [
         (True, Evaluation(max_roc_auc_drop=-0.2), "NOT_BLESSED"),
-        (False, Evaluation(min_average_precision=0.1), "BLESSED"),
+        (False, Evaluation(min_average_precision=0.1, min_recall_at_budget=0), "BLESSED"),
     ],
 )
 def test_results_are_those_of_stock_tfma(

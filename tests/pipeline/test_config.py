@@ -98,6 +98,7 @@ def test_only_the_built_in_columns_are_judged_by_the_packaged_schema(load):
         ("data_gate: {drift_thresholds: {x: 0.1}}", "data_gate.drift_thresholds", "no feature"),
         ("network: {dropout: 1.0}", "network.dropout", "out of range"),
         ("network: {learning_rate: 0}", "network.learning_rate", "above 0"),
+        ("network: {focal_gamma: 0.5}", "network.focal_gamma", "the least is 1"),
         ("tuning: {trials: 0}", "tuning.trials", "the least is 1"),
         ("tuning: {learning_rate: [0.1, 0]}", "tuning.learning_rate", "above 0"),
         ("tuning: {towers: [[32]]}", "tuning.towers[0][0]", "expected a list"),
