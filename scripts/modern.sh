@@ -78,9 +78,9 @@ for file in .pip .config/pip .config/uv; do
     fi
 done
 
-# The checkout as it stands, committed or not; only its .venv stays from the last time.
+# The checkout as it stands, committed or not; only its environments stay from the last time.
 mkdir -p "$root/checkout"
-find "$root/checkout" -mindepth 1 -maxdepth 1 ! -name .venv -exec rm -rf {} +
+find "$root/checkout" -mindepth 1 -maxdepth 1 ! -name '.venv*' -exec rm -rf {} +
 git -c safe.directory='*' ls-files -z --cached --others --exclude-standard |
     while IFS= read -r -d '' file; do
         if [ -e "$file" ]; then printf '%s\0' "$file"; fi
