@@ -111,7 +111,7 @@ def count(history: History, window: int) -> NDArray:
 
 
 @_family("entity", needs_amount=True)
-def sum_(history: History, window: int) -> Floats:
+def sum_(history: History, window: int) -> NDArray:
     """Sum of the amounts of the past and of the row itself."""
     return (history.total_units.over(history.past(window)) + history.units) * UNIT
 
