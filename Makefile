@@ -17,14 +17,14 @@ run: setup ## the whole pipeline on the sample in data/, up to a pushed model
 test: lint ## lint, then every test but the slow ones (ARGS="-k windows" for some)
 	$(bin)/python -m pytest -m "not slow" $(ARGS)
 
-test-slow: setup ## the orchestrators, tuning and the backtest, as whole runs
+test-slow: setup ## more whole runs: orchestrators, tuning, the backtest
 	$(bin)/python -m pytest -m slow $(ARGS)
 
 unit: setup ## the tests that take seconds
 	$(bin)/python -m pytest -m "not e2e" $(ARGS)
 
-test-modern: ## the unit tests on TFX 1.21, in a Debian 13 root where this machine is older
-	scripts/modern.sh make unit $(if $(ARGS),ARGS='$(ARGS)')
+test-modern: ## `make test` on TFX 1.21, in a Debian 13 root where this machine is older
+	scripts/modern.sh make test $(if $(ARGS),ARGS='$(ARGS)')
 
 airflow: setup ## two days of the sample, by a real Airflow in an environment of its own
 	scripts/setup_beside.sh airflow

@@ -21,7 +21,7 @@ PASSWORD = "FRAUD_METADATA_PASSWORD"
 
 RUN_CONTEXT = "pipeline_run"
 _NUMBERED = re.compile(r"/\d+(?![\w-])")
-_OWN_PROPERTIES = {"name", "current_model_id", "pushed_version", "answer"}
+_OWN_PROPERTIES = {"name", "current_model_id", "baseline_model_id", "pushed_version", "answer"}
 """Properties of artifacts that are an id, a time, or a duration."""
 _INPUT = (mlmd.Event.INPUT, mlmd.Event.DECLARED_INPUT)
 _OUTPUT = (mlmd.Event.OUTPUT, mlmd.Event.DECLARED_OUTPUT)
@@ -272,7 +272,7 @@ def comparable(
         for event in found:
             artifact = by_id[event.artifact_id]
             kind = mlmd.Event.Type.Name(event.type)
-            path = [step.key or str(step.index) for step in event.path.steps]
+            path = [_input_name(step.key) or str(step.index) for step in event.path.steps]
             state = mlmd.Artifact.State.Name(artifact.state)
             described.append(
                 (kind, path, artifact.type, state, plain(artifact.uri), properties(artifact))
@@ -296,6 +296,15 @@ def comparable(
         node_id: [described(execution) for execution in executions(store, run_id, node_id)]
         for node_id in sorted(nodes(store, run_id))
     }
+
+
+def _input_name(key: str) -> str:
+    """The name of an input, of a condition's too: `_DataGate.verdict` → `verdict`.
+
+    Of an artifact that a node both takes and waits for, ML Metadata keeps one event, under either
+    name, as it happens.
+    """
+    return key.rpartition(".")[2] if key.startswith("_") else key
 
 
 def _property_names(holder: mlmd.Artifact | mlmd.Execution) -> list[str]:

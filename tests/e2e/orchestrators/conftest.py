@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +73,11 @@ class Shop:
         given = ["--config", self.folder / "fraud.yaml", "--root", self.root]
         self.call("compile", *given, "--data", self.data, "--out", self.graph)
 
+    def run(self, day: date) -> None:
+        """Runs a day locally."""
+        given = ["--config", self.folder / "fraud.yaml", "--root", self.root]
+        self.call("run", *given, "--data", self.data, "--as-of", day)
+
     def status(self) -> str:
         given = ["--config", self.folder / "fraud.yaml", "--root", self.root]
         return self.call("status", *given, "--json")
@@ -83,6 +90,17 @@ class Shop:
         names = {str(self.graph): "GRAPH", str(self.root / "graph"): "GRAPH"}
         names[str(self.root)] = "ROOT"
         return {run: lineage.comparable(store, run, names) for run in lineage.runs(store)}
+
+
+def differences(found: Any, expected: Any, where: str = "") -> list[str]:
+    """Where two lineages differ, and in what; whole ones are too long to look through."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        pairs = [(key, found.get(key), expected.get(key)) for key in {**found, **expected}]
+    elif isinstance(found, list | tuple) and isinstance(expected, list | tuple):
+        pairs = [(i, *pair) for i, pair in enumerate(zip_longest(found, expected))]
+    else:
+        return [] if found == expected else [f"{where}: {found!r}, not {expected!r}"]
+    return [line for key, *pair in pairs for line in differences(*pair, f"{where}/{key}")]
 
 
 @pytest.fixture(scope="session")
@@ -107,13 +125,24 @@ def days() -> tuple[date, ...]:
 
 
 @pytest.fixture(scope="session")
-def local(new_shop) -> list[dict]:
-    """The lineage of each of the two days, run locally."""
+def local_shop(new_shop) -> Shop:
+    """The first of the two days, run locally."""
     shop = new_shop()
-    given = ["--config", shop.folder / "fraud.yaml", "--root", shop.root, "--data", shop.data]
-    for day in DAYS:
-        shop.call("run", *given, "--as-of", day)
-    return list(shop.lineage().values())
+    shop.run(DAYS[0])
+    return shop
+
+
+@pytest.fixture(scope="session")
+def local_first_day(local_shop) -> dict:
+    """The lineage of a local run of the first day."""
+    return next(iter(local_shop.lineage().values()))
+
+
+@pytest.fixture(scope="session")
+def local(local_shop) -> list[dict]:
+    """The lineage of local runs of the two days."""
+    local_shop.run(DAYS[1])
+    return list(local_shop.lineage().values())
 
 
 @pytest.fixture(scope="session")
