@@ -35,6 +35,8 @@ def parsed(
     side = {name: raw[name] for name in (columns.label, columns.timestamp, columns.card) if name}
     layer = transform.transform_features_layer()
 
+    # There is no Python control flow to convert, and looking for it in the layer takes seconds.
+    @tf.autograph.experimental.do_not_convert
     def parse(records: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
         example = tf.io.parse_example(records, {**spec, **side})
         label, timestamp, card = (

@@ -41,7 +41,9 @@ class ServedModel(tf.Module):
         super().__init__()
         self._network = fitted.model
         self._explainer = explainer
-        self._transform = transform.transform_features_layer()
+        # There is no Python control flow to convert, and looking for it in the layer takes seconds.
+        self._layer = transform.transform_features_layer()
+        self._transform = tf.autograph.experimental.do_not_convert(self._layer)
         self._spec = model_feature_spec(transform, columns)
         self._threshold = tf.constant(fitted.threshold, tf.float32)
 

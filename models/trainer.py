@@ -13,7 +13,7 @@ import tensorflow_transform as tft
 from models import examples, explain, preprocessing, serving, training
 from models.columns import ModelColumns
 from models.spec import Network
-from models.training import Fitted
+from models.training import Examples, Fitted
 
 EXTRA = "assets.extra"
 """The folder of a SavedModel for what TensorFlow does not read, by its own convention."""
@@ -29,21 +29,32 @@ def run_fn(fn_args: Any) -> None:
         of Network) and `alert_budget` (cards a day). `hyperparameters`, if there was a Tuner, has
         its best `values`, which go before `network`.
     """
+    columns = ModelColumns.from_json(fn_args.custom_config["columns"])
+    transform = tft.TFTransformOutput(fn_args.transform_output)
+    train(fn_args, examples.load_split(fn_args.train_files, transform, columns), transform)
+
+
+def train(fn_args: Any, read: Examples, transform: tft.TFTransformOutput) -> None:
+    """Trains on examples that have been read, and exports.
+
+    Args:
+      fn_args: see `run_fn`.
+      read: the train split.
+      transform: Transform's output.
+    """
     config = fn_args.custom_config
     columns = ModelColumns.from_json(config["columns"])
     spec = Network.from_json(config["network"])
     if fn_args.hyperparameters:
         spec = spec.tuned(fn_args.hyperparameters["values"])
-    transform = tft.TFTransformOutput(fn_args.transform_output)
-    train = examples.load_split(fn_args.train_files, transform, columns)
     fitted = training.fit(
         spec,
-        train,
+        read,
         preprocessing.vocabulary_sizes(transform, columns, spec),
         config["alert_budget"],
         fn_args.model_run_dir,
     )
-    typical = explain.typical_genuine(train.inputs, train.labels)
+    typical = explain.typical_genuine(read.inputs, read.labels)
     explainer = explain.Explainer(fitted.model, typical, columns.numeric, columns.categorical)
     served = serving.ServedModel(fitted, explainer, transform, columns)
     served.save(fn_args.serving_model_dir)

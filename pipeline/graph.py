@@ -122,6 +122,8 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
                 custom_config={**learned, "network": to_json(read)},
                 materialize=False,
                 disable_statistics=True,
+                # It serves spans that are analyzed again; windows here are one span.
+                disable_analyzer_cache=True,
             )
         )
         fitting = {**learned, "alert_budget": config.evaluation.alert_budget}

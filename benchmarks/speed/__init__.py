@@ -1,0 +1,1 @@
+"""What a run costs: ours, the same graph of stock TFX, and the floor. See docs/benchmarks.md."""

@@ -1,0 +1,172 @@
+"""Data of a size: what ours reads, and the same examples as stock TFX and the floor read them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+DAYS = 122
+_ROWS_A_CUSTOMER = 236  # in so many days
+SPLITS = ("train", "eval", "recent")
+
+CONFIG = """
+dataset:
+  categorical: [MERCHANT_CATEGORY, CHANNEL, COUNTRY, CUSTOMER_AGE_BAND]
+  slices: [CHANNEL, CUSTOMER_AGE_BAND]
+windows: {train_days: 64}  # the longest whose history is in the data
+evaluation:  # a small population has few frauds; what is measured is a run that pushes
+  {min_average_precision: 0, min_roc_auc: 0, max_slice_recall_gap: 1, max_slice_fpr_gap: 1}
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Transactions of a size, simulated once and kept.
+
+    Attributes:
+      folder: where everything of it lies.
+    """
+
+    folder: Path
+
+    @property
+    def transactions(self) -> Path:
+        """Day folders: history, train, eval and recent days."""
+        return self.folder / "transactions"
+
+    @property
+    def config(self) -> Path:
+        """The configuration of a run."""
+        return self.folder / "config.yaml"
+
+    def csv(self, split: str) -> Path:
+        """The examples of a split with their features, as CSV."""
+        return self.folder / "csv" / split / "examples.csv"
+
+    def parquet(self, split: str) -> Path:
+        """The examples of a split with their features, as Parquet."""
+        return self.folder / "parquet" / f"{split}.parquet"
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """How many rows are read, and how many are in each split."""
+        return json.loads((self.folder / "rows.json").read_text(encoding="utf-8"))
+
+    @classmethod
+    def of(cls, rows: int, kept: Path) -> Case:
+        """About so many rows, made unless they are there already.
+
+        The days are always the same ones; what grows is the number of customers.
+        """
+        case = cls(kept / str(rows))
+        if not (case.folder / "rows.json").exists():
+            case._make(rows)
+        return case
+
+    def _make(self, rows: int) -> None:
+        from data.spec import Simulation
+        from data.writer import write_days
+        from pipeline import config
+
+        customers = round(rows / _ROWS_A_CUSTOMER)
+        population = Simulation(
+            days=DAYS, customers=customers, terminals=max(2 * customers, 2000), seed=1
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.config.write_text(CONFIG, encoding="utf-8")
+        if not self.transactions.exists():
+            write_days(population, self.transactions, "parquet", None)
+        counts = {"read": _parquet_rows(self.transactions)}
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            written = _ingested(config.load(self.config), self.transactions, Path(folder))
+            for split in SPLITS:
+                counts[split] = self._write(split, _tables(written / f"Split-{split}"))
+        (self.folder / "rows.json").write_text(json.dumps(counts), encoding="utf-8")
+
+    def _write(self, split: str, batches: Iterator[pa.Table]) -> int:
+        """Writes a split as CSV and Parquet; returns how many rows."""
+        from pyarrow import parquet
+
+        for path in (self.csv(split), self.parquet(split)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        first = next(batches)
+        rows = 0
+        with (
+            self.csv(split).open("w", encoding="utf-8") as text,
+            parquet.ParquetWriter(str(self.parquet(split)), first.schema) as columns,
+        ):
+            for table in (first, *batches):
+                # By pandas, because pyarrow writes 1.0 as 1, which CsvExampleGen would take for a
+                # whole number in one split and not in the other.
+                table.to_pandas().to_csv(text, header=rows == 0, index=False)
+                columns.write_table(table)
+                rows += table.num_rows
+        return rows
+
+
+def _ingested(config: Config, transactions: Path, folder: Path) -> Path:
+    """Runs TransactionExampleGen; returns where its examples are."""
+    from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
+    from tfx.types import standard_artifacts
+
+    from pipeline.components.transaction_example_gen import Executor
+    from pipeline.config import to_json
+
+    examples = standard_artifacts.Examples()
+    examples.uri = str(folder / "examples")
+    context = BaseBeamExecutor.Context(tmp_dir=str(folder / "tmp"), unique_id="1")
+    properties = {
+        "data": str(transactions),
+        "as_of": "",
+        "dataset": to_json(config.dataset),
+        "windows": to_json(config.windows),
+        "features": to_json(config.features),
+    }
+    Executor(context).Do({}, {"examples": [examples]}, properties)
+    return folder / "examples"
+
+
+def _tables(split: Path) -> Iterator[pa.Table]:
+    """The examples of a split, a column for each feature, null where it has no value."""
+    import tensorflow as tf
+
+    from pipeline.components.batched_reading import ExampleParser
+
+    parser = ExampleParser(None)
+    files = sorted(map(str, split.glob("*.gz")))
+    for examples in tf.data.TFRecordDataset(files, "GZIP").batch(65536):
+        batch = parser.parse(examples)
+        names = sorted(batch.schema.names)
+        yield pa.table(
+            {name: _flat(batch.column(batch.schema.get_field_index(name))) for name in names}
+        )
+
+
+def _flat(lists: pa.Array) -> pa.Array:
+    """The only value of each list; null where there is none."""
+    if pa.types.is_null(lists.type):  # the label of recent days
+        return pa.nulls(len(lists), pa.int64())
+    flat = lists.flatten().take(_positions(lists))
+    return flat.cast(pa.string()) if pa.types.is_large_binary(flat.type) else flat
+
+
+def _positions(lists: pa.Array) -> pa.Array:
+    """Where in the values each list's one is; null for empty ones."""
+    present = np.asarray(lists.is_valid())
+    return pa.array(np.cumsum(present) - 1, mask=~present)
+
+
+def _parquet_rows(folder: Path) -> int:
+    from pyarrow import parquet
+
+    return sum(parquet.ParquetFile(file).metadata.num_rows for file in folder.rglob("*.parquet"))

@@ -1,0 +1,88 @@
+"""The least that can be done, measured: python -m benchmarks.speed.floor CASE ROOT COSTS.
+
+pyarrow reads the same examples from Parquet, numpy computes statistics and encodes, the same
+network is trained, scikit-learn judges it once. No checks, no lineage, nothing served.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed.case import Case
+from benchmarks.speed.meter import Meter
+
+
+def main(folder: str, root: str, costs: str) -> None:
+    """Measures the floor.
+
+    Args:
+      folder: of the case.
+      root: a folder for the model.
+      costs: the file for what the stages cost.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    case, meter = Case(Path(folder)), Meter()
+    with meter.stage("imports"):
+        import numpy as np
+        from sklearn import metrics
+
+        from models import training
+        from models.columns import ModelColumns
+        from models.training import Examples
+        from pipeline import config as configuration
+    config = configuration.load(case.config)
+    columns = ModelColumns.of(config.dataset, config.features)
+    bins = config.network.bins
+    with meter.stage("reading"):
+        from pyarrow import parquet
+
+        train, judged = (parquet.read_table(case.parquet(split)) for split in ("train", "eval"))
+    with meter.stage("statistics"):
+        numbers = {name: train.column(name).to_numpy() for name in columns.numeric}
+        edges = {
+            name: np.nanquantile(values.astype(float), np.linspace(0, 1, bins + 1))
+            for name, values in numbers.items()
+        }
+        known = {name: train.column(name).unique().to_pylist() for name in columns.categorical}
+        for values in numbers.values():
+            np.nanmean(values), np.nanstd(values), np.isnan(values).mean()
+
+    def encoded(table: Any) -> Examples:
+        numeric = np.stack(
+            [
+                np.interp(table.column(name).to_numpy(), edges[name], np.arange(bins + 1.0))
+                for name in columns.numeric
+            ],
+            axis=1,
+        )
+        indices = [
+            table.column(name).to_pandas().map({v: i + 1 for i, v in enumerate(known[name])})
+            for name in columns.categorical
+        ]
+        categorical = np.stack([index.fillna(0).to_numpy(np.int64) for index in indices], axis=1)
+        return Examples(
+            {
+                "numeric": np.nan_to_num(numeric, nan=-1).astype(np.float32),
+                "categorical": categorical,
+            },
+            *(table.column(c).to_numpy() for c in (columns.label, columns.timestamp, columns.card)),
+        )
+
+    with meter.stage("encoding"):
+        examples, judged_examples = encoded(train), encoded(judged)
+    with meter.stage("training"):
+        sizes = {name: len(values) + 1 for name, values in known.items()}
+        fitted = training.fit(config.network, examples, sizes, config.evaluation.alert_budget)
+        fitted.model.export(root, verbose=False)
+    with meter.stage("evaluation"):
+        scores = fitted.scores(judged_examples.inputs)
+        found = metrics.average_precision_score(judged_examples.labels, scores)
+        print(found, metrics.roc_auc_score(judged_examples.labels, scores))
+    meter.write(costs)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
