@@ -118,7 +118,7 @@ def main() -> None:
             ]
             best = max(range(len(settings)), key=lambda i: _mean(found[i], "average_precision"))
             chosen[name], rows[name] = settings[best], judged.judged(name, best)
-            _say(f"{name}: {_mean(rows[name], 'average_precision'):.4f} with {settings[best]}")
+            _say(f"{_line(name, rows[name])} {settings[best]}")
         seeds = [defaults.network.seed + i for i in range(options.seeds)]
         done = backtest_processes.run(table, planned[options.folds :], defaults, seeds, at, 1)
         outcomes = [outcome for _, outcome in sorted(done, key=lambda pair: pair[0])]
@@ -143,13 +143,18 @@ def table_of(document: dict[str, Any]) -> str:
         "| model | AP | worst fold | ROC AUC | CP@100 | CPU s a fold |",
         "|---|---|---|---|---|---|",
     ]
-    for name, mean in document["mean"].items():
-        worst = min(fold["average_precision"] for fold in document["folds"][name])
-        lines.append(
-            f"| {name} | {mean['average_precision']:.4f} | {worst:.4f} | {mean['roc_auc']:.4f} | "
-            f"{mean['card_precision_at_100']:.4f} | {mean['train_cpu_seconds']:.1f} |"
-        )
+    lines += [_line(name, folds) for name, folds in document["folds"].items()]
     return "\n".join(lines)
+
+
+def _line(name: str, folds: Sequence[dict[str, float]]) -> str:
+    """A row of the table."""
+    worst = min(fold["average_precision"] for fold in folds)
+    return (
+        f"| {name} | {_mean(folds, 'average_precision'):.4f} | {worst:.4f} | "
+        f"{_mean(folds, 'roc_auc'):.4f} | {_mean(folds, 'card_precision_at_100'):.4f} | "
+        f"{_mean(folds, 'train_cpu_seconds'):.1f} |"
+    )
 
 
 def _mean(found: Sequence[dict[str, float]], name: str) -> float:
