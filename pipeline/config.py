@@ -20,7 +20,7 @@ from features.spec import Dataset, Features
 from models.spec import Evaluation, Network, Tuning
 from pipeline.errors import BadInput
 
-STORES = ("sqlite", "mysql", "postgresql")
+STORES = ("sqlite", "mysql")
 
 PACKAGED_SCHEMA = Path(__file__).resolve().parent.parent / "schema" / "schema.pbtxt"
 
@@ -120,15 +120,15 @@ class Metadata:
     """Where ML Metadata is kept.
 
     Attributes:
-      store: "sqlite" (a file in the root), "mysql" (MariaDB too) or "postgresql". On a server nodes
-        of a run may be at work side by side. One database belongs to one root.
-      host, port, database, user: of the server; port 0 is its usual one. The database is created
+      store: "sqlite" (a file in the root) or "mysql" (MariaDB too). On a server nodes of a run may
+        be at work side by side. One database belongs to one root.
+      host, port, database, user: of the server. The database is created
         if it does not exist. The password comes from the environment: FRAUD_METADATA_PASSWORD.
     """
 
     store: str = "sqlite"
     host: str = "localhost"
-    port: int = 0
+    port: int = 3306
     database: str = "fraud_metadata"
     user: str = "fraud"
 

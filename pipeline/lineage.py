@@ -74,17 +74,11 @@ def connection(config: Metadata, root: Root) -> mlmd.ConnectionConfig:
     if config.store == "sqlite":
         found.sqlite.filename_uri = str(root.metadata)
         found.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
-    elif config.store == "mysql":
+    else:
         found.mysql.host = config.host
-        found.mysql.port = config.port or 3306
+        found.mysql.port = config.port
         found.mysql.database = config.database
         found.mysql.user = config.user
-    else:
-        found.postgresql.host = config.host
-        found.postgresql.port = str(config.port or 5432)
-        found.postgresql.dbname = config.database
-        found.postgresql.user = config.user
-    if config.store != "sqlite":
         # Nodes at work side by side abort each other's transactions now and then.
         found.retry_options.max_num_retries = 20
     return found
@@ -97,8 +91,6 @@ def with_password(found: mlmd.ConnectionConfig) -> mlmd.ConnectionConfig:
     password = os.environ.get(PASSWORD)
     if password and found.HasField("mysql"):
         complete.mysql.password = password
-    if password and found.HasField("postgresql"):
-        complete.postgresql.password = password
     return complete
 
 
