@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself: `make run` on a fresh clone is enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow unit test-modern airflow kubeflow bench-models lint format \
+.PHONY: help setup run test test-slow unit test-modern airflow kubeflow bench bench-models lint format \
 	docs lock clean
 bin := .venv/bin
 
@@ -44,6 +44,12 @@ kubeflow: setup ## the sample by the local runner of Kubeflow Pipelines, and the
 	.venv-kubeflow/bin/python deploy/kubeflow/fraud.py run --graph build/kubeflow/graph \
 		--pipeline $(abspath $(bin))/fraud-pipeline
 	$(bin)/fraud-pipeline status --root build/kubeflow/root
+
+bench: setup ## what a run costs, beside stock TFX and a floor (ARGS="--rows 1200000" for more)
+	scripts/setup_beside.sh bench
+	mkdir -p build/speed
+	$(bin)/python -m benchmarks.speed $(ARGS)
+	.venv-bench/bin/python -m benchmarks.speed.plot build/speed/speed.json build/speed/speed.svg
 
 bench-models: setup ## the network beside boosting and others: DATA=transactions FIRST=2018-07-04
 	scripts/setup_beside.sh bench

@@ -9,11 +9,32 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
+from tensorflow_transform.saved.saved_transform_io_v2 import SavedModelLoader
 
 from models.columns import ModelColumns
 from models.training import Examples
 
 READ_BATCH = 4096
+
+
+class TransformGraph(tf.Module):
+    """Applies Transform's graph: what `transform_features_layer` does, without its Keras 2 layer.
+
+    Keras would trace such a layer again, by autograph, whenever it is saved.
+
+    Args:
+      transform: Transform's output.
+    """
+
+    def __init__(self, transform: tft.TFTransformOutput) -> None:
+        super().__init__()
+        self._loader = SavedModelLoader(transform.transform_savedmodel_dir)
+        self._loaded = self._loader._imported  # its tables are saved with this module
+
+    @tf.autograph.experimental.do_not_convert
+    def __call__(self, columns: dict[str, Any]) -> dict[str, tf.Tensor]:
+        """Transformed features of raw ones; those that ask for columns not given are left out."""
+        return self._loader.apply_transform_model(columns)
 
 
 def parsed(
@@ -33,9 +54,9 @@ def parsed(
     spec = model_feature_spec(transform, columns)
     raw = transform.raw_feature_spec()
     side = {name: raw[name] for name in (columns.label, columns.timestamp, columns.card) if name}
-    layer = transform.transform_features_layer()
+    graph = TransformGraph(transform)
 
-    # There is no Python control flow to convert, and looking for it in the layer takes seconds.
+    # There is no Python control flow to convert, and looking for it takes seconds.
     @tf.autograph.experimental.do_not_convert
     def parse(records: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
         example = tf.io.parse_example(records, {**spec, **side})
@@ -43,7 +64,7 @@ def parsed(
             _flat(example.pop(name)) if name else tf.zeros_like(records, tf.int64)
             for name in (columns.label, columns.timestamp, columns.card)
         )
-        return layer(example), {"label": label, "timestamp": timestamp, "card": card}
+        return graph(example), {"label": label, "timestamp": timestamp, "card": card}
 
     records = tf.data.TFRecordDataset(list(files), "GZIP", num_parallel_reads=tf.data.AUTOTUNE)
     return records.batch(READ_BATCH).map(parse, tf.data.AUTOTUNE).prefetch(2)

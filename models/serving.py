@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from models.columns import ModelColumns
-from models.examples import model_feature_spec
+from models.examples import TransformGraph, model_feature_spec
 from models.explain import Explainer
 from models.training import Fitted
 
@@ -41,9 +41,7 @@ class ServedModel(tf.Module):
         super().__init__()
         self._network = fitted.model
         self._explainer = explainer
-        # There is no Python control flow to convert, and looking for it in the layer takes seconds.
-        self._layer = transform.transform_features_layer()
-        self._transform = tf.autograph.experimental.do_not_convert(self._layer)
+        self._transform = TransformGraph(transform)
         self._spec = model_feature_spec(transform, columns)
         self._threshold = tf.constant(fitted.threshold, tf.float32)
 
