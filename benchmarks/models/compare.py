@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,20 +63,20 @@ class Folds:
 
     def judged(self, name: str, setting: int) -> list[dict[str, float]]:
         """The metrics of a contender with one of its settings, fold by fold."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each waits for a process of one thread
+            return list(pool.map(partial(self._judged, name, setting), self.folders, self.tests))
+
+    def _judged(self, name: str, setting: int, folder: Path, test: Rows) -> dict[str, float]:
         import numpy as np
 
         from pipeline import backtest
 
-        found = []
-        for folder, test in zip(self.folders, self.tests, strict=True):
-            command = [PYTHON, Path(__file__).with_name("contenders.py"), folder, name, setting]
-            done = subprocess.run(
-                list(map(str, command)), stdout=subprocess.PIPE, check=True, text=True
-            )
-            scores = np.load(folder / "scores.npy")
-            metrics = backtest.judged(test, scores, self.config)
-            found.append({**metrics, "train_cpu_seconds": float(done.stdout)})
-        return found
+        command = [PYTHON, Path(__file__).with_name("contenders.py"), folder, name, setting]
+        done = subprocess.run(
+            list(map(str, command)), stdout=subprocess.PIPE, check=True, text=True
+        )
+        metrics = backtest.judged(test, np.load(folder / "scores.npy"), self.config)
+        return {**metrics, "train_cpu_seconds": float(done.stdout)}
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ def random_forest(**setting: Any) -> Any:
     """scikit-learn's; it reads missing values as they are."""
     from sklearn.ensemble import RandomForestClassifier
 
-    return RandomForestClassifier(n_estimators=100, n_jobs=2, random_state=SEED, **setting)
+    return RandomForestClassifier(n_estimators=100, n_jobs=1, random_state=SEED, **setting)
 
 
 def xgboost(**setting: Any) -> Any:
@@ -48,7 +48,7 @@ def xgboost(**setting: Any) -> Any:
     from xgboost import XGBClassifier
 
     book = {"tree_method": "exact", "base_score": 0.5}
-    return XGBClassifier(n_jobs=2, random_state=SEED, **{**book, **setting})
+    return XGBClassifier(n_jobs=1, random_state=SEED, **{**book, **setting})
 
 
 def lightgbm(**setting: Any) -> Any:
@@ -56,7 +56,7 @@ def lightgbm(**setting: Any) -> Any:
     from lightgbm import LGBMClassifier
 
     shares = {"subsample": 0.8, "subsample_freq": 1, "colsample_bytree": 0.5, "reg_lambda": 5}
-    return LGBMClassifier(n_jobs=2, random_state=SEED, verbose=-1, **shares, **setting)
+    return LGBMClassifier(n_jobs=1, random_state=SEED, verbose=-1, **shares, **setting)
 
 
 def catboost(**setting: Any) -> Any:
@@ -64,7 +64,7 @@ def catboost(**setting: Any) -> Any:
     from catboost import CatBoostClassifier
 
     return CatBoostClassifier(
-        thread_count=2, random_seed=SEED, verbose=False, allow_writing_files=False, **setting
+        thread_count=1, random_seed=SEED, verbose=False, allow_writing_files=False, **setting
     )
 
 
