@@ -27,6 +27,8 @@ def main(folder: str, root: str, costs: str) -> int:
         code = cli.main(
             ["run", "--config", str(case.config), "--data", str(case.transactions), "--root", root]
         )
+    if not any(Path(root, "pushed").glob("*")):  # a refused model leaves the Pusher out
+        raise SystemExit("our run pushed nothing")
     meter.write(costs)
     return code
 
