@@ -2,11 +2,11 @@
 
     make bench-models DATA=transactions FIRST=2018-07-04
 
-The protocol is that of `fraud-pipeline backtest`. Every contender chooses among its settings by
+The protocol is that of `fraud-pipeline backtest`. Every contestant chooses among its settings by
 average precision on as many folds right before the first test day, and is judged on the test
 folds with the one it chose. The network is judged as the pipeline configures it, seed by seed;
 its settings were chosen on folds before 2018-07-04 of the handbook's data. Prints a table, or
-JSON with --json; --only has some contenders.
+JSON with --json; --only has some contestants.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.models.contenders import CONTENDERS
+from benchmarks.models.contestants import CONTESTANTS
 
 if TYPE_CHECKING:
     from pipeline.backtest import Rows
@@ -62,7 +62,7 @@ class Folds:
             self.folders.append(folder)
 
     def judged(self, name: str, setting: int) -> list[dict[str, float]]:
-        """The metrics of a contender with one of its settings, fold by fold."""
+        """The metrics of a contestant with one of its settings, fold by fold."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # each waits for a process of one thread
             return list(pool.map(partial(self._judged, name, setting), self.folders, self.tests))
 
@@ -71,7 +71,7 @@ class Folds:
 
         from pipeline import backtest
 
-        command = [PYTHON, Path(__file__).with_name("contenders.py"), folder, name, setting]
+        command = [PYTHON, Path(__file__).with_name("contestants.py"), folder, name, setting]
         done = subprocess.run(
             list(map(str, command)), stdout=subprocess.PIPE, check=True, text=True
         )
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--first-test-day", type=date.fromisoformat, required=True)
     parser.add_argument("--folds", type=int, default=4, help="to choose on, and to judge on")
     parser.add_argument("--seeds", type=int, default=3, help="networks of each fold")
-    parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--only", nargs="*", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     if not PYTHON.exists():
@@ -115,7 +115,7 @@ def main() -> None:
         judged = Folds(at / "judged", split[options.folds :], defaults)
         del split
         for name in options.only:
-            settings = CONTENDERS[name][1]
+            settings = CONTESTANTS[name][1]
             found = [
                 earlier.judged(name, i) if len(settings) > 1 else [] for i in range(len(settings))
             ]

@@ -1,6 +1,6 @@
 """The other models: fits one of them to a fold that lies in a folder, and scores its test rows.
 
-    .venv-bench/bin/python benchmarks/models/contenders.py FOLDER NAME SETTING
+    .venv-bench/bin/python benchmarks/models/contestants.py FOLDER NAME SETTING
 
 Runs in an environment that has the models' libraries but neither TFX nor this project, hence
 alone in its file. FOLDER has `train.npy` and `test.npy`, float32 [rows, columns] with NaN where a
@@ -73,7 +73,7 @@ def _grid(**values: list[Any]) -> list[dict[str, Any]]:
     return [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
 
 
-CONTENDERS: dict[str, tuple[Callable[..., Any], list[dict[str, Any]]]] = {
+CONTESTANTS: dict[str, tuple[Callable[..., Any], list[dict[str, Any]]]] = {
     "logistic regression": (logistic_regression, _grid(C=[0.01, 1.0])),
     "random forest": (random_forest, _grid(max_depth=[10, 20], min_samples_leaf=[10])),
     "XGBoost, book's defaults": (
@@ -115,7 +115,7 @@ def main(folder: Path, name: str, setting: int) -> None:
     import numpy as np
 
     train, test, labels = (np.load(folder / f"{part}.npy") for part in ("train", "test", "labels"))
-    make, settings = CONTENDERS[name]
+    make, settings = CONTESTANTS[name]
     started = _cpu_seconds()
     model = make(**settings[setting]).fit(train, labels)
     print(_cpu_seconds() - started)
