@@ -47,6 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadInput("--target vertex: give --image IMAGE, what its containers run")
     out = Path(arguments.out).expanduser().resolve()
 
+    from pipeline import startup
+
+    startup.import_tfx()
     if {"airflow", "kubeflow"} & set(arguments.target):
         from pipeline.runners import compiled
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 import time
 from pathlib import Path
@@ -44,8 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
       FraudPipelineError: see `pipeline.runners.node.run_node`.
     """
     started = time.monotonic()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    from pipeline import lineage, summary
+    from pipeline import lineage, startup, summary
+
+    startup.import_tfx()
     from pipeline.runners import compiled, node
 
     # Not before the imports: there is nothing to learn from what they say.

@@ -20,6 +20,8 @@ def probe(model_dir: str, tfrecord: str, count: int) -> dict:
     Raises:
       ValueError: a signature is missing, or a score is no probability, or the two disagree.
     """
+    # Keras would import these where they are installed. A server has none of them.
+    sys.modules.update(dict.fromkeys(("IPython", "matplotlib", "sklearn")))  # type: ignore[arg-type]
     import numpy as np
     import tensorflow as tf
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from datetime import date, datetime
 from typing import Any
 
-from pipeline import lineage, summary
+from pipeline import lineage, startup, summary
 from pipeline.config import Config
 from pipeline.console import Console
 from pipeline.errors import BadInput, FraudPipelineError
@@ -48,7 +47,7 @@ def run(
 
 def load_tfx() -> None:
     """Imports what running nodes takes, which is a matter of seconds."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    startup.import_tfx()
     from pipeline.runners import compiled, node
 
     del compiled, node

@@ -1,0 +1,125 @@
+"""What is left out of the imports, and that nothing of it is missed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import startup
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+NAMES = """
+import contextlib, io, json, sys
+said = io.StringIO()
+with contextlib.redirect_stdout(said):
+    {imports}
+    import keras, keras_tuner, tensorflow, tensorflow_data_validation, tensorflow_transform
+    import tensorflow_model_analysis, tfx.components
+unwanted = ["nltk", "pymongo", "sklearn", "google.cloud.bigquery", "kubernetes", "scipy.stats"]
+print(json.dumps({
+    "said": said.getvalue(),
+    "imported": [name for name in unwanted if type(sys.modules.get(name)) is type(sys)],
+    "names": [
+        f"{module.__name__}.{name}"
+        for module in (
+            keras, keras_tuner, tensorflow, tensorflow_data_validation, tensorflow_transform,
+            tensorflow_model_analysis, tensorflow_model_analysis.view,
+            tensorflow_model_analysis.metrics, tfx.components,
+        )
+        for name in dir(module)
+    ],
+}))
+"""
+
+USED_LATER = """
+from pipeline import startup
+startup.import_tfx()
+import IPython, sklearn.metrics
+import tensorflow_model_analysis as tfma
+from apache_beam.io.gcp.bigquery import ReadFromBigQuery
+from scipy import stats
+from tfx.components.infra_validator.model_server_runners import kubernetes_runner
+
+assert stats.t.ppf(0.975, 10) > 2
+assert callable(tfma.default_eval_shared_model)
+assert tfma.metrics.rouge.Rouge.__module__ == "tensorflow_model_analysis.metrics.rouge"
+assert callable(tfma.view.render_slicing_metrics)
+assert kubernetes_runner.KubernetesRunner
+print("well")
+"""
+
+
+def _program(text: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_every_name_is_there_that_plain_imports_give() -> None:
+    imports = "from pipeline import startup; startup.import_tfx()"
+    lean = json.loads(_program(NAMES.replace("{imports}", imports)))
+    plain = json.loads(_program(NAMES.replace("{imports}", "import tfx.components")))
+    assert set(plain["names"]) - set(lean["names"]) == set()
+    assert lean["said"] == ""
+    assert lean["imported"] == []
+    assert len(plain["imported"]) >= 5
+
+
+def test_what_is_left_out_can_be_used_later() -> None:
+    assert _program(USED_LATER).splitlines()[-1] == "well"
+
+
+@pytest.fixture
+def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a package that can be imported and has not been."""
+    (tmp_path / "late_package").mkdir()
+    (tmp_path / "late_package" / "__init__.py").write_text("answer = 42\n")
+    (tmp_path / "late_package" / "part.py").write_text("answer = 43\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(startup, "_LATER", ("late_package",))
+    yield "late_package"
+    for name in [n for n in sys.modules if n.startswith("late_package")]:
+        del sys.modules[name]
+
+
+def test_a_module_of_later_is_run_when_it_is_used(late: str) -> None:
+    with startup._later():
+        import late_package
+    assert hasattr(late_package, "__file__")  # a look at it is no use of it
+    assert not hasattr(late_package, "__wrapped__")
+    assert "answer" not in vars(late_package)
+    assert late_package.answer == 42
+    assert late_package is sys.modules[late]
+    with pytest.raises(AttributeError, match="question"):
+        _ = late_package.question
+
+
+def test_a_part_of_a_package_of_later_is_found(late: str) -> None:
+    with startup._later():
+        from late_package.part import answer
+    assert answer == 43
+
+
+def test_a_module_of_later_that_cannot_be_run_says_why(late: str, tmp_path: Path) -> None:
+    (tmp_path / "late_package" / "__init__.py").write_text("import no_such_module_anywhere\n")
+    with startup._later():
+        import late_package
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_anywhere"):
+        _ = late_package.answer
+
+
+def test_what_is_absent_is_there_afterwards(late: str) -> None:
+    with pytest.raises(ImportError, match=late), startup._absent((late, "json")):
+        assert json.loads("1") == 1  # was there before: stays
+        import late_package
+    import late_package
+
+    assert late_package.answer == 42
