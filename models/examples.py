@@ -9,32 +9,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
-from tensorflow_transform.saved.saved_transform_io_v2 import SavedModelLoader
 
 from models.columns import ModelColumns
 from models.training import Examples
+from models.transform_graph import TransformGraph
 
 READ_BATCH = 4096
-
-
-class TransformGraph(tf.Module):
-    """Applies Transform's graph: what `transform_features_layer` does, without its Keras 2 layer.
-
-    Keras would trace such a layer again, by autograph, whenever it is saved.
-
-    Args:
-      transform: Transform's output.
-    """
-
-    def __init__(self, transform: tft.TFTransformOutput) -> None:
-        super().__init__()
-        self._loader = SavedModelLoader(transform.transform_savedmodel_dir)
-        self._loaded = self._loader._imported  # its tables are saved with this module
-
-    @tf.autograph.experimental.do_not_convert
-    def __call__(self, columns: dict[str, Any]) -> dict[str, tf.Tensor]:
-        """Transformed features of raw ones; those that ask for columns not given are left out."""
-        return self._loader.apply_transform_model(columns)
 
 
 def parsed(

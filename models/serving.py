@@ -9,9 +9,10 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from models.columns import ModelColumns
-from models.examples import TransformGraph, model_feature_spec
+from models.examples import model_feature_spec
 from models.explain import Explainer
 from models.training import Fitted
+from models.transform_graph import TransformGraph
 
 
 class ServedModel(tf.Module):

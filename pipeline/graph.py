@@ -42,6 +42,7 @@ from pipeline.components.pusher import AtomicPusherExecutor
 from pipeline.components.serving_check import ServingCheck
 from pipeline.components.trainer import MeasuredTrainerExecutor
 from pipeline.components.transaction_example_gen import TransactionExampleGen
+from pipeline.components.transform import in_one_pass
 from pipeline.config import Config, to_json
 from pipeline.root import Root
 
@@ -113,7 +114,7 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
     nodes += [example_validator, baseline, drift_validator, data_gate]
 
     with Cond(data_gate.outputs["verdict"].future()[0].custom_property("passed") == 1):
-        transform = in_batches(
+        transform = in_one_pass(
             Transform(
                 examples=examples,
                 schema=schema,

@@ -1,4 +1,4 @@
-"""StatisticsGen, Transform and Evaluator that read examples a batch at a time.
+"""StatisticsGen and Evaluator that read examples a batch at a time.
 
 TFX reads TFRecord files through Beam's source, a Python object and several calls a record, puts
 records together to batches again and parses each of them into a protocol buffer. TensorFlow's
@@ -9,7 +9,6 @@ executors are TFX's, except for where they read.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -20,16 +19,11 @@ import pyarrow as pa
 import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow_metadata.proto.v0 import schema_pb2
-from tfx.components import Evaluator, StatisticsGen, Transform
+from tfx.components import Evaluator, StatisticsGen
 from tfx.components.evaluator import executor as evaluator
 from tfx.components.statistics_gen import executor as statistics_gen
-from tfx.components.transform import executor as transform
 from tfx.components.util import tfxio_utils
 from tfx.dsl.components.base import executor_spec
-from tfx.dsl.io import fileio
-from tfx.types import artifact_utils, standard_artifacts
-from tfx.types.artifact import Artifact
-from tfx.utils import io_utils
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio import record_based_tfxio, tf_example_record
 
@@ -199,63 +193,16 @@ class StatisticsGenExecutor(_Batched, LocalBeam, statistics_gen.Executor):
     """TFX's StatisticsGen, reading batches."""
 
 
-class TransformExecutor(_Batched, LocalBeam, transform.Executor):
-    """TFX's Transform, reading batches of dense columns."""
-
-    def Do(  # noqa: N802
-        self,
-        input_dict: dict[str, list[Artifact]],
-        output_dict: dict[str, list[Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
-        """See BaseExecutor."""
-        given = artifact_utils.get_single_uri(input_dict["schema"])
-        [name] = fileio.listdir(given)
-        read = io_utils.SchemaReader().read(os.path.join(given, name))
-        handed = standard_artifacts.Schema()
-        handed.uri = os.path.join(self._get_tmp_dir(), "dense_schema")
-        io_utils.write_pbtxt_file(os.path.join(handed.uri, name), dense(read))
-        super().Do({**input_dict, "schema": [handed]}, output_dict, exec_properties)
-
-
-def dense(schema: schema_pb2.Schema) -> schema_pb2.Schema:
-    """The same schema for tensors [batch, 1], NaN or "" where there is no value.
-
-    Otherwise a column that may miss values becomes a sparse tensor, which costs several operations
-    a column in every graph and much of the time of parsing. Whole numbers, of which none says
-    "missing", stay as they are; models read none.
-    """
-    missing = {
-        schema_pb2.FLOAT: schema_pb2.TensorRepresentation.DefaultValue(float_value=float("nan")),
-        schema_pb2.BYTES: schema_pb2.TensorRepresentation.DefaultValue(bytes_value=b""),
-    }
-    made = schema_pb2.Schema()
-    made.CopyFrom(schema)
-    tensors = made.tensor_representation_group[""].tensor_representation
-    for feature in made.feature:
-        if feature.HasField("shape"):
-            tensors[feature.name].dense_tensor.column_name = feature.name
-            tensors[feature.name].dense_tensor.shape.CopyFrom(feature.shape)
-        elif feature.type in missing:
-            tensors[feature.name].dense_tensor.column_name = feature.name
-            tensors[feature.name].dense_tensor.shape.dim.add(size=1)
-            tensors[feature.name].dense_tensor.default_value.CopyFrom(missing[feature.type])
-        else:
-            tensors[feature.name].varlen_sparse_tensor.column_name = feature.name
-    return made
-
-
 class EvaluatorExecutor(_Batched, LocalBeam, evaluator.Executor):
     """TFX's Evaluator, reading batches."""
 
 
 _EXECUTORS = {
     StatisticsGen: StatisticsGenExecutor,
-    Transform: TransformExecutor,
     Evaluator: EvaluatorExecutor,
 }
 
-Component = TypeVar("Component", StatisticsGen, Transform, Evaluator)
+Component = TypeVar("Component", StatisticsGen, Evaluator)
 
 
 def in_batches(component: Component) -> Component:

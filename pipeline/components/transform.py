@@ -1,0 +1,151 @@
+"""Transform that learns quantiles and vocabularies in one pass over the examples.
+
+TensorFlow Transform's analyzers learn the same, by a hundred Beam stages that hand on sketches of
+hundreds of megabytes. What is learned goes into its graph as constants: the artifact is TFX's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import tensorflow as tf
+import tensorflow_transform as tft
+from numpy.typing import NDArray
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_transform.tf_metadata import metadata_io
+from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
+from tfx.components import Transform
+from tfx.components.transform import executor, executor_utils
+from tfx.dsl.components.base import executor_spec
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.types.artifact import Artifact
+from tfx.utils import io_utils
+
+from models.analysis import Analysis, Analyzer
+from models.columns import ModelColumns
+from models.spec import Network
+from models.transform_graph import write_transform_graph
+from pipeline.components.batched_reading import BATCH
+from pipeline.components.local_beam import LocalBeam
+
+
+class TransformExecutor(LocalBeam, executor.Executor):
+    """TFX's Transform for `models.preprocessing`, without materialized examples and statistics."""
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """See BaseExecutor."""
+        examples = input_dict[standard_component_specs.EXAMPLES_KEY]
+        splits = executor_utils.ResolveSplitsConfig(
+            exec_properties[standard_component_specs.SPLITS_CONFIG_KEY], examples
+        )
+        config = json.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
+        graph = artifact_utils.get_single_uri(
+            output_dict[standard_component_specs.TRANSFORM_GRAPH_KEY]
+        )
+        schema_folder = artifact_utils.get_single_uri(
+            input_dict[standard_component_specs.SCHEMA_KEY]
+        )
+        schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_folder))
+        files = [
+            file
+            for split in splits.analyze
+            for uri in artifact_utils.get_split_uris(examples, split)
+            for file in sorted(tf.io.gfile.glob(io_utils.all_files_pattern(uri)))
+        ]
+        analyze = Analyze(
+            ModelColumns.from_json(config["columns"]), Network.from_json(config["network"])
+        )
+        folder = Path(self._get_tmp_dir(), "analysis")
+        with self._make_beam_pipeline() as pipeline:
+            _ = (
+                pipeline
+                | beam.Create(files)
+                | beam.CombineGlobally(analyze).without_defaults()
+                | beam.Map(Analysis.write, folder)
+            )
+        write_transform_graph(graph, folder, config)
+        metadata_io.write_metadata(
+            DatasetMetadata(dense(schema)),
+            os.path.join(graph, tft.TFTransformOutput.RAW_METADATA_DIR),
+        )
+
+
+class Analyze(beam.CombineFn):
+    """Files of examples → what they teach."""
+
+    def __init__(self, columns: ModelColumns, network: Network) -> None:
+        self._columns, self._network = columns, network
+
+    def create_accumulator(self) -> Analyzer:
+        """See beam.CombineFn."""
+        return Analyzer(self._columns, self._network)
+
+    def add_input(self, analyzer: Analyzer, file: str) -> Analyzer:
+        """See beam.CombineFn."""
+        for batch in _batches(file, self._columns):
+            analyzer.add(batch)
+        return analyzer
+
+    def merge_accumulators(self, analyzers: Iterable[Analyzer]) -> Analyzer:
+        """See beam.CombineFn."""
+        first, *others = analyzers
+        return first.merge(others)
+
+    def extract_output(self, analyzer: Analyzer) -> Analysis:
+        """See beam.CombineFn."""
+        return analyzer.analysis()
+
+
+def _batches(file: str, columns: ModelColumns) -> Iterator[dict[str, NDArray]]:
+    """What a gzipped TFRecord file of examples holds of the model's columns and the label."""
+    spec = {
+        **{c: tf.io.FixedLenFeature([], tf.float32, float("nan")) for c in columns.numeric},
+        **{c: tf.io.FixedLenFeature([], tf.string, "") for c in columns.categorical},
+        columns.label: tf.io.FixedLenFeature([], tf.int64),
+    }
+    for examples in tf.data.TFRecordDataset(file, "GZIP").batch(BATCH):
+        parsed = tf.io.parse_example(examples, spec)
+        yield {name: tensor.numpy() for name, tensor in parsed.items()}
+
+
+def dense(schema: schema_pb2.Schema) -> schema_pb2.Schema:
+    """The same schema for tensors [batch, 1], NaN or "" where there is no value.
+
+    Otherwise a column that may miss values becomes a sparse tensor, which costs several operations
+    a column in every graph and much of the time of parsing. Whole numbers, of which none says
+    "missing", stay as they are; models read none.
+    """
+    missing = {
+        schema_pb2.FLOAT: schema_pb2.TensorRepresentation.DefaultValue(float_value=float("nan")),
+        schema_pb2.BYTES: schema_pb2.TensorRepresentation.DefaultValue(bytes_value=b""),
+    }
+    made = schema_pb2.Schema()
+    made.CopyFrom(schema)
+    tensors = made.tensor_representation_group[""].tensor_representation
+    for feature in made.feature:
+        if feature.HasField("shape"):
+            tensors[feature.name].dense_tensor.column_name = feature.name
+            tensors[feature.name].dense_tensor.shape.CopyFrom(feature.shape)
+        elif feature.type in missing:
+            tensors[feature.name].dense_tensor.column_name = feature.name
+            tensors[feature.name].dense_tensor.shape.dim.add(size=1)
+            tensors[feature.name].dense_tensor.default_value.CopyFrom(missing[feature.type])
+        else:
+            tensors[feature.name].varlen_sparse_tensor.column_name = feature.name
+    return made
+
+
+def in_one_pass(component: Transform) -> Transform:
+    """The same component, learning in one pass. In ML Metadata it is TFX's component still."""
+    component.executor_spec = executor_spec.BeamExecutorSpec(TransformExecutor)
+    return component
