@@ -42,7 +42,8 @@ class Analysis:
         folder.mkdir(parents=True)
         np.save(folder / _EDGES_FILE, self.edges)
         for column, words in self.words.items():
-            vocabulary_path(folder, column).write_bytes(b"".join(word + b"\n" for word in words))
+            lines = words or (b"(none)",)  # TensorFlow reads no empty file
+            vocabulary_path(folder, column).write_bytes(b"".join(line + b"\n" for line in lines))
 
 
 def read_edges(folder: Path) -> NDArray:
@@ -106,7 +107,7 @@ class Analyzer:
 
 
 def _sketch(columns: int) -> sketches.QuantilesSketch:
-    sketch = sketches.QuantilesSketch(0.5 / _GRID, 1 << 32, columns)  # half a step of the grid
+    sketch = sketches.QuantilesSketch(1 / _GRID, 1 << 32, columns)
     # Of nothing there are no quantiles: a row of next to no weight is for columns without a value
     # in any fraud, or in any example.
     sketch.AddValues(pa.array(np.zeros(columns, np.float32)), pa.array([1e-6], pa.float32()))

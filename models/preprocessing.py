@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from numpy.typing import NDArray
@@ -28,7 +27,8 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, str]) -> d
     """Transform's function from raw columns to the network's inputs.
 
     Args:
-      inputs: tensors by column, each [batch, 1] or sparse.
+      inputs: tensors by column, [batch, 1]: float32, NaN where missing, or texts, "" where
+        missing.
       custom_config: `columns`, JSON of `ModelColumns`, `network`, JSON of `Network`, and
         `analysis`, the folder of a `models.analysis.Analysis`.
 
@@ -41,13 +41,12 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, str]) -> d
     columns = ModelColumns.from_json(custom_config["columns"])
     network = Network.from_json(custom_config["network"])
     folder = Path(custom_config["analysis"])
-    values = [_dense(inputs[c], float("nan")) for c in columns.numeric]
-    x = tf.cast(tf.concat(values, 1), tf.float32)
+    x = tf.concat([tf.reshape(inputs[c], [-1, 1]) for c in columns.numeric], axis=1)
     outputs = {NUMERIC: positions(x, read_edges(folder))}
     if columns.categorical:
         outputs[CATEGORICAL] = tf.concat(
             [
-                _index(_dense(inputs[c], b""), c, vocabulary_path(folder, c), network)
+                _index(tf.reshape(inputs[c], [-1, 1]), c, vocabulary_path(folder, c), network)
                 for c in columns.categorical
             ],
             axis=1,
@@ -72,13 +71,6 @@ def vocabulary_name(column: str) -> str:
     return f"vocabulary_{column}"
 
 
-def _dense(tensor: Any, default: Any) -> tf.Tensor:
-    """[batch, 1], with `default` where there is no value."""
-    if isinstance(tensor, tf.SparseTensor):
-        tensor = tft.sparse_tensor_to_dense_with_shape(tensor, [None, 1], default)
-    return tf.reshape(tensor, [-1, 1])
-
-
 def positions(x: tf.Tensor, edges: NDArray) -> tf.Tensor:
     """Where each value lies among the quantiles of its column in the train window.
 
@@ -89,10 +81,15 @@ def positions(x: tf.Tensor, edges: NDArray) -> tf.Tensor:
     Returns:
       float32 [batch, n]: k + f for the value that lies at fraction f of bin k; -1 where missing.
     """
-    # A bin without width is a step.
-    low, width = edges[:, :-1], np.maximum(np.diff(edges, axis=1), 1e-9)
-    share = (x[:, :, tf.newaxis] - low) / width
-    position = tf.reduce_sum(tf.clip_by_value(share, 0.0, 1.0), axis=2)
+    of_columns = tf.transpose(x)
+    # The bin (low, high] of each value; so one between edges that coincide is never found.
+    bins = edges.shape[1] - 1
+    above = tf.clip_by_value(tf.searchsorted(edges, of_columns), 1, bins)
+    low = tf.gather(edges, above - 1, axis=1, batch_dims=1)
+    high = tf.gather(edges, above, axis=1, batch_dims=1)
+    share = tf.clip_by_value(tf.math.divide_no_nan(of_columns - low, high - low), 0.0, 1.0)
+    share = tf.where(of_columns > high, 1.0, share)  # beyond the last edge
+    position = tf.transpose(tf.cast(above - 1, tf.float32) + share)
     return tf.where(tf.math.is_nan(x), MISSING, position)
 
 

@@ -20,6 +20,7 @@ from models.spec import Network
 DAY = 86400
 PREDICT_BATCH = 8192
 MIN_STEPS_PER_EPOCH = 50
+STEPS_PER_EXECUTION = 16  # what Python does between steps costs as much as a small step
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,13 @@ def fit(
         schedule, weight_decay=spec.weight_decay, use_ema=True, ema_momentum=momentum
     )
     optimizer.exclude_from_weight_decay(var_names=["bias"])
-    logits.compile(optimizer, _loss(spec.focal_gamma))
+    logits.compile(optimizer, _loss(spec.focal_gamma), steps_per_execution=STEPS_PER_EXECUTION)
     best = BestEpoch(validation, spec.patience, optimizer)
     logits.fit(
         _batches(train, batch, spec),
         epochs=spec.epochs,
         verbose=2,
-        callbacks=[best, *_tensorboard(log_dir, spec, validation)],
+        callbacks=[best, *_tensorboard(log_dir, spec, best)],
     )
     of_validation = logits.predict(validation.inputs, PREDICT_BATCH, verbose=0).reshape(-1)
     network.calibrate(model, of_validation, validation.labels)
@@ -172,13 +173,18 @@ class BestEpoch(keras.callbacks.Callback):
       validation: what is judged on.
       patience: epochs without a better one after which training stops.
       optimizer: holds the moving average.
+
+    Attributes:
+      validation: as given.
+      logit: of the validation examples, float32 [n], at the end of the last epoch.
     """
 
     def __init__(
         self, validation: Examples, patience: int, optimizer: keras.optimizers.Optimizer
     ) -> None:
         super().__init__()
-        self._validation, self._patience, self._optimizer = validation, patience, optimizer
+        self.validation, self._patience, self._optimizer = validation, patience, optimizer
+        self.logit = np.zeros(validation.labels.size, np.float32)
         self._best, self._waited = -1.0, 0
         self._kept: list[np.ndarray] = []
 
@@ -186,8 +192,9 @@ class BestEpoch(keras.callbacks.Callback):
         """See keras.callbacks.Callback."""
         trained = self.model.get_weights()
         self._optimizer.finalize_variable_values(self.model.trainable_variables)
-        logit = self.model.predict(self._validation.inputs, PREDICT_BATCH, verbose=0)
-        found = metrics.average_precision(self._validation.labels, logit.reshape(-1))
+        logit = self.model.predict(self.validation.inputs, PREDICT_BATCH, verbose=0)
+        self.logit = logit.reshape(-1)
+        found = metrics.average_precision(self.validation.labels, self.logit)
         if logs is not None:
             logs["val_average_precision"] = found
         # Without any fraud among the held-out cards no epoch can be told from another.
@@ -204,33 +211,38 @@ class BestEpoch(keras.callbacks.Callback):
 
 
 class ScoreHistograms(keras.callbacks.Callback):
-    """Writes the distribution of scores by label, and the learning rate, for TensorBoard."""
+    """Writes the distribution of scores by label, and the learning rate, for TensorBoard.
 
-    def __init__(self, log_dir: str, validation: Examples) -> None:
+    Args:
+      log_dir: where its logs go.
+      judged: comes before this one in the callbacks.
+    """
+
+    def __init__(self, log_dir: str, judged: BestEpoch) -> None:
         super().__init__()
         self._writer = tf.summary.create_file_writer(f"{log_dir}/validation")
-        self._validation = validation
+        self._judged = judged
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """See keras.callbacks.Callback."""
-        logit = self.model.predict(self._validation.inputs, PREDICT_BATCH, verbose=0)
-        scores = 1 / (1 + np.exp(-logit.reshape(-1)))
+        scores = 1 / (1 + np.exp(-self._judged.logit))
+        labels = self._judged.validation.labels
         rate = self.model.optimizer.learning_rate
         with self._writer.as_default(step=epoch):
             for label, name in ((0, "genuine"), (1, "fraud")):
-                tf.summary.histogram(f"scores/{name}", scores[self._validation.labels == label])
+                tf.summary.histogram(f"scores/{name}", scores[labels == label])
             tf.summary.scalar("learning_rate", float(keras.ops.convert_to_numpy(rate)))
         self._writer.flush()
 
 
 def _tensorboard(
-    log_dir: str | None, spec: Network, validation: Examples
+    log_dir: str | None, spec: Network, judged: BestEpoch
 ) -> list[keras.callbacks.Callback]:
     if log_dir is None:
         return []
     settings = {k: str(v) if isinstance(v, tuple) else v for k, v in asdict(spec).items()}
     return [
-        ScoreHistograms(log_dir, validation),
+        ScoreHistograms(log_dir, judged),
         keras.callbacks.TensorBoard(log_dir, write_graph=True),
         hparams.KerasCallback(log_dir, settings),
     ]

@@ -1,17 +1,16 @@
-"""Preprocessing as Transform runs it: analysed by Beam, applied as a graph."""
+"""Preprocessing: learned, saved as Transform saves it, and applied as a graph."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_transform as tft
-import tensorflow_transform.beam as tft_beam
-from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
 from models import preprocessing
+from models.analysis import Analyzer
 from models.columns import ModelColumns
 from models.spec import Network
+from models.transform_graph import TransformGraph, write_transform_graph
 from pipeline.config import to_json
 
 COLUMNS = ModelColumns(
@@ -38,39 +37,36 @@ def transactions():
     return rows
 
 
+def columns_of(rows):
+    """The rows as the model reads them."""
+    return {
+        **{
+            c: np.array([(row.get(c) or [np.nan])[0] for row in rows], np.float32)
+            for c in COLUMNS.numeric
+        },
+        "channel": np.array([(row.get("channel") or [""])[0].encode() for row in rows], object),
+        "fraud": np.array([(row.get("fraud") or [0])[0] for row in rows]),
+    }
+
+
+def write(folder, rows, columns=COLUMNS):
+    Analyzer(columns, NETWORK).add(columns_of(rows)).analysis().write(folder / "analysis")
+    config = {"columns": to_json(columns), "network": to_json(NETWORK)}
+    return write_transform_graph(str(folder / "graph"), folder / "analysis", config)
+
+
 @pytest.fixture(scope="module")
 def transform(transactions, tmp_path_factory):
-    spec = {
-        "fraud": tf.io.VarLenFeature(tf.int64),
-        "amount": tf.io.VarLenFeature(tf.float32),
-        "rate": tf.io.VarLenFeature(tf.float32),
-        "genuine_only": tf.io.VarLenFeature(tf.float32),
-        "never": tf.io.VarLenFeature(tf.float32),
-        "channel": tf.io.VarLenFeature(tf.string),
-    }
-    metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
-    custom = {"columns": to_json(COLUMNS), "network": to_json(NETWORK)}
-    folder = tmp_path_factory.mktemp("transform")
-    with tft_beam.Context(temp_dir=str(folder / "tmp")):
-        function = (transactions, metadata) | tft_beam.AnalyzeDataset(
-            lambda inputs: preprocessing.preprocessing_fn(inputs, custom)
-        )
-        function | tft_beam.WriteTransformFn(str(folder))
-    return tft.TFTransformOutput(str(folder))
+    return write(tmp_path_factory.mktemp("transform"), transactions)
 
 
 def applied(transform, rows):
-    def sparse(name, dtype):
-        index = [[i, 0] for i, row in enumerate(rows) if row.get(name)]
-        values = [row[name][0] for row in rows if row.get(name)]
-        return tf.SparseTensor(
-            np.array(index, np.int64).reshape(-1, 2), tf.constant(values, dtype), [len(rows), 1]
-        )
-
-    columns = {**dict.fromkeys(COLUMNS.numeric, tf.float32), "channel": tf.string}
-    layer = transform.transform_features_layer()
-    out = layer({name: sparse(name, dtype) for name, dtype in columns.items()})
-    return {name: tensor.numpy() for name, tensor in out.items()}
+    columns = columns_of(rows)
+    inputs = {
+        name: tf.constant(columns[name].reshape(-1, 1)) for name in (*COLUMNS.numeric, "channel")
+    }
+    found = TransformGraph(transform)(inputs)
+    return {name: tensor.numpy() for name, tensor in found.items()}
 
 
 def test_positions_rise_with_the_value_and_span_the_bins(transform, transactions):
@@ -125,3 +121,27 @@ def test_categories_are_vocabulary_then_buckets_of_the_unseen(transform):
 def test_edges_need_no_label_where_the_model_is_served(transform):
     assert dataclasses.asdict(COLUMNS)["label"] == "fraud"
     assert applied(transform, [{"amount": [20.0]}])["numeric"].shape == (1, 4)
+
+
+def test_a_column_without_a_single_word_is_no_obstacle(transactions, tmp_path):
+    silent = write(tmp_path, [{**row, "channel": []} for row in transactions[:50]])
+    rows = [{"channel": []}, {"channel": ["chip"]}]
+    index = applied(silent, rows)["categorical"][:, 0]
+    size = preprocessing.vocabulary_sizes(silent, COLUMNS, NETWORK)["channel"]
+    assert index[0] == 0
+    assert 0 < index[1] < size
+
+
+def test_positions_are_the_share_of_bins_below_where_edges_coincide_too():
+    """The definition: the sum over all bins of how much of each lies below the value."""
+    random = np.random.default_rng(0)
+    edges = np.sort(random.integers(0, 6, (5, 9)).astype(np.float32), axis=1)
+    edges[3] = 2
+    x = random.integers(-1, 8, (3000, 5)).astype(np.float32)
+    x[::2] += random.random((1500, 5))
+    x[:3] = [[np.nan], [np.inf], [-np.inf]]
+    low, width = edges[:, :-1], np.maximum(np.diff(edges, axis=1), 1e-9)
+    expected = np.clip((x[:, :, np.newaxis] - low) / width, 0, 1).sum(axis=2)
+    expected[0] = preprocessing.MISSING
+    found = preprocessing.positions(tf.constant(x), edges).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
