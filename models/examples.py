@@ -46,7 +46,8 @@ def parsed(
         )
         return graph(example), {"label": label, "timestamp": timestamp, "card": card}
 
-    records = tf.data.TFRecordDataset(list(files), "GZIP", num_parallel_reads=tf.data.AUTOTUNE)
+    # One file after the other: parallel reads pass on record by record, at three times the cost.
+    records = tf.data.TFRecordDataset(list(files), "GZIP")
     return records.batch(READ_BATCH).map(parse, tf.data.AUTOTUNE).prefetch(2)
 
 

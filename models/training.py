@@ -90,13 +90,13 @@ def fit(
     keras.utils.set_random_seed(spec.seed)
     tf.config.experimental.enable_op_determinism()
     held_out = held_out_cards(examples.cards, spec.validation_percent)
-    train, validation = examples.at(~held_out), examples.at(held_out)
+    train, validation = np.flatnonzero(~held_out), examples.at(held_out)
     model = network.build(spec, examples.inputs["numeric"].shape[1], vocabularies)
     logits = network.logits(model)
 
     # Few examples make small batches: without enough steps nothing is learned.
-    batch = min(spec.batch, max(1, train.labels.size // MIN_STEPS_PER_EPOCH))
-    steps = train.labels.size // batch * spec.epochs
+    batch = min(spec.batch, max(1, train.size // MIN_STEPS_PER_EPOCH))
+    steps = train.size // batch * spec.epochs
     # An average over more steps than there are would mostly hold the untrained weights.
     momentum = min(spec.ema_momentum, 1 - 4 / max(steps, 4))
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -113,7 +113,7 @@ def fit(
     logits.compile(optimizer, _loss(spec.focal_gamma), steps_per_execution=STEPS_PER_EXECUTION)
     best = BestEpoch(validation, spec.patience, optimizer)
     logits.fit(
-        _batches(train, batch, spec),
+        _batches(examples, train, batch, spec),
         epochs=spec.epochs,
         verbose=2,
         callbacks=[best, *_tensorboard(log_dir, spec, best)],
@@ -248,18 +248,26 @@ def _tensorboard(
     ]
 
 
-def _batches(train: Examples, batch: int, spec: Network) -> tf.data.Dataset:
-    """Shuffled batches (inputs, labels, weights), gathered a batch at a time."""
-    inputs = {name: tf.constant(array) for name, array in train.inputs.items()}
-    labels = tf.constant(train.labels.reshape(-1, 1).astype(np.float32))
+def _batches(examples: Examples, train: np.ndarray, batch: int, spec: Network) -> tf.data.Dataset:
+    """Batches (inputs, labels, weights) of the rows `train`, in another order each epoch."""
+    inputs = {name: tf.constant(array) for name, array in examples.inputs.items()}
+    labels = tf.constant(examples.labels.reshape(-1, 1).astype(np.float32))
     weights = tf.where(labels == 1, float(spec.positive_weight), 1.0)
+    steps = train.size // batch
+
+    # Rows are shuffled as one tensor: Dataset.shuffle keeps a tensor for each row.
+    def epoch(seed: tf.Tensor) -> tf.data.Dataset:
+        shuffled = tf.random.experimental.stateless_shuffle(train, seed=[spec.seed, seed])
+        return tf.data.Dataset.from_tensor_slices(
+            tf.reshape(shuffled[: steps * batch], [steps, batch])
+        )
 
     def gather(rows: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
         taken = {name: tf.gather(tensor, rows) for name, tensor in inputs.items()}
         return taken, tf.gather(labels, rows), tf.gather(weights, rows)
 
-    rows = tf.data.Dataset.range(train.labels.size).shuffle(train.labels.size, seed=spec.seed)
-    return rows.batch(batch, drop_remainder=True).map(gather, tf.data.AUTOTUNE).prefetch(4)
+    seeds = tf.data.Dataset.random(spec.seed, rerandomize_each_iteration=True).take(1)
+    return seeds.flat_map(epoch).map(gather, tf.data.AUTOTUNE).prefetch(4)
 
 
 def _judged(labels: np.ndarray, scores: np.ndarray, limit: float) -> dict[str, float]:

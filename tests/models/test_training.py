@@ -109,3 +109,16 @@ def test_scores_that_are_sure_have_a_gradient(focal_gamma):
     with tf.GradientTape() as tape:
         loss = training._loss(focal_gamma)(tf.constant([[0.0], [1.0], [0.0], [1.0]]), logits)
     assert np.isfinite(tape.gradient(loss, logits)).all()
+
+
+def test_each_epoch_takes_every_row_once_in_an_order_of_its_own() -> None:
+    rows = np.arange(103)
+    inputs = {"numeric": rows.astype(np.float32).reshape(-1, 1)}
+    given = training.Examples(inputs, np.zeros(103, np.int64), np.zeros(103), rows)
+    batches = training._batches(given, rows[3:], 10, Network())
+    epochs = [
+        [int(n) for batch, _, _ in batches for n in batch["numeric"].numpy().ravel()]
+        for _ in range(2)
+    ]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(3, 103))
+    assert epochs[0] != epochs[1]
