@@ -105,9 +105,11 @@ def typical_genuine(inputs: dict[str, np.ndarray], labels: np.ndarray) -> dict[s
     Returns:
       The same names, [1, columns] each.
     """
-    genuine = {name: array[labels == 0] for name, array in inputs.items()}
-    typical = {NUMERIC: np.median(genuine[NUMERIC], axis=0, keepdims=True).astype(np.float32)}
-    if CATEGORICAL in genuine:
-        common = [np.bincount(column).argmax() for column in genuine[CATEGORICAL].T]
+    genuine = np.flatnonzero(labels == 0)
+    # A column at a time: the whole would be copied twice.
+    middle = [np.median(column[genuine]) for column in inputs[NUMERIC].T]
+    typical = {NUMERIC: np.array([middle], np.float32)}
+    if CATEGORICAL in inputs:
+        common = [np.bincount(column[genuine]).argmax() for column in inputs[CATEGORICAL].T]
         typical[CATEGORICAL] = np.array([common], np.int64)
     return typical
