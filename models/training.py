@@ -6,7 +6,7 @@ The Trainer and the backtest both come here.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 import keras
@@ -250,24 +250,25 @@ def _tensorboard(
 
 def _batches(examples: Examples, train: np.ndarray, batch: int, spec: Network) -> tf.data.Dataset:
     """Batches (inputs, labels, weights) of the rows `train`, in another order each epoch."""
-    inputs = {name: tf.constant(array) for name, array in examples.inputs.items()}
-    labels = tf.constant(examples.labels.reshape(-1, 1).astype(np.float32))
-    weights = tf.where(labels == 1, float(spec.positive_weight), 1.0)
+    random = np.random.default_rng(spec.seed)
+    labels = examples.labels.reshape(-1, 1).astype(np.float32)
+    weights = np.where(labels == 1, np.float32(spec.positive_weight), np.float32(1))
     steps = train.size // batch
 
-    # Rows are shuffled as one tensor: Dataset.shuffle keeps a tensor for each row.
-    def epoch(seed: tf.Tensor) -> tf.data.Dataset:
-        shuffled = tf.random.experimental.stateless_shuffle(train, seed=[spec.seed, seed])
-        return tf.data.Dataset.from_tensor_slices(
-            tf.reshape(shuffled[: steps * batch], [steps, batch])
-        )
+    # numpy gathers: as tensors in a graph the examples would be in memory three times.
+    def epoch() -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
+        for rows in random.permutation(train)[: steps * batch].reshape(steps, batch):
+            taken = {name: array[rows] for name, array in examples.inputs.items()}
+            yield taken, labels[rows], weights[rows]
 
-    def gather(rows: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        taken = {name: tf.gather(tensor, rows) for name, tensor in inputs.items()}
-        return taken, tf.gather(labels, rows), tf.gather(weights, rows)
+    def of(array: np.ndarray) -> tf.TensorSpec:
+        return tf.TensorSpec([batch, *array.shape[1:]], array.dtype)
 
-    seeds = tf.data.Dataset.random(spec.seed, rerandomize_each_iteration=True).take(1)
-    return seeds.flat_map(epoch).map(gather, tf.data.AUTOTUNE).prefetch(4)
+    inputs = {name: of(array) for name, array in examples.inputs.items()}
+    batches = tf.data.Dataset.from_generator(
+        epoch, output_signature=(inputs, of(labels), of(weights))
+    )
+    return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4)
 
 
 def _judged(labels: np.ndarray, scores: np.ndarray, limit: float) -> dict[str, float]:

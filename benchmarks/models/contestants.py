@@ -83,11 +83,9 @@ CONTESTANTS: dict[str, tuple[Callable[..., Any], list[dict[str, Any]]]] = {
     "XGBoost, tuned": (
         xgboost,
         [
-            *_grid(max_depth=[3, 6], n_estimators=[100], learning_rate=[0.1]),
-            *(
-                {"tree_method": "hist", "subsample": 0.8, "colsample_bytree": 0.5, **setting}
-                for setting in _grid(max_depth=[4, 6], n_estimators=[200], learning_rate=[0.03])
-            ),
+            {"tree_method": "hist", "subsample": 0.8, "colsample_bytree": 0.5, **setting}
+            for rate, trees in ((0.1, 100), (0.03, 200), (0.03, 400))
+            for setting in _grid(max_depth=[4, 6], n_estimators=[trees], learning_rate=[rate])
         ],
     ),
     "LightGBM, tuned": (

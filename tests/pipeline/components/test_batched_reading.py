@@ -13,7 +13,6 @@ import pytest
 import tensorflow as tf
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
-from tensorflow_transform.tf_metadata import schema_utils
 from tfx.components import StatisticsGen
 from tfx.components.statistics_gen import executor as stock
 from tfx.types import Channel, standard_artifacts
@@ -174,20 +173,3 @@ def test_beam_arguments_choose_the_runner() -> None:
     chosen = beam.Pipeline()
     executor._make_beam_pipeline_fn = lambda: chosen
     assert executor._make_beam_pipeline() is chosen
-
-
-def test_dense_columns_say_by_nan_and_nothing_what_is_missing() -> None:
-    schema = schema_pb2.Schema()
-    for name, kind in (("f", schema_pb2.FLOAT), ("b", schema_pb2.BYTES), ("i", schema_pb2.INT)):
-        schema.feature.add(name=name, type=kind)
-    pair = schema.feature.add(name="pair", type=schema_pb2.FLOAT)
-    pair.presence.min_fraction = 1
-    pair.shape.dim.add(size=2)
-    spec = schema_utils.schema_as_feature_spec(batched_reading.dense(schema)).feature_spec
-    assert spec["pair"] == tf.io.FixedLenFeature([2], tf.float32)
-    assert spec["i"] == tf.io.VarLenFeature(tf.int64)
-    parsed = tf.io.parse_example(
-        [tf.train.Example().SerializeToString()], {n: spec[n] for n in "fb"}
-    )
-    assert np.isnan(parsed["f"].numpy()).tolist() == [[True]]
-    assert parsed["b"].numpy().tolist() == [[b""]]

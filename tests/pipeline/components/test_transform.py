@@ -1,0 +1,131 @@
+"""Transform's executor: files of examples in, TFX's TransformGraph out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_transform.tf_metadata import schema_utils
+from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
+from tfx.types import standard_artifacts
+from tfx.utils import io_utils
+
+from models.analysis import Analyzer
+from models.columns import ModelColumns
+from models.preprocessing import positions, vocabulary_sizes
+from models.spec import Network
+from models.transform_graph import TransformGraph
+from pipeline.components.transform import TransformExecutor, dense
+from pipeline.config import to_json
+
+COLUMNS = ModelColumns(("amount", "count"), ("channel",), "fraud", None, None)
+NETWORK = Network(bins=8, vocabulary=2)
+ROWS = 3000
+
+
+@pytest.fixture(scope="module")
+def columns() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(2)
+    fraud = (random.random(ROWS) < 0.1).astype(np.int64)
+    amount = np.exp(random.normal(3 + fraud, 1)).astype(np.float32)
+    amount[::7] = np.nan
+    channel = random.choice(np.array([b"chip", b"web", b"fax", b""], object), ROWS)
+    count = random.poisson(2, ROWS).astype(np.float32)
+    return {"amount": amount, "count": count, "channel": channel, "fraud": fraud}
+
+
+def example(columns: dict[str, np.ndarray], row: int, label: bool) -> bytes:
+    made = tf.train.Example()
+    feature = made.features.feature
+    for name in COLUMNS.numeric:
+        if not np.isnan(columns[name][row]):
+            feature[name].float_list.value.append(columns[name][row])
+    if columns["channel"][row]:
+        feature["channel"].bytes_list.value.append(columns["channel"][row])
+    if label:
+        feature["fraud"].int64_list.value.append(int(columns["fraud"][row]))
+    return made.SerializeToString()
+
+
+def write(folder: Path, columns: dict[str, np.ndarray], shards: int, label: bool = True) -> None:
+    folder.mkdir(parents=True)
+    for shard in range(shards):
+        with tf.io.TFRecordWriter(str(folder / f"part-{shard}.gz"), "GZIP") as file:
+            for row in range(shard, ROWS, shards):
+                file.write(example(columns, row, label))
+
+
+def transformed(at: Path) -> tft.TFTransformOutput:
+    """Runs the executor on the examples in a folder."""
+    examples, schema = standard_artifacts.Examples(), standard_artifacts.Schema()
+    graph = standard_artifacts.TransformGraph()
+    examples.uri, examples.split_names = str(at / "examples"), '["train", "eval"]'
+    schema.uri, graph.uri = str(at / "schema"), str(at / "graph")
+    proto = schema_pb2.Schema()
+    for name in (*COLUMNS.numeric, "channel", "fraud"):
+        kinds = {"channel": schema_pb2.BYTES, "fraud": schema_pb2.INT}
+        proto.feature.add(name=name, type=kinds.get(name, schema_pb2.FLOAT))
+    io_utils.write_pbtxt_file(str(at / "schema" / "schema.pbtxt"), proto)
+    context = BaseBeamExecutor.Context(tmp_dir=f"{at}/tmp/", unique_id="1")
+    TransformExecutor(context).Do(
+        {"examples": [examples], "schema": [schema]},
+        {"transform_graph": [graph]},
+        {
+            "splits_config": json.dumps({"analyze": ["train"]}),
+            "custom_config": json.dumps({"columns": to_json(COLUMNS), "network": to_json(NETWORK)}),
+        },
+    )
+    return tft.TFTransformOutput(graph.uri)
+
+
+def test_the_graph_holds_what_the_train_split_teaches_whatever_its_files(
+    columns: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    write(tmp_path / "examples" / "Split-train", columns, shards=3)
+    write(tmp_path / "examples" / "Split-eval", {**columns, "amount": 9 * columns["amount"]}, 1)
+    transform = transformed(tmp_path)
+
+    inputs = {c: tf.constant(columns[c].reshape(-1, 1)) for c in (*COLUMNS.numeric, "channel")}
+    found = TransformGraph(transform)(inputs)
+    learned = Analyzer(COLUMNS, NETWORK).add(columns).analysis()
+    x = np.stack([columns[c] for c in COLUMNS.numeric], axis=1)
+    np.testing.assert_allclose(found["numeric"], positions(x, learned.edges), atol=0.02)
+    assert vocabulary_sizes(transform, COLUMNS, NETWORK) == {"channel": 1 + 2 + 4}
+
+    raw = transform.raw_feature_spec()
+    assert raw["amount"].shape == [1]
+    assert np.isnan(raw["amount"].default_value)
+    # Whatever reads a TransformGraph by TFT's own means gets the same.
+    layer = transform.transform_features_layer()(inputs)
+    np.testing.assert_array_equal(layer["numeric"], found["numeric"])
+    np.testing.assert_array_equal(layer["categorical"], found["categorical"])
+
+
+def test_examples_without_a_label_are_refused_by_its_name(
+    columns: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    write(tmp_path / "examples" / "Split-train", columns, shards=1, label=False)
+    with pytest.raises(Exception, match="fraud"):
+        transformed(tmp_path)
+
+
+def test_dense_columns_say_by_nan_and_nothing_what_is_missing() -> None:
+    schema = schema_pb2.Schema()
+    for name, kind in (("f", schema_pb2.FLOAT), ("b", schema_pb2.BYTES), ("i", schema_pb2.INT)):
+        schema.feature.add(name=name, type=kind)
+    pair = schema.feature.add(name="pair", type=schema_pb2.FLOAT)
+    pair.presence.min_fraction = 1
+    pair.shape.dim.add(size=2)
+    spec = schema_utils.schema_as_feature_spec(dense(schema)).feature_spec
+    assert spec["pair"] == tf.io.FixedLenFeature([2], tf.float32)
+    assert spec["i"] == tf.io.VarLenFeature(tf.int64)
+    parsed = tf.io.parse_example(
+        [tf.train.Example().SerializeToString()], {n: spec[n] for n in "fb"}
+    )
+    assert np.isnan(parsed["f"].numpy()).tolist() == [[True]]
+    assert parsed["b"].numpy().tolist() == [[b""]]
