@@ -117,19 +117,23 @@ def _lists(values: NDArray, splits: NDArray, dtype: tf.DType | None) -> pa.Array
 class BatchedExamples(tf_example_record.TFExampleRecord):
     """TFX's source of tf.Examples in TFRecord files, with batches as the elements of Beam."""
 
+    batch_size = BATCH
+
     @classmethod
-    def like(cls, source: tf_example_record.TFExampleRecord) -> BatchedExamples:
+    def like(cls, source: tf_example_record.TFExampleRecord, batch_size: int) -> BatchedExamples:
         """The same files and columns as another source."""
-        return cls(
+        made = cls(
             source._file_pattern,
             schema=source._schema,
             raw_record_column_name=source.raw_record_column_name,
             telemetry_descriptors=source.telemetry_descriptors,
         )
+        made.batch_size = batch_size
+        return made
 
     def BeamSource(self, batch_size: int | None = None) -> beam.PTransform:  # noqa: N802
         """Arrow batches, each of one file; see TFXIO."""
-        size = batch_size or BATCH
+        size = batch_size or self.batch_size
 
         def source(pipeline: beam.Pipeline) -> beam.PCollection:
             files = sorted({f for pattern in self._file_pattern for f in tf.io.gfile.glob(pattern)})
@@ -143,7 +147,7 @@ class BatchedExamples(tf_example_record.TFExampleRecord):
         return beam.ptransform_fn(source)()
 
     def _ProjectImpl(self, tensor_names: list[str]) -> BatchedExamples:  # noqa: N802
-        return self.like(super()._ProjectImpl(tensor_names))
+        return self.like(super()._ProjectImpl(tensor_names), self.batch_size)
 
 
 def _read(
@@ -160,7 +164,7 @@ def _read(
 
 
 @contextmanager
-def _batched() -> Iterator[None]:
+def _batched(batch_size: int) -> Iterator[None]:
     """Within it, TFX's executors get `BatchedExamples` where they ask for a TFRecord source.
 
     They have no setting for it, but all ask the one function that is replaced here.
@@ -170,7 +174,7 @@ def _batched() -> Iterator[None]:
     def make_tfxio(*arguments: Any, **named: Any) -> Any:
         source = stock(*arguments, **named)
         if type(source) is tf_example_record.TFExampleRecord:
-            return BatchedExamples.like(source)
+            return BatchedExamples.like(source, batch_size)
         return source
 
     tfxio_utils.make_tfxio = make_tfxio
@@ -183,9 +187,11 @@ def _batched() -> Iterator[None]:
 class _Batched:
     """Mixin of executors."""
 
+    batch_size = BATCH
+
     def Do(self, *arguments: Any) -> None:  # noqa: N802
         """See BaseExecutor."""
-        with _batched():
+        with _batched(self.batch_size):
             super().Do(*arguments)  # type: ignore[misc]
 
 
@@ -194,7 +200,12 @@ class StatisticsGenExecutor(_Batched, LocalBeam, statistics_gen.Executor):
 
 
 class EvaluatorExecutor(_Batched, LocalBeam, evaluator.Executor):
-    """TFX's Evaluator, reading batches."""
+    """TFX's Evaluator, reading batches.
+
+    Smaller ones: TFMA keeps the serialized examples beside their columns.
+    """
+
+    batch_size = 2048
 
 
 _EXECUTORS = {

@@ -107,7 +107,7 @@ def test_the_source_reads_what_the_stock_source_reads(
         [str(tmp_path / "*.gz")], schema=SCHEMA, raw_record_column_name="raw"
     )
     found = []
-    for source in (stock_source, BatchedExamples.like(stock_source)):
+    for source in (stock_source, BatchedExamples.like(stock_source, 4)):
         if columns_of:
             source = source.Project(columns_of)
         with beam.Pipeline(runner=FnApiRunner()) as pipeline:
