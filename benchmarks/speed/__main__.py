@@ -90,12 +90,12 @@ def table(sizes: list[dict[str, Any]]) -> str:
     ]
     for size in sizes:
         rows, costs = size["rows"], size["costs"]
-        examples = sum(rows.values()) - rows["read"]
+        examples = f"{sum(rows.values()) - rows['read']:,}" if "train" in rows else ""
         for name in (c for c in CONTESTANTS if c in costs):
             of = costs[name][ALL]
             times = f"{of['cpu'] / costs['ours'][ALL]['cpu']:.2f}" if "ours" in costs else ""
             lines.append(
-                f"| {rows['read']:,} | {examples:,} | {name} | {of['cpu']:.1f} | {of['wall']:.1f} "
+                f"| {rows['read']:,} | {examples} | {name} | {of['cpu']:.1f} | {of['wall']:.1f} "
                 f"| {of['mb']:,.0f} | {times} |"
             )
     for name in CONTESTANTS:
@@ -129,7 +129,8 @@ def main() -> None:
         kept = json.loads(arguments.out.read_text(encoding="utf-8"))["sizes"]
         sizes = {size["rows"]["read"]: size for size in kept}
     for rows in arguments.rows:
-        case = Case.of(rows, arguments.kept.resolve())
+        others = set(arguments.contestants) - {"ours"}
+        case = Case.of(rows, arguments.kept.resolve(), copied=bool(others))
         runs: dict[str, list[dict[str, Cost]]] = {name: [] for name in arguments.contestants}
         for _ in range(arguments.repeats):
             for name in arguments.contestants:

@@ -59,24 +59,30 @@ class Case:
 
     @property
     def rows(self) -> dict[str, int]:
-        """How many rows are read, and how many are in each split."""
+        """How many rows are `read`, and how many are in each split where `copied`."""
         return json.loads((self.folder / "rows.json").read_text(encoding="utf-8"))
 
     @classmethod
-    def of(cls, rows: int, kept: Path) -> Case:
+    def of(cls, rows: int, kept: Path, copied: bool) -> Case:
         """About so many rows, made unless they are there already.
 
         The days are always the same ones; what grows is the number of customers.
+
+        Args:
+          rows: about how many.
+          kept: where cases lie.
+          copied: whether the examples are wanted as CSV and Parquet too.
         """
         case = cls(kept / str(rows))
         if not (case.folder / "rows.json").exists():
-            case._make(rows)
+            case._simulate(rows)
+        if copied and "train" not in case.rows:
+            case._copy()
         return case
 
-    def _make(self, rows: int) -> None:
+    def _simulate(self, rows: int) -> None:
         from data.spec import Simulation
         from data.writer import write_days
-        from pipeline import config
 
         customers = round(rows / _ROWS_A_CUSTOMER)
         population = Simulation(
@@ -86,12 +92,20 @@ class Case:
         self.config.write_text(CONFIG, encoding="utf-8")
         if not self.transactions.exists():
             write_days(population, self.transactions, "parquet", None)
-        counts = {"read": _parquet_rows(self.transactions)}
+        self._count({"read": _parquet_rows(self.transactions)})
+
+    def _copy(self) -> None:
+        from pipeline import config
+
+        counts = self.rows
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             written = _ingested(config.load(self.config), self.transactions, Path(folder))
             for split in SPLITS:
                 counts[split] = self._write(split, _tables(written / f"Split-{split}"))
-        (self.folder / "rows.json").write_text(json.dumps(counts), encoding="utf-8")
+        self._count(counts)
+
+    def _count(self, rows: dict[str, int]) -> None:
+        (self.folder / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
 
     def _write(self, split: str, batches: Iterator[pa.Table]) -> int:
         """Writes a split as CSV and Parquet; returns how many rows."""
