@@ -136,7 +136,7 @@ def verdict_of(
         notes.append("validated against the schema inferred from train: none is curated yet")
     compared = drift_anomalies.get_json_value_custom_property("blessed") or {}
     if any(value == NO_BASELINE_STATS for value in compared.values()):
-        notes.append("drift not judged: no champion to compare with yet")
+        notes.append("drift not judged: no champion from other data yet")
     else:
         for pair in artifact_utils.decode_split_names(drift_anomalies.split_names):
             current, baseline = pair.split("_", 1)
