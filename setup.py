@@ -12,13 +12,14 @@ COMPAT = """
     tfx==1.16.0 tfx-bsl==1.16.1 ml-metadata==1.16.0 tensorflow-data-validation==1.16.1
     tensorflow-metadata==1.16.1 tensorflow-model-analysis==0.47.1 tensorflow-transform==1.16.0
     tensorflow==2.16.2 tensorboard==2.16.2 keras<3.13 apache-beam==2.74.0 protobuf==3.20.3
-    pyarrow==10.0.1 pandas==1.5.3 numpy<2 pyyaml kfp-pipeline-spec<0.3
+    pyarrow==10.0.1 pandas==1.5.3 numpy<2 pyyaml pydantic>=2.10 kfp-pipeline-spec<0.3
 """.split()
 MODERN = """
     tfx==1.21.0 tfx-bsl==1.21.0 ml-metadata==1.21.0 tensorflow-data-validation==1.21.0
     tensorflow-metadata==1.21.0 tensorflow-model-analysis==0.52.0 tensorflow-transform==1.21.0
     tensorflow==2.21.0 tensorboard<3 keras<4 apache-beam==2.77.0 protobuf<7
-    pyarrow<19 pandas<3 numpy<3 pyyaml kfp-pipeline-spec
+    pyarrow<19 pandas<3 numpy<3 pyyaml pydantic>=2.10
+    kfp-pipeline-spec
 """.split()
 
 # tfx-bsl 1.16 imports dill, which Beam no longer brings.
@@ -36,23 +37,18 @@ COMPAT += """
     grpc-google-iam-v1<0.14.4 grpcio-status<1.49 proto-plus<1.28 tf-keras<2.17
 """.split()
 
-PACKAGES = ["data", "features", "models", "monitoring", "pipeline", "schema", "serving"]
-
 setup(
     name="fraud-pipeline",
     version="0.1.0",
     description="A TFX pipeline from a folder of card transactions to a served fraud model",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=find_packages(include=[*PACKAGES, *(f"{package}.*" for package in PACKAGES)]),
-    package_data={
-        "data": ["sample/**/*"],
-        "schema": ["*.pbtxt"],
-        "pipeline": ["**/*.html", "**/*.css", "**/*.js", "**/*.svg"],
-    },
+    # fraud/ has links to the folders beside it: models/ is fraud.models. See docs/adr/0010.
+    packages=find_packages(include=["fraud", "fraud.*"]),
+    package_data={"fraud.schema": ["*.pbtxt"], "fraud.report": ["*.css"]},
     install_requires=[
         *(f"{package}; python_version < '3.11'" for package in COMPAT),
         *(f"{package}; python_version >= '3.11'" for package in MODERN),
     ],
-    entry_points={"console_scripts": ["fraud-pipeline = pipeline.cli:main"]},
+    entry_points={"console_scripts": ["fraud-pipeline = fraud.pipeline.cli:main"]},
 )

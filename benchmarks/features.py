@@ -15,15 +15,16 @@ import sys
 import time
 from dataclasses import replace
 
+from fraud import features
+
 
 def main(data: str) -> None:
     """Reads once, then measures."""
-    import features
-    from features.definitions import CALENDAR, FAMILIES
-    from features.spec import FeatureGroup, Features
-    from pipeline import backtest, config
-    from pipeline.ingestion.source import discover
-    from pipeline.windows import Window, Windows
+    from fraud.features.definitions import CALENDAR, FAMILIES
+    from fraud.features.spec import FeatureGroup, Features
+    from fraud.pipeline import backtest, config
+    from fraud.pipeline.ingestion.source import discover
+    from fraud.pipeline.windows import Window, Windows
 
     defaults = config.load()
     source = discover(data, defaults.dataset)

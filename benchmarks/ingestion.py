@@ -26,9 +26,9 @@ from typing import Any
 
 def configuration(case: str, data: str, as_of: date | None) -> Any:
     """The configuration of a case: windows as long as the data."""
-    from features.spec import Dataset, Features
-    from pipeline.config import Config, WindowLengths
-    from pipeline.ingestion.source import discover, plan
+    from fraud.features.spec import Dataset, Features
+    from fraud.pipeline.config import Config, WindowLengths
+    from fraud.pipeline.ingestion.source import discover, plan
 
     source = discover(data, Dataset())
     if case == "plain":
@@ -44,10 +44,10 @@ def configuration(case: str, data: str, as_of: date | None) -> Any:
 
 def ours(case: str, data: str, as_of: date | None, folder: Path) -> dict[str, Any]:
     """TransactionExampleGen; its examples stay in the folder."""
-    from pipeline.components.transaction_example_gen import Executor
-    from pipeline.config import to_json
-    from pipeline.ingestion.files import count_rows
-    from pipeline.ingestion.source import discover, plan
+    from fraud.pipeline.components.transaction_example_gen import Executor
+    from fraud.pipeline.config import to_json
+    from fraud.pipeline.ingestion.reader import count_rows
+    from fraud.pipeline.ingestion.source import discover, plan
 
     config = configuration(case, data, as_of)
     properties = {

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from data.spec import DRIFTS, FORMATS, Simulation, parse_day, parse_drift
+from fraud.data.spec import DRIFTS, FORMATS, Simulation, parse_day, parse_drift
 
 if TYPE_CHECKING:
-    from data.writer import Written
+    from fraud.data.writer import Written
 
 Parsed = TypeVar("Parsed")
 
@@ -84,12 +84,12 @@ def from_arguments(arguments: argparse.Namespace) -> Simulation:
 def run(
     arguments: argparse.Namespace, progress: Callable[[dt.date, int], None] | None = None
 ) -> Written:
-    """Simulate and write as the options say; see `data.writer.write_days`.
+    """Simulate and write as the options say; see `fraud.data.writer.write_days`.
 
     Raises:
       ValueError: bad options, or day folders that exist already.
     """
-    from data.writer import write_days
+    from fraud.data.writer import write_days
 
     return write_days(from_arguments(arguments), arguments.out, arguments.format, progress)
 

@@ -20,7 +20,7 @@ from enum import IntEnum
 import numpy as np
 import pyarrow as pa
 
-from data.population import (
+from fraud.data.population import (
     AGE_BANDS,
     CATEGORIES,
     Bools,
@@ -31,7 +31,7 @@ from data.population import (
     Terminals,
     choose,
 )
-from data.spec import Simulation
+from fraud.data.spec import Simulation
 
 DAY_SECONDS = 86_400
 
@@ -315,7 +315,7 @@ def _broken_column(world: World, index: int, purchases: Purchases) -> Purchases:
     return replace(purchases, country=np.where(lost, MISSING, GARBAGE))
 
 
-#: The drifts of `data.spec.DRIFTS`, in the order in which they act.
+#: The drifts of `fraud.data.spec.DRIFTS`, in the order in which they act.
 _DRIFTS: dict[str, Callable[[World, int, Purchases], Purchases]] = {
     "new_fraud": _new_fraud,
     "amount_shift": _amount_shift,

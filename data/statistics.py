@@ -1,6 +1,6 @@
 """Compare folders of transactions by the statistics that matter for fraud.
 
-Example: ``python -m data.statistics data/sample/transactions ../shared/data/handbook``
+Example: ``python -m fraud.data.statistics data/sample/transactions ../shared/data/handbook``
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def table_of(folders: Iterable[Path]) -> str:
 
 def main() -> None:
     """Prints the comparison of the folders that the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m data.statistics", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fraud.data.statistics", description=__doc__)
     parser.add_argument("folder", nargs="+", type=Path, help="with date=YYYY-MM-DD/*.parquet")
     try:
         print(table_of(parser.parse_args().folder))

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from data.simulator import simulate
-from data.spec import FORMATS, Simulation
+from fraud.data.simulator import simulate
+from fraud.data.spec import FORMATS, Simulation
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 See docs/features.md for every family.
 """
 
-from features.engine import (
+from fraud.features.batch import (
     add_features,
     calendar_features,
     check,
@@ -12,7 +12,7 @@ from features.engine import (
     feature_names,
     history_days,
 )
-from features.spec import Dataset, FeatureGroup, Features
+from fraud.features.spec import Dataset, FeatureGroup, Features
 
 __all__ = [
     "Dataset",

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from features.history import UNIT, Floats, History
+from fraud.features.history import UNIT, Floats, History
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from features.ranks import Ranks
+from fraud.features.wavelet_matrix import Ranks
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-import features
-from features.spec import Dataset, Features
+from fraud import features
+from fraud.features.spec import Dataset, Features
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ModelColumns:
 
     @classmethod
     def from_json(cls, text: str) -> ModelColumns:
-        """Reads what `pipeline.config.to_json` wrote."""
+        """Reads what `fraud.pipeline.config.to_json` wrote."""
         document = json.loads(text)
         return cls(
             tuple(document["numeric"]),

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from models.columns import ModelColumns
-from models.training import Examples
-from models.transform_graph import TransformGraph
+from fraud.models.columns import ModelColumns
+from fraud.models.network.training import Examples
+from fraud.models.preprocessing.transform_graph import TransformGraph
 
 READ_BATCH = 4096
 

@@ -54,7 +54,7 @@ class Network:
 
     @classmethod
     def from_json(cls, text: str) -> Network:
-        """Reads what `pipeline.config.to_json` wrote."""
+        """Reads what `fraud.pipeline.config.to_json` wrote."""
         document = json.loads(text)
         return cls(**{**document, "towers": tuple(map(tuple, document["towers"]))})
 
@@ -100,7 +100,7 @@ class Tuning:
 
     @classmethod
     def from_json(cls, text: str) -> Tuning:
-        """Reads what `pipeline.config.to_json` wrote."""
+        """Reads what `fraud.pipeline.config.to_json` wrote."""
         return cls(**json.loads(text))
 
 

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-from pipeline.errors import FraudPipelineError
+from fraud.errors import FraudPipelineError
 
 COMMANDS = {
     "simulate": "write day folders of simulated transactions",
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
-        module = importlib.import_module(f"pipeline.commands.{name}")
+        module = importlib.import_module(f"fraud.pipeline.commands.{name}")
         command = commands.add_parser(name, help=summary, allow_abbrev=False)
         module.add_arguments(command)
         command.set_defaults(run=module.run)

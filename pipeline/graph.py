@@ -29,22 +29,22 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import distribution_validator_pb2, pusher_pb2, trainer_pb2, transform_pb2
 from tfx.types import standard_artifacts
 
-import features
-from models.columns import ModelColumns
-from models.evaluation import eval_config
-from models.spec import Network
-from pipeline import lineage
-from pipeline.components.batched_reading import in_batches
-from pipeline.components.champion import ChampionModel, ChampionStatistics
-from pipeline.components.data_gate import DataGate
-from pipeline.components.model_card import ModelCard
-from pipeline.components.pusher import AtomicPusherExecutor
-from pipeline.components.serving_check import ServingCheck
-from pipeline.components.trainer import MeasuredTrainerExecutor
-from pipeline.components.transaction_example_gen import TransactionExampleGen
-from pipeline.components.transform import in_one_pass
-from pipeline.config import Config, to_json
-from pipeline.root import Root
+from fraud import features
+from fraud.models.columns import ModelColumns
+from fraud.models.evaluation.eval_config import eval_config
+from fraud.models.spec import Network
+from fraud.pipeline import lineage
+from fraud.pipeline.components.batched_reading import in_batches
+from fraud.pipeline.components.champion import ChampionModel, ChampionStatistics
+from fraud.pipeline.components.data_gate import DataGate
+from fraud.pipeline.components.model_card_gen import ModelCard
+from fraud.pipeline.components.pusher import AtomicPusherExecutor
+from fraud.pipeline.components.serving_check import ServingCheck
+from fraud.pipeline.components.trainer import MeasuredTrainerExecutor
+from fraud.pipeline.components.transaction_example_gen import TransactionExampleGen
+from fraud.pipeline.components.transform import in_one_pass
+from fraud.pipeline.config import Config, to_json
+from fraud.pipeline.root import Root
 
 NAME = "fraud"
 SERVING_CHECK_EXAMPLES = 100
@@ -118,7 +118,7 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
             Transform(
                 examples=examples,
                 schema=schema,
-                preprocessing_fn="models.preprocessing.preprocessing_fn",
+                preprocessing_fn="fraud.models.preprocessing.transform_fn.preprocessing_fn",
                 splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=[]),
                 custom_config={**learned, "network": to_json(read)},
                 materialize=False,
@@ -133,7 +133,7 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
             tuner = Tuner(
                 examples=examples,
                 transform_graph=transform.outputs["transform_graph"],
-                tuner_fn="models.tuner.tuner_fn",
+                tuner_fn="fraud.models.network.tuning.tuner_fn",
                 train_args=trainer_pb2.TrainArgs(splits=["train"]),
                 eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
                 custom_config={**fitting, "tuning": to_json(config.tuning)},
@@ -144,7 +144,7 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
             transform_graph=transform.outputs["transform_graph"],
             hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
             schema=schema,
-            run_fn="models.trainer.run_fn",
+            run_fn="fraud.models.entry_point.run_fn",
             train_args=trainer_pb2.TrainArgs(splits=["train"]),
             eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
             custom_config=fitting,
@@ -159,7 +159,7 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
                 baseline_model=champion.outputs["model"],
                 eval_config=eval_config(config.dataset, config.evaluation),
                 example_splits=["eval"],
-                module_path="models.evaluation_extractors",
+                module_path="fraud.models.evaluation.extractors",
             )
         )
         serving_check = ServingCheck(model=model, examples=examples, count=SERVING_CHECK_EXAMPLES)

@@ -12,9 +12,9 @@ from typing import Any
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from pipeline.config import Metadata
-from pipeline.errors import BadInput, FraudPipelineError
-from pipeline.root import Root
+from fraud.errors import BadInput, FraudPipelineError
+from fraud.pipeline.config import Metadata
+from fraud.pipeline.root import Root
 
 PASSWORD = "FRAUD_METADATA_PASSWORD"
 """The environment variable with the password of a metadata server."""

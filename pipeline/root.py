@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from pipeline.errors import BadInput
+from fraud.errors import BadInput
 
 
 @dataclass(frozen=True)

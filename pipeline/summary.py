@@ -6,18 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from models.spec import settings
-from pipeline import lineage
-from pipeline.files import write_atomically
-from pipeline.lineage import NodeRecord, value
-from pipeline.root import Root
+from fraud.files import write_atomically
+from fraud.models.spec import settings
+from fraud.pipeline import lineage
+from fraud.pipeline.lineage import NodeRecord, value
+from fraud.pipeline.root import Root
 
 FILE = "summary.json"
 TUNED_FILE = "tuned.yaml"
 LAST = "ModelCard"
 """The node that no other waits for."""
 LABELLED = ("train", "eval")
-VERDICT = "pipeline.DataVerdict"
+VERDICT = "fraud.DataVerdict"
 HEADLINE = ("average_precision", "roc_auc", "precision_at_budget", "recall_at_budget")
 GAPS = ("recall_gap", "false_positive_rate_gap")
 VALIDATED = {"threshold": "threshold", "brier": "Brier", "expected_calibration_error": "ECE"}
@@ -131,7 +131,7 @@ def detail(record: NodeRecord) -> str:
                 trials = json.loads(file.read_text(encoding="utf-8"))
                 best = max(trial["score"] for trial in trials)
                 return f"average precision {best:.3f}, the best of {len(trials)}"
-            if artifact.type == "pipeline.ModelCard":
+            if artifact.type == "fraud.ModelCard":
                 return "written" if value(artifact, "written") == 1 else "none: nothing pushed"
     return ""
 
@@ -228,14 +228,14 @@ def _as_configuration(hyperparameters: Any, run_id: str) -> str:
 
 def _model_card(nodes: dict[str, NodeRecord]) -> str | None:
     """The card's page, if the run wrote one."""
-    from pipeline.components.types import CARD_PAGE
+    from fraud.pipeline.components.types import CARD_PAGE
 
     cards = nodes[LAST].outputs.get("card", []) if LAST in nodes else []
     return next((str(Path(a.uri) / CARD_PAGE) for a in cards if value(a, "written") == 1), None)
 
 
 def _verdict(record: NodeRecord) -> dict[str, Any]:
-    from pipeline.components.types import VERDICT_FILE
+    from fraud.pipeline.components.types import VERDICT_FILE
 
     path = Path(record.outputs["verdict"][0].uri) / VERDICT_FILE
     return json.loads(path.read_text(encoding="utf-8"))
@@ -263,7 +263,7 @@ def judgement(uri: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
             into = champion if pair.key.model_name == "champion" else metrics
             row = into["overall"] if not name else into["slices"].setdefault(name, {})
             found = pair.value.double_value.value
-            # A slice with too few examples has no gap: see `models.evaluation_metrics`.
+            # A slice with too few examples has no gap: see `fraud.models.evaluation.tfma_metrics`.
             row[pair.key.name] = None if found == float("-inf") else found
     reasons = []
     result = tfma.load_validation_result(uri)

@@ -28,7 +28,7 @@ This page is made from the code by `make docs`.
 
 def page() -> str:
     """The whole page."""
-    from pipeline.config import Config
+    from fraud.pipeline.config import Config
 
     parts = [HEAD]
     defaults = Config()

@@ -28,8 +28,8 @@ def main() -> None:
 
     import numpy as np
 
-    from pipeline import backtest, config
-    from pipeline.ingestion.source import discover
+    from fraud.pipeline import backtest, config
+    from fraud.pipeline.ingestion.source import discover
 
     defaults = config.load()
     dataset = replace(defaults.dataset, numeric=("TX_FRAUD_SCENARIO",))

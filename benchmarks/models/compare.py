@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.models.contestants import CONTESTANTS
 
 if TYPE_CHECKING:
-    from pipeline.backtest import Rows
-    from pipeline.config import Config
+    from fraud.pipeline.backtest import Rows
+    from fraud.pipeline.config import Config
 
 NETWORK = "this pipeline's network"
 PYTHON = Path(".venv-bench/bin/python")
@@ -47,7 +47,7 @@ class Folds:
     def __init__(self, at: Path, split: Sequence[tuple[Rows, Rows]], config: Config) -> None:
         import numpy as np
 
-        from models.columns import ModelColumns
+        from fraud.models.columns import ModelColumns
 
         self.config = config
         self.folders: list[Path] = []
@@ -69,7 +69,7 @@ class Folds:
     def _judged(self, name: str, setting: int, folder: Path, test: Rows) -> dict[str, float]:
         import numpy as np
 
-        from pipeline import backtest
+        from fraud.pipeline import backtest
 
         command = [PYTHON, Path(__file__).with_name("contestants.py"), folder, name, setting]
         done = subprocess.run(
@@ -92,8 +92,9 @@ def main() -> None:
     if not PYTHON.exists():
         parser.error(f"{PYTHON} is missing: scripts/setup_beside.sh bench makes it")
 
-    from pipeline import backtest, backtest_processes, config
-    from pipeline.ingestion.source import discover
+    from fraud.pipeline import backtest, config
+    from fraud.pipeline.backtest import processes as backtest_processes
+    from fraud.pipeline.ingestion.source import discover
 
     defaults = config.load()
     before = options.first_test_day - timedelta(days=7 * options.folds)

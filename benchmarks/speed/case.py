@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
+    from fraud.pipeline.config import Config
 
 DAYS = 122
 _ROWS_A_CUSTOMER = 236  # in so many days
@@ -85,8 +85,8 @@ class Case:
         return case
 
     def _simulate(self, rows: int) -> None:
-        from data.spec import Simulation
-        from data.writer import write_days
+        from fraud.data.spec import Simulation
+        from fraud.data.writer import write_days
 
         customers = round(rows / _ROWS_A_CUSTOMER)
         population = Simulation(
@@ -99,7 +99,7 @@ class Case:
         self._count({"read": _parquet_rows(self.transactions)})
 
     def _copy(self) -> None:
-        from pipeline import config
+        from fraud.pipeline import config
 
         counts = self.rows
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
@@ -137,8 +137,8 @@ def _ingested(config: Config, transactions: Path, folder: Path) -> Path:
     from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
     from tfx.types import standard_artifacts
 
-    from pipeline.components.transaction_example_gen import Executor
-    from pipeline.config import to_json
+    from fraud.pipeline.components.transaction_example_gen import Executor
+    from fraud.pipeline.config import to_json
 
     examples = standard_artifacts.Examples()
     examples.uri = str(folder / "examples")
@@ -158,7 +158,7 @@ def _tables(split: Path) -> Iterator[pa.Table]:
     """The examples of a split, a column for each feature, null where it has no value."""
     import tensorflow as tf
 
-    from pipeline.components.batched_reading import ExampleParser
+    from fraud.pipeline.components.batched_reading import ExampleParser
 
     parser = ExampleParser(None)
     files = sorted(map(str, split.glob("*.gz")))

@@ -29,10 +29,10 @@ def main(folder: str, root: str, costs: str) -> None:
         import numpy as np
         from sklearn import metrics
 
-        from models import training
-        from models.columns import ModelColumns
-        from models.training import Examples
-        from pipeline import config as configuration
+        from fraud.models.columns import ModelColumns
+        from fraud.models.network import training
+        from fraud.models.network.training import Examples
+        from fraud.pipeline import config as configuration
     config = configuration.load(case.config)
     columns = ModelColumns.of(config.dataset, config.features)
     bins = config.network.bins

@@ -19,8 +19,8 @@ def main(folder: str, root: str, costs: str) -> int:
     """
     case, meter = Case(Path(folder)), Meter()
     with meter.stage("imports"):
-        from pipeline import cli
-        from pipeline.runners import local
+        from fraud.pipeline import cli
+        from fraud.pipeline.runners import local
 
         local.load_tfx()
     with meter.nodes():

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from tensorflow_model_analysis.proto import config_pb2
     from tfx.orchestration.pipeline import Pipeline
 
-    from pipeline.config import Config
+    from fraud.pipeline.config import Config
 
 
 def pipeline(case: Case, root: Path) -> Pipeline:
     """The graph: CsvExampleGen to Pusher."""
     from tfx import v1 as tfx
 
-    from models.columns import ModelColumns
-    from pipeline import config as configuration
+    from fraud.models.columns import ModelColumns
+    from fraud.pipeline import config as configuration
 
     config = configuration.load(case.config)
     columns = ModelColumns.of(config.dataset, config.features)
@@ -88,7 +88,7 @@ def pipeline(case: Case, root: Path) -> Pipeline:
 
 def eval_config(config: Config) -> config_pb2.EvalConfig:
     """Our slices, metrics and thresholds; without the metrics that are not TFMA's own."""
-    from models import evaluation
+    from fraud.models.evaluation import eval_config as evaluation
 
     ours = evaluation.eval_config(config.dataset, config.evaluation)
     del ours.metrics_specs[-1]

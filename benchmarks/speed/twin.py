@@ -9,13 +9,14 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx_bsl.public.tfxio import TensorFlowDatasetOptions
 
-from models import preprocessing, trainer
-from models.columns import ModelColumns
-from models.spec import Network
-from models.training import Examples
+from fraud.models import entry_point as trainer
+from fraud.models.columns import ModelColumns
+from fraud.models.network.training import Examples
+from fraud.models.preprocessing import transform_fn as preprocessing
+from fraud.models.spec import Network
 
 _READ_BATCH = 4096
-_GRID = 999  # as in models.analysis
+_GRID = 999  # as in fraud.models.preprocessing.analysis
 _POINTS = 65
 
 

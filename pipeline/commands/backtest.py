@@ -7,9 +7,9 @@ import json
 import time
 from datetime import datetime
 
-from pipeline import backtest
-from pipeline.commands import common
-from pipeline.errors import BadInput
+from fraud.errors import BadInput
+from fraud.pipeline import backtest
+from fraud.pipeline.commands import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,14 +91,14 @@ def run(arguments: argparse.Namespace) -> int:
         known_days=arguments.known_days,
     )
 
-    from pipeline.ingestion import source
+    from fraud.pipeline.ingestion import source
 
     found = source.discover(data, config.dataset)
     covered = backtest.check_covered(found, planned, config)
 
-    from pipeline import backtest_processes
-    from pipeline.console import Console
-    from pipeline.files import write_atomically
+    from fraud.files import write_atomically
+    from fraud.pipeline.backtest import processes as backtest_processes
+    from fraud.pipeline.console import Console
 
     folder = root.path / "backtests" / f"{datetime.now():%Y-%m-%dT%H-%M-%S}"
     try:

@@ -6,9 +6,9 @@ import argparse
 from datetime import date
 from pathlib import Path
 
-from pipeline import config
-from pipeline.config import Config
-from pipeline.root import Root
+from fraud.pipeline import config
+from fraud.pipeline.config import Config
+from fraud.pipeline.root import Root
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

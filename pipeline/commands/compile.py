@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.commands import common
-from pipeline.errors import BadInput
+from fraud.errors import BadInput
+from fraud.pipeline.commands import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,15 +47,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadInput("--target vertex: give --image IMAGE, what its containers run")
     out = Path(arguments.out).expanduser().resolve()
 
-    from pipeline import startup
+    from fraud.pipeline import startup
 
     startup.import_tfx()
     if {"airflow", "kubeflow"} & set(arguments.target):
-        from pipeline.runners import compiled
+        from fraud.pipeline.runners import compiled
 
         print(compiled.write(config, root, data, out))
     if "vertex" in arguments.target:
-        from pipeline.runners import vertex
+        from fraud.pipeline.runners import vertex
 
         print(vertex.write(config, root, data, arguments.image, out))
     return 0

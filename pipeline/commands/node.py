@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.commands import common
-from pipeline.errors import FraudPipelineError, StoppedByDataGate
+from fraud.errors import FraudPipelineError, StoppedByDataGate
+from fraud.pipeline.commands import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,13 +40,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the node; everything that happens is logged to stdout.
 
     Raises:
-      FraudPipelineError: see `pipeline.runners.node.run_node`.
+      FraudPipelineError: see `fraud.pipeline.runners.launch.run_node`.
     """
     started = time.monotonic()
-    from pipeline import lineage, startup, summary
+    from fraud.pipeline import lineage, startup, summary
 
     startup.import_tfx()
-    from pipeline.runners import compiled, node
+    from fraud.pipeline.runners import compiled
+    from fraud.pipeline.runners import launch as node
 
     # Not before the imports: there is nothing to learn from what they say.
     logging.basicConfig(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from pipeline.commands import common
-from pipeline.errors import BadInput
+from fraud.errors import BadInput
+from fraud.pipeline.commands import common
 
 EXIT_GATE_STOPPED = 3
 
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Checks everything that can be checked without work, then runs.
 
     Raises:
-      FraudPipelineError: see `pipeline.runners.local.run`.
+      FraudPipelineError: see `fraud.pipeline.runners.local.run`.
     """
     config, root = common.config_and_root(arguments)
     if arguments.tune:
@@ -51,15 +51,15 @@ def run(arguments: argparse.Namespace) -> int:
     if data is None:
         raise BadInput("no data: give --data PATH, or set paths.data in the configuration")
 
-    from pipeline.ingestion import source
+    from fraud.pipeline.ingestion import source
 
     found = source.discover(data, config.dataset)
     windows = source.plan(found, config, arguments.as_of)
     source.check_columns(found, windows, config.dataset)
 
-    from pipeline import summary
-    from pipeline.console import Console
-    from pipeline.runners import local
+    from fraud.pipeline import summary
+    from fraud.pipeline.console import Console
+    from fraud.pipeline.runners import local
 
     as_of = windows.as_of if windows else None
     result = local.run(config, root, data, as_of, Console())

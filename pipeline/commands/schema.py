@@ -7,11 +7,11 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-import features
-from pipeline.commands import common
-from pipeline.config import Config
-from pipeline.errors import BadInput
-from pipeline.root import Root
+from fraud import features
+from fraud.errors import BadInput
+from fraud.pipeline.commands import common
+from fraud.pipeline.config import Config
+from fraud.pipeline.root import Root
 
 LABELLED = ("train", "eval")
 
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     shown = "\n".join(changes)
     print(shown or f"{path}: the data of the last run fits the schema")
     if arguments.update and shown:
-        from pipeline.files import write_atomically
+        from fraud.files import write_atomically
 
         write_atomically(path, after)
         print(f"\n{path} is updated; review it, then run again")
@@ -111,7 +111,7 @@ def _without(schema: Any, column: str) -> Any:
 
 
 def _last_statistics(config: Config, root: Root) -> Path:
-    from pipeline import lineage
+    from fraud.pipeline import lineage
 
     store = lineage.find_store(config.metadata, root)
     if store is not None:

@@ -1,4 +1,4 @@
-"""`fraud-pipeline simulate`: see `data.commands`."""
+"""`fraud-pipeline simulate`: see `fraud.data.commands`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import json
 import sys
 from datetime import date
 
-from data import commands
-from pipeline.commands import common
-from pipeline.errors import BadInput
+from fraud.data import commands
+from fraud.errors import BadInput
+from fraud.pipeline.commands import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

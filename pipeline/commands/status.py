@@ -7,9 +7,9 @@ import json
 from datetime import datetime
 from typing import Any
 
-from pipeline.commands import common
-from pipeline.config import Config
-from pipeline.root import Root
+from fraud.pipeline.commands import common
+from fraud.pipeline.config import Config
+from fraud.pipeline.root import Root
 
 SHOWN_RUNS = 5
 
@@ -40,7 +40,7 @@ def status(config: Config, root: Root) -> dict[str, Any]:
       `live` (version, path, since, run_id, as_of, windows; or None) and `runs`, the latest first
       (run_id, state, nodes by state).
     """
-    from pipeline import lineage
+    from fraud.pipeline import lineage
 
     store = lineage.find_store(config.metadata, root)
     if store is None:
@@ -82,7 +82,7 @@ def render(found: dict[str, Any]) -> str:
 
 
 def _run(root: Root, store: Any, run_id: str) -> dict[str, Any]:
-    from pipeline import lineage, summary
+    from fraud.pipeline import lineage, summary
 
     path = root.run(run_id) / summary.FILE
     if path.exists():

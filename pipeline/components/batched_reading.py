@@ -27,7 +27,7 @@ from tfx.dsl.components.base import executor_spec
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio import record_based_tfxio, tf_example_record
 
-from pipeline.components.local_beam import LocalBeam
+from fraud.pipeline.components.local_beam import LocalBeam
 
 BATCH = 8192  # examples
 _LOOKED_AT = 256  # examples whose types are taken for those of a file

@@ -11,7 +11,7 @@ from ml_metadata.metadata_store import metadata_store
 from tfx import types
 from tfx.dsl.components.common import resolver
 
-from pipeline import lineage
+from fraud.pipeline import lineage
 
 Artifacts = dict[str, list[types.Artifact]]
 

@@ -16,7 +16,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples
 
-from pipeline.components.types import VERDICT_FILE, DataVerdict
+from fraud.pipeline.components.types import VERDICT_FILE, DataVerdict
 
 _SEVERITIES = {
     "error": anomalies_pb2.AnomalyInfo.ERROR,

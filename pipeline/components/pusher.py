@@ -12,7 +12,7 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils, proto_utils
 
-from pipeline.files import sync_tree
+from fraud.files import sync_tree
 
 STAGING = ".staging"
 

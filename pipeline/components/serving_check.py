@@ -13,7 +13,7 @@ from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import Examples, InfraBlessing, Model
 from tfx.utils import path_utils
 
-from pipeline.components import serving_probe
+from fraud.pipeline.components import serving_probe
 
 TIMEOUT_SECONDS = 300
 

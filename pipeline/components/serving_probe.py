@@ -54,7 +54,7 @@ def probe(model_dir: str, tfrecord: str, count: int) -> dict:
 
 
 def _by_input_name(example):  # type: ignore[no-untyped-def]
-    """The values of an example under the names that `predict` has for them (models.serving)."""
+    """The values of an example under the names that `predict` has for them (fraud.models.export)."""
     values = {}
     for column, feature in example.features.feature.items():
         name = re.sub(r"[^A-Za-z0-9_]", "_", column)

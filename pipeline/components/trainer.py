@@ -9,7 +9,7 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.utils import path_utils
 
-from models.trainer import EXTRA, THRESHOLD_FILE
+from fraud.models.entry_point import EXTRA, THRESHOLD_FILE
 
 
 class MeasuredTrainerExecutor(executor.GenericExecutor):

@@ -26,14 +26,14 @@ from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from features.spec import Dataset, Features
-from pipeline.config import Config, WindowLengths, from_dict
-from pipeline.errors import BadInput
-from pipeline.ingestion import stages
-from pipeline.ingestion.source import Source, check_columns, discover, plan
-from pipeline.ingestion.stages import Ingestion, Shard
-from pipeline.ingestion.values import Layout
-from pipeline.windows import Windows
+from fraud.errors import BadInput
+from fraud.features.spec import Dataset, Features
+from fraud.pipeline.config import Config, WindowLengths, from_dict
+from fraud.pipeline.ingestion import stages
+from fraud.pipeline.ingestion.source import Source, check_columns, discover, plan
+from fraud.pipeline.ingestion.stages import Ingestion, Shard
+from fraud.pipeline.ingestion.values import Layout
+from fraud.pipeline.windows import Windows
 
 EXAMPLES = "examples"
 FINGERPRINT = "input_fingerprint"
@@ -174,9 +174,9 @@ class TransactionExampleGen(base_beam_component.BaseBeamComponent):
         """Constructs the component.
 
         Args:
-          data: where the files are (`pipeline.ingestion.source.discover`).
+          data: where the files are (`fraud.pipeline.ingestion.source.discover`).
           as_of: the day the run pretends it is, YYYY-MM-DD; "" for the last day of data.
-          dataset, windows, features: `pipeline.config.to_json` of those parts of the
+          dataset, windows, features: `fraud.pipeline.config.to_json` of those parts of the
             configuration.
         """
         super().__init__(

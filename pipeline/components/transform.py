@@ -26,16 +26,16 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
 
-from models.analysis import Analysis, Analyzer
-from models.columns import ModelColumns
-from models.spec import Network
-from models.transform_graph import write_transform_graph
-from pipeline.components.batched_reading import BATCH
-from pipeline.components.local_beam import LocalBeam
+from fraud.models.columns import ModelColumns
+from fraud.models.preprocessing.analysis import Analysis, Analyzer
+from fraud.models.preprocessing.transform_graph import write_transform_graph
+from fraud.models.spec import Network
+from fraud.pipeline.components.batched_reading import BATCH
+from fraud.pipeline.components.local_beam import LocalBeam
 
 
 class TransformExecutor(LocalBeam, executor.Executor):
-    """TFX's Transform for `models.preprocessing`, without materialized examples and statistics."""
+    """TFX's Transform for `fraud.models.preprocessing.transform_fn`, without materialized examples and statistics."""
 
     def Do(  # noqa: N802
         self,

@@ -14,7 +14,7 @@ class DataVerdict(Artifact):
     "severity", "window", "source"}], "notes": [str]}`. Custom property `passed` is 1 or 0.
     """
 
-    TYPE_NAME = "pipeline.DataVerdict"
+    TYPE_NAME = "fraud.DataVerdict"
 
 
 class ModelCard(Artifact):
@@ -25,7 +25,7 @@ class ModelCard(Artifact):
     or 0.
     """
 
-    TYPE_NAME = "pipeline.ModelCard"
+    TYPE_NAME = "fraud.ModelCard"
 
 
 VERDICT_FILE = "verdict.json"

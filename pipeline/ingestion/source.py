@@ -17,13 +17,14 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import fs as arrow_fs
 
-import features
-from features.spec import Dataset
-from pipeline.config import Config
-from pipeline.errors import BadInput
-from pipeline.ingestion import files, values
-from pipeline.ingestion.files import File
-from pipeline.windows import Window, Windows, windows_for
+from fraud import features
+from fraud.errors import BadInput
+from fraud.features.spec import Dataset
+from fraud.pipeline.config import Config
+from fraud.pipeline.ingestion import reader as files
+from fraud.pipeline.ingestion import values
+from fraud.pipeline.ingestion.reader import File
+from fraud.pipeline.windows import Window, Windows, windows_for
 
 _DAY_FOLDER = "date="
 

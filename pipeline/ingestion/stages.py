@@ -28,12 +28,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tfx.dsl.io import fileio
 
-import features
-from features.spec import Features
-from pipeline.errors import BadInput
-from pipeline.ingestion import examples, files
-from pipeline.ingestion.files import BATCH_ROWS, File, place
-from pipeline.ingestion.values import Layout, Rows, clean, days_of, is_within
+from fraud import features
+from fraud.errors import BadInput
+from fraud.features.spec import Features
+from fraud.pipeline.ingestion import example_writer as examples
+from fraud.pipeline.ingestion import reader as files
+from fraud.pipeline.ingestion.reader import BATCH_ROWS, File, place
+from fraud.pipeline.ingestion.values import Layout, Rows, clean, days_of, is_within
 
 PARTITION_ROWS = 200_000
 """About how many rows of an entity's history are in memory at once."""

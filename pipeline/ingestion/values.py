@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.spec import Dataset
-from pipeline.errors import BadInput
-from pipeline.ingestion.files import File, place
-from pipeline.windows import Window, Windows
+from fraud.errors import BadInput
+from fraud.features.spec import Dataset
+from fraud.pipeline.ingestion.reader import File, place
+from fraud.pipeline.windows import Window, Windows
 
 SINGLE_ROLES = ("timestamp", "amount", "label", "id")
 
@@ -33,7 +33,7 @@ _TIME = pa.timestamp("us")
 _TEXT_FORMS = [pa.timestamp("ns"), pa.timestamp("ns", "UTC"), pa.int64()]
 _DAY = 86_400_000_000
 _EPOCH = date(1970, 1, 1)
-_LARGEST_AMOUNT = 1e9  # Beyond it, sums of amounts are not exact (features.history).
+_LARGEST_AMOUNT = 1e9  # Beyond it, sums of amounts are not exact (fraud.features.history).
 _LARGEST_NUMBER = float(np.finfo(np.float32).max)  # Examples hold 32-bit floats.
 
 

@@ -26,11 +26,11 @@ from tfx.proto.orchestration import (  # the IR holds messages of these as Any
     pipeline_pb2,
 )
 
-from pipeline import graph
-from pipeline.config import Config
-from pipeline.errors import BadInput
-from pipeline.files import write_atomically
-from pipeline.root import Root
+from fraud.errors import BadInput
+from fraud.files import write_atomically
+from fraud.pipeline import graph
+from fraud.pipeline.config import Config
+from fraud.pipeline.root import Root
 
 IR_FILE = "ir.json"
 OUTLINE_FILE = "graph.json"

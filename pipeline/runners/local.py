@@ -11,11 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import lineage, startup, summary
-from pipeline.config import Config
-from pipeline.console import Console
-from pipeline.errors import BadInput, FraudPipelineError
-from pipeline.root import Root
+from fraud.errors import BadInput, FraudPipelineError
+from fraud.pipeline import lineage, startup, summary
+from fraud.pipeline.config import Config
+from fraud.pipeline.console import Console
+from fraud.pipeline.root import Root
 
 LOG = "run.log"
 
@@ -33,7 +33,7 @@ def run(
       console: shows progress.
 
     Returns:
-      The summary; see `pipeline.summary`.
+      The summary; see `fraud.pipeline.summary`.
 
     Raises:
       BadInput: another run is at work in this root, or the data is unusable.
@@ -52,7 +52,8 @@ def run(
 def load_tfx() -> None:
     """Imports what running nodes takes, which is a matter of seconds."""
     startup.import_tfx()
-    from pipeline.runners import compiled, node
+    from fraud.pipeline.runners import compiled
+    from fraud.pipeline.runners import launch as node
 
     del compiled, node
 
@@ -63,7 +64,8 @@ def _run_nodes(
     started = time.monotonic()
     with console.waiting("loading TFX"):
         load_tfx()
-    from pipeline.runners import compiled, node
+    from fraud.pipeline.runners import compiled
+    from fraud.pipeline.runners import launch as node
 
     seconds = {"loading TFX": time.monotonic() - started}
     console.say(_line("✓", "loading TFX", seconds["loading TFX"]))

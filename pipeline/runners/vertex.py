@@ -11,10 +11,10 @@ from pathlib import Path
 
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
-from pipeline import graph
-from pipeline.config import Config
-from pipeline.root import Root
-from pipeline.runners import compiled
+from fraud.pipeline import graph
+from fraud.pipeline.config import Config
+from fraud.pipeline.root import Root
+from fraud.pipeline.runners import compiled
 
 FILE = "vertex.json"
 

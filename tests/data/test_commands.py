@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from data import commands
-from data.simulator import _DRIFTS
-from data.spec import DRIFTS, Drift, Simulation, parse_drift
+from fraud.data import commands
+from fraud.data.simulator import _DRIFTS
+from fraud.data.spec import DRIFTS, Drift, Simulation, parse_drift
 
 
 def parse(*options: str) -> argparse.Namespace:
@@ -95,5 +95,7 @@ def test_every_drift_that_is_offered_exists():
 
 
 def test_options_load_nothing_heavy():
-    code = "import sys, data.commands; sys.exit(bool({'numpy', 'pyarrow'} & set(sys.modules)))"
+    code = (
+        "import sys, fraud.data.commands; sys.exit(bool({'numpy', 'pyarrow'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from data import statistics
-from data.simulator import simulate
-from data.spec import Simulation
+from fraud.data import statistics
+from fraud.data.simulator import simulate
+from fraud.data.spec import Simulation
 
 SAMPLE = Path(statistics.__file__).parent / "sample" / "transactions"
 

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from data.population import AGE_BANDS, CATEGORIES, Customers, Reach, Terminals, choose
-from data.simulator import (
+from fraud.data.population import AGE_BANDS, CATEGORIES, Customers, Reach, Terminals, choose
+from fraud.data.simulator import (
     CUSTOMERS_A_DAY,
     World,
     compromised_customers,
@@ -14,7 +14,7 @@ from data.simulator import (
     due,
     simulate,
 )
-from data.spec import DRIFTS, Drift, Simulation
+from fraud.data.spec import DRIFTS, Drift, Simulation
 
 BANK = Simulation(days=60, customers=1500, terminals=3000, seed=3)
 

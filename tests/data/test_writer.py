@@ -6,10 +6,10 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from data import writer
-from data.simulator import simulate
-from data.spec import FORMATS, Simulation
-from data.writer import write_days
+from fraud.data import writer
+from fraud.data.simulator import simulate
+from fraud.data.spec import FORMATS, Simulation
+from fraud.data.writer import write_days
 
 SMALL = Simulation(days=3, customers=100, terminals=300)
 

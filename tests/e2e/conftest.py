@@ -47,7 +47,7 @@ class Bank:
 
     def command(self, name: str, *arguments: object) -> list[str]:
         own = ["--config", str(self.folder / "fraud.yaml"), "--root", str(self.root)]
-        return [sys.executable, "-m", "pipeline.cli", name, *own, *map(str, arguments)]
+        return [sys.executable, "-m", "fraud.pipeline.cli", name, *own, *map(str, arguments)]
 
     def call(self, name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pipeline import lineage
+from fraud.pipeline import lineage
 from tests.e2e.conftest import REPOSITORY, SAMPLE
 
 pytestmark = pytest.mark.e2e

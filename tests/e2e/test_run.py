@@ -123,7 +123,14 @@ def test_status_names_what_is_live(bank, later):
 
 def test_broken_data_stops_the_run_before_training(bank, later, tmp_path):
     """The same transactions, but COUNTRY breaks in the middle of the recent window."""
-    simulate = [sys.executable, "-m", "pipeline.cli", "simulate", "--out", str(tmp_path / "days")]
+    simulate = [
+        sys.executable,
+        "-m",
+        "fraud.pipeline.cli",
+        "simulate",
+        "--out",
+        str(tmp_path / "days"),
+    ]
     subprocess.run(
         [*simulate, "--days", "80", "--seed", "1", "--drift", "broken_column@2026-03-17"],
         cwd=REPOSITORY,

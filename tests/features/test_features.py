@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import features
-from features import Dataset, FeatureGroup, Features
-from features.definitions import CALENDAR, FAMILIES
+from fraud import features
+from fraud.features import Dataset, FeatureGroup, Features
+from fraud.features.definitions import CALENDAR, FAMILIES
 
 EVERYTHING = Features(
     calendar=tuple(CALENDAR),

@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features.spec import Dataset, FeatureGroup, Features
-from pipeline import backtest
-from pipeline.backtest import Fold, Outcome
-from pipeline.config import Config, WindowLengths
-from pipeline.errors import BadInput
-from pipeline.ingestion import source
-from pipeline.ingestion.values import day_number
-from pipeline.windows import Window
+from fraud.errors import BadInput
+from fraud.features.spec import Dataset, FeatureGroup, Features
+from fraud.pipeline import backtest
+from fraud.pipeline.backtest import Fold, Outcome
+from fraud.pipeline.config import Config, WindowLengths
+from fraud.pipeline.ingestion import source
+from fraud.pipeline.ingestion.values import day_number
+from fraud.pipeline.windows import Window
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import DAYS, FIRST_DAY
 

@@ -9,7 +9,7 @@ import pytest
 def cli(repository, tmp_path):
     def call(*arguments):
         return subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
+            [sys.executable, "-m", "fraud.pipeline.cli", *map(str, arguments)],
             capture_output=True,
             text=True,
             cwd=repository,

@@ -2,10 +2,10 @@ import dataclasses
 
 import pytest
 
-from features.spec import Dataset
-from pipeline import config
-from pipeline.config import Config, Paths
-from pipeline.errors import BadInput
+from fraud.errors import BadInput
+from fraud.features.spec import Dataset
+from fraud.pipeline import config
+from fraud.pipeline.config import Config, Paths
 
 
 @pytest.fixture

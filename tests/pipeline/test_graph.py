@@ -3,15 +3,15 @@ import json
 
 import pytest
 
-from models.spec import Tuning
-from pipeline.config import Config
-from pipeline.root import Root
+from fraud.models.spec import Tuning
+from fraud.pipeline.config import Config
+from fraud.pipeline.root import Root
 
 
 @pytest.fixture
 def upstream(tmp_path):
     """The compiled graph of a configuration: node → the nodes it waits for."""
-    from pipeline.runners import compiled
+    from fraud.pipeline.runners import compiled
 
     def found(config: Config) -> dict[str, list[str]]:
         compiled.write(config, Root(tmp_path / "root"), "transactions", tmp_path / "graph")

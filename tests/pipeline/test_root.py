@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import BadInput
-from pipeline.root import Root
+from fraud.errors import BadInput
+from fraud.pipeline.root import Root
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from pipeline.root import Root\n"
+    "import sys, time; from pathlib import Path; from fraud.pipeline.root import Root\n"
     "with Root(Path(sys.argv[1])).locked(): print('held', flush=True); time.sleep(60)"
 )
 
 
 TURN = (
-    "import sys, time; from pathlib import Path; from pipeline.root import Root\n"
+    "import sys, time; from pathlib import Path; from fraud.pipeline.root import Root\n"
     "with Root(Path(sys.argv[1])).turn_of(*sys.argv[2:4], sys.argv[4] == 'alone'):\n"
     "    print('held', flush=True); time.sleep(60)"
 )

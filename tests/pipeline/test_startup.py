@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import startup
+from fraud.pipeline import startup
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -38,7 +38,7 @@ print(json.dumps({
 """
 
 USED_LATER = """
-from pipeline import startup
+from fraud.pipeline import startup
 startup.import_tfx()
 import IPython, sklearn.metrics
 import tensorflow_model_analysis as tfma

@@ -2,7 +2,7 @@ import json
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from pipeline import config, summary
+from fraud.pipeline import config, summary
 
 
 def artifact(**properties) -> mlmd.Artifact:

@@ -2,7 +2,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from pipeline.windows import Window, windows_for
+from fraud.pipeline.windows import Window, windows_for
 
 
 def days_by_role(as_of, train, evaluated, delay):

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import config, lineage
-from pipeline.root import Root
+from fraud.pipeline import config, lineage
+from fraud.pipeline.root import Root
 
 DAYS = (date(2026, 1, 20), date(2026, 1, 21))
 """The last two of the simulated days."""
@@ -64,7 +64,7 @@ class Shop:
 
     def call(self, name: str, *arguments: object, expect: int = 0) -> str:
         """A command of ours; what it printed."""
-        command = [sys.executable, "-m", "pipeline.cli", name, *map(str, arguments)]
+        command = [sys.executable, "-m", "fraud.pipeline.cli", name, *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == expect, done.stderr
         return done.stdout

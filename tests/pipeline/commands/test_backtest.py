@@ -19,7 +19,13 @@ def backtest(repository, tmp_path, data):
         (tmp_path / "fraud.yaml").write_text(config)
         given = ["--data", data, "--config", tmp_path / "fraud.yaml", "--root", tmp_path / "root"]
         return subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", "backtest", *map(str, [*given, *arguments])],
+            [
+                sys.executable,
+                "-m",
+                "fraud.pipeline.cli",
+                "backtest",
+                *map(str, [*given, *arguments]),
+            ],
             capture_output=True,
             text=True,
             cwd=repository,

@@ -19,8 +19,8 @@ from tfx.types import Channel, standard_artifacts
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
 
-from pipeline.components import batched_reading
-from pipeline.components.batched_reading import BatchedExamples, ExampleParser
+from fraud.pipeline.components import batched_reading
+from fraud.pipeline.components.batched_reading import BatchedExamples, ExampleParser
 
 SCHEMA = schema_pb2.Schema(
     feature=[

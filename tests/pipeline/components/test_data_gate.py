@@ -6,7 +6,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.components.distribution_validator.executor import NO_BASELINE_STATS
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples
 
-from pipeline.components.data_gate import anomalies_in, verdict_of
+from fraud.pipeline.components.data_gate import anomalies_in, verdict_of
 
 ERROR, WARNING = anomalies_pb2.AnomalyInfo.ERROR, anomalies_pb2.AnomalyInfo.WARNING
 

@@ -6,8 +6,8 @@ from tfx.proto import pusher_pb2
 from tfx.types.standard_artifacts import Model, ModelBlessing, PushedModel
 from tfx.utils import proto_utils
 
-from pipeline.components import pusher
-from pipeline.components.pusher import AtomicPusherExecutor
+from fraud.pipeline.components import pusher
+from fraud.pipeline.components.pusher import AtomicPusherExecutor
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from tfx.dsl.components.base.base_executor import BaseExecutor
 from tfx.types.standard_artifacts import Model, ModelRun
 from tfx.utils import path_utils
 
-from models.trainer import EXTRA, THRESHOLD_FILE
-from pipeline.components.trainer import MeasuredTrainerExecutor
+from fraud.models.entry_point import EXTRA, THRESHOLD_FILE
+from fraud.pipeline.components.trainer import MeasuredTrainerExecutor
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import to_json
-from pipeline.errors import BadInput
+from fraud.errors import BadInput
+from fraud.pipeline.config import to_json
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import AS_OF, CONFIG, day_file
 
@@ -31,7 +31,7 @@ def run(tmp_path: Path, data: Path) -> Run:
     from tfx import v1 as tfx
     from tfx.orchestration.data_types import RuntimeParameter
 
-    from pipeline.components.transaction_example_gen import TransactionExampleGen
+    from fraud.pipeline.components.transaction_example_gen import TransactionExampleGen
 
     def run(as_of: str = "", statistics: bool = False) -> None:
         generated = TransactionExampleGen(

@@ -11,9 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import BadInput
-from pipeline.ingestion.source import Source, check_columns, discover, plan
-from pipeline.windows import Window
+from fraud.errors import BadInput
+from fraud.pipeline.ingestion.source import Source, check_columns, discover, plan
+from fraud.pipeline.windows import Window
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import (
     AS_OF,
@@ -252,9 +252,9 @@ def test_the_fingerprint_is_of_the_files_of_the_windows(data: Path, table: pa.Ta
 def test_looking_at_the_data_imports_nothing_heavy(data: Path) -> None:
     code = f"""
 import sys
-from pipeline.config import Config
+from fraud.pipeline.config import Config
 from tests.pipeline.ingestion.transactions import CONFIG
-from pipeline.ingestion.source import *
+from fraud.pipeline.ingestion.source import *
 found = discover({str(data)!r}, CONFIG.dataset)
 check_columns(found, plan(found, CONFIG, None), CONFIG.dataset)
 heavy = ["tfx", "tensorflow", "apache_beam", "tfx_bsl", "pandas"]

@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 import pytest
 from pyarrow import parquet
 
-import features
-from pipeline.config import Config, WindowLengths
-from pipeline.errors import BadInput
-from pipeline.ingestion import files, stages
-from pipeline.windows import Window, windows_for
+from fraud import features
+from fraud.errors import BadInput
+from fraud.pipeline.config import Config, WindowLengths
+from fraud.pipeline.ingestion import reader as files
+from fraud.pipeline.ingestion import stages
+from fraud.pipeline.windows import Window, windows_for
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import AS_OF, CONFIG, ingest
 
@@ -237,16 +238,16 @@ def test_two_ingestions_are_equal_byte_for_byte(
 def test_bad_input_is_found_in_what_runners_raise() -> None:
     message = "a.csv, line 3: TX_FRAUD is 2"
     text = f"""Traceback (most recent call last):
-pipeline.errors.BadInput: {message}
+fraud.errors.BadInput: {message}
 
 During handling of the above exception, another exception occurred:
 
-pipeline.errors.BadInput: {message} [while running 'Read/ParDo(ReadChunks)']
+fraud.errors.BadInput: {message} [while running 'Read/ParDo(ReadChunks)']
 """
     for error in (RuntimeError(text), BadInput(f"{message} [while running 'Read']")):
         found = stages.bad_input_in(error)
         assert type(found) is BadInput and str(found) == message
-    assert stages.bad_input_in(RuntimeError("pipeline.errors: no more space")) is None
+    assert stages.bad_input_in(RuntimeError("fraud.errors: no more space")) is None
 
 
 @pytest.mark.e2e

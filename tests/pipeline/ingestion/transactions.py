@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
-from features.spec import Dataset
-from pipeline.config import Config, WindowLengths, to_json
-from pipeline.ingestion import files, values
-from pipeline.ingestion.source import check_columns, discover, plan
+from fraud.features.spec import Dataset
+from fraud.pipeline.config import Config, WindowLengths, to_json
+from fraud.pipeline.ingestion import reader as files
+from fraud.pipeline.ingestion import values
+from fraud.pipeline.ingestion.source import check_columns, discover, plan
 
 FIRST_DAY = date(2024, 2, 26)
 DAYS = 12
@@ -126,7 +127,7 @@ def ingest(
     from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
     from tfx.types import standard_artifacts
 
-    from pipeline.components.transaction_example_gen import Executor
+    from fraud.pipeline.components.transaction_example_gen import Executor
 
     examples = standard_artifacts.Examples()
     examples.uri = str(folder / "examples")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli, graph, lineage
-from pipeline.config import Beam, Config, Metadata, Paths
-from pipeline.errors import BadInput, FraudPipelineError
-from pipeline.root import Root
-from pipeline.runners import compiled
+from fraud.errors import BadInput, FraudPipelineError
+from fraud.pipeline import cli, graph, lineage
+from fraud.pipeline.config import Beam, Config, Metadata, Paths
+from fraud.pipeline.root import Root
+from fraud.pipeline.runners import compiled
 
 
 def parameters(bound, node_id: str) -> dict[str, str]:

@@ -13,8 +13,8 @@ from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types.standard_artifacts import Model, Schema
 
-from pipeline.components.types import DataVerdict
-from pipeline.root import Root
+from fraud.pipeline.components.types import DataVerdict
+from fraud.pipeline.root import Root
 
 
 @component

@@ -1,0 +1,11 @@
+"""The fraud pipeline. The folders beside this one are its parts: `fraud.models` is `models/`."""
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("DataVerdict", "ModelCard"):  # see fraud.pipeline.components.types
+        from fraud.pipeline.components import types
+
+        return getattr(types, name)
+    raise AttributeError(name)

@@ -1,0 +1,127 @@
+"""Typed objects to JSON and back.
+
+An object is a dataclass, a pydantic dataclass, or a tuple, mapping, date or number in one. Reading
+is strict: a wrong type is an error, not a conversion.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import typing
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails, to_jsonable_python
+
+from fraud.errors import BadInput
+
+T = TypeVar("T")
+
+_EXPECTED = {
+    "bool_type": "true or false",
+    "dataclass_type": "keys and values",
+    "dict_type": "keys and values",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "string_type": "text",
+    "tuple_type": "a list",
+}
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Canonical JSON: keys sorted; numbers that are not finite are null."""
+    plain = to_jsonable_python(_finite(value))
+    return json.dumps(plain, sort_keys=True, indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def from_json(kind: type[T], text: str | bytes) -> T:
+    """Reads what `to_json` wrote.
+
+    Raises:
+      BadInput: not JSON, or not of this kind.
+    """
+    try:
+        return _adapter(typing.cast(typing.Hashable, kind)).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise BadInput(_explained(kind, error.errors()[0])) from None
+
+
+def from_values(kind: type[T], document: Any) -> T:
+    """Makes an object out of plain values, such as a YAML file's.
+
+    Raises:
+      BadInput: an unknown key, a wrong type or a value out of range, named by its dotted key.
+    """
+    # As JSON, because there lists may stand for tuples and keys and values for an object.
+    return from_json(kind, json.dumps(document, default=str))
+
+
+@lru_cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return {field.name: _finite(getattr(value, field.name)) for field in fields}
+    if isinstance(value, typing.Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _explained(kind: Any, error: ErrorDetails) -> str:
+    """One validation error as "key: what is wrong; what to do"."""
+    where, value, context = error["loc"], error["input"], error.get("ctx", {})
+    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in where).lstrip(".")
+    return f"{key or 'the document'}: {_problem(kind, error, where, value, context)}"
+
+
+def _problem(
+    kind: Any, error: ErrorDetails, where: tuple[int | str, ...], value: Any, context: Any
+) -> str:
+    type_ = error["type"]
+    if type_ in _EXPECTED:
+        return f"expected {_EXPECTED[type_]}, got {value!r}"
+    if type_ == "unexpected_keyword_argument":
+        known = _fields_at(kind, where[:-1])
+        close = difflib.get_close_matches(str(where[-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+        return f"unknown key; {hint}"
+    if type_ == "literal_error":
+        choices = context["expected"].replace(" or ", ", ").replace("'", "")
+        return f"{value!r} is not one of {choices}"
+    if type_ == "greater_than_equal":
+        return f"{value} is too small; the least is {context['ge']:g}"
+    if type_ == "less_than_equal":
+        return f"{value} is too large; the most is {context['le']:g}"
+    if type_ == "greater_than":
+        return f"{value} must be above {context['gt']:g}"
+    if type_ == "less_than":
+        return f"{value} must be below {context['lt']:g}"
+    if type_ == "finite_number":
+        return f"{value} is not a finite number"
+    if type_ == "missing":
+        return "missing; every file needs it"
+    if type_ == "value_error":
+        return str(context["error"])
+    return f"{error['msg']}, got {value!r}"
+
+
+def _fields_at(kind: Any, where: tuple[int | str, ...]) -> list[str]:
+    """The names of the fields of the object at a place within an object of a kind."""
+    for part in where:
+        arguments = typing.get_args(kind)
+        if dataclasses.is_dataclass(kind):
+            kind = typing.get_type_hints(kind)[str(part)]
+        elif arguments:
+            kind = arguments[0] if isinstance(part, int) else arguments[-1]
+    return [field.name for field in dataclasses.fields(kind)]

@@ -1,0 +1,47 @@
+"""Paths and URIs, and files that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def is_uri(path: str) -> bool:
+    """Whether it is a URI (s3://bank/transactions), not a path on this machine."""
+    return "://" in path
+
+
+def resolve(path: str, beside: Path | None = None) -> str:
+    """An absolute path, with ~ expanded; a URI stays as it is.
+
+    Args:
+      path: a path or URI.
+      beside: the folder that a relative path starts from. None: the working directory.
+    """
+    if is_uri(path):
+        return path
+    return str(Path(beside or "", Path(path).expanduser()).resolve())
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes beside, syncs, renames: a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(beside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def sync_tree(directory: str | Path, recurse: bool = True) -> None:
+    """Flushes a directory, and with `recurse` everything below it, to the disk."""
+    paths = [Path(directory)]
+    if recurse:
+        paths += sorted(Path(directory).rglob("*"))
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

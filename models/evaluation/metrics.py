@@ -1,0 +1,165 @@
+"""What a model's scores are worth, each metric a function of arrays.
+
+The Evaluator's metrics and the backtest come down to these. In all of them:
+
+* labels: [n], 1 for fraud, 0 for genuine;
+* scores: float [n], the higher the more suspicious;
+* alerts: bool [n], which transactions alert: those whose score reaches `fraud.models.network.threshold`'s limit;
+* days: int [n], any numbering that grows with time;
+* cards: [n], the card of each transaction, of any type that compares.
+
+A metric that the labels leave undefined (no fraud among them, or nothing else) is NaN.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+CALIBRATION_BINS = 10
+
+
+def average_precision(labels: NDArray, scores: NDArray) -> float:
+    """Σ (Rᵢ − Rᵢ₋₁) Pᵢ over the distinct scores from the highest down, with Pᵢ precision and Rᵢ
+    recall of alerting at that score or above.
+
+    The area under the precision-recall curve without interpolation. Equal scores are one step.
+
+    Source: Zhu, "Recall, precision and average precision", University of Waterloo (2004);
+    handbook, chapter 4, "Precision-recall curve".
+    """
+    caught, alerted = _cumulative(labels, scores)
+    if not caught[-1]:
+        return float("nan")
+    return float(np.sum(np.diff(caught, prepend=0) / caught[-1] * caught / alerted))
+
+
+def roc_auc(labels: NDArray, scores: NDArray) -> float:
+    """P(score of a fraud > score of a genuine transaction) + ½ P(they are equal).
+
+    The area under the ROC curve, which is the statistic U of Mann and Whitney over its maximum.
+
+    Source: Hanley, McNeil, "The meaning and use of the area under a receiver operating
+    characteristic (ROC) curve", Radiology 143 (1982).
+    """
+    caught, alerted = _cumulative(labels, scores)
+    frauds, genuine = caught[-1], alerted[-1] - caught[-1]
+    if not frauds or not genuine:
+        return float("nan")
+    of_step, false_of_step = np.diff(caught, prepend=0), np.diff(alerted - caught, prepend=0)
+    above = (caught - of_step) + of_step / 2
+    return float(np.sum(false_of_step * above) / (frauds * genuine))
+
+
+def card_precision_at_k(
+    labels: NDArray, scores: NDArray, days: NDArray, cards: NDArray, k: int
+) -> float:
+    """The mean of `daily_card_precision_at_k`: the handbook's Card Precision@k."""
+    return float(daily_card_precision_at_k(labels, scores, days, cards, k).mean())
+
+
+def daily_card_precision_at_k(
+    labels: NDArray, scores: NDArray, days: NDArray, cards: NDArray, k: int
+) -> NDArray[np.float64]:
+    """Compromised cards among the k most suspicious ones of each day / k, [days in order].
+
+    A card is as suspicious as its most suspicious transaction of the day, and compromised if any
+    of them is a fraud. A compromised card that was among the k is blocked: its transactions of
+    later days do not count. Of cards with equal scores those of smaller number go first.
+
+    Source: handbook, chapter 4, "Precision top-k metrics".
+    """
+    names, card = np.unique(cards, return_inverse=True)
+    blocked = np.zeros(names.size, bool)
+    found = []
+    for day in np.unique(days):
+        rows = (days == day) & ~blocked[card]
+        of_day, group = np.unique(card[rows], return_inverse=True)
+        highest = np.full(of_day.size, -np.inf)
+        np.maximum.at(highest, group, scores[rows])
+        compromised = np.zeros(of_day.size, bool)
+        compromised[group[labels[rows] == 1]] = True
+        checked = np.argsort(-highest, kind="stable")[:k]
+        caught = of_day[checked[compromised[checked]]]
+        found.append(caught.size / k)
+        blocked[caught] = True
+    return np.array(found)
+
+
+def precision_at_budget(labels: NDArray, alerts: NDArray[np.bool_]) -> float:
+    """Frauds that alert / transactions that alert."""
+    return _ratio(np.sum(labels[alerts] == 1), np.sum(alerts))
+
+
+def recall_at_budget(labels: NDArray, alerts: NDArray[np.bool_]) -> float:
+    """Frauds that alert / frauds."""
+    return _ratio(np.sum(labels[alerts] == 1), np.sum(labels == 1))
+
+
+def false_positive_rate(labels: NDArray, alerts: NDArray[np.bool_]) -> float:
+    """Genuine transactions that alert / genuine transactions."""
+    return _ratio(np.sum(labels[alerts] == 0), np.sum(labels == 0))
+
+
+def expected_cost_saved(
+    labels: NDArray,
+    alerts: NDArray[np.bool_],
+    amounts: NDArray,
+    days: NDArray,
+    cards: NDArray,
+    check_cost: float,
+    saved_share: float,
+) -> float:
+    """saved_share × Σ amounts of frauds that alert − check_cost × cards checked.
+
+    What acting on the alerts saves against not acting at all, in the currency of the amounts. A
+    card that alerts several times on one day is checked once. Missing amounts count as 0.
+
+    Source: the cost matrix with amounts of Bahnsen, Stojanovic, Aouada, Ottersten, "Cost sensitive
+    credit card fraud detection using Bayes minimum risk", ICMLA 2013, with a check paid once a
+    card and day.
+
+    Args:
+      labels, alerts, days, cards: see the module.
+      amounts: float [n], what each transaction is worth; NaN where missing.
+      check_cost: of checking one card, in the currency of the amounts.
+      saved_share: of a fraud's amount, what an alert saves, in [0, 1].
+    """
+    saved = np.nansum(amounts[alerts & (labels == 1)])
+    _, card = np.unique(cards[alerts], return_inverse=True)
+    checks = np.unique(np.stack([days[alerts], card]), axis=1).shape[1]
+    return float(saved_share * saved - check_cost * checks)
+
+
+def brier(labels: NDArray, scores: NDArray) -> float:
+    """Mean of (score − label)².
+
+    Source: Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather
+    Review 78 (1950).
+    """
+    return float(np.mean(np.square(scores.astype(np.float64) - labels)))
+
+
+def expected_calibration_error(labels: NDArray, scores: NDArray) -> float:
+    """Σ over bins of (bin's share of the transactions) × |mean score − share of frauds|.
+
+    Ten bins of equal width over [0, 1].
+
+    Source: Naeini, Cooper, Hauskrecht, "Obtaining well calibrated probabilities using Bayesian
+    binning", AAAI 2015.
+    """
+    bins = np.minimum((scores * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, scores.astype(np.float64) - labels)
+    return float(np.sum(np.abs(gaps)) / labels.size)
+
+
+def _cumulative(labels: NDArray, scores: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Frauds and transactions at each distinct score or above, from the highest score down."""
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    last_of_step = np.append(np.flatnonzero(np.diff(ordered)), ordered.size - 1)
+    return np.cumsum(labels[order] == 1)[last_of_step], last_of_step + 1
+
+
+def _ratio(part: np.integer, whole: np.integer) -> float:
+    return float(part / whole) if whole else float("nan")

@@ -1,0 +1,139 @@
+"""The network: a functional Keras model over what `fraud.models.preprocessing.transform_fn` gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from fraud.models.preprocessing.transform_fn import CATEGORICAL, NUMERIC
+from fraud.models.spec import Network
+
+ENCODED = "encoded"
+LOGIT = "logit"
+SCORE = "score"
+
+
+@keras.saving.register_keras_serializable("fraud_pipeline")
+class PiecewiseLinear(layers.Layer):
+    """Piecewise-linear encoding of positions among quantiles (Gorishniy et al. 2022, "On Embeddings
+    for Numerical Features in Tabular Deep Learning", section 3.2).
+
+    Position q of a column with K bins becomes K numbers clip(q − k, 0, 1), k = 0 … K−1, and one
+    more that is 1 where the value is missing (position −1).
+
+    Args:
+      bins: K.
+    """
+
+    def __init__(self, bins: int, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.bins = bins
+
+    def call(self, positions):  # type: ignore[no-untyped-def]
+        """float32 [batch, n] → float32 [batch, n × (bins + 1)]."""
+        q = ops.expand_dims(positions, -1)
+        steps = ops.reshape(ops.arange(self.bins, dtype="float32"), (1, 1, self.bins))
+        encoded = ops.clip(q - steps, 0.0, 1.0)
+        missing = ops.cast(q < 0, "float32")
+        joined = ops.concatenate([encoded, missing], axis=-1)
+        return ops.reshape(joined, (-1, positions.shape[1] * (self.bins + 1)))
+
+    def get_config(self) -> dict:
+        """See keras.layers.Layer."""
+        return {**super().get_config(), "bins": self.bins}
+
+
+@keras.saving.register_keras_serializable("fraud_pipeline")
+class Calibrated(layers.Layer):
+    """Logit z → probability σ(slope · z + intercept): Platt scaling (Platt 1999).
+
+    Slope and intercept are no weights of the network: `calibrate` fits them afterwards.
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """See keras.layers.Layer."""
+        self.slope = self.add_weight(name="slope", shape=(), initializer="ones", trainable=False)
+        self.intercept = self.add_weight(
+            name="intercept", shape=(), initializer="zeros", trainable=False
+        )
+
+    def call(self, logit):  # type: ignore[no-untyped-def]
+        """float32 [batch, 1] → float32 [batch, 1]."""
+        return ops.sigmoid(self.slope * logit + self.intercept)
+
+
+def build(network: Network, numeric: int, vocabularies: Mapping[str, int]) -> keras.Model:
+    """Builds the untrained network.
+
+    Args:
+      network: its sizes.
+      numeric: how many numeric columns there are.
+      vocabularies: by categorical column, in order, how many indices it has, "missing" and buckets
+        of unseen values included.
+
+    Returns:
+      A model from {"numeric": [batch, n], "categorical": [batch, m]} to the fraud probability
+      [batch, 1].
+    """
+    inputs = {NUMERIC: keras.Input((numeric,), name=NUMERIC)}
+    parts = [PiecewiseLinear(network.bins, name="piecewise_linear")(inputs[NUMERIC])]
+    if vocabularies:
+        inputs[CATEGORICAL] = keras.Input((len(vocabularies),), name=CATEGORICAL, dtype="int64")
+        for i, size in enumerate(vocabularies.values()):
+            table = layers.Embedding(size, network.embedding, name=f"embed_{i}")
+            parts.append(table(inputs[CATEGORICAL][:, i]))
+    joined = layers.concatenate(parts) if len(parts) > 1 else parts[0]
+    encoded = layers.Identity(name=ENCODED)(joined)
+    logits = []
+    for t, units_of_tower in enumerate(network.towers):
+        x = encoded
+        for i, units in enumerate(units_of_tower):
+            x = layers.Dense(units, activation="relu", name=f"tower_{t}_hidden_{i}")(x)
+            if network.dropout:
+                x = layers.Dropout(network.dropout, name=f"tower_{t}_dropout_{i}")(x)
+        logits.append(layers.Dense(1, name=f"tower_{t}_logit")(x))
+    logit = layers.average(logits) if len(logits) > 1 else logits[0]
+    logit = layers.Identity(name=LOGIT)(logit)
+    return keras.Model(inputs, Calibrated(name=SCORE)(logit), name="fraud")
+
+
+def logits(model: keras.Model) -> keras.Model:
+    """The part of a `build` model that is trained: the same inputs, the logit [batch, 1]."""
+    return keras.Model(model.inputs, model.get_layer(LOGIT).output)
+
+
+def calibrate(model: keras.Model, logit: np.ndarray, labels: np.ndarray) -> None:
+    """Fits slope and intercept of a model's probabilities by Newton's method.
+
+    Args:
+      model: of `build`.
+      logit: float [n], of examples that the network was not fitted on.
+      labels: 0 or 1, [n].
+    """
+    z = logit.astype(np.float64)
+    # Platt's targets keep the fit finite where the classes are separable.
+    frauds, genuine = labels.sum(), (1 - labels).sum()
+    target = np.where(labels == 1, (frauds + 1) / (frauds + 2), 1 / (genuine + 2))
+    slope, intercept = _newton(np.stack([z, np.ones_like(z)]), target, np.array([1.0, 0.0]))
+    if slope <= 0:  # would turn the ranking round: too few examples to say more than a level
+        slope, (intercept,) = 1.0, _newton(np.ones((1, z.size)), target, np.zeros(1), offset=z)
+    model.get_layer(SCORE).set_weights([np.float32(slope), np.float32(intercept)])
+
+
+def _newton(
+    columns: np.ndarray, target: np.ndarray, start: np.ndarray, offset: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Logistic regression of `target` [n] on `columns` [k, n]: the coefficients, [k]."""
+    fit = start
+    for _ in range(100):
+        p = 1 / (1 + np.exp(-(fit @ columns + offset)))
+        gradient = columns @ (p - target)
+        hessian = (columns * (p * (1 - p))) @ columns.T + 1e-9 * np.eye(start.size)
+        step = np.clip(np.linalg.solve(hessian, gradient), -1, 1)
+        fit = fit - step
+        if np.abs(step).max() < 1e-8:
+            break
+    return fit

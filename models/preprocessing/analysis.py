@@ -1,0 +1,136 @@
+"""What preprocessing learns of the train window, in one pass: quantiles and vocabularies.
+
+TensorFlow Transform's own analyzers learn the same, by a hundred Beam stages; see ADR 8.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from tfx_bsl import sketches
+
+from fraud.models.columns import ModelColumns
+from fraud.models.spec import Network
+
+_GRID = 999  # quantiles learned of each column: 0.1 %, 0.2 %, … 99.9 %
+_POINTS = 65  # and how many of them are candidates for edges
+_EDGES_FILE = "edges.npy"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was learned.
+
+    Attributes:
+      edges: of the bins of each numeric column, ascending: float32 [columns, bins + 1]. A column
+        with fewer distinct values has edges that coincide.
+      words: by categorical column, its most frequent values, the most frequent first.
+    """
+
+    edges: NDArray
+    words: Mapping[str, tuple[bytes, ...]]
+
+    def write(self, folder: Path) -> None:
+        """Writes the edges, and each vocabulary as text, a word a line, into a new folder."""
+        folder.mkdir(parents=True)
+        np.save(folder / _EDGES_FILE, self.edges)
+        for column, words in self.words.items():
+            lines = words or (b"(none)",)  # TensorFlow reads no empty file
+            vocabulary_path(folder, column).write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+def read_edges(folder: Path) -> NDArray:
+    """The edges that `Analysis.write` left."""
+    return np.load(folder / _EDGES_FILE)
+
+
+def vocabulary_path(folder: Path, column: str) -> Path:
+    """Where `Analysis.write` leaves a vocabulary; no column's name is too wild for a file."""
+    return folder / f"vocabulary_{column.encode().hex()}"
+
+
+class Analyzer:
+    """Collects what an `Analysis` is made from. Analyzers of parts merge to one of the whole.
+
+    Half of the edges between bins come from the quantiles of frauds, half from those of genuine
+    transactions: frauds are so few that the quantiles of all would hardly notice them.
+
+    Args:
+      columns: what the model reads.
+      network: how many bins and words.
+    """
+
+    def __init__(self, columns: ModelColumns, network: Network) -> None:
+        self._columns, self._network = columns, network
+        self._quantiles = [_sketch(len(columns.numeric)) for _ in range(2)]
+        self._counts: dict[str, Counter[bytes]] = {c: Counter() for c in columns.categorical}
+
+    def add(self, batch: Mapping[str, NDArray]) -> Analyzer:
+        """Takes in a batch.
+
+        Args:
+          batch: [rows] each. Numeric columns float32, NaN where missing; categorical ones bytes,
+            b"" where missing; the label.
+        """
+        numbers = np.stack([batch[c] for c in self._columns.numeric], axis=1)
+        label = batch[self._columns.label]
+        for fraud, sketch in enumerate(self._quantiles):
+            some = numbers[label == fraud]
+            if some.size:
+                sketch.AddValues(pa.array(some.reshape(-1)))
+        for column, counts in self._counts.items():
+            found = pc.value_counts(pa.array(batch[column], pa.binary()))
+            counts.update(dict(zip(*(part.to_pylist() for part in found.flatten()), strict=True)))
+        return self
+
+    def merge(self, others: Iterable[Analyzer]) -> Analyzer:
+        """Takes in what others have."""
+        for other in others:
+            for own, theirs in zip(self._quantiles, other._quantiles, strict=True):
+                own.Merge(theirs)
+            for column, counts in self._counts.items():
+                counts.update(other._counts[column])
+        return self
+
+    def analysis(self) -> Analysis:
+        """What has been learned so far."""
+        quantiles = np.concatenate([_points(sketch) for sketch in self._quantiles], axis=1)
+        words = {c: _frequent(n, self._network.vocabulary) for c, n in self._counts.items()}
+        return Analysis(_edges(quantiles, self._network.bins), words)
+
+
+def _sketch(columns: int) -> sketches.QuantilesSketch:
+    sketch = sketches.QuantilesSketch(1 / _GRID, 1 << 32, columns)
+    # Of nothing there are no quantiles: a row of next to no weight is for columns without a value
+    # in any fraud, or in any example.
+    sketch.AddValues(pa.array(np.zeros(columns, np.float32)), pa.array([1e-6], pa.float32()))
+    return sketch
+
+
+def _points(sketch: sketches.QuantilesSketch) -> NDArray:
+    """Quantiles of each column from 0.1 % to 99.9 %, [columns, _POINTS]."""
+    inner = np.linspace(1, _GRID, _POINTS).round().astype(int)
+    return np.array(sketch.GetQuantiles(_GRID + 1).to_pylist(), np.float32)[:, inner]
+
+
+def _edges(quantiles: NDArray, bins: int) -> NDArray:
+    """Of all distinct quantiles of each column, evenly chosen ones: [columns, bins + 1]."""
+    values = np.sort(quantiles, axis=1)
+    rank = np.cumsum(np.diff(values, axis=1, prepend=values[:, :1]) > 0, axis=1)
+    wanted = np.round(rank[:, -1:] * np.linspace(0, 1, bins + 1))
+    chosen = [np.searchsorted(r, w) for r, w in zip(rank, wanted, strict=True)]
+    return np.take_along_axis(values, np.stack(chosen), axis=1)
+
+
+def _frequent(counts: Counter[bytes], most: int) -> tuple[bytes, ...]:
+    """The most frequent words; of equally frequent ones the first in the alphabet."""
+    # A vocabulary is a file with a word a line, as TensorFlow reads it.
+    words = [w for w in counts if w and not set(w) & set(b"\r\n")]
+    return tuple(sorted(words, key=lambda word: (-counts[word], word))[:most])

@@ -1,0 +1,105 @@
+"""What Transform puts into the served graph.
+
+Every numeric column becomes its position among its own quantiles, every categorical column an
+index of a vocabulary; a missing value is a signal of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_transform as tft
+from numpy.typing import NDArray
+from tensorflow.lookup import TextFileIndex
+
+from fraud.models.columns import ModelColumns
+from fraud.models.preprocessing.analysis import read_edges, vocabulary_path
+from fraud.models.spec import Network
+
+NUMERIC = "numeric"
+CATEGORICAL = "categorical"
+MISSING = -1.0
+
+
+def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, str]) -> dict[str, tf.Tensor]:
+    """Transform's function from raw columns to the network's inputs.
+
+    Args:
+      inputs: tensors by column, [batch, 1]: float32, NaN where missing, or texts, "" where
+        missing.
+      custom_config: `columns`, JSON of `ModelColumns`, `network`, JSON of `Network`, and
+        `analysis`, the folder of a `fraud.models.preprocessing.analysis.Analysis`.
+
+    Returns:
+      `numeric`: float32 [batch, n], each in [0, bins], or -1 where the value is missing. The whole
+      part is the quantile bin, the fraction the position within it.
+      `categorical`: int64 [batch, m], present if there are categorical columns. Index 0 is
+      "missing", then come the vocabulary and the buckets of unseen values.
+    """
+    columns = ModelColumns.from_json(custom_config["columns"])
+    network = Network.from_json(custom_config["network"])
+    folder = Path(custom_config["analysis"])
+    x = tf.concat([tf.reshape(inputs[c], [-1, 1]) for c in columns.numeric], axis=1)
+    outputs = {NUMERIC: positions(x, read_edges(folder))}
+    if columns.categorical:
+        outputs[CATEGORICAL] = tf.concat(
+            [
+                _index(tf.reshape(inputs[c], [-1, 1]), c, vocabulary_path(folder, c), network)
+                for c in columns.categorical
+            ],
+            axis=1,
+        )
+    return outputs
+
+
+def vocabulary_sizes(
+    transform: tft.TFTransformOutput, columns: ModelColumns, network: Network
+) -> dict[str, int]:
+    """How many indices each categorical column has: missing, vocabulary, unseen."""
+    return {
+        column: 1
+        + int(transform.vocabulary_size_by_name(vocabulary_name(column)))
+        + network.out_of_vocabulary
+        for column in columns.categorical
+    }
+
+
+def vocabulary_name(column: str) -> str:
+    """The name under which Transform keeps a column's vocabulary."""
+    return f"vocabulary_{column}"
+
+
+def positions(x: tf.Tensor, edges: NDArray) -> tf.Tensor:
+    """Where each value lies among the quantiles of its column in the train window.
+
+    Args:
+      x: float32 [batch, n], NaN where missing.
+      edges: float32 [n, bins + 1], see `fraud.models.preprocessing.analysis`.
+
+    Returns:
+      float32 [batch, n]: k + f for the value that lies at fraction f of bin k; -1 where missing.
+    """
+    of_columns = tf.transpose(x)
+    # The bin (low, high] of each value; so one between edges that coincide is never found.
+    bins = edges.shape[1] - 1
+    above = tf.clip_by_value(tf.searchsorted(edges, of_columns), 1, bins)
+    low = tf.gather(edges, above - 1, axis=1, batch_dims=1)
+    high = tf.gather(edges, above, axis=1, batch_dims=1)
+    share = tf.clip_by_value(tf.math.divide_no_nan(of_columns - low, high - low), 0.0, 1.0)
+    share = tf.where(of_columns > high, 1.0, share)  # beyond the last edge
+    position = tf.transpose(tf.cast(above - 1, tf.float32) + share)
+    return tf.where(tf.math.is_nan(x), MISSING, position)
+
+
+def _index(x: tf.Tensor, column: str, vocabulary: Path, network: Network) -> tf.Tensor:
+    """Index of each text: int64 [batch, 1]; 0 where it is missing."""
+    words = tf.lookup.TextFileInitializer(
+        str(vocabulary), tf.string, TextFileIndex.WHOLE_LINE, tf.int64, TextFileIndex.LINE_NUMBER
+    )
+    table = tft.make_and_track_object(
+        lambda: tf.lookup.StaticVocabularyTable(words, network.out_of_vocabulary)
+    )
+    tft.annotate_asset(vocabulary_name(column), vocabulary.name)
+    return tf.where(tf.strings.length(x) > 0, table.lookup(x) + 1, 0)

@@ -1,0 +1,311 @@
+"""Reading one file of transactions, Parquet or CSV, as Arrow batches."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, NoReturn
+
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+from pyarrow import fs as arrow_fs
+from pyarrow import parquet
+
+from fraud.errors import BadInput
+
+SUFFIXES = (".parquet", ".csv", ".csv.gz")
+
+BATCH_ROWS = 32_768
+"""Batches have at most this many rows."""
+
+LONGEST_LINE = 1 << 20
+"""Bytes; what is longer is taken for a damaged file. Also the block in which CSV is read."""
+
+_FIRST_BLOCK = 1 << 16
+"""Bytes of a CSV file that are looked at to tell a column of whole numbers from one of text."""
+
+_GZIP_RATIO = 4
+"""About how many times smaller a CSV file is when compressed."""
+
+_DAMAGE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError, OSError)
+
+
+@dataclass(frozen=True)
+class File:
+    """One input file.
+
+    Attributes:
+      path: where it is, as `discover` was told, a local path or a URI.
+      name: its path below the data directory; what messages call it.
+      size: bytes.
+      modified: nanoseconds since 1970.
+      days: the days its rows may be of; empty where the data has no timestamp.
+      in_day_folder: every row must be of the one day in `days`.
+    """
+
+    path: str
+    name: str
+    size: int
+    modified: int
+    days: tuple[date, ...] = ()
+    in_day_folder: bool = False
+
+    @property
+    def is_parquet(self) -> bool:
+        """Parquet, not CSV."""
+        return self.path.endswith(".parquet")
+
+    @property
+    def is_gzip(self) -> bool:
+        """Compressed CSV."""
+        return self.path.endswith(".gz")
+
+
+def filesystem(path: str) -> tuple[arrow_fs.FileSystem, str]:
+    """The file system of a local path or of a URI (file:, s3:, gs:, hdfs:) and the path in it.
+
+    Raises:
+      BadInput: nothing here reads such a URI.
+    """
+    if "://" not in path:
+        return arrow_fs.LocalFileSystem(), path
+    try:
+        system, within = arrow_fs.FileSystem.from_uri(path)
+    except (*_DAMAGE, ValueError) as error:
+        raise BadInput(f"{path}: cannot be opened: {_first_line(error)}") from None
+    return system, within
+
+
+def schema(file: File) -> pa.Schema:
+    """Names and types of all columns: stored in Parquet, guessed from the first lines of CSV.
+
+    Raises:
+      BadInput: the file is damaged.
+    """
+    if file.is_parquet:
+        stored = _parquet(file).schema_arrow
+        return pa.schema([(field.name, _plain(field.type)) for field in stored])
+    header = _csv_header(file)
+    try:
+        return _open_csv(file, arrow_csv.ConvertOptions(), _FIRST_BLOCK).schema
+    except _DAMAGE:
+        # Perhaps a line is longer than that block.
+        try:
+            return _open_csv(file, arrow_csv.ConvertOptions(), LONGEST_LINE).schema
+        except _DAMAGE as error:
+            _refuse_csv(file, header, error)
+
+
+def count_rows(file: File) -> int:
+    """How many rows a file has: exactly for Parquet, roughly for CSV, but 0 only if there is none.
+
+    Raises:
+      BadInput: the file is damaged.
+    """
+    if file.is_parquet:
+        return _parquet(file).metadata.num_rows
+    _csv_header(file)
+    block = _first_block(file)
+    _, _, rows = block.partition(b"\n")
+    lines = [line for line in rows.splitlines() if line.strip()]
+    packing = _GZIP_RATIO if file.is_gzip else 1
+    return len(lines) * max(file.size * packing, len(block)) // len(block)
+
+
+def read(file: File, types: dict[str, pa.DataType]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Reads columns of a file.
+
+    Args:
+      file: which.
+      types: name → the type to read it as, where the format leaves a choice: in CSV every column
+        is of its type here; in Parquet each is as stored.
+
+    Yields:
+      (number of rows before it, batch of at most BATCH_ROWS rows).
+
+    Raises:
+      BadInput: the file is damaged, or CSV has text where a number is expected.
+    """
+    first = 0
+    batches = _read_parquet(file, list(types)) if file.is_parquet else _read_csv(file, types)
+    for batch in batches:
+        for start in range(0, batch.num_rows, BATCH_ROWS):
+            part = batch.slice(start, BATCH_ROWS)
+            yield first, part
+            first += part.num_rows
+
+
+def place(file: File, row: int) -> str:
+    """Words for a row, counted from 0: its line in CSV, its row, counted from 1, in Parquet."""
+    if not file.is_parquet:
+        try:
+            rows = (line for line, fields in _csv_rows(file) if fields)
+            return f"line {next(itertools.islice(rows, row + 1, None))}"
+        except (StopIteration, csv.Error, OSError):
+            pass
+    return f"row {row + 1}"
+
+
+def _parquet(file: File) -> parquet.ParquetFile:
+    _check_size(file)
+    system, path = filesystem(file.path)
+    try:
+        return parquet.ParquetFile(system.open_input_file(path))
+    except _DAMAGE as error:
+        _refuse(file, error)
+
+
+def _read_parquet(file: File, names: list[str]) -> Iterator[pa.RecordBatch]:
+    try:
+        for batch in _parquet(file).iter_batches(BATCH_ROWS, columns=names, use_threads=False):
+            columns = [
+                column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+                for column in batch.columns
+            ]
+            yield pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    except _DAMAGE as error:
+        _refuse(file, error)
+
+
+def _read_csv(file: File, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+    header = _csv_header(file)
+    options = arrow_csv.ConvertOptions(column_types=types, include_columns=list(types))
+    try:
+        yield from _open_csv(file, options, LONGEST_LINE)
+    except _DAMAGE as error:
+        _refuse_csv(file, header, error)
+
+
+def _open_csv(
+    file: File, convert: arrow_csv.ConvertOptions, block: int
+) -> arrow_csv.CSVStreamingReader:
+    return arrow_csv.open_csv(
+        _stream(file),
+        # One thread, so that messages have row numbers.
+        arrow_csv.ReadOptions(block_size=block, use_threads=False),
+        arrow_csv.ParseOptions(newlines_in_values=True),
+        convert,
+    )
+
+
+def _stream(file: File) -> pa.NativeFile:
+    system, path = filesystem(file.path)
+    return system.open_input_stream(path, compression="gzip" if file.is_gzip else None)
+
+
+def _first_block(file: File) -> bytes:
+    """The first bytes, at least one whole line.
+
+    Raises:
+      BadInput: there is no line, it has no end, or the file cannot be read.
+    """
+    _check_size(file)
+    try:
+        with _stream(file) as stream:
+            block = stream.read(_FIRST_BLOCK)
+            if b"\n" not in block:
+                block += stream.read(LONGEST_LINE)
+    except _DAMAGE as error:
+        _refuse(file, error)
+    if len(block) > LONGEST_LINE and b"\n" not in block:
+        raise BadInput(
+            f"{file.name}: no end of line within the first {LONGEST_LINE >> 20} MB; "
+            "write a header line and one line per transaction"
+        )
+    if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise BadInput(f"{file.name}: this is UTF-16; write the file as UTF-8")
+    if not block.strip():
+        raise BadInput(f"{file.name}: there is no header line; write the file again")
+    return block
+
+
+def _csv_header(file: File) -> list[str]:
+    """The names in the first line.
+
+    Raises:
+      BadInput: there is none, or the file cannot be read.
+    """
+    _first_block(file)
+    try:
+        return next(fields for _, fields in _csv_rows(file) if fields)
+    except (*_DAMAGE, csv.Error) as error:
+        _refuse(file, error)
+
+
+def _check_size(file: File) -> None:
+    if file.size == 0:
+        raise BadInput(f"{file.name}: the file is empty (0 bytes); write it again or remove it")
+
+
+def _plain(type_: pa.DataType) -> pa.DataType:
+    return type_.value_type if pa.types.is_dictionary(type_) else type_
+
+
+def _csv_rows(file: File) -> Iterator[tuple[int, list[str]]]:
+    """(line where it ends, fields) of each row, header included, by Python's reader. Slow."""
+    reader = csv.reader(
+        io.TextIOWrapper(_stream(file), encoding="utf-8-sig", errors="replace", newline="")
+    )
+    for fields in reader:
+        yield reader.line_num, fields
+
+
+def _refuse_csv(file: File, header: list[str], error: Exception) -> NoReturn:
+    """Says what Arrow's CSV reader stumbled over in words of the file.
+
+    Raises:
+      BadInput: always.
+    """
+    text = str(error)
+    row = re.search(r"Row #(\d+)", text)
+    at = f"{file.name}, {place(file, int(row[1]) - 2)}" if row else file.name
+    if bad := re.search(r"CSV column #(\d+).*CSV conversion error to (\w+)", text, re.DOTALL):
+        column, wanted = header[int(bad[1])], bad[2]
+        if "UTF8" in text:
+            raise BadInput(f"{at}: {column} is not UTF-8 text; write the file as UTF-8") from None
+        value = re.search(r"invalid value '(.*)", text, re.DOTALL)
+        kind = "a whole number" if wanted.startswith("int") else "a number"
+        raise BadInput(
+            f"{at}: {column} is {_shortened(value)}, not {kind}; correct it, or leave it empty "
+            "where it is not known"
+        ) from None
+    if fields := re.search(r"Expected (\d+) columns, got (\d+)", text):
+        raise BadInput(
+            f"{at}: {fields[2]} fields, but the header has {fields[1]}; "
+            "quote fields that contain a comma"
+        ) from None
+    if "straddling" in text:
+        raise BadInput(
+            f"{file.name}: a line is longer than {LONGEST_LINE >> 20} MB; "
+            "look for a missing end of line or an unclosed quote"
+        ) from None
+    _refuse(file, error)
+
+
+def _refuse(file: File, error: Exception) -> NoReturn:
+    """Says that a file is damaged as a whole.
+
+    Raises:
+      BadInput: always.
+    """
+    if isinstance(error, (FileNotFoundError, PermissionError)):
+        raise BadInput(f"{file.name}: cannot be read: {_first_line(error)}") from None
+    kind = "Parquet" if file.is_parquet else "gzipped CSV" if file.is_gzip else "CSV"
+    raise BadInput(
+        f"{file.name}: damaged or not {kind} ({_first_line(error)}); write the file again"
+    ) from None
+
+
+def _shortened(match: re.Match[str] | None) -> str:
+    value = match[1].rstrip("'") if match else ""
+    return repr(value if len(value) <= 40 else value[:40] + "…")
+
+
+def _first_line(error: Any) -> str:
+    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__

@@ -1,0 +1,144 @@
+"""Each metric against a slow computation that follows its definition word by word."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from fraud.models.evaluation import metrics
+
+
+def transactions(seed, n=4000, cards=300, days=7, share=0.05):
+    """Labels, tied scores that tell something, days and cards."""
+    random = np.random.default_rng(seed)
+    labels = (random.random(n) < share).astype(np.int64)
+    scores = np.round(random.beta(1 + 2 * labels, 4), 2)
+    return labels, scores, random.integers(0, days, n), random.integers(0, cards, n)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("digits", [2, 12])
+def test_areas_under_curves_are_those_of_scikit_learn(seed, digits):
+    labels, scores, _, _ = transactions(seed)
+    scores = np.round(scores + 1e-3 * np.random.default_rng(seed).random(scores.size), digits)
+    assert metrics.average_precision(labels, scores) == pytest.approx(
+        average_precision_score(labels, scores), abs=1e-12
+    )
+    assert metrics.roc_auc(labels, scores) == pytest.approx(
+        roc_auc_score(labels, scores), abs=1e-12
+    )
+
+
+def test_equal_scores_are_worth_chance():
+    labels = np.array([1, 0, 0, 0])
+    assert metrics.average_precision(labels, np.full(4, 0.5)) == 0.25
+    assert metrics.roc_auc(labels, np.full(4, 0.5)) == 0.5
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_alone_has_no_roc_auc(label):
+    labels, scores = np.full(5, label), np.linspace(0, 1, 5)
+    assert np.isnan(metrics.roc_auc(labels, scores))
+    assert np.isnan(metrics.average_precision(labels, scores)) == (label == 0)
+
+
+def slow_card_precisions(labels, scores, days, cards, k):
+    """The handbook's procedure, a transaction at a time."""
+    detected, precisions = set(), []
+    for day in sorted(set(days.tolist())):
+        highest, compromised = {}, set()
+        for label, score, d, card in zip(labels, scores, days, cards, strict=True):
+            if d != day or card in detected:
+                continue
+            highest[card] = max(score, highest.get(card, -1.0))
+            if label == 1:
+                compromised.add(card)
+        top = sorted(highest, key=lambda card: (-highest[card], card))[:k]
+        found = compromised.intersection(top)
+        precisions.append(len(found) / k)
+        detected |= found
+    return precisions
+
+
+@pytest.mark.parametrize("k", [1, 10, 1000])
+def test_card_precision_follows_the_handbook(k):
+    labels, scores, days, cards = transactions(5)
+    expected = slow_card_precisions(labels, scores, days, cards, k)
+    found = metrics.daily_card_precision_at_k(labels, scores, days, cards, k)
+    np.testing.assert_allclose(found, expected)
+    assert metrics.card_precision_at_k(labels, scores, days, cards, k) == pytest.approx(
+        np.mean(expected)
+    )
+
+
+def test_a_detected_card_is_gone_on_later_days():
+    # Day 0: card a is caught. Day 1: a would be first again, but is blocked; b is checked.
+    labels, scores = np.array([1, 1, 0]), np.array([0.9, 0.9, 0.5])
+    cards = np.array([b"a", b"a", b"b"])
+    found = metrics.daily_card_precision_at_k(labels, scores, np.array([0, 1, 1]), cards, 1)
+    assert found.tolist() == [1.0, 0.0]
+
+
+def test_a_compromised_card_counts_by_its_highest_score_even_of_a_genuine_transaction():
+    labels, scores = np.array([1, 0, 0]), np.array([0.1, 0.9, 0.5])
+    cards, day = np.array([1, 1, 2]), np.zeros(3, int)
+    assert metrics.card_precision_at_k(labels, scores, day, cards, 1) == 1.0
+
+
+def test_alerts_at_the_budget():
+    labels, scores, _, _ = transactions(6)
+    alerts = scores >= 0.6
+    pairs = list(zip(labels.tolist(), alerts.tolist(), strict=True))
+    caught = pairs.count((1, True))
+    assert metrics.precision_at_budget(labels, alerts) == caught / sum(a for _, a in pairs)
+    assert metrics.recall_at_budget(labels, alerts) == caught / sum(labels.tolist())
+    assert metrics.false_positive_rate(labels, alerts) == pairs.count((0, True)) / (
+        labels.size - sum(labels.tolist())
+    )
+
+
+def test_what_has_no_denominator_is_not_a_number():
+    none = np.zeros(3, bool)
+    assert np.isnan(metrics.precision_at_budget(np.ones(3, int), none))
+    assert np.isnan(metrics.recall_at_budget(np.zeros(3, int), none))
+    assert np.isnan(metrics.false_positive_rate(np.ones(3, int), none))
+
+
+def test_cost_saved_pays_one_check_for_each_card_and_day():
+    labels, scores, days, cards = transactions(7)
+    amounts = np.random.default_rng(7).lognormal(3, 1, labels.size)
+    amounts[::50] = np.nan
+    alerts = scores >= 0.5
+    saved, checks = 0.0, set()
+    for row in range(labels.size):
+        if alerts[row]:
+            checks.add((days[row], cards[row]))
+            if labels[row] == 1 and amounts[row] == amounts[row]:
+                saved += amounts[row]
+    found = metrics.expected_cost_saved(labels, alerts, amounts, days, cards, 4.0, 0.8)
+    assert found == pytest.approx(0.8 * saved - 4.0 * len(checks))
+
+
+def test_no_alert_saves_and_costs_nothing():
+    nothing, ones = np.zeros(3, bool), np.ones(3)
+    cards = np.array([b"a", b"b", b"c"])
+    assert metrics.expected_cost_saved(ones, nothing, ones, ones, cards, 4, 1) == 0
+
+
+def test_calibration():
+    labels, scores, _, _ = transactions(8)
+    scores[0] = 1.0
+    assert metrics.brier(labels, scores) == pytest.approx(
+        sum((s - y) ** 2 for s, y in zip(scores, labels, strict=True)) / labels.size
+    )
+    error = 0.0
+    for i in range(10):
+        upper = (scores < (i + 1) / 10) if i < 9 else (scores <= 1)
+        rows = (scores >= i / 10) & upper
+        if rows.any():
+            error += rows.mean() * abs(scores[rows].mean() - labels[rows].mean())
+    assert metrics.expected_calibration_error(labels, scores) == pytest.approx(error)
+
+
+def test_scores_that_are_the_share_of_frauds_are_calibrated():
+    labels = np.array([1, 0, 0, 0])
+    assert metrics.expected_calibration_error(labels, np.full(4, 0.25)) == 0

@@ -1,0 +1,170 @@
+"""What TFMA reports is what `fraud.models.evaluation.metrics` gives on the same arrays, overall and by slice."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from fraud.models.evaluation import eval_config as evaluation
+from fraud.models.evaluation import metrics
+from fraud.models.evaluation.tfma_metrics import UNJUDGED
+from fraud.models.spec import Evaluation
+from fraud.pipeline.components.batched_reading import EvaluatorExecutor
+from tests.models.evaluation.test_extractors import DATASET, ROWS, evaluate, world
+
+__all__ = ["world"]
+
+SPEC = Evaluation(
+    alert_budget=7, check_cost=3.0, saved_share=0.6, min_slice_examples=20, max_slice_fpr_gap=0.5
+)
+LIMITS = {"challenger": (0.5, np.float32(0.6)), "champion": (1.0, np.float32(0.3))}
+
+
+@pytest.fixture(scope="module")
+def found(world, tmp_path_factory):
+    config = evaluation.eval_config(DATASET, SPEC)
+    return evaluate(world, tmp_path_factory.mktemp("found"), EvaluatorExecutor, config)[0]
+
+
+def rows_of(world, where):
+    """The rows of a slice, as TFMA names it."""
+    keys = json.loads(where).get("singleSliceKeys", [])
+    if not keys:
+        return np.ones(ROWS, bool)
+    (key,) = keys
+    if key["column"] == "BAND":
+        return np.arange(ROWS) % 3 == int(key["int64Value"])
+    import base64
+
+    return world.channel == base64.b64decode(key["bytesValue"])
+
+
+def values(found, name):
+    """(slice, model) → value of a metric, differences left out."""
+    return {
+        (where, model): value
+        for (where, model, metric, is_diff), value in found.items()
+        if metric == name and not is_diff
+    }
+
+
+def judged(world, where, model):
+    """Labels, scores, alerts, rows of a slice, computed directly."""
+    rows = rows_of(world, where)
+    power, limit = LIMITS[model]
+    score = world.risk**power
+    return world.label[rows], score[rows], (score >= limit)[rows], rows
+
+
+@pytest.mark.parametrize(
+    ("name", "direct"),
+    [
+        ("brier", lambda w, y, s, a, r: metrics.brier(y, s)),
+        (
+            "expected_calibration_error",
+            lambda w, y, s, a, r: metrics.expected_calibration_error(y, s),
+        ),
+        ("recall_at_budget", lambda w, y, s, a, r: metrics.recall_at_budget(y, a)),
+        ("precision_at_budget", lambda w, y, s, a, r: metrics.precision_at_budget(y, a)),
+        ("false_positive_rate", lambda w, y, s, a, r: metrics.false_positive_rate(y, a)),
+        (
+            "card_precision_at_7",
+            lambda w, y, s, a, r: metrics.card_precision_at_k(
+                y, s, w.time[r] // 86400, w.card[r], 7
+            ),
+        ),
+        (
+            "expected_cost_saved",
+            lambda w, y, s, a, r: metrics.expected_cost_saved(
+                y, a, w.spent[r], w.time[r] // 86400, w.card[r], 3.0, 0.6
+            ),
+        ),
+    ],
+)
+def test_a_metric_is_the_direct_computation(world, found, name, direct):
+    reported = values(found, name)
+    assert len(reported) == 2 * 6  # two models; overall, two channels, three bands
+    assert len(set(reported.values())) >= 6  # slices differ; both models may rank alike
+    for (where, model), value in reported.items():
+        labels, scores, alerts, rows = judged(world, where, model)
+        expected = direct(world, labels, scores, alerts, rows)
+        assert value == pytest.approx(expected, abs=1e-5), (where, model)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "sign", "of"),
+    [
+        ("recall_gap", metrics.recall_at_budget, -1, 1),
+        ("false_positive_rate_gap", metrics.false_positive_rate, 1, 0),
+    ],
+)
+def test_a_gap_is_how_far_a_slice_trails(world, found, name, rate, sign, of):
+    reported = values(found, name)
+    unjudged = 0
+    for (where, model), value in reported.items():
+        labels, _, alerts, _ = judged(world, where, model)
+        every_label, _, every_alert, _ = judged(world, "{}", model)
+        if np.sum(labels == of) < SPEC.min_slice_examples:
+            assert value == UNJUDGED
+            unjudged += 1
+        else:
+            gap = sign * (rate(labels, alerts) - rate(every_label, every_alert))
+            assert value == pytest.approx(gap, abs=1e-6)
+    assert unjudged < len(reported)
+    assert (unjudged > 0) == (of == 1)  # some slices have fewer than 20 frauds
+
+
+def verdict(world, tmp_path, **demanded):
+    open_to_all = Evaluation(
+        min_average_precision=0, min_roc_auc=0, min_recall_at_budget=0, alert_budget=7
+    )
+    config = evaluation.eval_config(DATASET, dataclasses.replace(open_to_all, **demanded))
+    _, result, files = evaluate(world, tmp_path, EvaluatorExecutor, config, with_champion=False)
+    failed = {
+        (of_slice["sliceKey"]["singleSliceKeys"][0]["column"], failure["metricKey"]["name"])
+        for of_slice in result.get("metricValidationsPerSlice", [])
+        for failure in of_slice["failures"]
+    }
+    return files, failed
+
+
+def test_a_slice_left_behind_is_not_blessed(world, tmp_path):
+    files, failed = verdict(
+        world, tmp_path, max_slice_recall_gap=0.0, max_slice_fpr_gap=0.0, min_slice_examples=1
+    )
+    assert files == ["NOT_BLESSED"]
+    assert {("BAND", "recall_gap"), ("BAND", "false_positive_rate_gap")} <= failed
+
+
+def test_gaps_within_the_limits_are_blessed(world, tmp_path):
+    files, failed = verdict(
+        world, tmp_path, max_slice_recall_gap=1.0, max_slice_fpr_gap=1.0, min_slice_examples=1
+    )
+    assert files == ["BLESSED"]
+    assert not failed
+
+
+def test_slices_too_small_do_not_refuse_a_model(world, tmp_path):
+    files, _ = verdict(
+        world, tmp_path, max_slice_recall_gap=0.0, max_slice_fpr_gap=0.0, min_slice_examples=ROWS
+    )
+    assert files == ["BLESSED"]
+
+
+def test_recall_at_the_budget_is_demanded(world, tmp_path):
+    files, _ = verdict(world, tmp_path / "low", min_recall_at_budget=0.01)
+    assert files == ["BLESSED"]
+    config = evaluation.eval_config(DATASET, Evaluation(min_recall_at_budget=0.999))
+    _, result, files = evaluate(world, tmp_path / "high", EvaluatorExecutor, config, False)
+    assert files == ["NOT_BLESSED"]
+    failed = [f["metricKey"]["name"] for f in result["metricValidationsPerSlice"][0]["failures"]]
+    assert "recall_at_budget" in failed
+
+
+def test_metrics_without_their_columns_are_left_out():
+    dataset = dataclasses.replace(DATASET, entities=(), slices=())
+    config = evaluation.eval_config(dataset, SPEC)
+    assert [m.class_name for m in config.metrics_specs[-1].metrics] == ["ExpectedCalibrationError"]

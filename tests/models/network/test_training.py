@@ -1,0 +1,124 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fraud.models.network import training
+from fraud.models.spec import Network
+
+SPEC = Network(bins=8, towers=((16,),), epochs=5, batch=64, learning_rate=0.02)
+
+
+def made(rows=6000, seed=0, cards=600):
+    random = np.random.default_rng(seed)
+    numeric = random.uniform(0, 4, (rows, 3)).astype(np.float32)
+    labels = (random.random(rows) < 0.4 * (numeric[:, 0] > 3.5)).astype(int)
+    timestamps = np.sort(random.integers(0, 30 * 86400, rows))
+    return training.Examples(
+        {"numeric": numeric}, labels, timestamps, random.integers(0, cards, rows)
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return training.fit(SPEC, made(), {}, alert_budget=20)
+
+
+def test_what_is_learned_ranks_and_is_calibrated_on_new_transactions(fitted):
+    new = made(seed=1)
+    scores = fitted.scores(new.inputs)
+    assert scores[new.labels == 1].mean() > 3 * scores[new.labels == 0].mean()
+    assert scores.mean() == pytest.approx(new.labels.mean(), rel=0.35)
+
+
+def test_the_alert_threshold_spends_the_budget(fitted):
+    new = made(seed=2, rows=60_000)
+    scores = fitted.scores(new.inputs)
+    alerts = {
+        (day, card)
+        for day, card, score in zip(new.timestamps // 86400, new.cards, scores, strict=True)
+        if score >= fitted.threshold
+    }
+    assert fitted.validation["recall_at_budget"] > 0
+    assert len(alerts) / 30 > 20  # ten times the transactions, so more alerts than the budget
+
+
+def test_one_seed_gives_one_model(fitted):
+    again = training.fit(SPEC, made(), {}, alert_budget=20)
+    for first, second in zip(fitted.model.get_weights(), again.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_logs_for_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+
+    training.fit(SPEC, made(), {}, 20, str(tmp_path))
+    logs = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
+    tags = {tag for run in logs.Runs().values() for tag in run["tensors"]}
+    assert {"epoch_loss", "epoch_average_precision", "learning_rate"} <= tags
+    assert {"scores/fraud", "scores/genuine"} <= tags
+    assert any("hparams" in tag for tag in tags)
+    assert "keras" in tags  # the model's graph
+
+
+def test_held_out_are_whole_cards_and_the_same_ones_each_time():
+    cards = np.random.default_rng(3).integers(0, 500, 20_000)
+    held = training.held_out_cards(cards, 10)
+    assert not set(cards[held]) & set(cards[~held])
+    assert np.unique(cards[held]).size == 50
+    shuffled = np.random.default_rng(4).permutation(cards)
+    assert set(shuffled[training.held_out_cards(shuffled, 10)]) == set(cards[held])
+
+
+@pytest.mark.parametrize("cards", [np.array([1, 2]), np.array([b"a", b"b", b"b"])])
+def test_neither_all_nor_none_is_held_out(cards):
+    held = training.held_out_cards(cards, 1)
+    assert 0 < held.sum() < cards.size
+
+
+def test_a_sample_smaller_than_a_batch_is_learned_too():
+    fitted = training.fit(SPEC, made(rows=100, cards=50), {}, alert_budget=1)
+    assert np.isfinite(fitted.scores(made(rows=10).inputs)).all()
+
+
+def test_the_best_epoch_is_kept_not_the_last():
+    validation = made(rows=2000)
+    inputs = keras.Input((3,), name="numeric")
+    model = keras.Model({"numeric": inputs}, keras.layers.Dense(1, name="logit")(inputs))
+    optimizer = keras.optimizers.SGD(0.0, use_ema=True, ema_momentum=0.0)
+    model.compile(optimizer, "mse")
+    good, bad = (
+        [np.array([[1.0], [0], [0]]), np.zeros(1)],
+        [np.array([[-1.0], [0], [0]]), np.zeros(1)],
+    )
+    best = training.BestEpoch(validation, 2, optimizer)
+    best.set_model(model)
+    for epoch, weights in enumerate((bad, good, bad, bad)):
+        model.set_weights(weights)
+        model.fit(validation.inputs, validation.labels, batch_size=2000, verbose=0)
+        best.on_epoch_end(epoch, {})
+    assert model.stop_training
+    best.on_train_end()
+    np.testing.assert_allclose(model.get_weights()[0], good[0])
+
+
+@pytest.mark.parametrize("focal_gamma", [0.0, 2.0])
+def test_scores_that_are_sure_have_a_gradient(focal_gamma):
+    """A NaN here spreads to all weights in one step."""
+    logits = tf.Variable([[-30.0], [30.0], [40.0], [-40.0]])
+    with tf.GradientTape() as tape:
+        loss = training._loss(focal_gamma)(tf.constant([[0.0], [1.0], [0.0], [1.0]]), logits)
+    assert np.isfinite(tape.gradient(loss, logits)).all()
+
+
+def test_each_epoch_takes_every_row_once_in_an_order_of_its_own() -> None:
+    rows = np.arange(103)
+    inputs = {"numeric": rows.astype(np.float32).reshape(-1, 1)}
+    given = training.Examples(inputs, np.zeros(103, np.int64), np.zeros(103), rows)
+    batches = training._batches(given, rows[3:], 10, Network())
+    epochs = [
+        [int(n) for batch, _, _ in batches for n in batch["numeric"].numpy().ravel()]
+        for _ in range(2)
+    ]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(3, 103))
+    assert epochs[0] != epochs[1]

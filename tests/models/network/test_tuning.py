@@ -1,0 +1,85 @@
+import dataclasses
+import json
+
+import keras_tuner
+import numpy as np
+import pytest
+from tfx.components.tuner import executor
+from tfx.types.standard_artifacts import HyperParameters, TunerResults
+
+from fraud.models.network.training import Examples
+from fraud.models.network.tuning import NetworkTuner
+from fraud.models.spec import Network, Tuning, settings
+
+SPEC = Network(bins=4, towers=((4,),), epochs=1, batch=64, learning_rate=1e-6)
+TUNING = Tuning(
+    trials=3, learning_rate=(0.05, 0.02), weight_decay=(), epochs=(), towers=(((8, 4),), ((4,),))
+)
+
+
+def made(rows=3000):
+    random = np.random.default_rng(0)
+    numeric = random.uniform(0, 4, (rows, 2)).astype(np.float32)
+    labels = (random.random(rows) < 0.4 * (numeric[:, 0] > 3)).astype(int)
+    days = np.sort(random.integers(0, 10 * 86400, rows))
+    return Examples({"numeric": numeric}, labels, days, random.integers(0, 300, rows))
+
+
+def search(folder, examples, tuning=TUNING):
+    tuner = NetworkTuner(SPEC, tuning, 5, str(folder))
+    tuner.search(examples=examples, vocabularies={})
+    return tuner
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    return search(tmp_path_factory.mktemp("trials"), made())
+
+
+def trials(tuner):
+    return [(t.hyperparameters.values, t.score) for _, t in sorted(tuner.oracle.trials.items())]
+
+
+def test_the_configured_settings_are_tried_first_then_others(searched):
+    tried = [values for values, _ in trials(searched)]
+    assert tried[0] == {"learning_rate": 1e-6, "towers": "[[4]]"}
+    assert len({json.dumps(values) for values in tried}) == 3
+
+
+def test_the_best_by_average_precision_is_found(searched):
+    scores = [score for _, score in trials(searched)]
+    (best,) = searched.get_best_hyperparameters()
+    assert best.values == max(trials(searched), key=lambda trial: trial[1])[0]
+    assert max(scores) > scores[0]  # a learning rate of 1e-6 learns nothing in an epoch
+
+
+def test_the_search_is_the_same_each_time(searched, tmp_path):
+    assert trials(search(tmp_path, made())) == trials(searched)
+
+
+def test_what_tfx_keeps_of_it_can_be_read_back(searched, tmp_path):
+    best, results = HyperParameters(), TunerResults()
+    best.uri, results.uri = str(tmp_path / "best"), str(tmp_path / "results")
+    executor.write_best_hyperparameters(
+        searched, {"best_hyperparameters": [best], "tuner_results": [results]}
+    )
+    (file,) = (tmp_path / "best").iterdir()
+    values = json.loads(file.read_text())["values"]
+    network = SPEC.tuned(values)
+    assert network.learning_rate == values["learning_rate"] != SPEC.learning_rate
+    assert network.towers in {((8, 4),), ((4,),)}
+    assert dataclasses.replace(network, learning_rate=1e-6, towers=((4,),)) == SPEC
+    assert settings(values)["towers"] == json.loads(values["towers"])
+
+
+def test_without_frauds_there_is_nothing_to_choose_by(tmp_path):
+    examples = made(200)
+    with pytest.raises(keras_tuner.errors.FatalValueError, match="no fraud among the held-out"):
+        search(tmp_path, dataclasses.replace(examples, labels=0 * examples.labels))
+
+
+def test_tuning_can_be_handed_to_the_component():
+    assert Tuning.from_json(json.dumps(dataclasses.asdict(TUNING))).choices == {
+        "learning_rate": [0.05, 0.02],
+        "towers": [[[8, 4]], [[4]]],
+    }

@@ -1,0 +1,113 @@
+"""What preprocessing learns, against numpy over all the rows."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from fraud.models.columns import ModelColumns
+from fraud.models.preprocessing.analysis import Analyzer, read_edges, vocabulary_path
+from fraud.models.spec import Network
+
+COLUMNS = ModelColumns(("amount", "count", "never"), ("channel", "a/b ü"), "fraud", None, None)
+CHANNELS = np.array([b"a", b"bb", b"", b"c\nd", b"e"], object)
+NETWORK = Network(bins=8, vocabulary=3)
+
+
+def rows(count=30_000, seed=3):
+    random = np.random.default_rng(seed)
+    fraud = (random.random(count) < 0.05).astype(np.int64)
+    amount = np.exp(random.normal(3 + fraud, 1)).astype(np.float32)
+    amount[::9] = np.nan
+    return {
+        "amount": amount,
+        "count": random.poisson(1.5, count).astype(np.float32),
+        "never": np.full(count, np.nan, np.float32),
+        "channel": random.choice(
+            np.array([b"a", b"bb", b"", b"c\nd", b"e"], object),
+            count,
+            p=[0.1, 0.5, 0.2, 0.15, 0.05],
+        ),
+        "a/b ü": np.full(count, "ä".encode(), object),
+        "fraud": fraud,
+    }
+
+
+def in_parts(data, size):
+    count = data["fraud"].size
+    return [{c: v[i : i + size] for c, v in data.items()} for i in range(0, count, size)]
+
+
+def learned(data, size=8192):
+    analyzer = Analyzer(COLUMNS, NETWORK)
+    for part in in_parts(data, size):
+        analyzer.add(part)
+    return analyzer.analysis()
+
+
+def rank(edges, values):
+    """Where in the sorted values each edge lies, from 0 to 1."""
+    known = np.sort(values[~np.isnan(values)])
+    return np.searchsorted(known, edges) / known.size
+
+
+def test_edges_are_quantiles_of_frauds_and_of_genuine_transactions():
+    data = rows()
+    [edges, *_] = learned(data).edges
+    share = np.linspace(0.001, 0.999, 65)
+    exact = [
+        np.nanquantile(data["amount"][data["fraud"] == label], share, method="lower")
+        for label in (0, 1)
+    ]
+    expected = np.sort(np.concatenate(exact))[np.round(np.linspace(0, 129, 9)).astype(int)]
+    for label in (0, 1):
+        of_label = data["amount"][data["fraud"] == label]
+        np.testing.assert_allclose(rank(edges, of_label), rank(expected, of_label), atol=0.02)
+
+
+def test_a_column_of_few_values_has_them_as_edges():
+    data = rows()
+    found = learned(data).edges[1]
+    assert set(found) <= set(range(12))
+    assert set(range(5)) <= set(found)
+
+
+def test_nothing_but_missing_values_gives_edges_of_zero():
+    assert learned(rows()).edges[2].tolist() == [0] * 9
+
+
+def test_words_are_the_most_frequent_ones_without_nothing_and_line_breaks():
+    words = learned(rows()).words
+    assert words == {"channel": (b"bb", b"a", b"e"), "a/b ü": ("ä".encode(),)}
+
+
+def test_equally_frequent_words_are_in_the_order_of_the_alphabet():
+    data = rows(4)
+    data["channel"] = np.array([b"d", b"b", b"c", b"a"], object)
+    assert learned(data).words["channel"] == (b"a", b"b", b"c")
+
+
+@pytest.mark.parametrize("parts", [2, 7])
+def test_parts_merge_to_the_whole_in_other_processes_too(parts):
+    data = rows()
+    analyzers = [
+        pickle.loads(pickle.dumps(Analyzer(COLUMNS, NETWORK).add(part)))
+        for part in in_parts(data, 30_000 // parts + 1)
+    ]
+    merged = analyzers[0].merge(analyzers[1:]).analysis()
+    whole = learned(data)
+    assert merged.words == whole.words
+    np.testing.assert_array_equal(merged.edges[1:], whole.edges[1:])
+    known = data["amount"]
+    np.testing.assert_allclose(
+        rank(merged.edges[0], known), rank(whole.edges[0], known), atol=0.005
+    )
+
+
+def test_what_is_written_is_read(tmp_path):
+    analysis = learned(rows(500))
+    analysis.write(tmp_path / "analysis")
+    np.testing.assert_array_equal(read_edges(tmp_path / "analysis"), analysis.edges)
+    channel = vocabulary_path(tmp_path / "analysis", "channel").read_bytes()
+    assert channel == b"bb\na\ne\n"
+    assert vocabulary_path(tmp_path / "analysis", "a/b ü").read_text() == "ä\n"

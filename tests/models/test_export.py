@@ -1,0 +1,109 @@
+"""The exported model, loaded by a process that has never seen it, against training's scores."""
+
+import base64
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
+from tensorflow_transform.tf_metadata.metadata_io import write_metadata
+
+from fraud.models import export as serving
+from fraud.models.columns import ModelColumns
+from fraud.models.network import explain, training
+from fraud.models.preprocessing import in_memory
+from fraud.models.spec import Network
+
+COLUMNS = ModelColumns(("amount", "card risk"), ("channel",), "fraud", "time", "card")
+SPEC = Network(bins=8, towers=((32, 16),), epochs=3, batch=64, learning_rate=0.02, vocabulary=2)
+
+SCORE = """
+import base64, json, sys
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+rows = json.load(open(sys.argv[2]))
+examples = [base64.b64decode(example) for example in rows["examples"]]
+by_example = model.signatures["serving_default"]
+predict = model.signatures["predict"]
+columns = {name: rows[name] for name in predict.structured_input_signature[1]}
+def scores(function, **inputs):
+    return function(**inputs)["score"].numpy().tolist()
+def by_name(some):
+    return scores(predict, **{name: tf.constant(values[some]) for name, values in columns.items()})
+all_rows = slice(None)
+print(json.dumps({
+    "examples, one batch": scores(by_example, examples=tf.constant(examples)),
+    "examples, one by one": [scores(by_example, examples=tf.constant([e]))[0] for e in examples],
+    "columns, one batch": by_name(all_rows),
+    "columns, one by one": [by_name(slice(i, i + 1))[0] for i in range(len(examples))],
+}))
+"""
+
+
+def transactions(rows, seed):
+    random = np.random.default_rng(seed)
+    amount = random.uniform(0, 100, rows).astype(np.float32)
+    risk = random.exponential(1, rows).astype(np.float32)
+    risk[random.random(rows) < 0.2] = np.nan
+    channels = np.array([b"shop", b"web", b"phone", b""], object)
+    frauds = random.random(rows) < 0.3 * (amount > 80) + 0.3 * (risk > 2)
+    return {
+        "amount": amount,
+        "card risk": risk,
+        "channel": channels[random.integers(0, 4, rows)],
+        "fraud": frauds.astype(np.int64),
+    }
+
+
+def as_example(columns, row):
+    example = tf.train.Example()
+    for name in ("amount", "card risk"):
+        example.features.feature[name].float_list.value.append(columns[name][row])
+    example.features.feature["channel"].bytes_list.value.append(columns["channel"][row])
+    return example.SerializeToString()
+
+
+def _write_input_columns(directory):
+    """What the component Transform writes of the columns it reads."""
+    types = {"amount": tf.float32, "card risk": tf.float32, "channel": tf.string, "fraud": tf.int64}
+    spec = {name: tf.io.FixedLenFeature([1], type_) for name, type_ in types.items()}
+    path = directory / tft.TFTransformOutput.RAW_METADATA_DIR
+    write_metadata(DatasetMetadata.from_feature_spec(spec), str(path))
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """Scores of new transactions: training's, and the exported model's by each way in."""
+    folder = tmp_path_factory.mktemp("served")
+    old, new = transactions(5000, 0), transactions(300, 1)
+    preprocessing = in_memory.learn(old, COLUMNS, SPEC, str(folder / "transform"))
+    _write_input_columns(folder / "transform")
+    number = np.arange(5000)
+    train = training.Examples(preprocessing(old), old["fraud"], number * 60, number % 400)
+    fitted = training.fit(SPEC, train, preprocessing.vocabularies, alert_budget=20)
+    typical = explain.typical_genuine(train.inputs, train.labels)
+    explainer = explain.Explainer(fitted.model, typical, COLUMNS.numeric, COLUMNS.categorical)
+    model = serving.ServedModel(fitted, explainer, preprocessing.transform, COLUMNS)
+    model.save(str(folder / "model"))
+    examples = [as_example(new, row) for row in range(300)]
+    rows = {"examples": [base64.b64encode(example).decode() for example in examples]}
+    for column in ("amount", "card risk"):
+        rows[serving.input_name(column)] = new[column].tolist()
+    rows["channel"] = [channel.decode() for channel in new["channel"]]
+    (folder / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    command = [sys.executable, "-I", "-c", SCORE, str(folder / "model"), str(folder / "rows.json")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/")
+    assert done.returncode == 0, done.stderr
+    return fitted.scores(preprocessing(new)), json.loads(done.stdout)
+
+
+def test_a_new_process_scores_as_training_did_one_by_one_and_in_a_batch(scored):
+    expected, found = scored
+    assert expected.std() > 0.05
+    assert len(found) == 4
+    for way, scores in found.items():
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5, err_msg=way)

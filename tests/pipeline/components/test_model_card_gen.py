@@ -1,0 +1,90 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from tfx.types import standard_artifacts
+from tfx.utils import path_utils
+
+from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
+from fraud.models.spec import Evaluation, Network
+from fraud.pipeline import config, summary
+from fraud.pipeline.components import types
+from fraud.pipeline.components.model_card_gen import ModelCard
+
+
+@pytest.fixture
+def card(tmp_path, monkeypatch):
+    """Runs the component; what the Evaluator left is stood in for."""
+
+    def made(pushed: int) -> types.ModelCard:
+        def artifact(kind, **properties):
+            new = kind()
+            new.uri = str(tmp_path / new.type_name)
+            Path(new.uri).mkdir()
+            for name, held in properties.items():
+                if isinstance(held, int):
+                    new.set_int_custom_property(name, held)
+                else:
+                    new.set_string_custom_property(name, held)
+            return new
+
+        model = artifact(standard_artifacts.Model, run_id="20260313-1")
+        extra = Path(path_utils.serving_model_dir(model.uri)) / EXTRA
+        extra.mkdir(parents=True)
+        trained = {"threshold": 0.25, "validation": {"brier": 0.01, "roc_auc": None}}
+        (extra / THRESHOLD_FILE).write_text(json.dumps(trained))
+        (extra / NETWORK_FILE).write_text(json.dumps(dataclasses.asdict(Network())))
+        verdict = artifact(types.DataVerdict)
+        (Path(verdict.uri) / types.VERDICT_FILE).write_text('{"notes": ["not judged: drift"]}')
+        metrics = {"overall": {"average_precision": 0.5}, "slices": {}}
+        monkeypatch.setattr(summary, "judgement", lambda uri: (metrics, {}, []))
+        columns = {"numeric": ["TX_AMOUNT"], "categorical": [], "label": "TX_FRAUD"}
+        inputs = {
+            "examples": artifact(
+                standard_artifacts.Examples,
+                as_of="2026-03-13",
+                windows='{"train": ["2026-02-12", "2026-02-21"]}',
+                rows='{"train": 100}',
+                positives='{"train": 3}',
+            ),
+            "verdict": verdict,
+            "model": model,
+            "evaluation": artifact(standard_artifacts.ModelEvaluation),
+            "infra_blessing": artifact(
+                standard_artifacts.InfraBlessing, answer='{"examples": 100, "seconds": 0.1}'
+            ),
+            "pushed_model": artifact(
+                standard_artifacts.PushedModel,
+                pushed=pushed,
+                pushed_version="1753",
+                pushed_destination="root/pushed/1753",
+            ),
+        }
+        output = artifact(types.ModelCard)
+        parameters = {
+            "words": config.to_json(config.ModelCard()),
+            "columns": json.dumps({**columns, "timestamp": None, "card": None}),
+            "demands": config.to_json(Evaluation()),
+            "label_delay_days": 7,
+        }
+        component = ModelCard.EXECUTOR_SPEC.executor_class()
+        component.Do({k: [v] for k, v in inputs.items()}, {"card": [output]}, parameters)
+        return output
+
+    return made
+
+
+def test_a_pushed_model_gets_a_page_and_its_markdown(card):
+    output = card(pushed=1)
+    assert output.get_int_custom_property("written") == 1
+    for name in (types.CARD_PAGE, types.CARD_TEXT):
+        text = (Path(output.uri) / name).read_text(encoding="utf-8")
+        for said in ("1753", "20260313-1", "2026-02-12", "not judged: drift", "0.2500"):
+            assert said in text
+
+
+def test_a_model_that_was_not_pushed_gets_none(card):
+    output = card(pushed=0)
+    assert output.get_int_custom_property("written") == 0
+    assert list(Path(output.uri).iterdir()) == []

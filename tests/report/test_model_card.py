@@ -1,0 +1,134 @@
+import dataclasses
+import math
+
+import pytest
+
+from fraud.models.spec import Evaluation
+from fraud.pipeline.config import ModelCard
+from fraud.report import document, intervals, model_card
+from fraud.report.document import Table
+from fraud.report.model_card import Facts
+
+OVERALL = {
+    "average_precision": 0.7,
+    "roc_auc": 0.9,
+    "precision_at_budget": 0.25,
+    "recall_at_budget": 0.6,
+    "example_count": 10_000.0,
+    "true_positives": 60.0,
+    "false_positives": 180.0,
+    "false_negatives": 40.0,
+}
+FACTS = Facts(
+    words=dataclasses.asdict(ModelCard(owners=("Fraud team",))),
+    version="1753",
+    path="root/pushed/1753",
+    as_of="2026-03-13",
+    windows={"train": ("2026-02-12", "2026-02-21"), "eval": ("2026-02-28", "2026-03-06")},
+    rows={"train": 20_000, "eval": 10_000},
+    positives={"train": 200, "eval": 100},
+    label_delay_days=7,
+    numeric=("TX_AMOUNT", "<b>"),
+    categorical=("CHANNEL",),
+    network={"bins": 16, "towers": [[32]]},
+    threshold=0.125,
+    alert_budget=15,
+    validation={"brier": 0.004},
+    metrics={"overall": OVERALL, "slices": {"CHANNEL=online": {**OVERALL, "example_count": 500.0}}},
+    champion={"overall": {**OVERALL, "average_precision": 0.68}, "slices": {}},
+    demands=dataclasses.asdict(Evaluation()),
+    notes=("drift not judged",),
+    served=100,
+    run_id="20260313-1",
+    artifacts={"Model": (9, "root/artifacts/Trainer/model/9")},
+    versions={"python": "3.10.13"},
+)
+
+
+def sections(**differs):
+    page = model_card.document(dataclasses.replace(FACTS, **differs))
+    return {section.title: section.blocks for section in page.sections}
+
+
+def table(blocks, *first):
+    """The rows of the table whose head begins so, by name."""
+    (found,) = [b for b in blocks if isinstance(b, Table) and b.head[: len(first)] == first]
+    return {row[0]: row[1:] for row in found.rows}
+
+
+def test_configured_words_are_on_it():
+    found = sections()
+    assert found["Owners"][0].items == ("Fraud team",)
+    assert found["Intended use"][0].text == ModelCard().intended_use
+    assert found["Limits"][0].items == ModelCard().limits
+    assert (
+        "model_card.owners" in sections(words=dataclasses.asdict(ModelCard()))["Owners"][0].items[0]
+    )
+
+
+def test_metrics_have_their_intervals_overall_and_by_slice():
+    rows = table(sections()["Metrics"], "slice", "transactions", "frauds")
+    low, high = intervals.average_precision(0.7, 100)
+    assert rows["overall"][:3] == ("10,000", "100", f"0.700 ({low:.3f}–{high:.3f})")
+    low, high = intervals.proportion(60, 240)
+    assert rows["overall"][4] == f"0.250 ({low:.3f}–{high:.3f})"
+    low, high = intervals.roc_auc(0.9, 100, 400)
+    assert rows["CHANNEL=online"][3] == f"0.900 ({low:.3f}–{high:.3f})"
+
+
+def test_it_says_how_the_model_was_gated():
+    blocks = sections()["How it was gated"]
+    rows = table(blocks, "overall", "this model", "at least", "champion", "change", "may fall by")
+    assert rows["average precision"] == ("0.7000", "0.3000", "0.6800", "+0.0200", "0.0100")
+    assert rows["recall at budget"][1] == "0.3000"
+    assert "Data gate: drift not judged." in blocks[0].items
+    assert table(blocks, "setting")["alert budget"] == ("100",)
+
+
+def test_without_champion_slices_or_counts():
+    found = sections(
+        champion={},
+        metrics={"overall": {"average_precision": 0.7, "roc_auc": math.nan}, "slices": {}},
+    )
+    assert table(found["Metrics"], "slice") == {"overall": ("–", "–", "0.700", "–")}
+    assert "There was no champion" in found["How it was gated"][0].items[2]
+
+
+def test_without_any_metric():
+    found = sections(metrics={"overall": {}, "slices": {}}, validation={}, champion={})
+    assert found["Metrics"][0].text == "None were measured."
+
+
+def test_data_without_time():
+    rows = table(sections(windows={}, as_of="")["Data"], "window")
+    assert rows["train"] == ("–", "–", "20,000", "200", "1.000%")
+
+
+def test_frauds_of_the_recent_window_are_not_known_yet():
+    found = sections(rows={"recent": 5}, positives={"recent": 0})
+    assert table(found["Data"], "window")["recent"][3:] == ("–", "–")
+
+
+def test_the_code_on_it_runs_as_it_stands(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+
+    class Model(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def serve(self, examples):
+            score = tf.cast(tf.strings.length(examples), tf.float32)
+            return {"score": score, "alert": score}
+
+    model = Model()
+    path = str(tmp_path / "a model's")
+    tf.saved_model.save(model, path, signatures={"serving_default": model.serve})
+    code = sections(path=path)["How to load it"][1].text
+    names = {"serialized_example": b"four"}
+    exec(code, names)
+    assert float(names["answer"]["score"][0]) == 4
+
+
+def test_both_forms_say_the_same():
+    page = model_card.document(FACTS)
+    for text in (document.to_html(page), document.to_markdown(page)):
+        for said in ("1753", "20260313-1", "Fraud team", "CHANNEL=online", "&lt;b&gt;", "3.10.13"):
+            assert said in text
