@@ -15,12 +15,12 @@ class Network:
     Attributes:
       bins: bins of the piecewise-linear encoding of each numeric column.
       towers: units of the hidden layers of each tower; the towers' logits are averaged.
-      embedding: width of each category's embedding.
-      vocabulary: most frequent values kept of each categorical column; the rest share the
-        `out_of_vocabulary` buckets.
-      out_of_vocabulary: hash buckets of unseen values, at least 1.
+      embedding_dim: width of each category's embedding.
+      vocabulary_size: most frequent values kept of each categorical column; the rest share the
+        `oov_buckets` buckets.
+      oov_buckets: hash buckets of unseen values, at least 1.
       dropout: share of hidden units dropped in training, in [0, 1).
-      batch: examples per step.
+      batch_size: examples per step.
       epochs: passes over the train split; the best one by average precision on the validation
         cards is kept, and training ends once `patience` passes brought none better.
       patience: see `epochs`.
@@ -37,11 +37,11 @@ class Network:
 
     bins: int = 16
     towers: tuple[tuple[int, ...], ...] = ((128, 64),)
-    embedding: int = 8
-    vocabulary: int = 1000
-    out_of_vocabulary: int = 4
+    embedding_dim: int = 8
+    vocabulary_size: int = 1000
+    oov_buckets: int = 4
     dropout: float = 0.0
-    batch: int = 1024
+    batch_size: int = 1024
     epochs: int = 6
     patience: int = 3
     learning_rate: float = 4e-3

@@ -69,8 +69,8 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
     network = config.network
     read = Network(
         bins=network.bins,
-        vocabulary=network.vocabulary,
-        out_of_vocabulary=network.out_of_vocabulary,
+        vocabulary_size=network.vocabulary_size,
+        oov_buckets=network.oov_buckets,
     )
 
     example_gen = TransactionExampleGen(

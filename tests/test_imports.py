@@ -90,7 +90,9 @@ def our_modules() -> dict[str, Path]:
 
 def test_no_module_imports_what_it_may_not() -> None:
     modules = our_modules()
-    assert {"fraud.errors", "fraud.data", "fraud.features.batch", "fraud.pipeline.cli"} <= set(modules)
+    assert {"fraud.errors", "fraud.data", "fraud.features.batch", "fraud.pipeline.cli"} <= set(
+        modules
+    )
     found = [
         message
         for module, path in modules.items()

@@ -35,8 +35,8 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, str]) -> d
         words = _dense(inputs[name], b"")
         index = tft.compute_and_apply_vocabulary(
             words,
-            top_k=network.vocabulary,
-            num_oov_buckets=network.out_of_vocabulary,
+            top_k=network.vocabulary_size,
+            num_oov_buckets=network.oov_buckets,
             vocab_filename=preprocessing.vocabulary_name(name),
         )
         indices.append(tf.where(tf.strings.length(words) > 0, index + 1, 0))

@@ -83,7 +83,7 @@ def build(network: Network, numeric: int, vocabularies: Mapping[str, int]) -> ke
     if vocabularies:
         inputs[CATEGORICAL] = keras.Input((len(vocabularies),), name=CATEGORICAL, dtype="int64")
         for i, size in enumerate(vocabularies.values()):
-            table = layers.Embedding(size, network.embedding, name=f"embed_{i}")
+            table = layers.Embedding(size, network.embedding_dim, name=f"embed_{i}")
             parts.append(table(inputs[CATEGORICAL][:, i]))
     joined = layers.concatenate(parts) if len(parts) > 1 else parts[0]
     encoded = layers.Identity(name=ENCODED)(joined)

@@ -97,7 +97,7 @@ def fit(
     logits = network.logits(model)
 
     # Few examples make small batches: without enough steps nothing is learned.
-    batch = min(spec.batch, max(1, train.size // MIN_STEPS_PER_EPOCH))
+    batch = min(spec.batch_size, max(1, train.size // MIN_STEPS_PER_EPOCH))
     steps = train.size // batch * spec.epochs
     # An average over more steps than there are would mostly hold the untrained weights.
     momentum = min(spec.ema_momentum, 1 - 4 / max(steps, 4))

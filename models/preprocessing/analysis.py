@@ -102,7 +102,7 @@ class Analyzer:
     def analysis(self) -> Analysis:
         """What has been learned so far."""
         quantiles = np.concatenate([_points(sketch) for sketch in self._quantiles], axis=1)
-        words = {c: _frequent(n, self._network.vocabulary) for c, n in self._counts.items()}
+        words = {c: _frequent(n, self._network.vocabulary_size) for c, n in self._counts.items()}
         return Analysis(_edges(quantiles, self._network.bins), words)
 
 

@@ -61,7 +61,7 @@ def vocabulary_sizes(
     return {
         column: 1
         + int(transform.vocabulary_size_by_name(vocabulary_name(column)))
-        + network.out_of_vocabulary
+        + network.oov_buckets
         for column in columns.categorical
     }
 
@@ -99,7 +99,7 @@ def _index(x: tf.Tensor, column: str, vocabulary: Path, network: Network) -> tf.
         str(vocabulary), tf.string, TextFileIndex.WHOLE_LINE, tf.int64, TextFileIndex.LINE_NUMBER
     )
     table = tft.make_and_track_object(
-        lambda: tf.lookup.StaticVocabularyTable(words, network.out_of_vocabulary)
+        lambda: tf.lookup.StaticVocabularyTable(words, network.oov_buckets)
     )
     tft.annotate_asset(vocabulary_name(column), vocabulary.name)
     return tf.where(tf.strings.length(x) > 0, table.lookup(x) + 1, 0)

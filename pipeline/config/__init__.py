@@ -322,7 +322,7 @@ def check(config: Config) -> None:
 
 
 def _check_network(at: str, network: Network) -> None:
-    for name in ("bins", "embedding", "vocabulary", "out_of_vocabulary", "batch", "epochs"):
+    for name in ("bins", "embedding_dim", "vocabulary_size", "oov_buckets", "batch_size", "epochs"):
         _at_least(f"{at}.{name}", getattr(network, name), 1)
     _at_least(f"{at}.patience", network.patience, 1)
     _at_least(f"{at}.towers", len(network.towers), 1)

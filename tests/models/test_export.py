@@ -19,7 +19,9 @@ from fraud.models.preprocessing import in_memory
 from fraud.models.spec import Network
 
 COLUMNS = ModelColumns(("amount", "card risk"), ("channel",), "fraud", "time", "card")
-SPEC = Network(bins=8, towers=((32, 16),), epochs=3, batch=64, learning_rate=0.02, vocabulary=2)
+SPEC = Network(
+    bins=8, towers=((32, 16),), epochs=3, batch_size=64, learning_rate=0.02, vocabulary_size=2
+)
 
 SCORE = """
 import base64, json, sys

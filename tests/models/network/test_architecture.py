@@ -5,7 +5,7 @@ import pytest
 from fraud.models.network import architecture as network
 from fraud.models.spec import Network
 
-SMALL = Network(bins=4, towers=((8,),), embedding=2)
+SMALL = Network(bins=4, towers=((8,),), embedding_dim=2)
 
 
 def test_piecewise_linear_encoding_of_positions():

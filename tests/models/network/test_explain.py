@@ -9,7 +9,7 @@ from fraud.models.spec import Network
 
 @pytest.fixture(scope="module")
 def explainer():
-    spec = Network(bins=6, towers=((16, 8), (4,)), embedding=3)
+    spec = Network(bins=6, towers=((16, 8), (4,)), embedding_dim=3)
     model = network.build(spec, 3, {"channel": 5, "country": 4})
     random = np.random.default_rng(2)
     model.set_weights([random.normal(0, 0.5, w.shape) for w in model.get_weights()])

@@ -6,7 +6,7 @@ import tensorflow as tf
 from fraud.models.network import training
 from fraud.models.spec import Network
 
-SPEC = Network(bins=8, towers=((16,),), epochs=5, batch=64, learning_rate=0.02)
+SPEC = Network(bins=8, towers=((16,),), epochs=5, batch_size=64, learning_rate=0.02)
 
 
 def made(rows=6000, seed=0, cards=600):

@@ -11,7 +11,7 @@ from fraud.models.network.training import Examples
 from fraud.models.network.tuning import NetworkTuner
 from fraud.models.spec import Network, Tuning, settings
 
-SPEC = Network(bins=4, towers=((4,),), epochs=1, batch=64, learning_rate=1e-6)
+SPEC = Network(bins=4, towers=((4,),), epochs=1, batch_size=64, learning_rate=1e-6)
 TUNING = Tuning(
     trials=3, learning_rate=(0.05, 0.02), weight_decay=(), epochs=(), towers=(((8, 4),), ((4,),))
 )

@@ -11,7 +11,7 @@ from fraud.models.spec import Network
 
 COLUMNS = ModelColumns(("amount", "count", "never"), ("channel", "a/b ü"), "fraud", None, None)
 CHANNELS = np.array([b"a", b"bb", b"", b"c\nd", b"e"], object)
-NETWORK = Network(bins=8, vocabulary=3)
+NETWORK = Network(bins=8, vocabulary_size=3)
 
 
 def rows(count=30_000, seed=3):

@@ -6,7 +6,7 @@ from fraud.models.preprocessing import in_memory
 from fraud.models.spec import Network
 
 COLUMNS = ModelColumns(("amount", "risk"), ("channel",), "fraud", "time", "card")
-SPEC = Network(bins=4, towers=((8,),), vocabulary=2, out_of_vocabulary=1)
+SPEC = Network(bins=4, towers=((8,),), vocabulary_size=2, oov_buckets=1)
 
 
 def transactions(rows=20_000, seed=0):

@@ -16,7 +16,7 @@ from fraud.pipeline.config import to_json
 COLUMNS = ModelColumns(
     ("amount", "rate", "genuine_only", "never"), ("channel",), "fraud", None, None
 )
-NETWORK = Network(bins=8, vocabulary=2, out_of_vocabulary=3)
+NETWORK = Network(bins=8, vocabulary_size=2, oov_buckets=3)
 
 
 @pytest.fixture(scope="module")

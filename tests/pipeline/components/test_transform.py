@@ -24,7 +24,7 @@ from fraud.pipeline.components.transform import TransformExecutor, dense
 from fraud.pipeline.config import to_json
 
 COLUMNS = ModelColumns(("amount", "count"), ("channel",), "fraud", None, None)
-NETWORK = Network(bins=8, vocabulary=2)
+NETWORK = Network(bins=8, vocabulary_size=2)
 ROWS = 3000
 
 
