@@ -28,16 +28,16 @@ def learned(tmp_path_factory):
     return in_memory.learn(transactions(), COLUMNS, SPEC, str(directory))
 
 
-def test_numbers_become_their_places_among_the_bins(learned):
+def test_numbers_become_positions_among_the_bins(learned):
     columns = {
         "amount": np.array([-5, 50, 1000, np.nan], np.float32),
         "risk": np.array([-2, 0, 2, np.nan], np.float32),
         "channel": np.array([b"", b"", b"", b""], object),
     }
-    found = learned(columns)["numeric"]
-    assert found.dtype == np.float32
-    # Uniform values: the middle is the middle, whatever is missing.
-    np.testing.assert_allclose(found, [[0, 0], [2, 2], [4, 4], [-1, -1]], atol=0.1)
+    positions = learned(columns)["numeric"]
+    assert positions.dtype == np.float32
+    # The values are uniform, so the median is in the middle, whatever values are missing.
+    np.testing.assert_allclose(positions, [[0, 0], [2, 2], [4, 4], [-1, -1]], atol=0.1)
 
 
 def test_categories_become_indices(learned):
