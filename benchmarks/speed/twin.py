@@ -13,12 +13,7 @@ from fraud.codec import from_json
 from fraud.models.columns import ModelColumns
 from fraud.models.entry_point import train
 from fraud.models.examples import Examples
-from fraud.models.preprocessing.transform_fn import (
-    CATEGORICAL,
-    NUMERIC,
-    positions,
-    vocabulary_name,
-)
+from fraud.models.preprocessing.transform_fn import CATEGORICAL, NUMERIC, positions, vocabulary_name
 from fraud.models.spec import Network
 
 _READ_BATCH = 4096

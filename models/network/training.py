@@ -1,7 +1,4 @@
-"""Training: from arrays to a calibrated model with its alert threshold.
-
-Used by both the Trainer and the backtest.
-"""
+"""Training, for Trainer and backtest: from arrays to a calibrated model and its alert threshold."""
 
 from __future__ import annotations
 
@@ -107,7 +104,7 @@ def fit(
         alert_budget,
         share=np.unique(validation.cards).size / np.unique(examples.cards).size,
     )
-    measured = _validation_metrics(validation.labels, scores, alert_threshold)
+    measured = _validation_metrics(validation.labels, scores, scores >= alert_threshold)
     return Fitted(model, alert_threshold, measured)
 
 
@@ -251,9 +248,8 @@ def _batches(examples: Examples, train: np.ndarray, batch: int, spec: Network) -
 
 
 def _validation_metrics(
-    labels: np.ndarray, scores: np.ndarray, alert_threshold: float
+    labels: np.ndarray, scores: np.ndarray, alerts: np.ndarray
 ) -> dict[str, float]:
-    alerts = scores >= alert_threshold
     return {
         "average_precision": metrics.average_precision(labels, scores),
         "roc_auc": metrics.roc_auc(labels, scores),

@@ -106,7 +106,7 @@ def test_the_best_epoch_is_kept_not_the_last():
 
 @pytest.mark.parametrize("focal_gamma", [0.0, 2.0])
 def test_extreme_scores_have_a_finite_gradient(focal_gamma):
-    """A NaN here spreads to all weights in one step."""
+    """A NaN would spread to all weights in one step."""
     logits = tf.Variable([[-30.0], [30.0], [40.0], [-40.0]])
     with tf.GradientTape() as tape:
         loss = training._loss(focal_gamma)(tf.constant([[0.0], [1.0], [0.0], [1.0]]), logits)

@@ -88,7 +88,7 @@ def test_equally_frequent_words_are_in_alphabetical_order():
 
 
 @pytest.mark.parametrize("parts", [2, 7])
-def test_parts_merge_to_the_whole_in_other_processes_too(parts):
+def test_analyzers_of_parts_from_other_processes_merge_to_the_whole(parts):
     data = rows()
     analyzers = [
         pickle.loads(pickle.dumps(Analyzer(COLUMNS, NETWORK).add(part)))
@@ -104,7 +104,7 @@ def test_parts_merge_to_the_whole_in_other_processes_too(parts):
     )
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_an_analysis_survives_writing_and_reading(tmp_path):
     analysis = learned(rows(500))
     analysis.write(tmp_path / "analysis")
     np.testing.assert_array_equal(read_edges(tmp_path / "analysis"), analysis.edges)

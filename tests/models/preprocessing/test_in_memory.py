@@ -47,7 +47,7 @@ def test_categories_become_indices(learned):
     assert learned.vocabularies == {"channel": 4}
 
 
-def test_rows_come_out_in_the_order_they_went_in(learned):
+def test_rows_keep_their_order(learned):
     columns = transactions(3 * in_memory.BATCH + 7, seed=1)
     numeric = learned(columns)["numeric"]
     some = slice(in_memory.BATCH - 3, in_memory.BATCH + 3)

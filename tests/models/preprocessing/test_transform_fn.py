@@ -1,4 +1,4 @@
-"""Preprocessing: learned, saved as Transform saves it, and applied as a graph."""
+"""Preprocessing: learned, saved as by Transform, and applied as a graph."""
 
 import dataclasses
 
