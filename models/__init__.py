@@ -1,1 +1,1 @@
-"""What is learned: preprocessing, network, training, and how a model is judged."""
+"""The model: preprocessing, network, training, export and evaluation."""

@@ -1,25 +1,22 @@
-"""Trainer's entry point: examples and Transform's graph → a SavedModel."""
+"""The Trainer's entry point: from examples and Transform's graph to a SavedModel."""
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import tensorflow_transform as tft
 
-from fraud.models import examples
-from fraud.models import export as serving
+from fraud.codec import from_json, to_json
 from fraud.models.columns import ModelColumns
-from fraud.models.network import explain, training
-from fraud.models.network.training import Examples, Fitted
-from fraud.models.preprocessing import transform_fn as preprocessing
+from fraud.models.examples import Examples, load_split
+from fraud.models.export import EXTRA, ServedModel
+from fraud.models.network import training
+from fraud.models.network.explain import Explainer, typical_genuine
+from fraud.models.network.training import Fitted
+from fraud.models.preprocessing.transform_fn import vocabulary_sizes
 from fraud.models.spec import Network
 
-EXTRA = "assets.extra"
-"""The folder of a SavedModel for what TensorFlow does not read, by its own convention."""
 THRESHOLD_FILE = "threshold.json"
 NETWORK_FILE = "network.json"
 
@@ -29,45 +26,42 @@ def run_fn(fn_args: Any) -> None:
 
     Args:
       fn_args: TFX's FnArgs; `custom_config` holds `columns` (JSON of ModelColumns), `network` (JSON
-        of Network) and `alert_budget` (cards a day). `hyperparameters`, if there was a Tuner, has
-        its best `values`, which go before `network`.
+        of Network) and `alert_budget` (cards per day). If there was a Tuner, `hyperparameters` has
+        its best `values`, which override `network`.
     """
-    columns = ModelColumns.from_json(fn_args.custom_config["columns"])
+    columns = from_json(ModelColumns, fn_args.custom_config["columns"])
     transform = tft.TFTransformOutput(fn_args.transform_output)
-    train(fn_args, examples.load_split(fn_args.train_files, transform, columns), transform)
+    train(fn_args, load_split(fn_args.train_files, transform, columns), transform)
 
 
-def train(fn_args: Any, read: Examples, transform: tft.TFTransformOutput) -> None:
-    """Trains on examples that have been read, and exports.
+def train(fn_args: Any, examples: Examples, transform: tft.TFTransformOutput) -> None:
+    """Trains on examples in memory and exports.
 
     Args:
       fn_args: see `run_fn`.
-      read: the train split.
+      examples: the train split.
       transform: Transform's output.
     """
     config = fn_args.custom_config
-    columns = ModelColumns.from_json(config["columns"])
-    spec = Network.from_json(config["network"])
+    columns = from_json(ModelColumns, config["columns"])
+    spec = from_json(Network, config["network"])
     if fn_args.hyperparameters:
         spec = spec.tuned(fn_args.hyperparameters["values"])
     fitted = training.fit(
         spec,
-        read,
-        preprocessing.vocabulary_sizes(transform, columns, spec),
+        examples,
+        vocabulary_sizes(transform, columns, spec),
         config["alert_budget"],
         fn_args.model_run_dir,
     )
-    typical = explain.typical_genuine(read.inputs, read.labels)
-    explainer = explain.Explainer(fitted.model, typical, columns.numeric, columns.categorical)
-    served = serving.ServedModel(fitted, explainer, transform, columns)
-    served.save(fn_args.serving_model_dir)
+    typical = typical_genuine(examples.inputs, examples.labels)
+    explainer = Explainer(fitted.model, typical, columns.numeric, columns.categorical)
+    ServedModel(fitted, explainer, transform, columns).save(fn_args.serving_model_dir)
     _write_extra(Path(fn_args.serving_model_dir) / EXTRA, fitted, spec)
 
 
 def _write_extra(folder: Path, fitted: Fitted, spec: Network) -> None:
-    """Puts beside the graph what the model is worth and how it was made; undefined is null."""
-    worth = {k: v if math.isfinite(v) else None for k, v in fitted.validation.items()}
-    found = {"threshold": fitted.threshold, "validation": worth}
-    folder.mkdir()
-    (folder / THRESHOLD_FILE).write_text(json.dumps(found, indent=1), encoding="utf-8")
-    (folder / NETWORK_FILE).write_text(json.dumps(asdict(spec), indent=1), encoding="utf-8")
+    """Writes threshold, validation metrics (null if undefined) and settings beside the graph."""
+    quality = {"threshold": fitted.threshold, "validation": fitted.validation}
+    (folder / THRESHOLD_FILE).write_text(to_json(quality, indent=1), encoding="utf-8")
+    (folder / NETWORK_FILE).write_text(to_json(spec, indent=1), encoding="utf-8")

@@ -1,9 +1,9 @@
-"""Examples on disk → tensors, a batch at a time."""
+"""Examples: from files to tensors, and in memory."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,36 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from fraud.models.columns import ModelColumns
-from fraud.models.network.training import Examples
 from fraud.models.preprocessing.transform_graph import TransformGraph
 
 READ_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples in memory.
+
+    Attributes:
+      inputs: the network's inputs: `numeric` float32 and `categorical` int64, [n, columns].
+      labels: 0 or 1, [n].
+      timestamps: epoch seconds, [n]; all 0 if the data has no time.
+      cards: the card of each example, int64 or bytes [n]; the row number if the data has no
+        entities.
+    """
+
+    inputs: dict[str, np.ndarray]
+    labels: np.ndarray
+    timestamps: np.ndarray
+    cards: np.ndarray
+
+    def at(self, rows: np.ndarray) -> Examples:
+        """The examples at the given rows: indices, or a boolean mask [n]."""
+        return Examples(
+            {name: array[rows] for name, array in self.inputs.items()},
+            self.labels[rows],
+            self.timestamps[rows],
+            self.cards[rows],
+        )
 
 
 def parsed(
@@ -25,18 +51,18 @@ def parsed(
     Args:
       files: gzipped TFRecord files of serialized tf.train.Example.
       transform: Transform's output.
-      columns: what the model reads.
+      columns: the model's columns.
 
     Returns:
-      A dataset of (transformed features, side columns "label", "timestamp" and
-      "card", [batch] each; zeros where the data has none).
+      A dataset of (transformed features, side columns "label", "timestamp" and "card"). Side
+      columns are [batch] each, and zeros if the data has no such column.
     """
     spec = model_feature_spec(transform, columns)
     raw = transform.raw_feature_spec()
     side = {name: raw[name] for name in (columns.label, columns.timestamp, columns.card) if name}
     graph = TransformGraph(transform)
 
-    # There is no Python control flow to convert, and looking for it takes seconds.
+    # There is no Python control flow to convert, and AutoGraph takes seconds to find that out.
     @tf.autograph.experimental.do_not_convert
     def parse(records: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
         example = tf.io.parse_example(records, {**spec, **side})
@@ -46,7 +72,7 @@ def parsed(
         )
         return graph(example), {"label": label, "timestamp": timestamp, "card": card}
 
-    # One file after the other: parallel reads pass on record by record, at three times the cost.
+    # Files are read one by one: parallel reads hand over single records, at three times the cost.
     records = tf.data.TFRecordDataset(list(files), "GZIP")
     return records.batch(READ_BATCH).map(parse, tf.data.AUTOTUNE).prefetch(2)
 
@@ -54,13 +80,13 @@ def parsed(
 def load_split(
     patterns: Sequence[str], transform: tft.TFTransformOutput, columns: ModelColumns
 ) -> Examples:
-    """Reads a split, named by file patterns, as `load` gives it."""
+    """Reads the split that the file patterns name; see `load`."""
     files = [file for pattern in patterns for file in tf.io.gfile.glob(pattern)]
     return load(parsed(files, transform, columns))
 
 
 def load(dataset: tf.data.Dataset) -> Examples:
-    """Everything of a `parsed` dataset in memory, in an order that reading has no part in."""
+    """Reads a `parsed` dataset into memory, in an order that does not depend on the files'."""
     batches = list(dataset.as_numpy_iterator())
     inputs, side = _joined(x for x, _ in batches), _joined(y for _, y in batches)
     numbers = [np.nan_to_num(column) for column in inputs["numeric"].T[:3]]
@@ -68,11 +94,11 @@ def load(dataset: tf.data.Dataset) -> Examples:
     loaded = Examples(inputs, side["label"], side["timestamp"], side["card"]).at(order)
     if np.unique(loaded.cards).size > 1:
         return loaded
-    return dataclasses.replace(loaded, cards=np.arange(order.size))
+    return replace(loaded, cards=np.arange(order.size))
 
 
 def model_feature_spec(transform: tft.TFTransformOutput, columns: ModelColumns) -> dict[str, Any]:
-    """How the model's inputs are parsed from a serialized example."""
+    """The parsing specification of the model's inputs in a serialized example."""
     raw = transform.raw_feature_spec()
     return {c: raw[c] for c in (*columns.numeric, *columns.categorical)}
 

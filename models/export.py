@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-import re
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from fraud.codec import to_json
 from fraud.models.columns import ModelColumns
 from fraud.models.examples import model_feature_spec
 from fraud.models.network.explain import Explainer
 from fraud.models.network.training import Fitted
 from fraud.models.preprocessing.transform_graph import TransformGraph
+from fraud.names import input_name
+
+EXTRA = "assets.extra"
+"""TensorFlow's conventional folder of a SavedModel for files that it does not read itself."""
+INPUTS_FILE = "inputs.json"
 
 
 class ServedModel(tf.Module):
-    """What is exported.
+    """The module that is exported.
 
-    Signatures, all giving `score` (fraud probability) and `alert` (1.0 where the score reaches the
-    threshold of the alert budget), float32 [batch] each:
+    All signatures return `score` (fraud probability) and `alert` (1.0 if the score reaches the
+    threshold of the alert budget, else 0.0), float32 [batch] each. Their inputs:
 
     * `serving_default`: `examples`, serialized tf.train.Example, [batch].
     * `predict`: one tensor [batch] for each column, by its `input_name`; NaN and "" mean missing.
-    * `explain`: `examples` again; also `reason` and `contribution`, see `fraud.models.network.explain`.
+    * `explain`: `examples`; also returns `reason` and `contribution`, see `Explainer.reasons`.
 
     Args:
       fitted: the trained network and its threshold.
-      explainer: of the same network.
+      explainer: an explainer of the same network.
       transform: Transform's output.
-      columns: what the model reads.
+      columns: the model's columns.
     """
 
     def __init__(
@@ -47,10 +53,11 @@ class ServedModel(tf.Module):
         self._threshold = tf.constant(fitted.threshold, tf.float32)
 
     def save(self, directory: str) -> None:
-        """Writes the SavedModel with its signatures."""
+        """Writes the SavedModel with its signatures, and `INPUTS_FILE`: input names by column."""
+        names = {column: input_name(column) for column in self._spec}
         by_name = {
-            input_name(column): tf.TensorSpec([None], spec.dtype, name=input_name(column))
-            for column, spec in self._spec.items()
+            name: tf.TensorSpec([None], self._spec[column].dtype, name=name)
+            for column, name in names.items()
         }
         examples = [tf.TensorSpec([None], tf.string, name="examples")]
         signatures = {
@@ -59,6 +66,9 @@ class ServedModel(tf.Module):
             "predict": tf.function(self._from_columns).get_concrete_function(**by_name),
         }
         tf.saved_model.save(self, directory, signatures=signatures)
+        extra = Path(directory, EXTRA)
+        extra.mkdir()
+        (extra / INPUTS_FILE).write_text(to_json(names, indent=1), encoding="utf-8")
 
     def _from_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._score(self._transform(tf.io.parse_example(examples, self._spec)))
@@ -76,17 +86,8 @@ class ServedModel(tf.Module):
         return {"score": score, "alert": tf.cast(score >= self._threshold, tf.float32)}
 
 
-def input_name(column: str) -> str:
-    """The name of a column as an input of `predict`: TensorFlow allows letters, digits and _ only.
-
-    "age of account" becomes "age_of_account".
-    """
-    name = re.sub(r"[^A-Za-z0-9_]", "_", column)
-    return name if name[0].isalpha() else f"column_{name}"
-
-
 def _as_parsed(tensor: tf.Tensor, spec: Any) -> Any:
-    """A dense [batch] tensor as tf.io.parse_example would have given it."""
+    """Converts a dense [batch] tensor to what tf.io.parse_example returns for it."""
     if isinstance(spec, tf.io.FixedLenFeature):
         return tf.reshape(tensor, [-1, *spec.shape])
     present = tensor != "" if tensor.dtype == tf.string else tensor == tensor  # NaN ≠ NaN

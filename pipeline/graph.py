@@ -17,7 +17,6 @@ from tfx.components import (
 )
 from tfx.components.distribution_validator.component import DistributionValidator
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
-from tfx.dsl.components.base import executor_spec
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.experimental.conditionals.conditional import Cond
 from tfx.dsl.input_resolution.strategies.latest_artifact_strategy import LatestArtifactStrategy
@@ -34,15 +33,16 @@ from fraud.models.columns import ModelColumns
 from fraud.models.evaluation.eval_config import eval_config
 from fraud.models.spec import Network
 from fraud.pipeline import lineage
-from fraud.pipeline.components.batched_reading import in_batches
+from fraud.pipeline.components.batched_reading import EvaluatorExecutor, StatisticsGenExecutor
 from fraud.pipeline.components.champion import ChampionModel, ChampionStatistics
 from fraud.pipeline.components.data_gate import DataGate
+from fraud.pipeline.components.executors import with_executor
 from fraud.pipeline.components.model_card_gen import ModelCard
-from fraud.pipeline.components.pusher import AtomicPusherExecutor
+from fraud.pipeline.components.pusher import PusherExecutor
 from fraud.pipeline.components.serving_check import ServingCheck
-from fraud.pipeline.components.trainer import MeasuredTrainerExecutor
+from fraud.pipeline.components.trainer import TrainerExecutor
 from fraud.pipeline.components.transaction_example_gen import TransactionExampleGen
-from fraud.pipeline.components.transform import in_one_pass
+from fraud.pipeline.components.transform import TransformExecutor
 from fraud.pipeline.config import Config, to_json
 from fraud.pipeline.root import Root
 
@@ -81,7 +81,7 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
         features=to_json(config.features),
     )
     examples = example_gen.outputs["examples"]
-    statistics_gen = in_batches(StatisticsGen(examples=examples))
+    statistics_gen = with_executor(StatisticsGen(examples=examples), StatisticsGenExecutor)
     statistics = statistics_gen.outputs["statistics"]
     schema_gen = SchemaGen(
         statistics=statistics, infer_feature_shape=False, exclude_splits=["eval", "recent"]
@@ -114,7 +114,7 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
     nodes += [example_validator, baseline, drift_validator, data_gate]
 
     with Cond(data_gate.outputs["verdict"].future()[0].custom_property("passed") == 1):
-        transform = in_one_pass(
+        transform = with_executor(
             Transform(
                 examples=examples,
                 schema=schema,
@@ -125,7 +125,8 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
                 disable_statistics=True,
                 # It serves spans that are analyzed again; windows here are one span.
                 disable_analyzer_cache=True,
-            )
+            ),
+            TransformExecutor,
         )
         fitting = {**learned, "alert_budget": config.evaluation.alert_budget}
         tuner = None
@@ -139,20 +140,22 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
                 custom_config={**fitting, "tuning": to_json(config.tuning)},
             )
             nodes.append(tuner)
-        trainer = Trainer(
-            examples=examples,
-            transform_graph=transform.outputs["transform_graph"],
-            hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
-            schema=schema,
-            run_fn="fraud.models.entry_point.run_fn",
-            train_args=trainer_pb2.TrainArgs(splits=["train"]),
-            eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
-            custom_config=fitting,
-            custom_executor_spec=executor_spec.ExecutorClassSpec(MeasuredTrainerExecutor),
+        trainer = with_executor(
+            Trainer(
+                examples=examples,
+                transform_graph=transform.outputs["transform_graph"],
+                hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
+                schema=schema,
+                run_fn="fraud.models.entry_point.run_fn",
+                train_args=trainer_pb2.TrainArgs(splits=["train"]),
+                eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+                custom_config=fitting,
+            ),
+            TrainerExecutor,
         )
         model = trainer.outputs["model"]
         champion = _champion(model, latest).with_id("Champion")
-        evaluator = in_batches(
+        evaluator = with_executor(
             Evaluator(
                 examples=examples,
                 model=model,
@@ -160,17 +163,22 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
                 eval_config=eval_config(config.dataset, config.evaluation),
                 example_splits=["eval"],
                 module_path="fraud.models.evaluation.extractors",
-            )
+            ),
+            EvaluatorExecutor,
         )
         serving_check = ServingCheck(model=model, examples=examples, count=SERVING_CHECK_EXAMPLES)
-        pusher = Pusher(
-            model=model,
-            model_blessing=evaluator.outputs["blessing"],
-            infra_blessing=serving_check.outputs["blessing"],
-            push_destination=pusher_pb2.PushDestination(
-                filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(root.pushed))
+        pusher = with_executor(
+            Pusher(
+                model=model,
+                model_blessing=evaluator.outputs["blessing"],
+                infra_blessing=serving_check.outputs["blessing"],
+                push_destination=pusher_pb2.PushDestination(
+                    filesystem=pusher_pb2.PushDestination.Filesystem(
+                        base_directory=str(root.pushed)
+                    )
+                ),
             ),
-            custom_executor_spec=executor_spec.ExecutorClassSpec(AtomicPusherExecutor),
+            PusherExecutor,
         )
         model_card = ModelCard(
             examples=examples,

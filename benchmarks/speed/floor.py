@@ -1,7 +1,7 @@
-"""The least that can be done, measured: python -m benchmarks.speed.floor CASE ROOT COSTS.
+"""Measures the least work that gives a model: python -m benchmarks.speed.floor CASE ROOT COSTS.
 
 pyarrow reads the same examples from Parquet, numpy computes statistics and encodes, the same
-network is trained, scikit-learn judges it once. No checks, no lineage, nothing served.
+network is trained, scikit-learn evaluates it once. No checks, no lineage, no serving.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def main(folder: str, root: str, costs: str) -> None:
     """Measures the floor.
 
     Args:
-      folder: of the case.
-      root: a folder for the model.
-      costs: the file for what the stages cost.
+      folder: the folder of the case.
+      root: the output folder for the model.
+      costs: the output file for the costs of the stages.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     case, meter = Case(Path(folder)), Meter()
@@ -30,8 +30,8 @@ def main(folder: str, root: str, costs: str) -> None:
         from sklearn import metrics
 
         from fraud.models.columns import ModelColumns
+        from fraud.models.examples import Examples
         from fraud.models.network import training
-        from fraud.models.network.training import Examples
         from fraud.pipeline import config as configuration
     config = configuration.load(case.config)
     columns = ModelColumns.of(config.dataset, config.features)
@@ -39,7 +39,7 @@ def main(folder: str, root: str, costs: str) -> None:
     with meter.stage("reading"):
         from pyarrow import parquet
 
-        train, judged = (parquet.read_table(case.parquet(split)) for split in ("train", "eval"))
+        train, evaluation = (parquet.read_table(case.parquet(split)) for split in ("train", "eval"))
     with meter.stage("statistics"):
         numbers = {name: train.column(name).to_numpy() for name in columns.numeric}
         edges = {
@@ -72,15 +72,15 @@ def main(folder: str, root: str, costs: str) -> None:
         )
 
     with meter.stage("encoding"):
-        examples, judged_examples = encoded(train), encoded(judged)
+        examples, eval_examples = encoded(train), encoded(evaluation)
     with meter.stage("training"):
         sizes = {name: len(values) + 1 for name, values in known.items()}
         fitted = training.fit(config.network, examples, sizes, config.evaluation.alert_budget)
         fitted.model.export(root, verbose=False)
     with meter.stage("evaluation"):
-        scores = fitted.scores(judged_examples.inputs)
-        found = metrics.average_precision_score(judged_examples.labels, scores)
-        print(found, metrics.roc_auc_score(judged_examples.labels, scores))
+        scores = fitted.scores(eval_examples.inputs)
+        average_precision = metrics.average_precision_score(eval_examples.labels, scores)
+        print(average_precision, metrics.roc_auc_score(eval_examples.labels, scores))
     meter.write(costs)
 
 

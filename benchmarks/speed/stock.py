@@ -1,8 +1,8 @@
-"""The same graph of stock TFX, measured: python -m benchmarks.speed.stock CASE ROOT COSTS.
+"""Measures the same graph made of stock TFX: python -m benchmarks.speed.stock CASE ROOT COSTS.
 
-Components, executors, Beam and reading are TFX's, with its defaults. The data are the same
-examples with our features as columns of a CSV file. Preprocessing, network and training are ours,
-in functions such as TFX's templates have (`benchmarks.speed.twin`).
+Components, executors, Beam and reading are TFX's, with its defaults. The data is the same examples
+as a CSV file with our features as columns. Preprocessing, network and training are ours, in
+functions like those of TFX's templates (`benchmarks.speed.twin`).
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def pipeline(case: Case, root: Path) -> Pipeline:
 
 
 def eval_config(config: Config) -> config_pb2.EvalConfig:
-    """Our slices, metrics and thresholds; without the metrics that are not TFMA's own."""
+    """Our slices, metrics and thresholds, without the metrics that TFMA does not have."""
     from fraud.models.evaluation import eval_config as evaluation
 
     ours = evaluation.eval_config(config.dataset, config.evaluation)
@@ -101,9 +101,9 @@ def main(folder: str, root: str, costs: str) -> None:
     """Runs the graph.
 
     Args:
-      folder: of the case.
-      root: where the run leaves everything.
-      costs: the file for what the nodes cost.
+      folder: the folder of the case.
+      root: the folder for all outputs of the run.
+      costs: the output file for the costs of the nodes.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     meter = Meter()

@@ -9,10 +9,11 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx_bsl.public.tfxio import TensorFlowDatasetOptions
 
-from fraud.models import entry_point as trainer
+from fraud.codec import from_json
 from fraud.models.columns import ModelColumns
-from fraud.models.network.training import Examples
-from fraud.models.preprocessing import transform_fn as preprocessing
+from fraud.models.entry_point import train
+from fraud.models.examples import Examples
+from fraud.models.preprocessing.transform_fn import CATEGORICAL, NUMERIC, positions, vocabulary_name
 from fraud.models.spec import Network
 
 _READ_BATCH = 4096
@@ -21,15 +22,16 @@ _POINTS = 65
 
 
 def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, str]) -> dict[str, tf.Tensor]:
-    """Ours, learned by TFT's analyzers, and the columns besides that training reads: Transform
-    writes them to files.
+    """Our preprocessing, learned by TFT's analyzers, plus the side columns of training.
+
+    Transform writes both to files.
     """
-    columns = ModelColumns.from_json(custom_config["columns"])
-    network = Network.from_json(custom_config["network"])
+    columns = from_json(ModelColumns, custom_config["columns"])
+    network = from_json(Network, custom_config["network"])
     label = tf.cast(_dense(inputs[columns.label], 0), tf.float32)
     x = tf.concat([_dense(inputs[name], float("nan")) for name in columns.numeric], 1)
     edges = _edges([_quantiles(x, label), _quantiles(x, 1 - label)], network.bins)
-    outputs = {preprocessing.NUMERIC: preprocessing.positions(x, edges)}
+    outputs = {NUMERIC: positions(x, edges)}
     indices = []
     for name in columns.categorical:
         words = _dense(inputs[name], b"")
@@ -37,11 +39,11 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, str]) -> d
             words,
             top_k=network.vocabulary_size,
             num_oov_buckets=network.oov_buckets,
-            vocab_filename=preprocessing.vocabulary_name(name),
+            vocab_filename=vocabulary_name(name),
         )
         indices.append(tf.where(tf.strings.length(words) > 0, index + 1, 0))
     if indices:
-        outputs[preprocessing.CATEGORICAL] = tf.concat(indices, 1)
+        outputs[CATEGORICAL] = tf.concat(indices, 1)
     for side in (columns.label, columns.timestamp, columns.card):
         assert side is not None
         outputs[f"side_{side}"] = tf.reshape(inputs[side], [-1, 1])
@@ -57,9 +59,9 @@ def _dense(tensor: Any, default: Any) -> tf.Tensor:
 
 def _quantiles(x: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
     """Quantiles of each column from 0.1 % to 99.9 %, [n, _POINTS]; missing values do not count."""
-    # One row of next to no weight, for columns without a value in any fraud, or in any example: of
-    # nothing there are no quantiles.
-    found = tft.quantiles(
+    # An empty column has no quantiles. A row of negligible weight covers columns without any value
+    # in frauds, or in all examples.
+    quantiles = tft.quantiles(
         tf.pad(x, [[0, 1], [0, 0]]),
         _GRID + 1,
         epsilon=1 / _GRID,
@@ -67,11 +69,11 @@ def _quantiles(x: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
         reduce_instance_dims=False,
     )
     points = np.linspace(0, _GRID - 1, _POINTS).round().astype(int)
-    return tf.gather(found, points, axis=1)
+    return tf.gather(quantiles, points, axis=1)
 
 
 def _edges(quantiles: list[tf.Tensor], bins: int) -> tf.Tensor:
-    """Of all distinct quantiles, evenly chosen ones: [n, bins + 1], ascending.
+    """Evenly spaced picks from the distinct quantiles: [n, bins + 1], ascending.
 
     A column with fewer distinct values has edges that coincide.
     """
@@ -84,7 +86,7 @@ def _edges(quantiles: list[tf.Tensor], bins: int) -> tf.Tensor:
 
 def run_fn(fn_args: Any) -> None:
     """Reads the transformed examples once, then trains and exports as our Trainer does."""
-    columns = ModelColumns.from_json(fn_args.custom_config["columns"])
+    columns = from_json(ModelColumns, fn_args.custom_config["columns"])
     transform = tft.TFTransformOutput(fn_args.transform_output)
     batches = fn_args.data_accessor.tf_dataset_factory(
         fn_args.train_files,
@@ -92,9 +94,9 @@ def run_fn(fn_args: Any) -> None:
         transform.transformed_metadata.schema,
     )
     parts = list(batches.as_numpy_iterator())
-    read = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    columns_read = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     label, timestamp, card = (
-        read.pop(f"side_{name}").reshape(-1)
+        columns_read.pop(f"side_{name}").reshape(-1)
         for name in (columns.label, columns.timestamp, columns.card)
     )
-    trainer.train(fn_args, Examples(read, label, timestamp, card), transform)
+    train(fn_args, Examples(columns_read, label, timestamp, card), transform)

@@ -1,11 +1,10 @@
-"""The network: a functional Keras model over what `fraud.models.preprocessing.transform_fn` gives."""
+"""The network: a functional Keras model on the outputs of `preprocessing.transform_fn`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import keras
-import numpy as np
 from keras import layers, ops
 
 from fraud.models.preprocessing.transform_fn import CATEGORICAL, NUMERIC
@@ -18,11 +17,11 @@ SCORE = "score"
 
 @keras.saving.register_keras_serializable("fraud_pipeline")
 class PiecewiseLinear(layers.Layer):
-    """Piecewise-linear encoding of positions among quantiles (Gorishniy et al. 2022, "On Embeddings
-    for Numerical Features in Tabular Deep Learning", section 3.2).
+    """Piecewise-linear encoding of positions among quantiles.
 
-    Position q of a column with K bins becomes K numbers clip(q − k, 0, 1), k = 0 … K−1, and one
-    more that is 1 where the value is missing (position −1).
+    Position q of a column with K bins becomes K numbers clip(q − k, 0, 1), k = 0 … K−1, plus one
+    that is 1 if the value is missing (position −1). Gorishniy et al. 2022, "On Embeddings for
+    Numerical Features in Tabular Deep Learning", section 3.2.
 
     Args:
       bins: K.
@@ -50,7 +49,7 @@ class PiecewiseLinear(layers.Layer):
 class Calibrated(layers.Layer):
     """Logit z → probability σ(slope · z + intercept): Platt scaling (Platt 1999).
 
-    Slope and intercept are no weights of the network: `calibrate` fits them afterwards.
+    Training leaves slope and intercept alone; `calibration.calibrate` fits them afterwards.
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -65,14 +64,14 @@ class Calibrated(layers.Layer):
         return ops.sigmoid(self.slope * logit + self.intercept)
 
 
-def build(network: Network, numeric: int, vocabularies: Mapping[str, int]) -> keras.Model:
+def build_network(network: Network, numeric: int, vocabularies: Mapping[str, int]) -> keras.Model:
     """Builds the untrained network.
 
     Args:
-      network: its sizes.
-      numeric: how many numeric columns there are.
-      vocabularies: by categorical column, in order, how many indices it has, "missing" and buckets
-        of unseen values included.
+      network: its settings.
+      numeric: number of numeric columns.
+      vocabularies: number of indices of each categorical column, in order, including "missing" and
+        the buckets of unseen values.
 
     Returns:
       A model from {"numeric": [batch, n], "categorical": [batch, m]} to the fraud probability
@@ -100,40 +99,6 @@ def build(network: Network, numeric: int, vocabularies: Mapping[str, int]) -> ke
     return keras.Model(inputs, Calibrated(name=SCORE)(logit), name="fraud")
 
 
-def logits(model: keras.Model) -> keras.Model:
-    """The part of a `build` model that is trained: the same inputs, the logit [batch, 1]."""
+def logit_model(model: keras.Model) -> keras.Model:
+    """The part of a `build_network` model that is trained: from its inputs to the logit."""
     return keras.Model(model.inputs, model.get_layer(LOGIT).output)
-
-
-def calibrate(model: keras.Model, logit: np.ndarray, labels: np.ndarray) -> None:
-    """Fits slope and intercept of a model's probabilities by Newton's method.
-
-    Args:
-      model: of `build`.
-      logit: float [n], of examples that the network was not fitted on.
-      labels: 0 or 1, [n].
-    """
-    z = logit.astype(np.float64)
-    # Platt's targets keep the fit finite where the classes are separable.
-    frauds, genuine = labels.sum(), (1 - labels).sum()
-    target = np.where(labels == 1, (frauds + 1) / (frauds + 2), 1 / (genuine + 2))
-    slope, intercept = _newton(np.stack([z, np.ones_like(z)]), target, np.array([1.0, 0.0]))
-    if slope <= 0:  # would turn the ranking round: too few examples to say more than a level
-        slope, (intercept,) = 1.0, _newton(np.ones((1, z.size)), target, np.zeros(1), offset=z)
-    model.get_layer(SCORE).set_weights([np.float32(slope), np.float32(intercept)])
-
-
-def _newton(
-    columns: np.ndarray, target: np.ndarray, start: np.ndarray, offset: np.ndarray | float = 0.0
-) -> np.ndarray:
-    """Logistic regression of `target` [n] on `columns` [k, n]: the coefficients, [k]."""
-    fit = start
-    for _ in range(100):
-        p = 1 / (1 + np.exp(-(fit @ columns + offset)))
-        gradient = columns @ (p - target)
-        hessian = (columns * (p * (1 - p))) @ columns.T + 1e-9 * np.eye(start.size)
-        step = np.clip(np.linalg.solve(hessian, gradient), -1, 1)
-        fit = fit - step
-        if np.abs(step).max() < 1e-8:
-            break
-    return fit

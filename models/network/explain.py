@@ -1,10 +1,10 @@
-"""Why a transaction has its score: integrated gradients over the encoded columns, in the graph.
+"""Explanations of scores: integrated gradients over the encoded columns, computed in the graph.
 
 Sundararajan, Taly, Yan 2017, "Axiomatic Attribution for Deep Networks": the contribution of input i
 to F(x) − F(x′) is (xᵢ − x′ᵢ) ∫₀¹ ∂F/∂xᵢ (x′ + α (x − x′)) dα. F is the logit, x the network's
 encoding of the transaction, x′ that of a typical genuine one; a column's contribution is the sum
-over the numbers that encode it. Contributions add up to F(x) − F(x′) (completeness), but for the
-error of the sum that stands for the integral.
+over the numbers that encode it. Contributions add up to F(x) − F(x′) (completeness), up to the
+error of approximating the integral by a sum.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ TOP = 5
 
 
 class Explainer(tf.Module):
-    """Attributes a logit to the columns that the network reads.
+    """Attributes a logit to the network's columns.
 
     Args:
-      model: of `network.build`.
-      typical: what the network reads of one typical genuine transaction, [1, columns] each.
+      model: from `build_network`.
+      typical: the network's inputs for a typical genuine transaction, [1, columns] each.
       numeric, categorical: names of the columns, in the network's order.
     """
 
@@ -45,19 +45,19 @@ class Explainer(tf.Module):
         self._widths = self._numbers_per_column(model, len(numeric), len(categorical))
 
     def contributions(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Contribution of each column.
+        """Computes the contribution of each column.
 
         Args:
           inputs: `numeric` and `categorical`, [batch, columns].
 
         Returns:
-          Contributions, float32 [batch, columns], in units of the logit; and the logit of the
+          The contributions, float32 [batch, columns], in units of the logit; and the logit of the
           typical transaction, a scalar.
         """
         x = self._encode(inputs)
         difference = x - self._typical
         total = tf.zeros_like(x)
-        # The midpoint rule; a loop in the graph keeps one step in memory, not all.
+        # The midpoint rule. A loop in the graph keeps only one step in memory.
         for step in tf.range(STEPS):
             alpha = (tf.cast(step, tf.float32) + 0.5) / STEPS
             with tf.GradientTape() as tape:
@@ -72,13 +72,13 @@ class Explainer(tf.Module):
         return of_columns, self._logit(self._typical)[0, 0]
 
     def reasons(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """The columns that raised the score most.
+        """Finds the columns that raised the score most.
 
         Args:
           inputs: as for `contributions`.
 
         Returns:
-          `reason` string and `contribution` float32, [batch, TOP] each, the strongest first.
+          `reason` string and `contribution` float32, [batch, TOP] each, largest first.
         """
         contributions, _ = self.contributions(inputs)
         strongest = tf.math.top_k(contributions, min(TOP, len(self._widths)))
@@ -89,24 +89,24 @@ class Explainer(tf.Module):
 
     @staticmethod
     def _numbers_per_column(model: keras.Model, numeric: int, categorical: int) -> list[int]:
-        """How many numbers of the encoding each column has."""
+        """The number of encoding values of each column."""
         piecewise = [layer for layer in model.layers if isinstance(layer, PiecewiseLinear)]
         widths = [piecewise[0].bins + 1] * numeric
         return widths + [model.get_layer(f"embed_{i}").output_dim for i in range(categorical)]
 
 
 def typical_genuine(inputs: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, np.ndarray]:
-    """A genuine transaction that is ordinary in every column: the median, the most common category.
+    """The typical genuine transaction: the median or the most common category of every column.
 
     Args:
       inputs: `numeric` and `categorical`, [n, columns].
       labels: [n].
 
     Returns:
-      The same names, [1, columns] each.
+      Inputs of the same names, [1, columns] each.
     """
     genuine = np.flatnonzero(labels == 0)
-    # A column at a time: the whole would be copied twice.
+    # Column by column: all at once, the data would be copied twice.
     middle = [np.median(column[genuine]) for column in inputs[NUMERIC].T]
     typical = {NUMERIC: np.array([middle], np.float32)}
     if CATEGORICAL in inputs:

@@ -1,4 +1,4 @@
-"""The operating threshold of the alert budget."""
+"""The alert threshold that an alert budget implies."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import numpy as np
 def for_budget(
     scores: np.ndarray, days: np.ndarray, cards: np.ndarray, budget: int, share: float = 1.0
 ) -> float:
-    """The threshold at which as many cards a day raise an alert, on average, as analysts can check.
+    """The threshold at which, on average, as many cards a day raise an alert as the budget allows.
 
-    A card that alerts several times on one day is checked once.
+    A card that raises several alerts on one day is checked, and counted, once.
 
     Args:
-      scores: float [n], of transactions that the model was not fitted on.
-      days: int [n], the day of each.
-      cards: [n], the card of each, of any type that compares.
-      budget: cards a day, at least 1.
-      share: which part of all cards these are; they get that part of the budget.
+      scores: float [n], of transactions that the model was not trained on.
+      days: int [n], the day of each transaction.
+      cards: [n], the card of each transaction, of any sortable type.
+      budget: cards per day, at least 1.
+      share: the fraction of all cards that these are; they get that fraction of the budget.
 
     Returns:
-      The lowest score that alerts; 0 where the budget covers every card of every day. Equal scores
-      at the edge all alert, so ties may exceed the budget.
+      The lowest score that raises an alert; 0 if the budget covers every card of every day. Scores
+      equal to the threshold all raise one, so ties may exceed the budget.
     """
     _, card = np.unique(cards, return_inverse=True)
     _, group = np.unique(days.astype(np.int64) * (card.max() + 1) + card, return_inverse=True)

@@ -1,7 +1,4 @@
-"""Fitting the network: arrays in, a calibrated model with its alert threshold out.
-
-The Trainer and the backtest both come here.
-"""
+"""Training, for Trainer and backtest: from arrays to a calibrated model and its alert threshold."""
 
 from __future__ import annotations
 
@@ -15,40 +12,16 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 from fraud.models.evaluation import metrics
-from fraud.models.network import architecture as network
+from fraud.models.examples import Examples
 from fraud.models.network import threshold
+from fraud.models.network.architecture import build_network, logit_model
+from fraud.models.network.calibration import calibrate
 from fraud.models.spec import Network
+from fraud.time import SECONDS_PER_DAY
 
-DAY = 86400
 PREDICT_BATCH = 8192
 MIN_STEPS_PER_EPOCH = 50
-STEPS_PER_EXECUTION = 16  # what Python does between steps costs as much as a small step
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Examples in memory.
-
-    Attributes:
-      inputs: what the network reads: `numeric` float32 and `categorical` int64, [n, columns].
-      labels: 0 or 1, [n].
-      timestamps: epoch seconds, [n]; all 0 where the data has no time.
-      cards: the card of each, int64 or bytes [n]; the row's number where the data has no entities.
-    """
-
-    inputs: dict[str, np.ndarray]
-    labels: np.ndarray
-    timestamps: np.ndarray
-    cards: np.ndarray
-
-    def at(self, rows: np.ndarray) -> Examples:
-        """The examples at some rows."""
-        return Examples(
-            {name: array[rows] for name, array in self.inputs.items()},
-            self.labels[rows],
-            self.timestamps[rows],
-            self.cards[rows],
-        )
+STEPS_PER_EXECUTION = 16  # Python's overhead per execution is as large as a small step
 
 
 @dataclass(frozen=True)
@@ -57,7 +30,7 @@ class Fitted:
 
     Attributes:
       model: from inputs to the fraud probability.
-      threshold: the lowest score that alerts, at the alert budget.
+      threshold: the lowest score that raises an alert, at the alert budget.
       validation: metrics on the held-out cards, by name.
     """
 
@@ -79,27 +52,27 @@ def fit(
 ) -> Fitted:
     """Trains, chooses the best epoch, calibrates and sets the alert threshold.
 
-    All choices are made on cards that are held out of training, over the whole train window: what
-    they need is what production meets, other customers; and no day is lost for training.
+    All choices are made on cards held out of training over the whole train window. They stand for
+    the unseen customers of production, and no day is lost for training.
 
     Args:
-      spec: the network.
-      examples: of the train window, in a fixed order.
-      vocabularies: by categorical column, in order, how many indices it has.
-      alert_budget: cards a day.
-      log_dir: where TensorBoard's logs go; None for none.
+      spec: the network's settings.
+      examples: the train window, in an order that is the same in every run.
+      vocabularies: number of indices of each categorical column, in order.
+      alert_budget: cards per day.
+      log_dir: the folder of TensorBoard's logs; None for no logs.
     """
     keras.utils.set_random_seed(spec.seed)
     tf.config.experimental.enable_op_determinism()
     held_out = held_out_cards(examples.cards, spec.validation_percent)
     train, validation = np.flatnonzero(~held_out), examples.at(held_out)
-    model = network.build(spec, examples.inputs["numeric"].shape[1], vocabularies)
-    logits = network.logits(model)
+    model = build_network(spec, examples.inputs["numeric"].shape[1], vocabularies)
+    trained = logit_model(model)
 
-    # Few examples make small batches: without enough steps nothing is learned.
+    # Few examples mean small batches: with too few steps the network learns nothing.
     batch = min(spec.batch_size, max(1, train.size // MIN_STEPS_PER_EPOCH))
     steps = train.size // batch * spec.epochs
-    # An average over more steps than there are would mostly hold the untrained weights.
+    # A moving average over more steps than there are would mostly hold the initial weights.
     momentum = min(spec.ema_momentum, 1 - 4 / max(steps, 4))
     schedule = keras.optimizers.schedules.CosineDecay(
         0.05 * spec.learning_rate,
@@ -112,33 +85,34 @@ def fit(
         schedule, weight_decay=spec.weight_decay, use_ema=True, ema_momentum=momentum
     )
     optimizer.exclude_from_weight_decay(var_names=["bias"])
-    logits.compile(optimizer, _loss(spec.focal_gamma), steps_per_execution=STEPS_PER_EXECUTION)
+    trained.compile(optimizer, _loss(spec.focal_gamma), steps_per_execution=STEPS_PER_EXECUTION)
     best = BestEpoch(validation, spec.patience, optimizer)
-    logits.fit(
+    trained.fit(
         _batches(examples, train, batch, spec),
         epochs=spec.epochs,
         verbose=2,
         callbacks=[best, *_tensorboard(log_dir, spec, best)],
     )
-    of_validation = logits.predict(validation.inputs, PREDICT_BATCH, verbose=0).reshape(-1)
-    network.calibrate(model, of_validation, validation.labels)
+    logit = trained.predict(validation.inputs, PREDICT_BATCH, verbose=0).reshape(-1)
+    calibrate(model, logit, validation.labels)
     fitted = Fitted(model, 0.0, {})
     scores = fitted.scores(validation.inputs)
-    limit = threshold.for_budget(
+    alert_threshold = threshold.for_budget(
         scores,
-        validation.timestamps // DAY,
+        validation.timestamps // SECONDS_PER_DAY,
         validation.cards,
         alert_budget,
         share=np.unique(validation.cards).size / np.unique(examples.cards).size,
     )
-    return Fitted(model, limit, _judged(validation.labels, scores, limit))
+    measured = _validation_metrics(validation.labels, scores, scores >= alert_threshold)
+    return Fitted(model, alert_threshold, measured)
 
 
 def _loss(focal_gamma: float) -> keras.losses.Loss:
-    """Cross-entropy of logits, focal if gamma is not 0.
+    """Cross-entropy of logits; focal loss if gamma is not 0.
 
-    Keras's focal loss with gamma 0 has the right value but the gradient 0 · 0⁻¹ = NaN once a
-    score is so sure that it rounds to its label.
+    With gamma 0, Keras's focal loss has the right value, but its gradient is 0 · 0⁻¹ = NaN as soon
+    as a score rounds to its label.
     """
     if focal_gamma == 0:
         return keras.losses.BinaryCrossentropy(from_logits=True)
@@ -146,16 +120,16 @@ def _loss(focal_gamma: float) -> keras.losses.Loss:
 
 
 def held_out_cards(cards: np.ndarray, percent: int) -> np.ndarray:
-    """Which rows are held out: all rows of about `percent` in a hundred cards.
+    """Selects the held-out rows: all rows of about `percent` in a hundred cards.
 
-    The choice hangs on the card alone, so that it is the same in every run.
+    The choice depends on the cards alone, so it is the same in every run.
 
     Args:
       cards: int64 or bytes [n].
       percent: 1 to 50.
 
     Returns:
-      bool [n]; neither all nor none, if there are at least two cards.
+      bool [n]; with at least two cards, neither all True nor all False.
     """
     values, index = np.unique(cards, return_inverse=True)
     keys = [v if isinstance(v, bytes) else str(v).encode() for v in values.tolist()]
@@ -167,18 +141,18 @@ def held_out_cards(cards: np.ndarray, percent: int) -> np.ndarray:
 
 
 class BestEpoch(keras.callbacks.Callback):
-    """Judges the moving average of the weights after each epoch and keeps the best.
+    """Evaluates the moving average of the weights after each epoch and keeps the best.
 
-    Adds `val_average_precision` to the logs. When training ends the model has the kept weights.
+    Adds `val_average_precision` to the logs. When training ends, the model gets the best weights.
 
     Args:
-      validation: what is judged on.
-      patience: epochs without a better one after which training stops.
+      validation: the examples to evaluate on.
+      patience: training stops after so many epochs in a row without improvement.
       optimizer: holds the moving average.
 
     Attributes:
       validation: as given.
-      logit: of the validation examples, float32 [n], at the end of the last epoch.
+      logit: logits of the validation examples after the latest epoch, float32 [n].
     """
 
     def __init__(
@@ -188,7 +162,7 @@ class BestEpoch(keras.callbacks.Callback):
         self.validation, self._patience, self._optimizer = validation, patience, optimizer
         self.logit = np.zeros(validation.labels.size, np.float32)
         self._best, self._waited = -1.0, 0
-        self._kept: list[np.ndarray] = []
+        self._best_weights: list[np.ndarray] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """See keras.callbacks.Callback."""
@@ -196,12 +170,12 @@ class BestEpoch(keras.callbacks.Callback):
         self._optimizer.finalize_variable_values(self.model.trainable_variables)
         logit = self.model.predict(self.validation.inputs, PREDICT_BATCH, verbose=0)
         self.logit = logit.reshape(-1)
-        found = metrics.average_precision(self.validation.labels, self.logit)
+        score = metrics.average_precision(self.validation.labels, self.logit)
         if logs is not None:
-            logs["val_average_precision"] = found
-        # Without any fraud among the held-out cards no epoch can be told from another.
-        if not self._kept or found > self._best or np.isnan(found):
-            self._best, self._kept, self._waited = found, self.model.get_weights(), 0
+            logs["val_average_precision"] = score
+        # Without fraud on the held-out cards the epochs cannot be compared: the latest one is kept.
+        if not self._best_weights or score > self._best or np.isnan(score):
+            self._best, self._best_weights, self._waited = score, self.model.get_weights(), 0
         else:
             self._waited += 1
             self.model.stop_training = self._waited >= self._patience
@@ -209,26 +183,26 @@ class BestEpoch(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """See keras.callbacks.Callback."""
-        self.model.set_weights(self._kept)
+        self.model.set_weights(self._best_weights)
 
 
 class ScoreHistograms(keras.callbacks.Callback):
     """Writes the distribution of scores by label, and the learning rate, for TensorBoard.
 
     Args:
-      log_dir: where its logs go.
-      judged: comes before this one in the callbacks.
+      log_dir: the folder of TensorBoard's logs.
+      best: has the logits; must come before this callback.
     """
 
-    def __init__(self, log_dir: str, judged: BestEpoch) -> None:
+    def __init__(self, log_dir: str, best: BestEpoch) -> None:
         super().__init__()
         self._writer = tf.summary.create_file_writer(f"{log_dir}/validation")
-        self._judged = judged
+        self._best = best
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """See keras.callbacks.Callback."""
-        scores = 1 / (1 + np.exp(-self._judged.logit))
-        labels = self._judged.validation.labels
+        scores = 1 / (1 + np.exp(-self._best.logit))
+        labels = self._best.validation.labels
         rate = self.model.optimizer.learning_rate
         with self._writer.as_default(step=epoch):
             for label, name in ((0, "genuine"), (1, "fraud")):
@@ -238,43 +212,44 @@ class ScoreHistograms(keras.callbacks.Callback):
 
 
 def _tensorboard(
-    log_dir: str | None, spec: Network, judged: BestEpoch
+    log_dir: str | None, spec: Network, best: BestEpoch
 ) -> list[keras.callbacks.Callback]:
     if log_dir is None:
         return []
     settings = {k: str(v) if isinstance(v, tuple) else v for k, v in asdict(spec).items()}
     return [
-        ScoreHistograms(log_dir, judged),
+        ScoreHistograms(log_dir, best),
         keras.callbacks.TensorBoard(log_dir, write_graph=True),
         hparams.KerasCallback(log_dir, settings),
     ]
 
 
 def _batches(examples: Examples, train: np.ndarray, batch: int, spec: Network) -> tf.data.Dataset:
-    """Batches (inputs, labels, weights) of the rows `train`, in another order each epoch."""
+    """Batches (inputs, labels, weights) of the rows `train`, reshuffled for each epoch."""
     random = np.random.default_rng(spec.seed)
     labels = examples.labels.reshape(-1, 1).astype(np.float32)
     weights = np.where(labels == 1, np.float32(spec.positive_weight), np.float32(1))
     steps = train.size // batch
 
-    # numpy gathers: as tensors in a graph the examples would be in memory three times.
+    # numpy gathers the rows: as tensors the examples would be in memory three times.
     def epoch() -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
         for rows in random.permutation(train)[: steps * batch].reshape(steps, batch):
-            taken = {name: array[rows] for name, array in examples.inputs.items()}
-            yield taken, labels[rows], weights[rows]
+            gathered = {name: array[rows] for name, array in examples.inputs.items()}
+            yield gathered, labels[rows], weights[rows]
 
-    def of(array: np.ndarray) -> tf.TensorSpec:
+    def spec_of(array: np.ndarray) -> tf.TensorSpec:
         return tf.TensorSpec([batch, *array.shape[1:]], array.dtype)
 
-    inputs = {name: of(array) for name, array in examples.inputs.items()}
+    inputs = {name: spec_of(array) for name, array in examples.inputs.items()}
     batches = tf.data.Dataset.from_generator(
-        epoch, output_signature=(inputs, of(labels), of(weights))
+        epoch, output_signature=(inputs, spec_of(labels), spec_of(weights))
     )
     return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4)
 
 
-def _judged(labels: np.ndarray, scores: np.ndarray, limit: float) -> dict[str, float]:
-    alerts = scores >= limit
+def _validation_metrics(
+    labels: np.ndarray, scores: np.ndarray, alerts: np.ndarray
+) -> dict[str, float]:
     return {
         "average_precision": metrics.average_precision(labels, scores),
         "roc_auc": metrics.roc_auc(labels, scores),

@@ -1,4 +1,4 @@
-"""Tuner's entry point: the search for better settings of the network."""
+"""The Tuner's entry point: a search for better settings of the network."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from keras_tuner.engine import base_tuner
 from keras_tuner.engine import trial as trials
 from tfx.components.tuner.component import TunerFnResult
 
+from fraud.codec import from_json
 from fraud.models.columns import ModelColumns
-from fraud.models.examples import load_split
+from fraud.models.examples import Examples, load_split
 from fraud.models.network import training
-from fraud.models.network.training import Examples
-from fraud.models.preprocessing import transform_fn as preprocessing
+from fraud.models.preprocessing.transform_fn import vocabulary_sizes
 from fraud.models.spec import Network, Tuning
 
 OBJECTIVE = "average_precision"
@@ -28,27 +28,25 @@ def tuner_fn(fn_args: Any) -> TunerFnResult:
     """Prepares the search. Called by TFX's Tuner.
 
     Args:
-      fn_args: TFX's FnArgs; `custom_config` is the Trainer's (see `fraud.models.entry_point.run_fn`) with
-        `tuning` (JSON of Tuning).
+      fn_args: TFX's FnArgs; `custom_config` is the Trainer's (see
+        `fraud.models.entry_point.run_fn`) plus `tuning` (JSON of Tuning).
     """
     config = fn_args.custom_config
-    columns = ModelColumns.from_json(config["columns"])
-    spec = Network.from_json(config["network"])
+    columns = from_json(ModelColumns, config["columns"])
+    spec = from_json(Network, config["network"])
     transform = tft.TFTransformOutput(fn_args.transform_graph_path)
-    search = NetworkTuner(
-        spec, Tuning.from_json(config["tuning"]), config["alert_budget"], fn_args.working_dir
-    )
+    tuning = from_json(Tuning, config["tuning"])
     return TunerFnResult(
-        tuner=search,
+        tuner=NetworkTuner(spec, tuning, config["alert_budget"], fn_args.working_dir),
         fit_kwargs={
             "examples": load_split(fn_args.train_files, transform, columns),
-            "vocabularies": preprocessing.vocabulary_sizes(transform, columns, spec),
+            "vocabularies": vocabulary_sizes(transform, columns, spec),
         },
     )
 
 
 class ConfiguredFirst(keras_tuner.oracles.RandomSearchOracle):
-    """Random search that begins with the configured settings: the best found is no worse."""
+    """Random search that tries the configured settings first, so the best are never worse."""
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """See keras_tuner.Oracle."""
@@ -59,24 +57,24 @@ class ConfiguredFirst(keras_tuner.oracles.RandomSearchOracle):
 
 
 class NetworkTuner(base_tuner.BaseTuner):
-    """Trains a network for each trial, as the Trainer would, and judges it on the held-out cards.
+    """Trains a network in each trial as the Trainer would; evaluates it on the held-out cards.
 
-    Random search is the one for few trials: Bergstra, Bengio, "Random search for hyper-parameter
-    optimization", JMLR 13 (2012).
+    With few trials, random search is a good choice: Bergstra, Bengio, "Random search for
+    hyper-parameter optimization", JMLR 13 (2012).
 
     Args:
-      spec: the configured network; its seed is that of the search too.
-      tuning: which values are tried, and how many trials there are.
-      alert_budget: cards a day.
-      directory: where trials are noted.
+      spec: the configured network; its seed is also that of the search.
+      tuning: the values to try and the number of trials.
+      alert_budget: cards per day.
+      directory: the folder for KerasTuner's records of the trials.
     """
 
     def __init__(self, spec: Network, tuning: Tuning, alert_budget: int, directory: str) -> None:
         space = keras_tuner.HyperParameters()
         for name, values in tuning.choices.items():
             configured = _scalar(getattr(spec, name))
-            tried = dict.fromkeys([configured, *map(_scalar, values)])
-            space.Choice(name, list(tried), default=configured)
+            candidates = dict.fromkeys([configured, *map(_scalar, values)])
+            space.Choice(name, list(candidates), default=configured)
         oracle = ConfiguredFirst(
             objective=keras_tuner.Objective(OBJECTIVE, "max"),
             max_trials=tuning.trials,
@@ -89,27 +87,28 @@ class NetworkTuner(base_tuner.BaseTuner):
     def run_trial(
         self, trial: trials.Trial, examples: Examples, vocabularies: Mapping[str, int]
     ) -> dict[str, float]:
-        """Trains and judges.
+        """Trains and evaluates one network.
 
         Args:
           trial: holds the settings.
-          examples: of the train window; the same cards are held out in every trial.
+          examples: the train window; every trial holds out the same cards.
           vocabularies: see `training.fit`.
 
         Raises:
-          FatalValueError: no trial can be told from another.
+          FatalValueError: there is no fraud on the held-out cards to compare trials by.
         """
         spec = self._spec.tuned(trial.hyperparameters.values)
-        found = training.fit(spec, examples, vocabularies, self._alert_budget).validation[OBJECTIVE]
+        fitted = training.fit(spec, examples, vocabularies, self._alert_budget)
+        score = fitted.validation[OBJECTIVE]
         keras.backend.clear_session()
-        if np.isnan(found):
+        if np.isnan(score):
             raise keras_tuner.errors.FatalValueError(
-                "no fraud among the held-out cards: there is nothing to choose settings by; a "
-                "longer windows.train_days or a larger network.validation_percent may have some"
+                "no fraud among the held-out cards, so settings cannot be compared; increase "
+                "windows.train_days or network.validation_percent"
             )
-        return {OBJECTIVE: found}
+        return {OBJECTIVE: score}
 
 
 def _scalar(value: Any) -> Any:
-    """A setting as KerasTuner can hold it: a list as JSON."""
+    """Converts a setting to a type that KerasTuner supports: a list becomes JSON text."""
     return json.dumps(value) if isinstance(value, (list, tuple)) else value

@@ -1,1 +1,1 @@
-"""Raw columns to the network's inputs: learned from the train window, saved as a Transform graph."""
+"""From raw columns to the network's inputs, learned from the train window."""

@@ -1,6 +1,6 @@
-"""What preprocessing learns of the train window, in one pass: quantiles and vocabularies.
+"""Analysis of the train window in one pass: quantiles and vocabularies.
 
-TensorFlow Transform's own analyzers learn the same, by a hundred Beam stages; see ADR 8.
+TensorFlow Transform's own analyzers compute the same in a hundred Beam stages; see ADR 8.
 """
 
 from __future__ import annotations
@@ -19,52 +19,52 @@ from tfx_bsl import sketches
 from fraud.models.columns import ModelColumns
 from fraud.models.spec import Network
 
-_GRID = 999  # quantiles learned of each column: 0.1 %, 0.2 %, … 99.9 %
-_POINTS = 65  # and how many of them are candidates for edges
+_GRID = 999  # quantiles estimated per column: 0.1 %, 0.2 %, … 99.9 %
+_POINTS = 65  # of these, how many are candidates for bin edges
 _EDGES_FILE = "edges.npy"
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What was learned.
+    """Bin edges and vocabularies.
 
     Attributes:
-      edges: of the bins of each numeric column, ascending: float32 [columns, bins + 1]. A column
-        with fewer distinct values has edges that coincide.
-      words: by categorical column, its most frequent values, the most frequent first.
+      edges: bin edges of each numeric column, ascending: float32 [columns, bins + 1]. A column with
+        fewer distinct values has edges that coincide.
+      words: the most frequent values of each categorical column, most frequent first.
     """
 
     edges: NDArray
     words: Mapping[str, tuple[bytes, ...]]
 
     def write(self, folder: Path) -> None:
-        """Writes the edges, and each vocabulary as text, a word a line, into a new folder."""
+        """Writes the edges, and each vocabulary as text with one word per line, to a new folder."""
         folder.mkdir(parents=True)
         np.save(folder / _EDGES_FILE, self.edges)
         for column, words in self.words.items():
-            lines = words or (b"(none)",)  # TensorFlow reads no empty file
+            lines = words or (b"(none)",)  # TensorFlow cannot read an empty file
             vocabulary_path(folder, column).write_bytes(b"".join(line + b"\n" for line in lines))
 
 
 def read_edges(folder: Path) -> NDArray:
-    """The edges that `Analysis.write` left."""
+    """Reads the edges that `Analysis.write` wrote."""
     return np.load(folder / _EDGES_FILE)
 
 
 def vocabulary_path(folder: Path, column: str) -> Path:
-    """Where `Analysis.write` leaves a vocabulary; no column's name is too wild for a file."""
+    """The file of a column's vocabulary; its name is hex, so any column name is allowed."""
     return folder / f"vocabulary_{column.encode().hex()}"
 
 
 class Analyzer:
-    """Collects what an `Analysis` is made from. Analyzers of parts merge to one of the whole.
+    """Accumulates an `Analysis`. Analyzers of parts of the data can be merged.
 
-    Half of the edges between bins come from the quantiles of frauds, half from those of genuine
-    transactions: frauds are so few that the quantiles of all would hardly notice them.
+    Half of the candidate edges are quantiles of frauds, half of genuine transactions: frauds are
+    too rare to affect the quantiles of all transactions.
 
     Args:
-      columns: what the model reads.
-      network: how many bins and words.
+      columns: the model's columns.
+      network: sets the number of bins and words.
     """
 
     def __init__(self, columns: ModelColumns, network: Network) -> None:
@@ -73,25 +73,25 @@ class Analyzer:
         self._counts: dict[str, Counter[bytes]] = {c: Counter() for c in columns.categorical}
 
     def add(self, batch: Mapping[str, NDArray]) -> Analyzer:
-        """Takes in a batch.
+        """Adds a batch.
 
         Args:
-          batch: [rows] each. Numeric columns float32, NaN where missing; categorical ones bytes,
-            b"" where missing; the label.
+          batch: columns by name, [rows] each: numeric ones float32 with NaN for missing values,
+            categorical ones bytes with b"" for missing values, and the label.
         """
         numbers = np.stack([batch[c] for c in self._columns.numeric], axis=1)
         label = batch[self._columns.label]
         for fraud, sketch in enumerate(self._quantiles):
-            some = numbers[label == fraud]
-            if some.size:
-                sketch.AddValues(pa.array(some.reshape(-1)))
+            of_class = numbers[label == fraud]
+            if of_class.size:
+                sketch.AddValues(pa.array(of_class.reshape(-1)))
         for column, counts in self._counts.items():
-            found = pc.value_counts(pa.array(batch[column], pa.binary()))
-            counts.update(dict(zip(*(part.to_pylist() for part in found.flatten()), strict=True)))
+            values = pc.value_counts(pa.array(batch[column], pa.binary()))
+            counts.update(dict(zip(*(part.to_pylist() for part in values.flatten()), strict=True)))
         return self
 
     def merge(self, others: Iterable[Analyzer]) -> Analyzer:
-        """Takes in what others have."""
+        """Adds the data of other analyzers."""
         for other in others:
             for own, theirs in zip(self._quantiles, other._quantiles, strict=True):
                 own.Merge(theirs)
@@ -100,7 +100,7 @@ class Analyzer:
         return self
 
     def analysis(self) -> Analysis:
-        """What has been learned so far."""
+        """The analysis of all data added so far."""
         quantiles = np.concatenate([_points(sketch) for sketch in self._quantiles], axis=1)
         words = {c: _frequent(n, self._network.vocabulary_size) for c, n in self._counts.items()}
         return Analysis(_edges(quantiles, self._network.bins), words)
@@ -108,8 +108,8 @@ class Analyzer:
 
 def _sketch(columns: int) -> sketches.QuantilesSketch:
     sketch = sketches.QuantilesSketch(1 / _GRID, 1 << 32, columns)
-    # Of nothing there are no quantiles: a row of next to no weight is for columns without a value
-    # in any fraud, or in any example.
+    # An empty column has no quantiles. A row of negligible weight covers columns without any value
+    # in frauds, or in all examples.
     sketch.AddValues(pa.array(np.zeros(columns, np.float32)), pa.array([1e-6], pa.float32()))
     return sketch
 
@@ -121,7 +121,7 @@ def _points(sketch: sketches.QuantilesSketch) -> NDArray:
 
 
 def _edges(quantiles: NDArray, bins: int) -> NDArray:
-    """Of all distinct quantiles of each column, evenly chosen ones: [columns, bins + 1]."""
+    """Evenly spaced picks from the distinct quantiles of each column: [columns, bins + 1]."""
     values = np.sort(quantiles, axis=1)
     rank = np.cumsum(np.diff(values, axis=1, prepend=values[:, :1]) > 0, axis=1)
     wanted = np.round(rank[:, -1:] * np.linspace(0, 1, bins + 1))
@@ -130,7 +130,7 @@ def _edges(quantiles: NDArray, bins: int) -> NDArray:
 
 
 def _frequent(counts: Counter[bytes], most: int) -> tuple[bytes, ...]:
-    """The most frequent words; of equally frequent ones the first in the alphabet."""
-    # A vocabulary is a file with a word a line, as TensorFlow reads it.
+    """The most frequent words; ties are broken alphabetically."""
+    # TensorFlow reads a vocabulary as a file with one word per line.
     words = [w for w in counts if w and not set(w) & set(b"\r\n")]
     return tuple(sorted(words, key=lambda word: (-counts[word], word))[:most])

@@ -1,15 +1,14 @@
-"""Transform's preprocessing of columns that lie in memory: for the backtest and comparisons.
+"""Transform's preprocessing of arrays in memory, for the backtest and benchmarks.
 
-The Transform component learns from files of examples. Here the same is learned from arrays, and
-applied to them: the arrays that `fraud.models.network.training` reads.
+The Transform component learns from files of examples; here the same is learned from arrays and
+applied to them. The results are inputs of `fraud.models.network.training`.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from json import dumps
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,10 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from numpy.typing import NDArray
 
+from fraud.codec import to_json
 from fraud.models.columns import ModelColumns
-from fraud.models.preprocessing import transform_fn as preprocessing
 from fraud.models.preprocessing.analysis import Analyzer
+from fraud.models.preprocessing.transform_fn import vocabulary_sizes
 from fraud.models.preprocessing.transform_graph import TransformGraph, write_transform_graph
 from fraud.models.spec import Network
 
@@ -28,12 +28,12 @@ BATCH = 8192
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What Transform learned of a train window.
+    """Preprocessing learned from a train window.
 
     Attributes:
-      transform: its output.
-      columns: what the model reads.
-      spec: the network it is made for.
+      transform: Transform's output.
+      columns: the model's columns.
+      spec: settings of the network that reads the results.
     """
 
     transform: tft.TFTransformOutput
@@ -42,14 +42,14 @@ class Preprocessing:
 
     @property
     def vocabularies(self) -> dict[str, int]:
-        """How many indices each categorical column has."""
-        return preprocessing.vocabulary_sizes(self.transform, self.columns, self.spec)
+        """The number of indices of each categorical column."""
+        return vocabulary_sizes(self.transform, self.columns, self.spec)
 
     def __call__(self, columns: Mapping[str, NDArray]) -> dict[str, NDArray]:
-        """The network's inputs: see `fraud.models.preprocessing.transform_fn.preprocessing_fn`.
+        """Computes the network's inputs; see `transform_fn.preprocessing_fn`.
 
         Args:
-          columns: the model's numeric and categorical columns, as `learn` has them.
+          columns: the model's numeric and categorical columns, as in `learn`.
         """
         graph = TransformGraph(self.transform)
         names = (*self.columns.numeric, *self.columns.categorical)
@@ -65,16 +65,16 @@ def learn(
     """Learns quantiles and vocabularies.
 
     Args:
-      columns: those of the train window, [rows] each: numeric ones float32, NaN where missing;
-        categorical ones bytes in an object array, b"" where missing; the label int64.
-      model_columns: which is which.
-      spec: how many bins and words.
-      directory: an empty one, for what is learned; it must stay as long as the result.
+      columns: the train window, [rows] each: numeric columns float32 with NaN for missing values;
+        categorical ones object arrays of bytes with b"" for missing values; the label int64.
+      model_columns: the roles of the columns.
+      spec: sets the number of bins and words.
+      directory: an empty folder for the graph; it must exist as long as the result is used.
     """
     analyzer = Analyzer(model_columns, spec)
     for start in range(0, len(columns[model_columns.label]), BATCH):
         analyzer.add({name: values[start : start + BATCH] for name, values in columns.items()})
-    config = {"columns": dumps(asdict(model_columns)), "network": dumps(asdict(spec))}
+    config = {"columns": to_json(model_columns), "network": to_json(spec)}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "analysis")
         analyzer.analysis().write(folder)

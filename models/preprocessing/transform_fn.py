@@ -1,7 +1,7 @@
-"""What Transform puts into the served graph.
+"""The preprocessing that Transform puts into the served graph.
 
 Every numeric column becomes its position among its own quantiles, every categorical column an
-index of a vocabulary; a missing value is a signal of its own.
+index into its vocabulary; missing values get a code of their own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tensorflow_transform as tft
 from numpy.typing import NDArray
 from tensorflow.lookup import TextFileIndex
 
+from fraud.codec import from_json
 from fraud.models.columns import ModelColumns
 from fraud.models.preprocessing.analysis import read_edges, vocabulary_path
 from fraud.models.spec import Network
@@ -24,22 +25,22 @@ MISSING = -1.0
 
 
 def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, str]) -> dict[str, tf.Tensor]:
-    """Transform's function from raw columns to the network's inputs.
+    """Computes the network's inputs from raw columns. Called by Transform.
 
     Args:
-      inputs: tensors by column, [batch, 1]: float32, NaN where missing, or texts, "" where
-        missing.
-      custom_config: `columns`, JSON of `ModelColumns`, `network`, JSON of `Network`, and
-        `analysis`, the folder of a `fraud.models.preprocessing.analysis.Analysis`.
+      inputs: tensors by column, [batch, 1]: float32 with NaN for missing values, or strings with ""
+        for missing values.
+      custom_config: `columns` (JSON of `ModelColumns`), `network` (JSON of `Network`) and
+        `analysis` (the folder of an `analysis.Analysis`).
 
     Returns:
-      `numeric`: float32 [batch, n], each in [0, bins], or -1 where the value is missing. The whole
+      `numeric`: float32 [batch, n], each in [0, bins], or -1 if the value is missing. The integer
       part is the quantile bin, the fraction the position within it.
-      `categorical`: int64 [batch, m], present if there are categorical columns. Index 0 is
-      "missing", then come the vocabulary and the buckets of unseen values.
+      `categorical`: int64 [batch, m], only if there are categorical columns. Index 0 means missing;
+      the vocabulary and the buckets of unseen values follow.
     """
-    columns = ModelColumns.from_json(custom_config["columns"])
-    network = Network.from_json(custom_config["network"])
+    columns = from_json(ModelColumns, custom_config["columns"])
+    network = from_json(Network, custom_config["network"])
     folder = Path(custom_config["analysis"])
     x = tf.concat([tf.reshape(inputs[c], [-1, 1]) for c in columns.numeric], axis=1)
     outputs = {NUMERIC: positions(x, read_edges(folder))}
@@ -57,7 +58,7 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, str]) -> d
 def vocabulary_sizes(
     transform: tft.TFTransformOutput, columns: ModelColumns, network: Network
 ) -> dict[str, int]:
-    """How many indices each categorical column has: missing, vocabulary, unseen."""
+    """The number of indices of each categorical column: missing, vocabulary and unseen."""
     return {
         column: 1
         + int(transform.vocabulary_size_by_name(vocabulary_name(column)))
@@ -67,22 +68,22 @@ def vocabulary_sizes(
 
 
 def vocabulary_name(column: str) -> str:
-    """The name under which Transform keeps a column's vocabulary."""
+    """The name of a column's vocabulary in Transform's output."""
     return f"vocabulary_{column}"
 
 
 def positions(x: tf.Tensor, edges: NDArray) -> tf.Tensor:
-    """Where each value lies among the quantiles of its column in the train window.
+    """Computes the position of each value among its column's quantiles in the train window.
 
     Args:
-      x: float32 [batch, n], NaN where missing.
+      x: float32 [batch, n], NaN for missing values.
       edges: float32 [n, bins + 1], see `fraud.models.preprocessing.analysis`.
 
     Returns:
-      float32 [batch, n]: k + f for the value that lies at fraction f of bin k; -1 where missing.
+      float32 [batch, n]: k + f for a value at fraction f of bin k; -1 for missing values.
     """
     of_columns = tf.transpose(x)
-    # The bin (low, high] of each value; so one between edges that coincide is never found.
+    # The bin (low, high] of each value, so a bin between coinciding edges is never chosen.
     bins = edges.shape[1] - 1
     above = tf.clip_by_value(tf.searchsorted(edges, of_columns), 1, bins)
     low = tf.gather(edges, above - 1, axis=1, batch_dims=1)
@@ -94,7 +95,7 @@ def positions(x: tf.Tensor, edges: NDArray) -> tf.Tensor:
 
 
 def _index(x: tf.Tensor, column: str, vocabulary: Path, network: Network) -> tf.Tensor:
-    """Index of each text: int64 [batch, 1]; 0 where it is missing."""
+    """The index of each string: int64 [batch, 1]; 0 if it is missing."""
     words = tf.lookup.TextFileInitializer(
         str(vocabulary), tf.string, TextFileIndex.WHOLE_LINE, tf.int64, TextFileIndex.LINE_NUMBER
     )

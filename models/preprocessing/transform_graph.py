@@ -1,4 +1,4 @@
-"""The TransformGraph artifact: `fraud.models.preprocessing.transform_fn` as TensorFlow Transform saves it."""
+"""The TransformGraph artifact: `preprocessing_fn` as TensorFlow Transform saves it."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.saved.saved_transform_io_v2 import SavedModelLoader
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
+from fraud.codec import from_json
 from fraud.models.columns import ModelColumns
-from fraud.models.preprocessing import transform_fn as preprocessing
+from fraud.models.preprocessing.transform_fn import preprocessing_fn
 
 
 def write_transform_graph(
     directory: str, analysis: Path, custom_config: dict[str, str]
 ) -> tft.TFTransformOutput:
-    """Saves `preprocessing_fn` with what was learned in it.
+    """Saves `preprocessing_fn` with an analysis as its constants.
 
     Args:
-      directory: of the TransformGraph artifact, or another empty one.
-      analysis: the folder of what was learned (`fraud.models.preprocessing.analysis.Analysis`).
-      custom_config: Transform's, see `preprocessing_fn`; without `analysis`.
+      directory: the folder of the TransformGraph artifact, or another empty one.
+      analysis: the folder of an `fraud.models.preprocessing.analysis.Analysis`.
+      custom_config: that of `preprocessing_fn`, without `analysis`.
 
     Returns:
-      What can be read from the directory; without the schema of the raw examples, which is not
-      known here.
+      The output, without the schema of the raw examples, which is not known here.
     """
-    columns = ModelColumns.from_json(custom_config["columns"])
+    columns = from_json(ModelColumns, custom_config["columns"])
     config = {**custom_config, "analysis": str(analysis)}
-    function = partial(preprocessing.preprocessing_fn, custom_config=config)
-    # There are no data: the function has no analyzers. So this runner will do anywhere.
+    function = partial(preprocessing_fn, custom_config=config)
+    # The function has no analyzers, so there is no data to process and this runner always works.
     with (
         tempfile.TemporaryDirectory() as temporary,
         beam.Pipeline(runner=FnApiRunner()) as pipeline,
@@ -52,7 +52,7 @@ def write_transform_graph(
 
 
 def _dense(numeric: tuple[str, ...], categorical: tuple[str, ...]) -> TensorAdapterConfig:
-    """Every column is a tensor [batch, 1]."""
+    """Describes every column as a dense tensor [batch, 1]."""
     one = schema_pb2.FixedShape(dim=[schema_pb2.FixedShape.Dim(size=1)])
     tensor = schema_pb2.TensorRepresentation.DenseTensor
     types = {**dict.fromkeys(numeric, pa.float32()), **dict.fromkeys(categorical, pa.binary())}
@@ -66,9 +66,9 @@ def _dense(numeric: tuple[str, ...], categorical: tuple[str, ...]) -> TensorAdap
 
 
 class TransformGraph(tf.Module):
-    """Applies Transform's graph: what `transform_features_layer` does, without its Keras 2 layer.
+    """Applies Transform's graph, like `transform_features_layer` but without a Keras 2 layer.
 
-    Keras would trace such a layer again, by autograph, whenever it is saved.
+    Keras would retrace such a layer with AutoGraph at every save.
 
     Args:
       transform: Transform's output.
@@ -81,5 +81,5 @@ class TransformGraph(tf.Module):
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, columns: dict[str, Any]) -> dict[str, tf.Tensor]:
-        """Transformed features of raw ones; those that ask for columns not given are left out."""
+        """Computes the transformed features, except those that require columns not given."""
         return self._loader.apply_transform_model(columns)

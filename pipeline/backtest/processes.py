@@ -140,6 +140,7 @@ def fit_and_judge(task: Task) -> Outcome:
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     from fraud.models.columns import ModelColumns
+    from fraud.models.examples import Examples
     from fraud.models.network import training
     from fraud.models.preprocessing import in_memory
 
@@ -149,7 +150,7 @@ def fit_and_judge(task: Task) -> Outcome:
     with tempfile.TemporaryDirectory() as learned:
         started = _cpu_seconds()
         preprocessing = in_memory.learn(train.columns, columns, config.network, learned)
-        examples = training.Examples(
+        examples = Examples(
             preprocessing(train.columns), train.labels, train.timestamps, train.cards
         )
         prepared = _cpu_seconds() - started

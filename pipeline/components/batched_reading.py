@@ -1,9 +1,9 @@
-"""StatisticsGen and Evaluator that read examples a batch at a time.
+"""StatisticsGen and Evaluator executors that read examples in batches.
 
-TFX reads TFRecord files through Beam's source, a Python object and several calls a record, puts
-records together to batches again and parses each of them into a protocol buffer. TensorFlow's
-reader and its parser of examples do the same for whole batches in a fraction of the time. The
-executors are TFX's, except for where they read.
+TFX reads TFRecord files through Beam's source, at the cost of a Python object and several calls per
+record, then regroups the records into batches and parses each into a protocol buffer. TensorFlow's
+reader and example parser do the same for whole batches in a fraction of the time. Apart from
+reading, the executors are TFX's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -19,18 +19,16 @@ import pyarrow as pa
 import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow_metadata.proto.v0 import schema_pb2
-from tfx.components import Evaluator, StatisticsGen
 from tfx.components.evaluator import executor as evaluator
 from tfx.components.statistics_gen import executor as statistics_gen
 from tfx.components.util import tfxio_utils
-from tfx.dsl.components.base import executor_spec
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio import record_based_tfxio, tf_example_record
 
-from fraud.pipeline.components.local_beam import LocalBeam
+from fraud.pipeline.components.executors import LocalBeam
 
 BATCH = 8192  # examples
-_LOOKED_AT = 256  # examples whose types are taken for those of a file
+_SAMPLE = 256  # examples from which the types of a file are inferred
 
 _ARROW = {tf.int64: pa.int64(), tf.float32: pa.float32(), tf.string: pa.large_binary()}
 _OF_SCHEMA = {
@@ -41,18 +39,18 @@ _OF_SCHEMA = {
 
 
 class ExampleParser:
-    """Serialized examples → Arrow batches, as tfx_bsl's ExamplesToRecordBatchDecoder gives them.
+    """Parses serialized examples to the same Arrow batches as ExamplesToRecordBatchDecoder.
 
-    It is for examples as TransactionExampleGen writes them: all have the same features, and a
-    feature has values or none (an empty list of values is taken for none).
+    For examples as TransactionExampleGen writes them: all have the same features, and an empty list
+    of values means the same as no list.
 
     Args:
-      schema: which features are read, of what type. None: all there are, by looking.
+      schema: the features to read and their types. None: all features, with inferred types.
     """
 
     def __init__(self, schema: schema_pb2.Schema | None) -> None:
         self._decoder = ExamplesToRecordBatchDecoder(schema and schema.SerializeToString())
-        self._types: dict[str, tf.DType | None] = {}  # None: no value seen yet
+        self._types: dict[str, tf.DType | None] = {}  # None: no value so far
         if schema is not None:
             self._types = {f.name: _OF_SCHEMA[f.type] for f in schema.feature}
 
@@ -60,20 +58,20 @@ class ExampleParser:
         """Parses examples, string [n].
 
         Raises:
-          tf.errors.InvalidArgumentError: a feature has values of another type than before, or than
-            its schema says.
+          tf.errors.InvalidArgumentError: the type of a feature contradicts the schema or earlier
+            examples.
         """
         if not self._types:
-            self._look_at(examples[:_LOOKED_AT])
+            self._infer_types(examples[:_SAMPLE])
         try:
             return self._parsed(examples)
         except tf.errors.InvalidArgumentError:
             if None not in self._types.values():
                 raise
-            self._look_at(examples)
+            self._infer_types(examples)
             return self._parsed(examples)
 
-    def _look_at(self, examples: tf.Tensor) -> None:
+    def _infer_types(self, examples: tf.Tensor) -> None:
         for field in self._decoder.DecodeBatch(examples.numpy()).schema:
             of_arrow = {arrow: dtype for dtype, arrow in _ARROW.items()}
             known = None if pa.types.is_null(field.type) else of_arrow[field.type.value_type]
@@ -81,7 +79,7 @@ class ExampleParser:
 
     def _parsed(self, examples: tf.Tensor) -> pa.RecordBatch:
         types = [dtype or tf.float32 for dtype in self._types.values()]
-        found = tf.raw_ops.ParseExampleV2(
+        parsed = tf.raw_ops.ParseExampleV2(
             serialized=examples,
             names=[],
             sparse_keys=[],
@@ -96,7 +94,7 @@ class ExampleParser:
         )
         columns = {}
         for name, values, splits in zip(
-            self._types, found.ragged_values, found.ragged_row_splits, strict=True
+            self._types, parsed.ragged_values, parsed.ragged_row_splits, strict=True
         ):
             if self._types[name] is None and len(values):
                 self._types[name] = tf.float32
@@ -105,7 +103,7 @@ class ExampleParser:
 
 
 def _lists(values: NDArray, splits: NDArray, dtype: tf.DType | None) -> pa.Array:
-    """A column of lists; null where there are no values."""
+    """A column of lists; null for rows without values."""
     rows = len(splits) - 1
     if dtype is None:
         return pa.nulls(rows)
@@ -115,24 +113,24 @@ def _lists(values: NDArray, splits: NDArray, dtype: tf.DType | None) -> pa.Array
 
 
 class BatchedExamples(tf_example_record.TFExampleRecord):
-    """TFX's source of tf.Examples in TFRecord files, with batches as the elements of Beam."""
+    """TFX's source of tf.Examples in TFRecord files, with batches as Beam's elements."""
 
     batch_size = BATCH
 
     @classmethod
     def like(cls, source: tf_example_record.TFExampleRecord, batch_size: int) -> BatchedExamples:
-        """The same files and columns as another source."""
-        made = cls(
+        """A batched source of the same files and columns."""
+        batched = cls(
             source._file_pattern,
             schema=source._schema,
             raw_record_column_name=source.raw_record_column_name,
             telemetry_descriptors=source.telemetry_descriptors,
         )
-        made.batch_size = batch_size
-        return made
+        batched.batch_size = batch_size
+        return batched
 
     def BeamSource(self, batch_size: int | None = None) -> beam.PTransform:  # noqa: N802
-        """Arrow batches, each of one file; see TFXIO."""
+        """Reads Arrow batches, each from a single file; see TFXIO."""
         size = batch_size or self.batch_size
 
         def source(pipeline: beam.Pipeline) -> beam.PCollection:
@@ -153,7 +151,7 @@ class BatchedExamples(tf_example_record.TFExampleRecord):
 def _read(
     schema: schema_pb2.Schema | None, raw_column: str | None, batch_size: int, file: str
 ) -> Iterator[pa.RecordBatch]:
-    """The batches of a file; `raw_column`, if given, names a column of the serialized examples."""
+    """Reads a file; `raw_column`, if given, names an extra column for the serialized examples."""
     parser = ExampleParser(schema)
     compression = "GZIP" if file.endswith(".gz") else ""
     for examples in tf.data.TFRecordDataset(file, compression).batch(batch_size):
@@ -165,9 +163,9 @@ def _read(
 
 @contextmanager
 def _batched(batch_size: int) -> Iterator[None]:
-    """Within it, TFX's executors get `BatchedExamples` where they ask for a TFRecord source.
+    """Within this context, TFX's executors read TFRecord files through `BatchedExamples`.
 
-    They have no setting for it, but all ask the one function that is replaced here.
+    They have no setting for the source, but all get it from the one function replaced here.
     """
     stock = tfxio_utils.make_tfxio
 
@@ -185,7 +183,7 @@ def _batched(batch_size: int) -> Iterator[None]:
 
 
 class _Batched:
-    """Mixin of executors."""
+    """Mixin of executors: reads TFRecord files in batches."""
 
     batch_size = BATCH
 
@@ -196,27 +194,13 @@ class _Batched:
 
 
 class StatisticsGenExecutor(_Batched, LocalBeam, statistics_gen.Executor):
-    """TFX's StatisticsGen, reading batches."""
+    """TFX's StatisticsGen, reading in batches."""
 
 
 class EvaluatorExecutor(_Batched, LocalBeam, evaluator.Executor):
-    """TFX's Evaluator, reading batches.
+    """TFX's Evaluator, reading in batches.
 
-    Smaller ones: TFMA keeps the serialized examples beside their columns.
+    They are smaller because TFMA also keeps the serialized examples in memory.
     """
 
     batch_size = 2048
-
-
-_EXECUTORS = {
-    StatisticsGen: StatisticsGenExecutor,
-    Evaluator: EvaluatorExecutor,
-}
-
-Component = TypeVar("Component", StatisticsGen, Evaluator)
-
-
-def in_batches(component: Component) -> Component:
-    """The same component, reading batches. In ML Metadata it is TFX's component still."""
-    component.executor_spec = executor_spec.BeamExecutorSpec(_EXECUTORS[type(component)])
-    return component

@@ -11,6 +11,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
+from fraud.codec import from_json
 from fraud.models.columns import ModelColumns
 from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
 from fraud.pipeline import summary
@@ -55,7 +56,7 @@ def ModelCard(  # noqa: N802 (TFX names components like classes)
     if not written:
         return
     inputs = (examples, verdict, model, evaluation, infra_blessing, pushed_model)
-    read = ModelColumns.from_json(columns)
+    read = from_json(ModelColumns, columns)
     required = json.loads(demands)
     saved = Path(path_utils.serving_model_path(model.uri)) / EXTRA
     trained = _json(saved / THRESHOLD_FILE)

@@ -1,5 +1,7 @@
-"""ServingCheck: does the model really serve? TFX's InfraValidator asks Docker or Kubernetes; this
-one asks a fresh process that has only TensorFlow, and gives the same standard artifact.
+"""ServingCheck: can the model be served?
+
+TFX's InfraValidator requires Docker or Kubernetes. ServingCheck starts a new process that imports
+only TensorFlow, and outputs the same standard artifact.
 """
 
 import json
@@ -19,16 +21,21 @@ TIMEOUT_SECONDS = 300
 
 
 def check_serving(model_dir: str, tfrecord: str, count: int) -> dict:
-    """Runs the probe in a process of its own.
+    """Runs the probe in a separate process.
+
+    Args:
+      model_dir: the folder of the SavedModel.
+      tfrecord: a gzipped TFRecord file of examples.
+      count: how many examples to score.
 
     Returns:
-      What the probe printed: `examples` and `seconds`, or `error`.
+      The probe's answer: `examples` and `seconds`, or `error`.
     """
-    # -I: neither this folder nor PYTHONPATH is importable there, as on a server.
+    # -I: as on a server, neither this folder nor PYTHONPATH can be imported from.
     command = [sys.executable, "-I", serving_probe.__file__, model_dir, tfrecord, str(count)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             capture_output=True,
             text=True,
@@ -39,10 +46,10 @@ def check_serving(model_dir: str, tfrecord: str, count: int) -> dict:
     except subprocess.TimeoutExpired:
         return {"error": f"no answer within {TIMEOUT_SECONDS} s"}
     try:
-        return json.loads(done.stdout.splitlines()[-1])
+        return json.loads(process.stdout.splitlines()[-1])
     except (IndexError, json.JSONDecodeError):
-        tail = " ".join(done.stderr.split()[-40:])
-        return {"error": f"the process ended with {done.returncode}: {tail}"}
+        tail = " ".join(process.stderr.split()[-40:])
+        return {"error": f"the process exited with code {process.returncode}: {tail}"}
 
 
 @component
@@ -52,13 +59,13 @@ def ServingCheck(  # noqa: N802 (TFX names components like classes)
     blessing: OutputArtifact[InfraBlessing],
     count: Parameter[int],
 ) -> None:
-    """Blesses a model that answers.
+    """Blesses a model that can be served.
 
     Args:
       model: the challenger.
-      examples: of TransactionExampleGen; its eval split is sent.
+      examples: from TransactionExampleGen; its eval split is scored.
       blessing: InfraBlessing with `blessed` 1 or 0, and `reason` if 0.
-      count: how many examples to send.
+      count: how many examples to score.
     """
     uri = artifact_utils.get_split_uri([examples], "eval")
     shard = os.path.join(uri, sorted(os.listdir(uri))[0])

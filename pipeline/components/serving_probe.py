@@ -1,26 +1,28 @@
-"""Loads a SavedModel as a server would and scores real examples. Run as a script, in a process of
-its own that imports TensorFlow and nothing of ours: what a server has.
+"""Loads a SavedModel as a server would and scores real examples.
 
-    python serving_probe.py MODEL_DIR TFRECORD_GZ COUNT
+A script that runs in a separate process and, like a server, imports TensorFlow alone:
 
-Prints one JSON document: {"examples": n, "seconds": s} or {"error": "…"}; exit 0 or 1.
+    python -I serving_probe.py MODEL_DIR TFRECORD_GZ COUNT
+
+Prints one JSON document, {"examples": n, "seconds": s} or {"error": "…"}, and exits with 0 or 1.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
+from pathlib import Path
 
 
 def probe(model_dir: str, tfrecord: str, count: int) -> dict:
-    """Scores `count` examples through both signatures and compares.
+    """Scores `count` examples through `serving_default` and `predict` and compares the scores.
 
     Raises:
-      ValueError: a signature is missing, or a score is no probability, or the two disagree.
+      ValueError: a signature or the examples are missing, a score is not a probability, or the
+        signatures disagree.
     """
-    # Keras would import these where they are installed. A server has none of them.
+    # Keras imports these if they are installed; a server has none of them.
     sys.modules.update(dict.fromkeys(("IPython", "matplotlib", "sklearn")))  # type: ignore[arg-type]
     import numpy as np
     import tensorflow as tf
@@ -31,37 +33,38 @@ def probe(model_dir: str, tfrecord: str, count: int) -> dict:
             raise ValueError(f"the model has no signature {name!r}")
     records = [r.numpy() for r in tf.data.TFRecordDataset(tfrecord, "GZIP").take(count)]
     if not records:
-        raise ValueError(f"{tfrecord}: no examples to send")
+        raise ValueError(f"{tfrecord} has no examples")
     started = time.perf_counter()
     by_example = model.signatures["serving_default"](tf.constant(records))
     seconds = time.perf_counter() - started
 
     predict = model.signatures["predict"]
-    rows = [_by_input_name(tf.train.Example.FromString(record)) for record in records]
+    rows = [_values(tf.train.Example.FromString(record)) for record in records]
+    specs = predict.structured_input_signature[1]
+    names = Path(model_dir, "assets.extra", "inputs.json").read_text(encoding="utf-8")
     inputs = {}
-    for name, spec in predict.structured_input_signature[1].items():
-        missing = b"" if spec.dtype == tf.string else float("nan")
-        inputs[name] = tf.constant([row.get(name, missing) for row in rows], dtype=spec.dtype)
+    for column, name in json.loads(names).items():
+        missing = b"" if specs[name].dtype == tf.string else float("nan")
+        values = [row.get(column, missing) for row in rows]
+        inputs[name] = tf.constant(values, dtype=specs[name].dtype)
     by_name = predict(**inputs)
 
     score = by_example["score"].numpy()
     if not (np.isfinite(score).all() and (score >= 0).all() and (score <= 1).all()):
-        raise ValueError("serving_default gave scores that are not in [0, 1]")
-    apart = float(np.abs(score - by_name["score"].numpy()).max())
-    if apart > 1e-5:
-        raise ValueError(f"the two signatures differ by {apart:.2g} on the same transaction")
+        raise ValueError("serving_default returned scores outside [0, 1]")
+    difference = float(np.abs(score - by_name["score"].numpy()).max())
+    if difference > 1e-5:
+        raise ValueError(f"the scores of the two signatures differ by up to {difference:.2g}")
     return {"examples": len(records), "seconds": round(seconds, 4)}
 
 
-def _by_input_name(example):  # type: ignore[no-untyped-def]
-    """The values of an example under the names that `predict` has for them (fraud.models.export)."""
+def _values(example):  # type: ignore[no-untyped-def]
+    """The values of an example by column; missing ones are left out."""
     values = {}
     for column, feature in example.features.feature.items():
-        name = re.sub(r"[^A-Za-z0-9_]", "_", column)
         kind = feature.WhichOneof("kind")
-        held = getattr(feature, kind).value if kind else ()
-        if held:
-            values[name if name[0].isalpha() else f"column_{name}"] = held[0]
+        if kind and getattr(feature, kind).value:
+            values[column] = getattr(feature, kind).value[0]
     return values
 
 

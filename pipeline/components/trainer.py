@@ -1,4 +1,4 @@
-"""A Trainer whose models say what they are worth, in ML Metadata."""
+"""A Trainer that records the quality of its models in ML Metadata."""
 
 import json
 import os
@@ -12,12 +12,12 @@ from tfx.utils import path_utils
 from fraud.models.entry_point import EXTRA, THRESHOLD_FILE
 
 
-class MeasuredTrainerExecutor(executor.GenericExecutor):
+class TrainerExecutor(executor.GenericExecutor):
     """TFX's Trainer, except that the Model artifact gets custom properties.
 
-    They are `run_id` (the run that trained it), `threshold` (the lowest score that alerts, at the
-    alert budget) and the metrics on the held-out cards by their names. A metric that the labels
-    leave undefined has no property.
+    They are `run_id` (the run that trained it), `threshold` (the lowest score that raises an alert,
+    at the alert budget) and each metric on the held-out cards, by name. Undefined metrics have no
+    property.
     """
 
     def Do(  # noqa: N802
@@ -36,5 +36,5 @@ class MeasuredTrainerExecutor(executor.GenericExecutor):
             if number is not None:
                 model.set_float_custom_property(name, number)
         run_id = self._context.pipeline_run_id
-        if run_id:  # Vertex AI does not tell
+        if run_id:  # Vertex AI does not provide it
             model.set_string_custom_property("run_id", run_id)

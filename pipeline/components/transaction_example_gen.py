@@ -6,7 +6,6 @@ import json
 from datetime import date
 from typing import Any, ClassVar
 
-import apache_beam as beam
 from tfx import types
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import (
@@ -28,6 +27,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset, Features
+from fraud.pipeline.components.executors import LocalBeam
 from fraud.pipeline.config import Config, WindowLengths, from_dict
 from fraud.pipeline.ingestion import stages
 from fraud.pipeline.ingestion.source import Source, check_columns, discover, plan
@@ -86,7 +86,7 @@ class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
         return output
 
 
-class Executor(base_beam_executor.BaseBeamExecutor):
+class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
     """Reads the windows' days, makes the features, writes one split per window."""
 
     def Do(  # noqa: N802 - the name is TFX's
@@ -125,15 +125,6 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             _publish(split, [shard for shard in shards if shard.split == split], examples)
         fileio.rmtree(ingestion.directory)
         examples.set_string_custom_property(FINGERPRINT, exec_properties.get(FINGERPRINT, ""))
-
-    def _make_beam_pipeline(self) -> beam.Pipeline:
-        """The pipeline of the configured runner; without one, in this process.
-
-        Beam's own default would first try to download another runner.
-        """
-        if self._beam_pipeline_args:
-            return super()._make_beam_pipeline()
-        return beam.Pipeline(runner="FnApiRunner", argv=[])
 
 
 class TransactionExampleGenSpec(ComponentSpec):

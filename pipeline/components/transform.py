@@ -1,7 +1,8 @@
-"""Transform that learns quantiles and vocabularies in one pass over the examples.
+"""A Transform that learns quantiles and vocabularies in one pass over the examples.
 
-TensorFlow Transform's analyzers learn the same, by a hundred Beam stages that hand on sketches of
-hundreds of megabytes. What is learned goes into its graph as constants: the artifact is TFX's.
+TensorFlow Transform's analyzers compute the same in a hundred Beam stages that exchange sketches of
+hundreds of megabytes. Here the results become constants of its graph; the artifact is a standard
+TransformGraph.
 """
 
 from __future__ import annotations
@@ -19,23 +20,25 @@ from numpy.typing import NDArray
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.tf_metadata import metadata_io
 from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
-from tfx.components import Transform
 from tfx.components.transform import executor, executor_utils
-from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
 
+from fraud.codec import from_json
 from fraud.models.columns import ModelColumns
 from fraud.models.preprocessing.analysis import Analysis, Analyzer
 from fraud.models.preprocessing.transform_graph import write_transform_graph
 from fraud.models.spec import Network
 from fraud.pipeline.components.batched_reading import BATCH
-from fraud.pipeline.components.local_beam import LocalBeam
+from fraud.pipeline.components.executors import LocalBeam
 
 
 class TransformExecutor(LocalBeam, executor.Executor):
-    """TFX's Transform for `fraud.models.preprocessing.transform_fn`, without materialized examples and statistics."""
+    """TFX's Transform for `fraud.models.preprocessing.transform_fn`.
+
+    It writes neither materialized examples nor statistics.
+    """
 
     def Do(  # noqa: N802
         self,
@@ -62,9 +65,8 @@ class TransformExecutor(LocalBeam, executor.Executor):
             for uri in artifact_utils.get_split_uris(examples, split)
             for file in sorted(tf.io.gfile.glob(io_utils.all_files_pattern(uri)))
         ]
-        analyze = Analyze(
-            ModelColumns.from_json(config["columns"]), Network.from_json(config["network"])
-        )
+        columns = from_json(ModelColumns, config["columns"])
+        analyze = Analyze(columns, from_json(Network, config["network"]))
         folder = Path(self._get_tmp_dir(), "analysis")
         with self._make_beam_pipeline() as pipeline:
             _ = (
@@ -81,7 +83,7 @@ class TransformExecutor(LocalBeam, executor.Executor):
 
 
 class Analyze(beam.CombineFn):
-    """Files of examples → what they teach."""
+    """Combines files of examples into their analysis."""
 
     def __init__(self, columns: ModelColumns, network: Network) -> None:
         self._columns, self._network = columns, network
@@ -107,7 +109,7 @@ class Analyze(beam.CombineFn):
 
 
 def _batches(file: str, columns: ModelColumns) -> Iterator[dict[str, NDArray]]:
-    """What a gzipped TFRecord file of examples holds of the model's columns and the label."""
+    """Reads the model's columns and the label from a gzipped TFRecord file of examples."""
     spec = {
         **{c: tf.io.FixedLenFeature([], tf.float32, float("nan")) for c in columns.numeric},
         **{c: tf.io.FixedLenFeature([], tf.string, "") for c in columns.categorical},
@@ -119,20 +121,20 @@ def _batches(file: str, columns: ModelColumns) -> Iterator[dict[str, NDArray]]:
 
 
 def dense(schema: schema_pb2.Schema) -> schema_pb2.Schema:
-    """The same schema for tensors [batch, 1], NaN or "" where there is no value.
+    """The same schema with dense tensors [batch, 1], and NaN or "" for missing values.
 
-    Otherwise a column that may miss values becomes a sparse tensor, which costs several operations
-    a column in every graph and much of the time of parsing. Whole numbers, of which none says
-    "missing", stay as they are; models read none.
+    Otherwise every column with missing values is a sparse tensor, which takes several operations
+    per column in every graph and much of the parsing time. Integers, which have no value that could
+    mean missing, remain sparse; models do not read them.
     """
     missing = {
         schema_pb2.FLOAT: schema_pb2.TensorRepresentation.DefaultValue(float_value=float("nan")),
         schema_pb2.BYTES: schema_pb2.TensorRepresentation.DefaultValue(bytes_value=b""),
     }
-    made = schema_pb2.Schema()
-    made.CopyFrom(schema)
-    tensors = made.tensor_representation_group[""].tensor_representation
-    for feature in made.feature:
+    result = schema_pb2.Schema()
+    result.CopyFrom(schema)
+    tensors = result.tensor_representation_group[""].tensor_representation
+    for feature in result.feature:
         if feature.HasField("shape"):
             tensors[feature.name].dense_tensor.column_name = feature.name
             tensors[feature.name].dense_tensor.shape.CopyFrom(feature.shape)
@@ -142,10 +144,4 @@ def dense(schema: schema_pb2.Schema) -> schema_pb2.Schema:
             tensors[feature.name].dense_tensor.default_value.CopyFrom(missing[feature.type])
         else:
             tensors[feature.name].varlen_sparse_tensor.column_name = feature.name
-    return made
-
-
-def in_one_pass(component: Transform) -> Transform:
-    """The same component, learning in one pass. In ML Metadata it is TFX's component still."""
-    component.executor_spec = executor_spec.BeamExecutorSpec(TransformExecutor)
-    return component
+    return result

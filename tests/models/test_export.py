@@ -1,4 +1,4 @@
-"""The exported model, loaded by a process that has never seen it, against training's scores."""
+"""The exported model, loaded by a new process, compared with the scores of training."""
 
 import base64
 import json
@@ -12,13 +12,17 @@ import tensorflow_transform as tft
 from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 from tensorflow_transform.tf_metadata.metadata_io import write_metadata
 
-from fraud.models import export as serving
 from fraud.models.columns import ModelColumns
-from fraud.models.network import explain, training
+from fraud.models.examples import Examples
+from fraud.models.export import ServedModel
+from fraud.models.network import training
+from fraud.models.network.explain import Explainer, typical_genuine
 from fraud.models.preprocessing import in_memory
 from fraud.models.spec import Network
+from fraud.names import input_name
+from fraud.pipeline.components.serving_check import check_serving
 
-COLUMNS = ModelColumns(("amount", "card risk"), ("channel",), "fraud", "time", "card")
+COLUMNS = ModelColumns(("3ds", "age of account"), ("channel",), "fraud", "time", "card")
 SPEC = Network(
     bins=8, towers=((32, 16),), epochs=3, batch_size=64, learning_rate=0.02, vocabulary_size=2
 )
@@ -54,8 +58,8 @@ def transactions(rows, seed):
     channels = np.array([b"shop", b"web", b"phone", b""], object)
     frauds = random.random(rows) < 0.3 * (amount > 80) + 0.3 * (risk > 2)
     return {
-        "amount": amount,
-        "card risk": risk,
+        "3ds": amount,
+        "age of account": risk,
         "channel": channels[random.integers(0, 4, rows)],
         "fraud": frauds.astype(np.int64),
     }
@@ -63,15 +67,20 @@ def transactions(rows, seed):
 
 def as_example(columns, row):
     example = tf.train.Example()
-    for name in ("amount", "card risk"):
+    for name in ("3ds", "age of account"):
         example.features.feature[name].float_list.value.append(columns[name][row])
     example.features.feature["channel"].bytes_list.value.append(columns["channel"][row])
     return example.SerializeToString()
 
 
 def _write_input_columns(directory):
-    """What the component Transform writes of the columns it reads."""
-    types = {"amount": tf.float32, "card risk": tf.float32, "channel": tf.string, "fraud": tf.int64}
+    """Writes the raw metadata as the component Transform does."""
+    types = {
+        "3ds": tf.float32,
+        "age of account": tf.float32,
+        "channel": tf.string,
+        "fraud": tf.int64,
+    }
     spec = {name: tf.io.FixedLenFeature([1], type_) for name, type_ in types.items()}
     path = directory / tft.TFTransformOutput.RAW_METADATA_DIR
     write_metadata(DatasetMetadata.from_feature_spec(spec), str(path))
@@ -79,33 +88,57 @@ def _write_input_columns(directory):
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory):
-    """Scores of new transactions: training's, and the exported model's by each way in."""
+    """A folder with the exported model, and the scores of new transactions: of the network in this
+    process, and of the exported model by each way of calling it.
+    """
     folder = tmp_path_factory.mktemp("served")
     old, new = transactions(5000, 0), transactions(300, 1)
     preprocessing = in_memory.learn(old, COLUMNS, SPEC, str(folder / "transform"))
     _write_input_columns(folder / "transform")
     number = np.arange(5000)
-    train = training.Examples(preprocessing(old), old["fraud"], number * 60, number % 400)
+    train = Examples(preprocessing(old), old["fraud"], number * 60, number % 400)
     fitted = training.fit(SPEC, train, preprocessing.vocabularies, alert_budget=20)
-    typical = explain.typical_genuine(train.inputs, train.labels)
-    explainer = explain.Explainer(fitted.model, typical, COLUMNS.numeric, COLUMNS.categorical)
-    model = serving.ServedModel(fitted, explainer, preprocessing.transform, COLUMNS)
+    typical = typical_genuine(train.inputs, train.labels)
+    explainer = Explainer(fitted.model, typical, COLUMNS.numeric, COLUMNS.categorical)
+    model = ServedModel(fitted, explainer, preprocessing.transform, COLUMNS)
     model.save(str(folder / "model"))
     examples = [as_example(new, row) for row in range(300)]
     rows = {"examples": [base64.b64encode(example).decode() for example in examples]}
-    for column in ("amount", "card risk"):
-        rows[serving.input_name(column)] = new[column].tolist()
+    for column in ("3ds", "age of account"):
+        rows[input_name(column)] = new[column].tolist()
     rows["channel"] = [channel.decode() for channel in new["channel"]]
     (folder / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
     command = [sys.executable, "-I", "-c", SCORE, str(folder / "model"), str(folder / "rows.json")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd="/")
-    assert done.returncode == 0, done.stderr
-    return fitted.scores(preprocessing(new)), json.loads(done.stdout)
+    process = subprocess.run(command, capture_output=True, text=True, cwd="/")
+    assert process.returncode == 0, process.stderr
+    with tf.io.TFRecordWriter(str(folder / "examples.gz"), "GZIP") as file:
+        for example in examples:
+            file.write(example)
+    return folder, fitted.scores(preprocessing(new)), json.loads(process.stdout)
 
 
 def test_a_new_process_scores_as_training_did_one_by_one_and_in_a_batch(scored):
-    expected, found = scored
+    _, expected, by_way = scored
     assert expected.std() > 0.05
-    assert len(found) == 4
-    for way, scores in found.items():
+    assert len(by_way) == 4
+    for way, scores in by_way.items():
         np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5, err_msg=way)
+
+
+def test_the_input_names_of_the_columns_are_beside_the_graph(scored):
+    folder, *_ = scored
+    names = json.loads((folder / "model" / "assets.extra" / "inputs.json").read_text())
+    assert names == {"age of account": "age_of_account", "3ds": "column_3ds", "channel": "channel"}
+
+
+def test_the_serving_check_sends_columns_by_their_input_names(scored):
+    folder, *_ = scored
+    answer = check_serving(str(folder / "model"), str(folder / "examples.gz"), 50)
+    assert answer["examples"] == 50, answer
+
+
+def test_the_serving_check_reports_a_file_without_examples(scored, tmp_path):
+    folder, *_ = scored
+    tf.io.TFRecordWriter(str(tmp_path / "none.gz"), "GZIP").close()
+    answer = check_serving(str(folder / "model"), str(tmp_path / "none.gz"), 50)
+    assert "has no examples" in answer["error"]

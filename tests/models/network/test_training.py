@@ -3,40 +3,42 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from fraud.models.examples import Examples
 from fraud.models.network import training
 from fraud.models.spec import Network
+from fraud.time import SECONDS_PER_DAY
 
 SPEC = Network(bins=8, towers=((16,),), epochs=5, batch_size=64, learning_rate=0.02)
 
 
-def made(rows=6000, seed=0, cards=600):
+def random_examples(rows=6000, seed=0, cards=600):
     random = np.random.default_rng(seed)
     numeric = random.uniform(0, 4, (rows, 3)).astype(np.float32)
     labels = (random.random(rows) < 0.4 * (numeric[:, 0] > 3.5)).astype(int)
-    timestamps = np.sort(random.integers(0, 30 * 86400, rows))
-    return training.Examples(
-        {"numeric": numeric}, labels, timestamps, random.integers(0, cards, rows)
-    )
+    timestamps = np.sort(random.integers(0, 30 * SECONDS_PER_DAY, rows))
+    return Examples({"numeric": numeric}, labels, timestamps, random.integers(0, cards, rows))
 
 
 @pytest.fixture(scope="module")
 def fitted():
-    return training.fit(SPEC, made(), {}, alert_budget=20)
+    return training.fit(SPEC, random_examples(), {}, alert_budget=20)
 
 
-def test_what_is_learned_ranks_and_is_calibrated_on_new_transactions(fitted):
-    new = made(seed=1)
+def test_the_model_ranks_and_is_calibrated_on_new_transactions(fitted):
+    new = random_examples(seed=1)
     scores = fitted.scores(new.inputs)
     assert scores[new.labels == 1].mean() > 3 * scores[new.labels == 0].mean()
     assert scores.mean() == pytest.approx(new.labels.mean(), rel=0.35)
 
 
 def test_the_alert_threshold_spends_the_budget(fitted):
-    new = made(seed=2, rows=60_000)
+    new = random_examples(seed=2, rows=60_000)
     scores = fitted.scores(new.inputs)
     alerts = {
         (day, card)
-        for day, card, score in zip(new.timestamps // 86400, new.cards, scores, strict=True)
+        for day, card, score in zip(
+            new.timestamps // SECONDS_PER_DAY, new.cards, scores, strict=True
+        )
         if score >= fitted.threshold
     }
     assert fitted.validation["recall_at_budget"] > 0
@@ -44,7 +46,7 @@ def test_the_alert_threshold_spends_the_budget(fitted):
 
 
 def test_one_seed_gives_one_model(fitted):
-    again = training.fit(SPEC, made(), {}, alert_budget=20)
+    again = training.fit(SPEC, random_examples(), {}, alert_budget=20)
     for first, second in zip(fitted.model.get_weights(), again.model.get_weights(), strict=True):
         np.testing.assert_array_equal(first, second)
 
@@ -52,7 +54,7 @@ def test_one_seed_gives_one_model(fitted):
 def test_logs_for_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 
-    training.fit(SPEC, made(), {}, 20, str(tmp_path))
+    training.fit(SPEC, random_examples(), {}, 20, str(tmp_path))
     logs = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
     tags = {tag for run in logs.Runs().values() for tag in run["tensors"]}
     assert {"epoch_loss", "epoch_average_precision", "learning_rate"} <= tags
@@ -61,7 +63,7 @@ def test_logs_for_tensorboard(tmp_path):
     assert "keras" in tags  # the model's graph
 
 
-def test_held_out_are_whole_cards_and_the_same_ones_each_time():
+def test_whole_cards_are_held_out_and_always_the_same_ones():
     cards = np.random.default_rng(3).integers(0, 500, 20_000)
     held = training.held_out_cards(cards, 10)
     assert not set(cards[held]) & set(cards[~held])
@@ -76,13 +78,13 @@ def test_neither_all_nor_none_is_held_out(cards):
     assert 0 < held.sum() < cards.size
 
 
-def test_a_sample_smaller_than_a_batch_is_learned_too():
-    fitted = training.fit(SPEC, made(rows=100, cards=50), {}, alert_budget=1)
-    assert np.isfinite(fitted.scores(made(rows=10).inputs)).all()
+def test_fewer_examples_than_a_batch_can_be_trained_on():
+    fitted = training.fit(SPEC, random_examples(rows=100, cards=50), {}, alert_budget=1)
+    assert np.isfinite(fitted.scores(random_examples(rows=10).inputs)).all()
 
 
 def test_the_best_epoch_is_kept_not_the_last():
-    validation = made(rows=2000)
+    validation = random_examples(rows=2000)
     inputs = keras.Input((3,), name="numeric")
     model = keras.Model({"numeric": inputs}, keras.layers.Dense(1, name="logit")(inputs))
     optimizer = keras.optimizers.SGD(0.0, use_ema=True, ema_momentum=0.0)
@@ -103,19 +105,19 @@ def test_the_best_epoch_is_kept_not_the_last():
 
 
 @pytest.mark.parametrize("focal_gamma", [0.0, 2.0])
-def test_scores_that_are_sure_have_a_gradient(focal_gamma):
-    """A NaN here spreads to all weights in one step."""
+def test_extreme_scores_have_a_finite_gradient(focal_gamma):
+    """A NaN would spread to all weights in one step."""
     logits = tf.Variable([[-30.0], [30.0], [40.0], [-40.0]])
     with tf.GradientTape() as tape:
         loss = training._loss(focal_gamma)(tf.constant([[0.0], [1.0], [0.0], [1.0]]), logits)
     assert np.isfinite(tape.gradient(loss, logits)).all()
 
 
-def test_each_epoch_takes_every_row_once_in_an_order_of_its_own() -> None:
+def test_each_epoch_has_every_row_once_in_a_different_order() -> None:
     rows = np.arange(103)
     inputs = {"numeric": rows.astype(np.float32).reshape(-1, 1)}
-    given = training.Examples(inputs, np.zeros(103, np.int64), np.zeros(103), rows)
-    batches = training._batches(given, rows[3:], 10, Network())
+    examples = Examples(inputs, np.zeros(103, np.int64), np.zeros(103), rows)
+    batches = training._batches(examples, rows[3:], 10, Network())
     epochs = [
         [int(n) for batch, _, _ in batches for n in batch["numeric"].numpy().ravel()]
         for _ in range(2)

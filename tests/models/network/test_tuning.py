@@ -7,9 +7,11 @@ import pytest
 from tfx.components.tuner import executor
 from tfx.types.standard_artifacts import HyperParameters, TunerResults
 
-from fraud.models.network.training import Examples
+from fraud.codec import from_json, to_json
+from fraud.models.examples import Examples
 from fraud.models.network.tuning import NetworkTuner
 from fraud.models.spec import Network, Tuning, settings
+from fraud.time import SECONDS_PER_DAY
 
 SPEC = Network(bins=4, towers=((4,),), epochs=1, batch_size=64, learning_rate=1e-6)
 TUNING = Tuning(
@@ -17,11 +19,11 @@ TUNING = Tuning(
 )
 
 
-def made(rows=3000):
+def random_examples(rows=3000):
     random = np.random.default_rng(0)
     numeric = random.uniform(0, 4, (rows, 2)).astype(np.float32)
     labels = (random.random(rows) < 0.4 * (numeric[:, 0] > 3)).astype(int)
-    days = np.sort(random.integers(0, 10 * 86400, rows))
+    days = np.sort(random.integers(0, 10 * SECONDS_PER_DAY, rows))
     return Examples({"numeric": numeric}, labels, days, random.integers(0, 300, rows))
 
 
@@ -33,7 +35,7 @@ def search(folder, examples, tuning=TUNING):
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    return search(tmp_path_factory.mktemp("trials"), made())
+    return search(tmp_path_factory.mktemp("trials"), random_examples())
 
 
 def trials(tuner):
@@ -54,10 +56,10 @@ def test_the_best_by_average_precision_is_found(searched):
 
 
 def test_the_search_is_the_same_each_time(searched, tmp_path):
-    assert trials(search(tmp_path, made())) == trials(searched)
+    assert trials(search(tmp_path, random_examples())) == trials(searched)
 
 
-def test_what_tfx_keeps_of_it_can_be_read_back(searched, tmp_path):
+def test_the_hyperparameters_that_tfx_writes_can_be_read_back(searched, tmp_path):
     best, results = HyperParameters(), TunerResults()
     best.uri, results.uri = str(tmp_path / "best"), str(tmp_path / "results")
     executor.write_best_hyperparameters(
@@ -72,14 +74,13 @@ def test_what_tfx_keeps_of_it_can_be_read_back(searched, tmp_path):
     assert settings(values)["towers"] == json.loads(values["towers"])
 
 
-def test_without_frauds_there_is_nothing_to_choose_by(tmp_path):
-    examples = made(200)
+def test_a_search_without_frauds_fails(tmp_path):
+    examples = random_examples(200)
     with pytest.raises(keras_tuner.errors.FatalValueError, match="no fraud among the held-out"):
         search(tmp_path, dataclasses.replace(examples, labels=0 * examples.labels))
 
 
-def test_tuning_can_be_handed_to_the_component():
-    assert Tuning.from_json(json.dumps(dataclasses.asdict(TUNING))).choices == {
-        "learning_rate": [0.05, 0.02],
-        "towers": [[[8, 4]], [[4]]],
-    }
+def test_tuning_survives_its_way_to_the_component_as_json():
+    tuning = from_json(Tuning, to_json(TUNING))
+    assert tuning == TUNING
+    assert tuning.choices == {"learning_rate": (0.05, 0.02), "towers": (((8, 4),), ((4,),))}

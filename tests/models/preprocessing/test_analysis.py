@@ -1,4 +1,4 @@
-"""What preprocessing learns, against numpy over all the rows."""
+"""The analysis of the train window, compared with numpy on all rows."""
 
 import pickle
 
@@ -46,7 +46,7 @@ def learned(data, size=8192):
 
 
 def rank(edges, values):
-    """Where in the sorted values each edge lies, from 0 to 1."""
+    """The rank of each edge among the values, from 0 to 1."""
     known = np.sort(values[~np.isnan(values)])
     return np.searchsorted(known, edges) / known.size
 
@@ -67,28 +67,28 @@ def test_edges_are_quantiles_of_frauds_and_of_genuine_transactions():
 
 def test_a_column_of_few_values_has_them_as_edges():
     data = rows()
-    found = learned(data).edges[1]
-    assert set(found) <= set(range(12))
-    assert set(range(5)) <= set(found)
+    edges = learned(data).edges[1]
+    assert set(edges) <= set(range(12))
+    assert set(range(5)) <= set(edges)
 
 
-def test_nothing_but_missing_values_gives_edges_of_zero():
+def test_a_column_without_values_has_edges_of_zero():
     assert learned(rows()).edges[2].tolist() == [0] * 9
 
 
-def test_words_are_the_most_frequent_ones_without_nothing_and_line_breaks():
+def test_words_are_the_most_frequent_ones_without_empty_ones_and_line_breaks():
     words = learned(rows()).words
     assert words == {"channel": (b"bb", b"a", b"e"), "a/b ü": ("ä".encode(),)}
 
 
-def test_equally_frequent_words_are_in_the_order_of_the_alphabet():
+def test_equally_frequent_words_are_in_alphabetical_order():
     data = rows(4)
     data["channel"] = np.array([b"d", b"b", b"c", b"a"], object)
     assert learned(data).words["channel"] == (b"a", b"b", b"c")
 
 
 @pytest.mark.parametrize("parts", [2, 7])
-def test_parts_merge_to_the_whole_in_other_processes_too(parts):
+def test_analyzers_of_parts_from_other_processes_merge_to_the_whole(parts):
     data = rows()
     analyzers = [
         pickle.loads(pickle.dumps(Analyzer(COLUMNS, NETWORK).add(part)))
@@ -104,7 +104,7 @@ def test_parts_merge_to_the_whole_in_other_processes_too(parts):
     )
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_an_analysis_survives_writing_and_reading(tmp_path):
     analysis = learned(rows(500))
     analysis.write(tmp_path / "analysis")
     np.testing.assert_array_equal(read_edges(tmp_path / "analysis"), analysis.edges)

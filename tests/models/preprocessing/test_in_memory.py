@@ -28,16 +28,16 @@ def learned(tmp_path_factory):
     return in_memory.learn(transactions(), COLUMNS, SPEC, str(directory))
 
 
-def test_numbers_become_their_places_among_the_bins(learned):
+def test_numbers_become_positions_among_the_bins(learned):
     columns = {
         "amount": np.array([-5, 50, 1000, np.nan], np.float32),
         "risk": np.array([-2, 0, 2, np.nan], np.float32),
         "channel": np.array([b"", b"", b"", b""], object),
     }
-    found = learned(columns)["numeric"]
-    assert found.dtype == np.float32
-    # Uniform values: the middle is the middle, whatever is missing.
-    np.testing.assert_allclose(found, [[0, 0], [2, 2], [4, 4], [-1, -1]], atol=0.1)
+    positions = learned(columns)["numeric"]
+    assert positions.dtype == np.float32
+    # The values are uniform, so the median is in the middle, whatever values are missing.
+    np.testing.assert_allclose(positions, [[0, 0], [2, 2], [4, 4], [-1, -1]], atol=0.1)
 
 
 def test_categories_become_indices(learned):
@@ -47,7 +47,7 @@ def test_categories_become_indices(learned):
     assert learned.vocabularies == {"channel": 4}
 
 
-def test_rows_come_out_in_the_order_they_went_in(learned):
+def test_rows_keep_their_order(learned):
     columns = transactions(3 * in_memory.BATCH + 7, seed=1)
     numeric = learned(columns)["numeric"]
     some = slice(in_memory.BATCH - 3, in_memory.BATCH + 3)

@@ -1,4 +1,4 @@
-"""Preprocessing: learned, saved as Transform saves it, and applied as a graph."""
+"""Preprocessing: learned, saved as by Transform, and applied as a graph."""
 
 import dataclasses
 
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from fraud.codec import to_json
 from fraud.models.columns import ModelColumns
-from fraud.models.preprocessing import transform_fn as preprocessing
 from fraud.models.preprocessing.analysis import Analyzer
+from fraud.models.preprocessing.transform_fn import MISSING, positions, vocabulary_sizes
 from fraud.models.preprocessing.transform_graph import TransformGraph, write_transform_graph
 from fraud.models.spec import Network
-from fraud.pipeline.config import to_json
 
 COLUMNS = ModelColumns(
     ("amount", "rate", "genuine_only", "never"), ("channel",), "fraud", None, None
@@ -38,7 +38,7 @@ def transactions():
 
 
 def columns_of(rows):
-    """The rows as the model reads them."""
+    """The rows as columns of the model."""
     return {
         **{
             c: np.array([(row.get(c) or [np.nan])[0] for row in rows], np.float32)
@@ -65,47 +65,47 @@ def applied(transform, rows):
     inputs = {
         name: tf.constant(columns[name].reshape(-1, 1)) for name in (*COLUMNS.numeric, "channel")
     }
-    found = TransformGraph(transform)(inputs)
-    return {name: tensor.numpy() for name, tensor in found.items()}
+    outputs = TransformGraph(transform)(inputs)
+    return {name: tensor.numpy() for name, tensor in outputs.items()}
 
 
 def test_positions_rise_with_the_value_and_span_the_bins(transform, transactions):
-    found = applied(transform, transactions)["numeric"]
+    outputs = applied(transform, transactions)["numeric"]
     amounts = np.array([row["amount"][0] if row["amount"] else np.nan for row in transactions])
     order = np.argsort(amounts[1:]) + 1
-    assert (np.diff(found[order, 0]) >= 0).all()
-    assert found[order[0], 0] == 0
-    assert found[order[-1], 0] == NETWORK.bins
+    assert (np.diff(outputs[order, 0]) >= 0).all()
+    assert outputs[order[0], 0] == 0
+    assert outputs[order[-1], 0] == NETWORK.bins
 
 
-def test_a_column_without_a_value_in_any_fraud_or_any_row_is_no_obstacle(transform, transactions):
-    found = applied(transform, transactions)["numeric"]
+def test_a_column_may_lack_values_in_all_frauds_or_all_rows(transform, transactions):
+    outputs = applied(transform, transactions)["numeric"]
     has_value = np.array([bool(row["genuine_only"]) for row in transactions])
-    assert set(found[~has_value, 2]) == {preprocessing.MISSING}
-    assert len(set(found[has_value, 2])) > 1000
-    assert set(found[:, 3]) == {preprocessing.MISSING}
+    assert set(outputs[~has_value, 2]) == {MISSING}
+    assert len(set(outputs[has_value, 2])) > 1000
+    assert set(outputs[:, 3]) == {MISSING}
 
 
 def test_half_of_the_bins_are_spent_on_frauds(transform, transactions):
-    """2 % of the rows, but far more than 2 % of the bins lie where their amounts are."""
-    found = applied(transform, transactions)["numeric"][:, 0]
+    """Frauds are 2 % of the rows, but their amounts span far more than 2 % of the bins."""
+    outputs = applied(transform, transactions)["numeric"][:, 0]
     fraud = np.array([row["fraud"][0] for row in transactions], bool)
-    assert np.median(found[fraud]) > 0.6 * NETWORK.bins
+    assert np.median(outputs[fraud]) > 0.6 * NETWORK.bins
 
 
-def test_a_common_value_does_not_swallow_the_bins(transform, transactions):
+def test_a_common_value_does_not_use_up_the_bins(transform, transactions):
     """Nine in ten rates are 0; the others still spread over the bins."""
-    found = applied(transform, transactions)["numeric"][:, 1]
+    outputs = applied(transform, transactions)["numeric"][:, 1]
     rates = np.array([row["rate"][0] for row in transactions])
-    assert (found[rates == 0] == found[rates == 0][0]).all()
-    assert np.unique(np.floor(found[rates > 0])).size >= NETWORK.bins - 2
+    assert (outputs[rates == 0] == outputs[rates == 0][0]).all()
+    assert np.unique(np.floor(outputs[rates > 0])).size >= NETWORK.bins - 2
 
 
-def test_missing_is_a_signal_of_its_own(transform):
-    found = applied(transform, [{"channel": ["chip"]}, {"amount": [3.0], "rate": [0.5]}])
-    assert found["numeric"][0].tolist() == [-1] * 4
-    assert (found["numeric"][1, :2] >= 0).all()
-    assert found["categorical"][1].tolist() == [0]
+def test_missing_values_have_codes_of_their_own(transform):
+    outputs = applied(transform, [{"channel": ["chip"]}, {"amount": [3.0], "rate": [0.5]}])
+    assert outputs["numeric"][0].tolist() == [-1] * 4
+    assert (outputs["numeric"][1, :2] >= 0).all()
+    assert outputs["categorical"][1].tolist() == [0]
 
 
 def test_categories_are_vocabulary_then_buckets_of_the_unseen(transform):
@@ -113,27 +113,27 @@ def test_categories_are_vocabulary_then_buckets_of_the_unseen(transform):
     index = applied(transform, rows)["categorical"][:, 0]
     assert sorted(index[:2]) == [1, 2]
     assert (index[2:] > 2).all()
-    size = preprocessing.vocabulary_sizes(transform, COLUMNS, NETWORK)["channel"]
+    size = vocabulary_sizes(transform, COLUMNS, NETWORK)["channel"]
     assert size == 1 + 2 + 3
     assert (index < size).all()
 
 
-def test_edges_need_no_label_where_the_model_is_served(transform):
+def test_the_graph_needs_no_label(transform):
     assert dataclasses.asdict(COLUMNS)["label"] == "fraud"
     assert applied(transform, [{"amount": [20.0]}])["numeric"].shape == (1, 4)
 
 
-def test_a_column_without_a_single_word_is_no_obstacle(transactions, tmp_path):
+def test_a_column_may_have_no_words(transactions, tmp_path):
     silent = write(tmp_path, [{**row, "channel": []} for row in transactions[:50]])
     rows = [{"channel": []}, {"channel": ["chip"]}]
     index = applied(silent, rows)["categorical"][:, 0]
-    size = preprocessing.vocabulary_sizes(silent, COLUMNS, NETWORK)["channel"]
+    size = vocabulary_sizes(silent, COLUMNS, NETWORK)["channel"]
     assert index[0] == 0
     assert 0 < index[1] < size
 
 
 def test_positions_are_the_share_of_bins_below_where_edges_coincide_too():
-    """The definition: the sum over all bins of how much of each lies below the value."""
+    """By definition, a position is the sum over all bins of the share of each below the value."""
     random = np.random.default_rng(0)
     edges = np.sort(random.integers(0, 6, (5, 9)).astype(np.float32), axis=1)
     edges[3] = 2
@@ -142,6 +142,6 @@ def test_positions_are_the_share_of_bins_below_where_edges_coincide_too():
     x[:3] = [[np.nan], [np.inf], [-np.inf]]
     low, width = edges[:, :-1], np.maximum(np.diff(edges, axis=1), 1e-9)
     expected = np.clip((x[:, :, np.newaxis] - low) / width, 0, 1).sum(axis=2)
-    expected[0] = preprocessing.MISSING
-    found = preprocessing.positions(tf.constant(x), edges).numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    expected[0] = MISSING
+    actual = positions(tf.constant(x), edges).numpy()
+    np.testing.assert_allclose(actual, expected, atol=1e-5)

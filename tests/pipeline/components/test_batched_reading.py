@@ -1,4 +1,4 @@
-"""Reading batches gives the standard components what their own reading gives them."""
+"""Reading in batches gives the standard components the same as their own reading."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import pytest
 import tensorflow as tf
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
-from tfx.components import StatisticsGen
 from tfx.components.statistics_gen import executor as stock
-from tfx.types import Channel, standard_artifacts
+from tfx.types import standard_artifacts
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
 
@@ -32,17 +31,17 @@ SCHEMA = schema_pb2.Schema(
 
 
 def example(**values: Any) -> bytes:
-    """An example; None is a feature without value."""
-    made = tf.train.Example()
+    """A serialized example; None is a feature without a value."""
+    result = tf.train.Example()
     for name, value in values.items():
-        feature = made.features.feature[name]
+        feature = result.features.feature[name]
         if isinstance(value, float):
             feature.float_list.value.append(value)
         elif isinstance(value, int):
             feature.int64_list.value.append(value)
         elif value is not None:
             feature.bytes_list.value.append(value)
-    return made.SerializeToString()
+    return result.SerializeToString()
 
 
 def examples(rows: int) -> list[bytes]:
@@ -106,7 +105,7 @@ def test_the_source_reads_what_the_stock_source_reads(
     stock_source = TFExampleRecord(
         [str(tmp_path / "*.gz")], schema=SCHEMA, raw_record_column_name="raw"
     )
-    found = []
+    rows_read = []
     for source in (stock_source, BatchedExamples.like(stock_source, 4)):
         if columns_of:
             source = source.Project(columns_of)
@@ -117,9 +116,9 @@ def test_the_source_reads_what_the_stock_source_reads(
                 | beam.combiners.ToList()
                 | beam.Map(_write_rows, str(tmp_path / "rows"))
             )
-        found.append((tmp_path / "rows").read_text())
-    assert found[0] == found[1]
-    assert len(found[0].splitlines()) == 250
+        rows_read.append((tmp_path / "rows").read_text())
+    assert rows_read[0] == rows_read[1]
+    assert len(rows_read[0].splitlines()) == 250
 
 
 def _write_rows(batches: list[pa.RecordBatch], path: str) -> None:
@@ -133,15 +132,16 @@ def test_statistics_are_those_of_stock(tmp_path: Path) -> None:
         write(tmp_path / "examples" / f"Split-{split}" / "data_tfrecord-0.gz", part)
     of_executor = {}
     for executor in (stock.Executor, batched_reading.StatisticsGenExecutor):
-        made = [standard_artifacts.Examples(), standard_artifacts.ExampleStatistics()]
-        made[0].uri, made[1].uri = (
+        examples_read = standard_artifacts.Examples()
+        statistics = standard_artifacts.ExampleStatistics()
+        examples_read.uri, statistics.uri = (
             str(tmp_path / name) for name in ("examples", executor.__name__)
         )
-        made[0].split_names = '["train", "eval"]'
-        executor().Do({"examples": made[:1]}, {"statistics": made[1:]}, {})
+        examples_read.split_names = '["train", "eval"]'
+        executor().Do({"examples": [examples_read]}, {"statistics": [statistics]}, {})
         of_executor[executor] = {
             split: statistics_pb2.DatasetFeatureStatisticsList.FromString(
-                Path(made[1].uri, f"Split-{split}", "FeatureStats.pb").read_bytes()
+                Path(statistics.uri, f"Split-{split}", "FeatureStats.pb").read_bytes()
             )
             for split in ("train", "eval")
         }
@@ -155,21 +155,6 @@ def test_statistics_are_those_of_stock(tmp_path: Path) -> None:
 
 
 def _close(line: str, other: str) -> bool:
-    """Whether two lines of a proto's text differ in nothing but the last digits of a number."""
+    """Whether two lines of a text proto differ only in the last digits of a number."""
     (name, value), (other_name, other_value) = (text.split(":") for text in (line, other))
     return name == other_name and math.isclose(float(value), float(other_value), rel_tol=1e-9)
-
-
-def test_the_component_stays_tfx_own() -> None:
-    channel = Channel(type=standard_artifacts.Examples)
-    component = batched_reading.in_batches(StatisticsGen(examples=channel))
-    assert component.type == StatisticsGen(examples=channel).type
-    assert component.executor_spec.executor_class is batched_reading.StatisticsGenExecutor
-
-
-def test_beam_arguments_choose_the_runner() -> None:
-    executor = batched_reading.StatisticsGenExecutor()
-    assert type(executor._make_beam_pipeline().runner) is FnApiRunner
-    chosen = beam.Pipeline()
-    executor._make_beam_pipeline_fn = lambda: chosen
-    assert executor._make_beam_pipeline() is chosen

@@ -7,7 +7,7 @@ from tfx.types.standard_artifacts import Model, ModelBlessing, PushedModel
 from tfx.utils import proto_utils
 
 from fraud.pipeline.components import pusher
-from fraud.pipeline.components.pusher import AtomicPusherExecutor
+from fraud.pipeline.components.pusher import PusherExecutor
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def push(tmp_path):
         blessing.set_int_custom_property("blessed", blessed)
         result = PushedModel()
         result.uri = str(tmp_path / "artifact")
-        AtomicPusherExecutor().Do(
+        PusherExecutor().Do(
             {"model": [model], "model_blessing": [blessing]},
             {"pushed_model": [result]},
             {"push_destination": proto_utils.proto_to_json(destination)},

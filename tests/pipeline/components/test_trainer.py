@@ -8,12 +8,12 @@ from tfx.types.standard_artifacts import Model, ModelRun
 from tfx.utils import path_utils
 
 from fraud.models.entry_point import EXTRA, THRESHOLD_FILE
-from fraud.pipeline.components.trainer import MeasuredTrainerExecutor
+from fraud.pipeline.components.trainer import TrainerExecutor
 
 
 @pytest.fixture
 def train(tmp_path, monkeypatch):
-    """Runs the executor as if training had left a document."""
+    """Runs the executor as if training had written a document."""
 
     def trained(document) -> Model:
         model = Model()
@@ -27,7 +27,7 @@ def train(tmp_path, monkeypatch):
         monkeypatch.setattr(executor.GenericExecutor, "Do", stock)
         context = BaseExecutor.Context(pipeline_run_id="20260313-1")
         outputs = {"model": [model], "model_run": [ModelRun()]}
-        MeasuredTrainerExecutor(context).Do({}, outputs, {})
+        TrainerExecutor(context).Do({}, outputs, {})
         return model
 
     return trained
@@ -41,7 +41,7 @@ def test_threshold_metrics_and_run_are_properties_of_the_model(train):
     assert model.get_string_custom_property("run_id") == "20260313-1"
 
 
-def test_what_is_undefined_has_no_property(train):
+def test_an_undefined_metric_has_no_property(train):
     model = train({"threshold": 0.0, "validation": {"average_precision": None}})
     assert model.get_float_custom_property("threshold") == 0.0
     assert not model.has_custom_property("average_precision")

@@ -15,13 +15,13 @@ from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import standard_artifacts
 from tfx.utils import io_utils
 
+from fraud.codec import to_json
 from fraud.models.columns import ModelColumns
 from fraud.models.preprocessing.analysis import Analyzer
 from fraud.models.preprocessing.transform_fn import positions, vocabulary_sizes
 from fraud.models.preprocessing.transform_graph import TransformGraph
 from fraud.models.spec import Network
 from fraud.pipeline.components.transform import TransformExecutor, dense
-from fraud.pipeline.config import to_json
 
 COLUMNS = ModelColumns(("amount", "count"), ("channel",), "fraud", None, None)
 NETWORK = Network(bins=8, vocabulary_size=2)
@@ -40,8 +40,8 @@ def columns() -> dict[str, np.ndarray]:
 
 
 def example(columns: dict[str, np.ndarray], row: int, label: bool) -> bytes:
-    made = tf.train.Example()
-    feature = made.features.feature
+    result = tf.train.Example()
+    feature = result.features.feature
     for name in COLUMNS.numeric:
         if not np.isnan(columns[name][row]):
             feature[name].float_list.value.append(columns[name][row])
@@ -49,7 +49,7 @@ def example(columns: dict[str, np.ndarray], row: int, label: bool) -> bytes:
         feature["channel"].bytes_list.value.append(columns["channel"][row])
     if label:
         feature["fraud"].int64_list.value.append(int(columns["fraud"][row]))
-    return made.SerializeToString()
+    return result.SerializeToString()
 
 
 def write(folder: Path, columns: dict[str, np.ndarray], shards: int, label: bool = True) -> None:
@@ -83,7 +83,7 @@ def transformed(at: Path) -> tft.TFTransformOutput:
     return tft.TFTransformOutput(graph.uri)
 
 
-def test_the_graph_holds_what_the_train_split_teaches_whatever_its_files(
+def test_the_graph_depends_on_the_train_split_alone_however_it_is_sharded(
     columns: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     write(tmp_path / "examples" / "Split-train", columns, shards=3)
@@ -91,19 +91,19 @@ def test_the_graph_holds_what_the_train_split_teaches_whatever_its_files(
     transform = transformed(tmp_path)
 
     inputs = {c: tf.constant(columns[c].reshape(-1, 1)) for c in (*COLUMNS.numeric, "channel")}
-    found = TransformGraph(transform)(inputs)
+    outputs = TransformGraph(transform)(inputs)
     learned = Analyzer(COLUMNS, NETWORK).add(columns).analysis()
     x = np.stack([columns[c] for c in COLUMNS.numeric], axis=1)
-    np.testing.assert_allclose(found["numeric"], positions(x, learned.edges), atol=0.02)
+    np.testing.assert_allclose(outputs["numeric"], positions(x, learned.edges), atol=0.02)
     assert vocabulary_sizes(transform, COLUMNS, NETWORK) == {"channel": 1 + 2 + 4}
 
     raw = transform.raw_feature_spec()
     assert raw["amount"].shape == [1]
     assert np.isnan(raw["amount"].default_value)
-    # Whatever reads a TransformGraph by TFT's own means gets the same.
+    # TFT's own layer gives the same.
     layer = transform.transform_features_layer()(inputs)
-    np.testing.assert_array_equal(layer["numeric"], found["numeric"])
-    np.testing.assert_array_equal(layer["categorical"], found["categorical"])
+    np.testing.assert_array_equal(layer["numeric"], outputs["numeric"])
+    np.testing.assert_array_equal(layer["categorical"], outputs["categorical"])
 
 
 def test_examples_without_a_label_are_refused_by_its_name(
@@ -114,7 +114,7 @@ def test_examples_without_a_label_are_refused_by_its_name(
         transformed(tmp_path)
 
 
-def test_dense_columns_say_by_nan_and_nothing_what_is_missing() -> None:
+def test_missing_values_of_dense_columns_are_nan_and_empty() -> None:
     schema = schema_pb2.Schema()
     for name, kind in (("f", schema_pb2.FLOAT), ("b", schema_pb2.BYTES), ("i", schema_pb2.INT)):
         schema.feature.add(name=name, type=kind)
