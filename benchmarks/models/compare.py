@@ -3,10 +3,10 @@
     make bench-models DATA=transactions FIRST=2018-07-04
 
 All use the features, folds and protocol of `fraud-pipeline backtest`. For each contestant, the
-setting with the best average precision on as many folds right before the first test day is evaluated
-on the test folds. The network is evaluated as the pipeline configures it, once per seed; its settings
-were chosen on folds before 2018-07-04 of the handbook's data. Prints a table, or JSON with --json;
---only selects contestants.
+setting with the best average precision on as many folds right before the first test day is
+evaluated on the test folds. The network is evaluated as the pipeline configures it, once per seed;
+its settings were chosen on folds before 2018-07-04 of the handbook's data. Prints a table, or JSON
+with --json; --only selects contestants.
 """
 
 from __future__ import annotations

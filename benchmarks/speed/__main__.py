@@ -85,7 +85,7 @@ def _processor() -> str:
 def table(sizes: list[dict[str, Any]]) -> str:
     """Formats the results as Markdown: whole runs, then the stages of each contestant."""
     lines = [
-        "| rows read | examples | | CPU s | wall s | peak MB | CPU, times ours |",
+        "| rows read | examples | | CPU s | wall s | peak MB | CPU relative to ours |",
         "|---:|---:|---|---:|---:|---:|---:|",
     ]
     for size in sizes:
