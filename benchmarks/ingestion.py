@@ -97,13 +97,8 @@ def executed(executor: Any, properties: dict[str, Any], folder: Path) -> tuple[d
     with meter.stage("executor"):
         executor(context).Do({}, {"examples": [examples]}, properties)
     cost = meter.costs["executor"]
-    measured = {
-        "cpu_seconds": cost.cpu,
-        "wall_seconds": cost.wall,
-        "mb_before": before,
-        "mb": cost.mb,
-    }
-    return measured, examples
+    seconds = {"cpu_seconds": cost.cpu, "wall_seconds": cost.wall}
+    return {**seconds, "mb_before": before, "mb": cost.mb}, examples
 
 
 def write_csv(examples: Path, path: Path) -> int:

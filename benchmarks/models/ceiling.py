@@ -28,14 +28,14 @@ def main() -> None:
 
     import numpy as np
 
-    from fraud.pipeline import backtest, config
-    from fraud.pipeline.backtest import rows
+    from fraud.pipeline import config
+    from fraud.pipeline.backtest import folds, result, rows
     from fraud.pipeline.ingestion.source import discover
 
     defaults = config.load()
     dataset = replace(defaults.dataset, numeric=("TX_FRAUD_SCENARIO",))
     defaults = replace(defaults, dataset=dataset)
-    planned = backtest.plan_folds(
+    planned = folds.plan_folds(
         options.first_test_day,
         options.folds,
         test_days=7,
@@ -44,7 +44,7 @@ def main() -> None:
     )
     source = discover(options.data, dataset)
     table = rows.read(source, rows.check_covered(source, planned, defaults), defaults)
-    name = backtest.card_precision(defaults)
+    name = result.card_precision(defaults)
     ceilings = []
     for fold in planned:
         test = rows.split(table, fold, defaults)[1]
@@ -53,7 +53,7 @@ def main() -> None:
         )
         # Ties are ranked by time, which says nothing about fraud.
         score = np.where(hidden, 0, test.labels) - np.arange(test.labels.size) * 1e-9
-        ceilings.append(backtest.evaluate(test, score, defaults)[name])
+        ceilings.append(result.evaluate(test, score, defaults)[name])
         print(f"{fold.test}  {name} {ceilings[-1]:.4f}  undetectable frauds {hidden.sum()}")
     print(f"mean {np.mean(ceilings):.4f}")
 

@@ -44,22 +44,20 @@ class SavedFolds:
       config: the dataset and the features.
     """
 
-    def __init__(
-        self, at: Path, split: Sequence[tuple[FoldRows, FoldRows]], config: Config
-    ) -> None:
+    def __init__(self, at: Path, rows: Sequence[tuple[FoldRows, FoldRows]], config: Config) -> None:
         import numpy as np
 
         from fraud.models.columns import ModelColumns
 
         self.config = config
         self.folders: list[Path] = []
-        self.tests = [test for _, test in split]
+        self.tests = [test for _, test in rows]
         names = ModelColumns.of(config.dataset, config.features).numeric
-        for number, (train, test) in enumerate(split):
+        for number, (train, test) in enumerate(rows):
             folder = at / str(number)
             folder.mkdir(parents=True)
-            for rows, part in ((train, "train"), (test, "test")):
-                np.save(folder / part, np.stack([rows.columns[name] for name in names], axis=1))
+            for part, file in ((train, "train"), (test, "test")):
+                np.save(folder / file, np.stack([part.columns[name] for name in names], axis=1))
             np.save(folder / "labels", train.labels)
             self.folders.append(folder)
 
@@ -71,13 +69,13 @@ class SavedFolds:
     def _evaluate(self, name: str, setting: int, folder: Path, test: FoldRows) -> dict[str, float]:
         import numpy as np
 
-        from fraud.pipeline import backtest
+        from fraud.pipeline.backtest import result
 
         command = [PYTHON, Path(__file__).with_name("contestants.py"), folder, name, setting]
         done = subprocess.run(
             list(map(str, command)), stdout=subprocess.PIPE, check=True, text=True
         )
-        metrics = backtest.evaluate(test, np.load(folder / "scores.npy"), self.config)
+        metrics = result.evaluate(test, np.load(folder / "scores.npy"), self.config)
         return {**metrics, "train_cpu_seconds": float(done.stdout)}
 
 
@@ -86,12 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("data", type=Path, help="folders date=YYYY-MM-DD/*.parquet")
     parser.add_argument("--first-test-day", type=date.fromisoformat, required=True)
-    parser.add_argument(
-        "--folds",
-        type=int,
-        default=4,
-        help="test folds, and folds to choose on",
-    )
+    parser.add_argument("--folds", type=int, default=4, help="test folds, and folds to choose on")
     parser.add_argument("--seeds", type=int, default=3, help="networks per fold")
     parser.add_argument("--only", nargs="*", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -99,13 +92,13 @@ def main() -> None:
     if not PYTHON.exists():
         parser.error(f"{PYTHON} is missing: create it with scripts/setup_beside.sh bench")
 
-    from fraud.pipeline import backtest, config
-    from fraud.pipeline.backtest import processes, rows
+    from fraud.pipeline import config
+    from fraud.pipeline.backtest import folds, processes, rows
     from fraud.pipeline.ingestion.source import discover
 
     defaults = config.load()
     before = options.first_test_day - timedelta(days=7 * options.folds)
-    planned = backtest.plan_folds(
+    planned = folds.plan_folds(
         before,
         2 * options.folds,
         test_days=7,
@@ -142,7 +135,7 @@ def main() -> None:
         "test": [[str(f.test.first), str(f.test.last)] for f in planned[options.folds :]],
         "chosen": chosen,
         "folds": metrics,
-        "mean": {name: {k: _mean(folds, k) for k in folds[0]} for name, folds in metrics.items()},
+        "mean": {name: {k: _mean(each, k) for k in each[0]} for name, each in metrics.items()},
         "network_average_precision_by_seed": by_seed,
     }
     print(json.dumps(document, indent=1) if options.json else table_of(document))

@@ -14,27 +14,5 @@ The protocol is that of the Fraud Detection Handbook, chapters 3 and 5. One fold
 * Metrics are computed on the remaining rows; Card Precision@k is computed per day.
 
 `folds` plans the folds, `rows` reads and splits the data, `processes` trains and tests each fold,
-`result` computes metrics and summarizes them. Only the light modules are re-exported here: `rows`
-and `processes` import numpy and pyarrow.
+`result` computes metrics and summarizes them.
 """
-
-from fraud.pipeline.backtest.folds import KNOWN_DAYS, plan_folds
-from fraud.pipeline.backtest.result import (
-    Outcome,
-    card_precision,
-    evaluate,
-    figure,
-    render,
-    summary,
-)
-
-__all__ = [
-    "KNOWN_DAYS",
-    "Outcome",
-    "card_precision",
-    "evaluate",
-    "figure",
-    "plan_folds",
-    "render",
-    "summary",
-]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
-import resource
 import sys
 import tempfile
 from collections.abc import Generator, Sequence
@@ -13,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from time import process_time
 
 import pyarrow as pa
 
@@ -148,27 +148,22 @@ def fit_and_evaluate(task: Task) -> Outcome:
     columns = ModelColumns.of(config.dataset, config.features)
     by_seed = {}
     with tempfile.TemporaryDirectory() as learned:
-        started = _cpu_seconds()
+        started = process_time()
         preprocessing = in_memory.learn(train.columns, columns, config.network, learned)
         examples = training.Examples(
             preprocessing(train.columns), train.labels, train.timestamps, train.cards
         )
-        prepared = _cpu_seconds() - started
+        prepared = process_time() - started
         inputs = preprocessing(test.columns)
         for seed in task.seeds:
-            started = _cpu_seconds()
+            started = process_time()
             fitted = training.fit(
                 dataclasses.replace(config.network, seed=seed),
                 examples,
                 preprocessing.vocabularies,
                 config.evaluation.alert_budget,
             )
-            seconds = prepared + _cpu_seconds() - started
+            seconds = prepared + process_time() - started
             metrics = evaluate(test, fitted.scores(inputs), config)
             by_seed[seed] = {**metrics, "train_cpu_seconds": seconds}
     return Outcome(test.labels.size, int(test.labels.sum()), by_seed)
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime

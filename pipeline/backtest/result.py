@@ -45,7 +45,7 @@ class Outcome:
     @property
     def mean(self) -> dict[str, float | None]:
         """Each metric's mean over the seeds."""
-        return _per_metric(list(self.by_seed.values()), statistics.fmean)
+        return _reduce(list(self.by_seed.values()), statistics.fmean)
 
 
 def card_precision(config: Config) -> str:
@@ -93,7 +93,7 @@ def summary(planned: Sequence[Fold], outcomes: Sequence[Outcome]) -> dict[str, A
             "examples": outcome.examples,
             "positives": outcome.positives,
             "seeds": [
-                {"seed": seed, **_per_metric([metrics], statistics.fmean)}
+                {"seed": seed, **_reduce([metrics], statistics.fmean)}
                 for seed, metrics in outcome.by_seed.items()
             ],
         }
@@ -102,14 +102,11 @@ def summary(planned: Sequence[Fold], outcomes: Sequence[Outcome]) -> dict[str, A
     seeds = list(outcomes[0].by_seed)
     names = [*outcomes[0].by_seed[seeds[0]], *COUNTS]
     by_fold = [{name: document[name] for name in names} for document in documents]
-    by_seed = [_per_metric([o.by_seed[seed] for o in outcomes], statistics.fmean) for seed in seeds]
+    by_seed = [_reduce([o.by_seed[seed] for o in outcomes], statistics.fmean) for seed in seeds]
     return {
         "folds": documents,
-        "mean": _per_metric(by_fold, statistics.fmean),
-        "spread": {
-            "folds": _per_metric(by_fold, _deviation),
-            "seeds": _per_metric(by_seed, _deviation),
-        },
+        "mean": _reduce(by_fold, statistics.fmean),
+        "spread": {"folds": _reduce(by_fold, _deviation), "seeds": _reduce(by_seed, _deviation)},
     }
 
 
@@ -147,10 +144,10 @@ def _line(title: str, row: dict[str, Any], metrics: Sequence[str]) -> str:
     return f"  {title:<25} {counts[0]:>9} {counts[1]:>7}" + "".join(f"{f:>24}" for f in figures)
 
 
-def _per_metric(
+def _reduce(
     rows: Sequence[dict[str, Any]], statistic: Callable[[list[float]], float]
 ) -> dict[str, float | None]:
-    """Each metric's statistic over the rows that define it; None if none does."""
+    """Returns each metric's statistic over the rows that define it; None if none does."""
     defined = {
         name: [r[name] for r in rows if r[name] is not None and r[name] == r[name]]
         for name in rows[0]

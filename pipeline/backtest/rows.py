@@ -17,6 +17,7 @@ from fraud.pipeline.backtest.folds import Fold, rows_to_test
 from fraud.pipeline.config import Config
 from fraud.pipeline.ingestion import reader, values
 from fraud.pipeline.ingestion.source import Source, check_columns, check_gaps
+from fraud.pipeline.ingestion.values import is_within
 from fraud.pipeline.windows import Window, Windows
 
 
@@ -114,13 +115,9 @@ def split(table: pa.Table, fold: Fold, config: Config) -> tuple[FoldRows, FoldRo
     card = dataset.card_entity
     cards = _keys(table[card]) if card else np.arange(len(days))
     delay = config.windows.label_delay_days
-    train = values.is_within(fold.train, days)
+    train = is_within(fold.train, days)
     # Without cards there is nothing to block.
-    test = (
-        rows_to_test(fold, days, cards, labels, delay)
-        if card
-        else values.is_within(fold.test, days)
-    )
+    test = rows_to_test(fold, days, cards, labels, delay) if card else is_within(fold.test, days)
     return _select(table, train, labels, cards, config), _select(table, test, labels, cards, config)
 
 

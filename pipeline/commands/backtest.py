@@ -8,7 +8,8 @@ import time
 from datetime import datetime
 
 from fraud.errors import BadInput
-from fraud.pipeline import backtest
+from fraud.pipeline.backtest import folds
+from fraud.pipeline.backtest.result import Outcome, figure, render, summary
 from fraud.pipeline.commands import common
 
 
@@ -37,15 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--test-days", type=int, default=7, metavar="N", help="test days of each fold (default 7)"
     )
     parser.add_argument(
-        "--train-days",
-        type=int,
-        metavar="N",
-        help="train days of each fold (default: the configuration's, 30)",
+        "--train-days", type=int, metavar="N", help="train days (default: the configuration's, 30)"
     )
     parser.add_argument(
         "--known-days",
         type=int,
-        default=backtest.KNOWN_DAYS,
+        default=folds.KNOWN_DAYS,
         metavar="N",
         help="a card is not tested if it had a fraud in the N days before the label delay, or one "
         "that became known since (default 7, the handbook's)",
@@ -85,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise BadInput(f"--{option}: {value} is too small; the least is 1")
 
     windows = config.windows
-    planned = backtest.plan_folds(
+    planned = folds.plan_folds(
         arguments.first_test_day,
         arguments.folds,
         test_days=arguments.test_days,
@@ -113,18 +111,18 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = arguments.jobs or processes.jobs_that_fit(table, planned)
     seeds = [config.network.seed + i for i in range(arguments.seeds)]
     running = processes.run(table, planned, config, seeds, folder, jobs)
-    outcomes: dict[int, backtest.Outcome] = {}
+    outcomes: dict[int, Outcome] = {}
     while len(outcomes) < len(planned):
         with console.waiting(f"{len(planned) - len(outcomes)} folds left"):
             number, outcomes[number] = next(running)
         precision = outcomes[number].mean["average_precision"]
         console.say(
             f"  fold {number + 1:<5} {planned[number].test}  average precision "
-            f"{backtest.figure(precision)}  {time.monotonic() - started:.0f} s"
+            f"{figure(precision)}  {time.monotonic() - started:.0f} s"
         )
     running.close()
-    result = backtest.summary(planned, [outcomes[i] for i in range(len(planned))])
+    result = summary(planned, [outcomes[i] for i in range(len(planned))])
     text = json.dumps(result, indent=1)
     write_atomically(folder / "result.json", text)
-    print(text if arguments.json else backtest.render(result))
+    print(text if arguments.json else render(result))
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from fraud.pipeline.backtest import plan_folds
+from fraud.pipeline.backtest.folds import plan_folds
 from fraud.time import day_number
 from tests.pipeline.ingestion.transactions import FIRST_DAY
 

@@ -7,8 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from fraud.pipeline import backtest
-from fraud.pipeline.backtest import Outcome
+from fraud.pipeline.backtest.result import Outcome, render, summary
 from tests.pipeline.backtest.reference import planned
 
 
@@ -30,7 +29,7 @@ def outcome(precisions, cpu=2.0):
 
 def test_the_summary_has_means_and_spreads():
     folds = planned()
-    result = backtest.summary(folds, [outcome([0.7, 0.8]), outcome([0.5, 0.9], cpu=4.0)])
+    result = summary(folds, [outcome([0.7, 0.8]), outcome([0.5, 0.9], cpu=4.0)])
     assert [fold["average_precision"] for fold in result["folds"]] == [0.75, 0.7]
     assert result["folds"][0]["test"] == [str(folds[0].test.first), str(folds[0].test.last)]
     assert result["folds"][1]["seeds"][1] == {
@@ -53,16 +52,14 @@ def test_the_summary_has_means_and_spreads():
 
 
 def test_an_undefined_metric_is_null_in_json_and_a_dash_in_the_table():
-    result = backtest.summary(planned(), [outcome([float("nan")]), outcome([0.5])])
+    result = summary(planned(), [outcome([float("nan")]), outcome([0.5])])
     assert json.loads(json.dumps(result))["folds"][0]["average_precision"] is None
     assert result["mean"]["average_precision"] == 0.5
-    assert "–" in backtest.render(result)
+    assert "–" in render(result)
 
 
 def test_the_table_has_the_published_figures_beside_the_mean():
-    lines = backtest.render(backtest.summary(planned(), [outcome([0.7]), outcome([0.6])])).split(
-        "\n"
-    )
+    lines = render(summary(planned(), [outcome([0.7]), outcome([0.6])])).split("\n")
     (mean,) = [line for line in lines if line.strip().startswith("mean")]
     (boosting,) = [line for line in lines if line.strip().startswith("XGBoost")]
     assert mean.index("0.6500") == boosting.index("0.6870")

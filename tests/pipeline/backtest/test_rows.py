@@ -11,7 +11,8 @@ import pytest
 
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset, FeatureGroup, Features
-from fraud.pipeline.backtest import evaluate, rows
+from fraud.pipeline.backtest import rows
+from fraud.pipeline.backtest.result import evaluate
 from fraud.pipeline.config import Config, WindowLengths
 from fraud.pipeline.ingestion.source import discover
 from fraud.time import day_number
