@@ -10,11 +10,10 @@ the peak memory of the process in MB, the transactions in it included.
 from __future__ import annotations
 
 import json
-import resource
 import sys
-import time
 from dataclasses import replace
 
+from benchmarks.meter import Meter
 from fraud import features
 
 
@@ -22,7 +21,8 @@ def main(data: str) -> None:
     """Reads once, then measures."""
     from fraud.features.definitions import CALENDAR, FAMILIES
     from fraud.features.spec import FeatureGroup, Features
-    from fraud.pipeline import backtest, config
+    from fraud.pipeline import config
+    from fraud.pipeline.backtest import rows
     from fraud.pipeline.ingestion.source import discover
     from fraud.pipeline.windows import Window, Windows
 
@@ -31,20 +31,22 @@ def main(data: str) -> None:
     *before, last = source.days
     windows = Windows(last, None, Window(before[0], before[-1]), Window(last, last), None)
     none = replace(defaults, features=Features(calendar=(), groups=()))
-    table = backtest.read(source, windows, none)
+    table = rows.read(source, windows, none)
     every = Features(calendar=tuple(CALENDAR), groups=(FeatureGroup(tuple(FAMILIES)),))
     for name, wanted in (("default", Features()), ("every family", every)):
-        wall, cpu = time.monotonic(), time.process_time()
-        made = features.add_features(
-            table, defaults.dataset, wanted, defaults.windows.label_delay_days
-        )
+        meter = Meter()
+        with meter.stage("features"):
+            made = features.add_features(
+                table, defaults.dataset, wanted, defaults.windows.label_delay_days
+            )
+        cost = meter.costs["features"]
         found = {
             "which": name,
             "features": len(made.column_names) - len(table.column_names),
             "rows": table.num_rows,
-            "cpu_s": round(time.process_time() - cpu, 1),
-            "wall_s": round(time.monotonic() - wall, 1),
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "cpu_s": round(cost.cpu, 1),
+            "wall_s": round(cost.wall, 1),
+            "peak_mb": cost.mb,
         }
         del made
         print(json.dumps(found), flush=True)

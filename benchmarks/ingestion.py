@@ -1,31 +1,31 @@
-"""What ingestion costs, beside TFX's CsvExampleGen on the same rows and columns.
+"""Compares the cost of ingestion with TFX's CsvExampleGen on the same rows and columns.
 
     python -m benchmarks.ingestion DATA [--as-of DAY] [--stock]
 
-Two cases, on all days up to the as-of day: `plain` writes every row, without features; `features`
-makes the default ones, with the longest train window whose history is in the data. With --stock,
-CsvExampleGen then reads from one CSV file what was written, features as columns. Every
-measurement is a process of its own: CPU seconds of the executor (all threads, no imports), peak
-memory of the process in MB before and after. One JSON document a line.
+Two cases, on all days up to the as-of day: `plain` writes every row without features; `features`
+computes the default features, with the longest train window whose history is in the data. With
+--stock, CsvExampleGen then reads the same examples from one CSV file, features as columns. Each
+measurement runs in its own process: CPU seconds of the executor (all threads, no imports), and peak
+memory of the process in MB before and during it. Prints one JSON document per line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from benchmarks.meter import Meter, peak_mb
+
 
 def configuration(case: str, data: str, as_of: date | None) -> Any:
-    """The configuration of a case: windows as long as the data."""
+    """Returns the configuration of a case, with windows as long as the data."""
     from fraud.features.spec import Dataset, Features
     from fraud.pipeline.config import Config, WindowLengths
     from fraud.pipeline.ingestion.source import discover, plan
@@ -43,7 +43,7 @@ def configuration(case: str, data: str, as_of: date | None) -> Any:
 
 
 def ours(case: str, data: str, as_of: date | None, folder: Path) -> dict[str, Any]:
-    """TransactionExampleGen; its examples stay in the folder."""
+    """Measures TransactionExampleGen; its examples stay in the folder."""
     from fraud.pipeline.components.transaction_example_gen import Executor
     from fraud.pipeline.config import to_json
     from fraud.pipeline.ingestion.reader import count_rows
@@ -60,13 +60,13 @@ def ours(case: str, data: str, as_of: date | None, folder: Path) -> dict[str, An
     measured, examples = executed(Executor, properties, folder)
     source = discover(data, config.dataset)
     windows = plan(source, config, as_of)
-    used = source.files(windows.all_days if windows else None)
+    files = source.files(windows.all_days if windows else None)
     rows = json.loads(examples.get_string_custom_property("rows"))
-    return {"rows_read": sum(map(count_rows, used)), "rows": sum(rows.values()), **measured}
+    return {"rows_read": sum(map(count_rows, files)), "rows": sum(rows.values()), **measured}
 
 
 def stock(case: str, data: str, as_of: date | None, folder: Path) -> dict[str, Any]:
-    """CsvExampleGen on the examples that `ours` left in the folder, as CSV."""
+    """Measures CsvExampleGen on the examples that `ours` left in the folder, as CSV."""
     from tfx.components.example_gen import utils
     from tfx.components.example_gen.csv_example_gen.executor import Executor
     from tfx.proto import example_gen_pb2
@@ -86,33 +86,23 @@ def stock(case: str, data: str, as_of: date | None, folder: Path) -> dict[str, A
 
 
 def executed(executor: Any, properties: dict[str, Any], folder: Path) -> tuple[dict, Any]:
-    """Runs an executor as the launcher does."""
+    """Runs an executor as the launcher does; returns its cost and its output artifact."""
     from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
     from tfx.types import standard_artifacts
 
     examples = standard_artifacts.Examples()
     examples.uri = str(folder / "examples")
     context = BaseBeamExecutor.Context(tmp_dir=str(folder / "tmp"), unique_id="1")
-    before = peak_memory()
-    cpu, wall = time.process_time(), time.monotonic()
-    executor(context).Do({}, {"examples": [examples]}, properties)
-    measured = {
-        "cpu_seconds": round(time.process_time() - cpu, 2),
-        "wall_seconds": round(time.monotonic() - wall, 2),
-        "mb_before": before,
-        "mb": peak_memory(),
-    }
-    return measured, examples
-
-
-def peak_memory() -> int:
-    """Of this process so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    meter, before = Meter(), peak_mb()
+    with meter.stage("executor"):
+        executor(context).Do({}, {"examples": [examples]}, properties)
+    cost = meter.costs["executor"]
+    seconds = {"cpu_seconds": cost.cpu, "wall_seconds": cost.wall}
+    return {**seconds, "mb_before": before, "mb": cost.mb}, examples
 
 
 def write_csv(examples: Path, path: Path) -> int:
-    """Writes all examples as CSV; returns how many."""
+    """Writes all examples as CSV; returns the number of rows."""
     import pyarrow as pa
     import tensorflow as tf
     from pyarrow import csv
@@ -134,7 +124,7 @@ def write_csv(examples: Path, path: Path) -> int:
 
 
 def main() -> None:
-    """Measures every case in processes of their own."""
+    """Runs each measurement in its own process."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ingestion")
     parser.add_argument("data")
     parser.add_argument("--as-of", type=date.fromisoformat)
@@ -143,19 +133,20 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.only:
         measure, case, folder = arguments.only
-        found = {"ours": ours, "stock": stock}[measure](
+        measured = {"ours": ours, "stock": stock}[measure](
             case, arguments.data, arguments.as_of, Path(folder)
         )
-        per_second = round(found["rows"] / found["cpu_seconds"])
-        print(json.dumps({"case": case, "measure": measure, **found, "rows_per_cpu": per_second}))
+        per_second = round(measured["rows"] / measured["cpu_seconds"])
+        document = {"case": case, "measure": measure, **measured, "rows_per_cpu": per_second}
+        print(json.dumps(document))
         return
     for case in ("plain", "features"):
         with tempfile.TemporaryDirectory() as folder:
             for measure in ("ours", "stock") if arguments.stock else ("ours",):
                 command = [sys.executable, "-m", "benchmarks.ingestion", *sys.argv[1:]]
                 command += ["--only", measure, case, folder]
-                shown = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-                print(shown.stdout.splitlines()[-1], flush=True)
+                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+                print(done.stdout.splitlines()[-1], flush=True)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The network beside other models, on the same features and folds: see `compare`."""
+"""Compares the network with other models on the same features and folds: see `compare`."""

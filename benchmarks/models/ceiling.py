@@ -1,12 +1,12 @@
-"""How much of Card Precision@k can be had at all on the handbook's simulated data.
+"""Computes the highest Card Precision@k that can be expected on the handbook's simulated data.
 
     python -m benchmarks.models.ceiling DATA --first-test-day 2018-07-04
 
-A terminal that is compromised takes fraud of any amount from any customer: until the first of its
-frauds is a known label, nothing in the data tells them from genuine transactions. The scenario
-that made each fraud (a column that no model reads) tells which frauds these are. A ranking that
-knows the truth about every other fraud, and puts all of them first, is the ceiling: a model
-above it was lucky in the rest of its k cards.
+A compromised terminal sees frauds of any amount on any card: until the label of its first fraud is
+known, nothing in the data distinguishes them from genuine transactions. The scenario that generated
+each fraud (a column that no model reads) identifies these undetectable frauds. The ceiling is the
+score of an oracle that knows every detectable fraud and ranks all of them first: a model above it
+was lucky with the rest of its k cards.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ def main() -> None:
 
     import numpy as np
 
-    from fraud.pipeline import backtest, config
+    from fraud.pipeline import config
+    from fraud.pipeline.backtest import folds, result, rows
     from fraud.pipeline.ingestion.source import discover
 
     defaults = config.load()
     dataset = replace(defaults.dataset, numeric=("TX_FRAUD_SCENARIO",))
     defaults = replace(defaults, dataset=dataset)
-    planned = backtest.folds(
+    planned = folds.plan_folds(
         options.first_test_day,
         options.folds,
         test_days=7,
@@ -42,19 +43,19 @@ def main() -> None:
         delay_days=defaults.windows.label_delay_days,
     )
     source = discover(options.data, dataset)
-    table = backtest.read(source, backtest.check_covered(source, planned, defaults), defaults)
-    found = []
+    table = rows.read(source, rows.check_covered(source, planned, defaults), defaults)
+    name = result.card_precision(defaults)
+    ceilings = []
     for fold in planned:
-        test = backtest.split(table, fold, defaults)[1]
+        test = rows.split(table, fold, defaults)[1]
         hidden = (test.columns["TX_FRAUD_SCENARIO"] == COMPROMISED_TERMINAL) & ~(
             test.columns["TERMINAL_ID_fraud_streak_30d"] > 0
         )
-        # Among equals the order of time, which knows nothing.
+        # Ties are ranked by time, which says nothing about fraud.
         score = np.where(hidden, 0, test.labels) - np.arange(test.labels.size) * 1e-9
-        name = backtest.card_precision(defaults)
-        found.append(backtest.judged(test, score, defaults)[name])
-        print(f"{fold.test}  {name} {found[-1]:.4f}  frauds without a sign {hidden.sum()}")
-    print(f"mean {np.mean(found):.4f}")
+        ceilings.append(result.evaluate(test, score, defaults)[name])
+        print(f"{fold.test}  {name} {ceilings[-1]:.4f}  undetectable frauds {hidden.sum()}")
+    print(f"mean {np.mean(ceilings):.4f}")
 
 
 if __name__ == "__main__":

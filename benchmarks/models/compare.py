@@ -1,12 +1,12 @@
-"""The network beside logistic regression, trees and boosting, on the same features and folds.
+"""Compares the network with logistic regression, trees and boosting by the same protocol.
 
     make bench-models DATA=transactions FIRST=2018-07-04
 
-The protocol is that of `fraud-pipeline backtest`. Every contestant chooses among its settings by
-average precision on as many folds right before the first test day, and is judged on the test
-folds with the one it chose. The network is judged as the pipeline configures it, seed by seed;
-its settings were chosen on folds before 2018-07-04 of the handbook's data. Prints a table, or
-JSON with --json; --only has some contestants.
+All use the features, folds and protocol of `fraud-pipeline backtest`. For each contestant, the
+setting with the best average precision on as many folds right before the first test day is
+evaluated on the test folds. The network is evaluated as the pipeline configures it, once per seed;
+its settings were chosen on folds before 2018-07-04 of the handbook's data. Prints a table, or JSON
+with --json; --only selects contestants.
 """
 
 from __future__ import annotations
@@ -28,77 +28,77 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.models.contestants import CONTESTANTS
 
 if TYPE_CHECKING:
-    from fraud.pipeline.backtest import Rows
+    from fraud.pipeline.backtest.rows import FoldRows
     from fraud.pipeline.config import Config
 
 NETWORK = "this pipeline's network"
 PYTHON = Path(".venv-bench/bin/python")
 
 
-class Folds:
-    """Folds whose rows lie in folders, for processes without this project.
+class SavedFolds:
+    """Folds whose rows are saved in folders, for processes without this project.
 
     Attributes:
-      folders: of each fold.
-      tests: the rows that each is judged on.
+      folders: the folder of each fold.
+      tests: the test rows of each fold.
       config: the dataset and the features.
     """
 
-    def __init__(self, at: Path, split: Sequence[tuple[Rows, Rows]], config: Config) -> None:
+    def __init__(self, at: Path, rows: Sequence[tuple[FoldRows, FoldRows]], config: Config) -> None:
         import numpy as np
 
         from fraud.models.columns import ModelColumns
 
         self.config = config
         self.folders: list[Path] = []
-        self.tests = [test for _, test in split]
+        self.tests = [test for _, test in rows]
         names = ModelColumns.of(config.dataset, config.features).numeric
-        for number, (train, test) in enumerate(split):
+        for number, (train, test) in enumerate(rows):
             folder = at / str(number)
             folder.mkdir(parents=True)
-            for rows, part in ((train, "train"), (test, "test")):
-                np.save(folder / part, np.stack([rows.columns[name] for name in names], axis=1))
+            for part, file in ((train, "train"), (test, "test")):
+                np.save(folder / file, np.stack([part.columns[name] for name in names], axis=1))
             np.save(folder / "labels", train.labels)
             self.folders.append(folder)
 
-    def judged(self, name: str, setting: int) -> list[dict[str, float]]:
-        """The metrics of a contestant with one of its settings, fold by fold."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each waits for a process of one thread
-            return list(pool.map(partial(self._judged, name, setting), self.folders, self.tests))
+    def evaluate(self, name: str, setting: int) -> list[dict[str, float]]:
+        """Returns the metrics of a contestant with one of its settings for each fold."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each waits for a single-threaded process
+            return list(pool.map(partial(self._evaluate, name, setting), self.folders, self.tests))
 
-    def _judged(self, name: str, setting: int, folder: Path, test: Rows) -> dict[str, float]:
+    def _evaluate(self, name: str, setting: int, folder: Path, test: FoldRows) -> dict[str, float]:
         import numpy as np
 
-        from fraud.pipeline import backtest
+        from fraud.pipeline.backtest import result
 
         command = [PYTHON, Path(__file__).with_name("contestants.py"), folder, name, setting]
         done = subprocess.run(
             list(map(str, command)), stdout=subprocess.PIPE, check=True, text=True
         )
-        metrics = backtest.judged(test, np.load(folder / "scores.npy"), self.config)
+        metrics = result.evaluate(test, np.load(folder / "scores.npy"), self.config)
         return {**metrics, "train_cpu_seconds": float(done.stdout)}
 
 
 def main() -> None:
-    """Chooses settings on the folds before, judges on the test folds, prints."""
+    """Chooses settings on the earlier folds, evaluates on the test folds, and prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("data", type=Path, help="folders date=YYYY-MM-DD/*.parquet")
     parser.add_argument("--first-test-day", type=date.fromisoformat, required=True)
-    parser.add_argument("--folds", type=int, default=4, help="to choose on, and to judge on")
-    parser.add_argument("--seeds", type=int, default=3, help="networks of each fold")
+    parser.add_argument("--folds", type=int, default=4, help="test folds, and folds to choose on")
+    parser.add_argument("--seeds", type=int, default=3, help="networks per fold")
     parser.add_argument("--only", nargs="*", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     if not PYTHON.exists():
-        parser.error(f"{PYTHON} is missing: scripts/setup_beside.sh bench makes it")
+        parser.error(f"{PYTHON} is missing: create it with scripts/setup_beside.sh bench")
 
-    from fraud.pipeline import backtest, config
-    from fraud.pipeline.backtest import processes as backtest_processes
+    from fraud.pipeline import config
+    from fraud.pipeline.backtest import folds, processes, rows
     from fraud.pipeline.ingestion.source import discover
 
     defaults = config.load()
     before = options.first_test_day - timedelta(days=7 * options.folds)
-    planned = backtest.folds(
+    planned = folds.plan_folds(
         before,
         2 * options.folds,
         test_days=7,
@@ -106,27 +106,27 @@ def main() -> None:
         delay_days=defaults.windows.label_delay_days,
     )
     source = discover(str(options.data), defaults.dataset)
-    table = backtest.read(source, backtest.check_covered(source, planned, defaults), defaults)
-    rows: dict[str, list[dict[str, Any]]] = {}
+    table = rows.read(source, rows.check_covered(source, planned, defaults), defaults)
+    metrics: dict[str, list[dict[str, Any]]] = {}
     chosen: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         at = Path(temporary)
-        split = [backtest.split(table, fold, defaults) for fold in planned]
-        earlier = Folds(at / "earlier", split[: options.folds], defaults)
-        judged = Folds(at / "judged", split[options.folds :], defaults)
+        split = [rows.split(table, fold, defaults) for fold in planned]
+        earlier = SavedFolds(at / "earlier", split[: options.folds], defaults)
+        test = SavedFolds(at / "test", split[options.folds :], defaults)
         del split
         for name in options.only:
             settings = CONTESTANTS[name][1]
-            found = [
-                earlier.judged(name, i) if len(settings) > 1 else [] for i in range(len(settings))
+            tried = [
+                earlier.evaluate(name, i) if len(settings) > 1 else [] for i in range(len(settings))
             ]
-            best = max(range(len(settings)), key=lambda i: _mean(found[i], "average_precision"))
-            chosen[name], rows[name] = settings[best], judged.judged(name, best)
-            _say(f"{_line(name, rows[name])} {settings[best]}")
+            best = max(range(len(settings)), key=lambda i: _mean(tried[i], "average_precision"))
+            chosen[name], metrics[name] = settings[best], test.evaluate(name, best)
+            print(f"{_line(name, metrics[name])} {settings[best]}", file=sys.stderr, flush=True)
         seeds = [defaults.network.seed + i for i in range(options.seeds)]
-        done = backtest_processes.run(table, planned[options.folds :], defaults, seeds, at, 1)
+        done = processes.run(table, planned[options.folds :], defaults, seeds, at, 1)
         outcomes = [outcome for _, outcome in sorted(done, key=lambda pair: pair[0])]
-        rows[NETWORK] = [dict(outcome.mean) for outcome in outcomes]
+        metrics[NETWORK] = [dict(outcome.mean) for outcome in outcomes]
         by_seed = [
             statistics.fmean(o.by_seed[seed]["average_precision"] for o in outcomes)
             for seed in seeds
@@ -134,15 +134,15 @@ def main() -> None:
     document = {
         "test": [[str(f.test.first), str(f.test.last)] for f in planned[options.folds :]],
         "chosen": chosen,
-        "folds": rows,
-        "mean": {name: {k: _mean(found, k) for k in found[0]} for name, found in rows.items()},
+        "folds": metrics,
+        "mean": {name: {k: _mean(each, k) for k in each[0]} for name, each in metrics.items()},
         "network_average_precision_by_seed": by_seed,
     }
     print(json.dumps(document, indent=1) if options.json else table_of(document))
 
 
 def table_of(document: dict[str, Any]) -> str:
-    """The result as a Markdown table."""
+    """Formats the result as a Markdown table."""
     lines = [
         "| model | AP | worst fold | ROC AUC | CP@100 | CPU s a fold |",
         "|---|---|---|---|---|---|",
@@ -152,7 +152,7 @@ def table_of(document: dict[str, Any]) -> str:
 
 
 def _line(name: str, folds: Sequence[dict[str, float]]) -> str:
-    """A row of the table."""
+    """Formats a row of the table."""
     worst = min(fold["average_precision"] for fold in folds)
     return (
         f"| {name} | {_mean(folds, 'average_precision'):.4f} | {worst:.4f} | "
@@ -161,12 +161,8 @@ def _line(name: str, folds: Sequence[dict[str, float]]) -> str:
     )
 
 
-def _mean(found: Sequence[dict[str, float]], name: str) -> float:
-    return statistics.fmean(fold[name] for fold in found) if found else 0.0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _mean(folds: Sequence[dict[str, float]], name: str) -> float:
+    return statistics.fmean(fold[name] for fold in folds) if folds else 0.0
 
 
 if __name__ == "__main__":

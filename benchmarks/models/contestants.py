@@ -1,29 +1,29 @@
-"""The other models: fits one of them to a fold that lies in a folder, and scores its test rows.
+"""The other models: fits one of them to a fold saved in a folder, and scores its test rows.
 
     .venv-bench/bin/python benchmarks/models/contestants.py FOLDER NAME SETTING
 
-Runs in an environment that has the models' libraries but neither TFX nor this project, hence
-alone in its file. FOLDER has `train.npy` and `test.npy`, float32 [rows, columns] with NaN where a
-value is missing, and `labels.npy`; `scores.npy` is written beside them. SETTING counts from 0.
-Prints the CPU seconds of fitting.
+Runs in an environment that has the models' libraries but neither TFX nor this project, so this
+file imports nothing of ours. FOLDER contains `train.npy` and `test.npy`, float32 [rows, columns]
+with NaN for missing values, and `labels.npy`; the script writes `scores.npy` there. SETTING counts
+from 0. Prints the CPU seconds of fitting.
 
-Each model has a few settings; which one counts is chosen on earlier folds (see `compare`).
+Each model has a few settings; one of them is chosen on earlier folds (see `compare`).
 """
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 SEED = 7
 
 
 def logistic_regression(**setting: Any) -> Any:
-    """Of standardised values; a missing one is the median, and a column says that it was."""
+    """On standardised values; missing values become the median, plus an indicator column."""
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -37,14 +37,14 @@ def logistic_regression(**setting: Any) -> Any:
 
 
 def random_forest(**setting: Any) -> Any:
-    """scikit-learn's; it reads missing values as they are."""
+    """scikit-learn's random forest, which handles missing values itself."""
     from sklearn.ensemble import RandomForestClassifier
 
     return RandomForestClassifier(n_estimators=100, n_jobs=1, random_state=SEED, **setting)
 
 
 def xgboost(**setting: Any) -> Any:
-    """XGBoost with the defaults of the handbook's version, which today's differ from."""
+    """XGBoost with the defaults of the handbook's version, which have changed since."""
     from xgboost import XGBClassifier
 
     book = {"tree_method": "exact", "base_score": 0.5}
@@ -52,7 +52,7 @@ def xgboost(**setting: Any) -> Any:
 
 
 def lightgbm(**setting: Any) -> Any:
-    """LightGBM on random shares of rows and columns."""
+    """LightGBM on random samples of rows and columns."""
     from lightgbm import LGBMClassifier
 
     shares = {"subsample": 0.8, "subsample_freq": 1, "colsample_bytree": 0.5, "reg_lambda": 5}
@@ -69,7 +69,7 @@ def catboost(**setting: Any) -> Any:
 
 
 def _grid(**values: list[Any]) -> list[dict[str, Any]]:
-    """Every combination."""
+    """Every combination of the values."""
     return [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
 
 
@@ -105,24 +105,19 @@ CONTESTANTS: dict[str, tuple[Callable[..., Any], list[dict[str, Any]]]] = {
         ],
     ),
 }
-"""By name: what makes the model, and the settings to choose from."""
+"""By name: the function that makes the model, and the settings to choose from."""
 
 
 def main(folder: Path, name: str, setting: int) -> None:
-    """Fits and scores."""
+    """Fits the model, scores the test rows and prints the CPU seconds of fitting."""
     import numpy as np
 
     train, test, labels = (np.load(folder / f"{part}.npy") for part in ("train", "test", "labels"))
     make, settings = CONTESTANTS[name]
-    started = _cpu_seconds()
+    started = process_time()
     model = make(**settings[setting]).fit(train, labels)
-    print(_cpu_seconds() - started)
+    print(process_time() - started)
     np.save(folder / "scores.npy", model.predict_proba(test)[:, 1])
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What a run costs: ours, the same graph of stock TFX, and the floor. See docs/benchmarks.md."""
+"""The cost of a run: ours, the same graph in stock TFX, and the floor. See docs/benchmarks.md."""

@@ -1,10 +1,10 @@
-"""What a run costs, beside stock TFX and the floor, at several sizes.
+"""Compares the cost of a run with stock TFX and the floor, at several sizes.
 
     python -m benchmarks.speed [--rows N …] [--repeats N] [--out FILE]
 
-Every measurement is a process of its own; they take turns, and medians are kept. Data are
-simulated once into --kept. What --out holds of other sizes and contestants stays and is shown too:
-stock TFX at 1,200,000 rows takes more than ten minutes and need not be measured anew.
+Each measurement runs in its own process; contestants take turns, and medians are kept. Data are
+simulated once into --kept. Results for other sizes and contestants in --out are kept and shown too:
+stock TFX at 1,200,000 rows takes more than ten minutes and need not be measured again.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.meter import Cost
 from benchmarks.speed.case import Case
-from benchmarks.speed.meter import Cost
 
 CONTESTANTS = ("ours", "stock", "floor")
 ALL = "all"
 
 
 def measure(contestant: str, case: Case) -> dict[str, Cost]:
-    """Runs one contestant in a process of its own: the cost of each stage, and of all."""
+    """Runs one contestant in its own process; returns the cost of each stage and of all."""
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "wb") as nowhere:
-        log, costs = Path(folder, "log"), Path(folder, "costs.json")
+        log, out = Path(folder, "log"), Path(folder, "costs.json")
         module = f"benchmarks.speed.{contestant}"
-        command = [sys.executable, "-m", module, str(case.folder), f"{folder}/root", str(costs)]
+        command = [sys.executable, "-m", module, str(case.folder), f"{folder}/root", str(out)]
         started = time.monotonic()
         with log.open("wb") as sink:
             process = subprocess.Popen(command, stdin=nowhere, stdout=sink, stderr=sink)
@@ -43,15 +43,15 @@ def measure(contestant: str, case: Case) -> dict[str, Cost]:
         wall = time.monotonic() - started
         if process.returncode:
             raise SystemExit(f"{contestant} failed:\n{log.read_text(errors='replace')[-4000:]}")
-        stages = json.loads(costs.read_text(encoding="utf-8"))
-    found = {name: Cost(**cost) for name, cost in stages.items()}
-    peak = max(cost.mb for cost in found.values())
-    found[ALL] = Cost(round(wall, 2), round(used.ru_utime + used.ru_stime, 2), peak)
-    return found
+        stages = json.loads(out.read_text(encoding="utf-8"))
+    costs = {name: Cost(**cost) for name, cost in stages.items()}
+    peak = max(cost.mb for cost in costs.values())
+    costs[ALL] = Cost(round(wall, 2), round(used.ru_utime + used.ru_stime, 2), peak)
+    return costs
 
 
 def medians(runs: list[dict[str, Cost]]) -> dict[str, dict[str, float]]:
-    """Of each stage's figures, over the runs."""
+    """The median over the runs of each figure of each stage."""
     return {
         stage: {
             figure: round(median(asdict(run[stage])[figure] for run in runs), 2)
@@ -62,7 +62,7 @@ def medians(runs: list[dict[str, Cost]]) -> dict[str, dict[str, float]]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures hang on."""
+    """The machine and the versions that the figures depend on."""
     from importlib import metadata
 
     packages = ("tfx", "tensorflow", "apache-beam")
@@ -83,29 +83,29 @@ def _processor() -> str:
 
 
 def table(sizes: list[dict[str, Any]]) -> str:
-    """The results as Markdown: whole runs, then the stages of each contestant."""
+    """Formats the results as Markdown: whole runs, then the stages of each contestant."""
     lines = [
-        "| rows read | examples | | CPU s | wall s | peak MB | CPU, times ours |",
+        "| rows read | examples | | CPU s | wall s | peak MB | CPU relative to ours |",
         "|---:|---:|---|---:|---:|---:|---:|",
     ]
     for size in sizes:
         rows, costs = size["rows"], size["costs"]
         examples = f"{sum(rows.values()) - rows['read']:,}" if "train" in rows else ""
         for name in (c for c in CONTESTANTS if c in costs):
-            of = costs[name][ALL]
-            times = f"{of['cpu'] / costs['ours'][ALL]['cpu']:.2f}" if "ours" in costs else ""
+            whole = costs[name][ALL]
+            times = f"{whole['cpu'] / costs['ours'][ALL]['cpu']:.2f}" if "ours" in costs else ""
             lines.append(
-                f"| {rows['read']:,} | {examples} | {name} | {of['cpu']:.1f} | {of['wall']:.1f} "
-                f"| {of['mb']:,.0f} | {times} |"
+                f"| {rows['read']:,} | {examples} | {name} | {whole['cpu']:.1f} "
+                f"| {whole['wall']:.1f} | {whole['mb']:,.0f} | {times} |"
             )
     for name in CONTESTANTS:
-        found = [size for size in sizes if name in size["costs"]]
-        if not found:
+        measured = [size for size in sizes if name in size["costs"]]
+        if not measured:
             continue
-        headings = [f"{name}: CPU s at", *(f"{size['rows']['read']:,}" for size in found)]
-        lines += ["", _row(headings), "|---|" + "---:|" * len(found)]
-        for stage in found[-1]["costs"][name]:
-            figures = [size["costs"][name][stage]["cpu"] for size in found]
+        headings = [f"{name}: CPU s at", *(f"{size['rows']['read']:,}" for size in measured)]
+        lines += ["", _row(headings), "|---|" + "---:|" * len(measured)]
+        for stage in measured[-1]["costs"][name]:
+            figures = [size["costs"][name][stage]["cpu"] for size in measured]
             lines.append(_row([stage, *(f"{figure:.1f}" for figure in figures)]))
     return "\n".join(lines)
 
@@ -135,11 +135,11 @@ def main() -> None:
         for _ in range(arguments.repeats):
             for name in arguments.contestants:
                 runs[name].append(measure(name, case))
-                of = runs[name][-1][ALL]
-                shown = f"{case.rows['read']:,} rows, {name}: {of.cpu:.1f} CPU s, {of.mb:,} MB"
-                print(shown, file=sys.stderr, flush=True)
+                cost = runs[name][-1][ALL]
+                line = f"{case.rows['read']:,} rows, {name}: {cost.cpu:.1f} CPU s, {cost.mb:,} MB"
+                print(line, file=sys.stderr, flush=True)
         size = sizes.setdefault(case.rows["read"], {"rows": case.rows, "costs": {}})
-        size["costs"].update({name: medians(found) for name, found in runs.items()})
+        size["costs"].update({name: medians(costs) for name, costs in runs.items()})
     ordered = [sizes[read] for read in sorted(sizes)]
     document = {"machine": machine(), "sizes": ordered}
     arguments.out.write_text(json.dumps(document, indent=1), encoding="utf-8")

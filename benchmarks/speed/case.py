@@ -1,4 +1,4 @@
-"""Data of a size: what ours reads, and the same examples as stock TFX and the floor read them."""
+"""Data of one size: for our pipeline, and as the examples that stock TFX and the floor read."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from fraud.pipeline.config import Config
 
 DAYS = 122
-_ROWS_A_CUSTOMER = 236  # in so many days
+_ROWS_A_CUSTOMER = 236  # in DAYS days
 SPLITS = ("train", "eval", "recent")
 
 CONFIG = """
 dataset:
   categorical: [MERCHANT_CATEGORY, CHANNEL, COUNTRY, CUSTOMER_AGE_BAND]
   slices: [CHANNEL, CUSTOMER_AGE_BAND]
-windows: {train_days: 64}  # the longest whose history is in the data
-evaluation:  # what is measured is a run that pushes, with few frauds or many for the alert budget
+windows: {train_days: 64}  # the longest window with its history in the data
+evaluation:  # always push, however many frauds the alert budget meets
   min_average_precision: 0
   min_roc_auc: 0
   min_recall_at_budget: 0
@@ -35,22 +35,22 @@ evaluation:  # what is measured is a run that pushes, with few frauds or many fo
 
 @dataclass(frozen=True)
 class Case:
-    """Transactions of a size, simulated once and kept.
+    """Transactions of one size, simulated once and kept.
 
     Attributes:
-      folder: where everything of it lies.
+      folder: contains all files of the case.
     """
 
     folder: Path
 
     @property
     def transactions(self) -> Path:
-        """Day folders: history, train, eval and recent days."""
+        """The day folders of history, train, eval and recent days."""
         return self.folder / "transactions"
 
     @property
     def config(self) -> Path:
-        """The configuration of a run."""
+        """The configuration of the run."""
         return self.folder / "config.yaml"
 
     def csv(self, split: str) -> Path:
@@ -63,19 +63,19 @@ class Case:
 
     @property
     def rows(self) -> dict[str, int]:
-        """How many rows are `read`, and how many are in each split where `copied`."""
+        """The number of rows `read` and, if `copied`, in each split."""
         return json.loads((self.folder / "rows.json").read_text(encoding="utf-8"))
 
     @classmethod
     def of(cls, rows: int, kept: Path, copied: bool) -> Case:
-        """About so many rows, made unless they are there already.
+        """Returns a case of about `rows` rows, creating it if it does not exist.
 
-        The days are always the same ones; what grows is the number of customers.
+        The days are always the same; the number of customers grows with the rows.
 
         Args:
-          rows: about how many.
-          kept: where cases lie.
-          copied: whether the examples are wanted as CSV and Parquet too.
+          rows: the approximate number of rows.
+          kept: the folder of all cases.
+          copied: whether to write the examples as CSV and Parquet too.
         """
         case = cls(kept / str(rows))
         if not (case.folder / "rows.json").exists():
@@ -112,7 +112,7 @@ class Case:
         (self.folder / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
 
     def _write(self, split: str, batches: Iterator[pa.Table]) -> int:
-        """Writes a split as CSV and Parquet; returns how many rows."""
+        """Writes a split as CSV and Parquet; returns the number of rows."""
         from pyarrow import parquet
 
         for path in (self.csv(split), self.parquet(split)):
@@ -124,8 +124,8 @@ class Case:
             parquet.ParquetWriter(str(self.parquet(split)), first.schema) as columns,
         ):
             for table in (first, *batches):
-                # By pandas, because pyarrow writes 1.0 as 1, which CsvExampleGen would take for a
-                # whole number in one split and not in the other.
+                # With pandas, because pyarrow writes 1.0 as 1, which CsvExampleGen could treat as
+                # an integer in one split and not in the other.
                 table.to_pandas().to_csv(text, header=rows == 0, index=False)
                 columns.write_table(table)
                 rows += table.num_rows
@@ -133,7 +133,7 @@ class Case:
 
 
 def _ingested(config: Config, transactions: Path, folder: Path) -> Path:
-    """Runs TransactionExampleGen; returns where its examples are."""
+    """Runs TransactionExampleGen; returns the folder of its examples."""
     from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
     from tfx.types import standard_artifacts
 
@@ -155,7 +155,7 @@ def _ingested(config: Config, transactions: Path, folder: Path) -> Path:
 
 
 def _tables(split: Path) -> Iterator[pa.Table]:
-    """The examples of a split, a column for each feature, null where it has no value."""
+    """Yields the examples of a split with a column per feature; null if it has no value."""
     import tensorflow as tf
 
     from fraud.pipeline.components.batched_reading import ExampleParser
@@ -171,7 +171,7 @@ def _tables(split: Path) -> Iterator[pa.Table]:
 
 
 def _flat(lists: pa.Array) -> pa.Array:
-    """The only value of each list; null where there is none."""
+    """The single value of each list; null if the list is empty."""
     if pa.types.is_null(lists.type):  # the label of recent days
         return pa.nulls(len(lists), pa.int64())
     flat = lists.flatten().take(_positions(lists))
@@ -179,7 +179,7 @@ def _flat(lists: pa.Array) -> pa.Array:
 
 
 def _positions(lists: pa.Array) -> pa.Array:
-    """Where in the values each list's one is; null for empty ones."""
+    """The position of each list's value among all values; null for an empty list."""
     present = np.asarray(lists.is_valid())
     return pa.array(np.cumsum(present) - 1, mask=~present)
 

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.meter import Meter
 from benchmarks.speed.case import Case
-from benchmarks.speed.meter import Meter
 
 
 def main(folder: str, root: str, costs: str) -> None:

@@ -1,21 +1,21 @@
-"""A run of `fraud-pipeline`, measured: python -m benchmarks.speed.ours CASE ROOT COSTS."""
+"""Measures a run of `fraud-pipeline`: python -m benchmarks.speed.ours CASE ROOT COSTS."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from benchmarks.meter import Meter
 from benchmarks.speed.case import Case
-from benchmarks.speed.meter import Meter
 
 
 def main(folder: str, root: str, costs: str) -> int:
-    """Runs the command as a user would.
+    """Runs the command as a user would and measures it.
 
     Args:
-      folder: of the case.
-      root: where the run leaves everything.
-      costs: the file for what the nodes cost.
+      folder: the folder of the case.
+      root: the folder for everything the run writes.
+      costs: the file for the costs of the nodes.
     """
     case, meter = Case(Path(folder)), Meter()
     with meter.stage("imports"):
@@ -27,7 +27,7 @@ def main(folder: str, root: str, costs: str) -> int:
         code = cli.main(
             ["run", "--config", str(case.config), "--data", str(case.transactions), "--root", root]
         )
-    if not any(Path(root, "pushed").glob("*")):  # a refused model leaves the Pusher out
+    if not any(Path(root, "pushed").glob("*")):  # a refused model skips the Pusher
         raise SystemExit("our run pushed nothing")
     meter.write(costs)
     return code

@@ -1,4 +1,4 @@
-"""CPU by rows as a picture: python -m benchmarks.speed.plot JSON SVG, in an environment with
+"""Plots CPU seconds by rows: python -m benchmarks.speed.plot JSON SVG, in an environment with
 matplotlib (.venv-bench).
 """
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 def main(source: str, target: str) -> None:
-    """Draws a line for each contestant.
+    """Plots a line for each contestant.
 
     Args:
-      source: what `benchmarks.speed` wrote.
-      target: the picture.
+      source: the JSON file that `benchmarks.speed` wrote.
+      target: the image file to write.
     """
     import matplotlib
 
@@ -24,10 +24,10 @@ def main(source: str, target: str) -> None:
     sizes = json.loads(Path(source).read_text(encoding="utf-8"))["sizes"]
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     for name in ("stock", "ours", "floor"):
-        found = [size for size in sizes if name in size["costs"]]
-        if found:
-            rows = [size["rows"]["read"] for size in found]
-            cpu = [size["costs"][name]["all"]["cpu"] for size in found]
+        measured = [size for size in sizes if name in size["costs"]]
+        if measured:
+            rows = [size["rows"]["read"] for size in measured]
+            cpu = [size["costs"][name]["all"]["cpu"] for size in measured]
             axes.loglog(rows, cpu, marker="o", label=name)
     axes.set(xlabel="rows read", ylabel="CPU seconds of a whole run")
     axes.grid(visible=True, which="both", alpha=0.3)

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.meter import Meter
 from benchmarks.speed.case import SPLITS, Case
-from benchmarks.speed.meter import Meter
 
 if TYPE_CHECKING:
     from tensorflow_model_analysis.proto import config_pb2

@@ -1,11 +1,10 @@
-"""The folds of a backtest, each fitted and judged in a process that has TensorFlow."""
+"""Trains and tests each fold in a process of its own, which loads TensorFlow."""
 
 from __future__ import annotations
 
 import dataclasses
 import multiprocessing
 import os
-import resource
 import sys
 import tempfile
 from collections.abc import Generator, Sequence
@@ -13,31 +12,33 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from time import process_time
 
 import pyarrow as pa
 
 from fraud.errors import BadInput, FraudPipelineError
-from fraud.pipeline import backtest
-from fraud.pipeline.backtest import Fold, Outcome
+from fraud.pipeline.backtest.folds import Fold
+from fraud.pipeline.backtest.result import Outcome, evaluate
+from fraud.pipeline.backtest.rows import split
 from fraud.pipeline.config import Config
 
 PROCESS_BYTES = 1_200_000_000
-"""What a process needs besides data: TensorFlow, Beam, and room for their work."""
+"""The memory a process needs besides its data: TensorFlow, Beam and their working space."""
 
 COPIES = 6
-"""How often the columns of a fold are in memory at once: as columns, in Transform, as inputs."""
+"""How many copies of a fold's columns are in memory at once: read, in Transform, as inputs."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a process is told.
+    """The work of one process.
 
     Attributes:
-      fold: which.
-      table: the file that has the rows of all folds.
+      fold: the fold to train and test.
+      table: the file with the rows of all folds.
       config: the dataset, features, network and alert budget.
-      seeds: of the models.
-      log: where what libraries print goes.
+      seeds: one model is trained for each.
+      log: the file that receives the output of libraries.
     """
 
     fold: Fold
@@ -55,18 +56,18 @@ def run(
     folder: Path,
     jobs: int,
 ) -> Generator[tuple[int, Outcome], None, None]:
-    """Fits and judges all folds.
+    """Trains and tests all folds.
 
     Args:
-      table: of `backtest.read`.
+      table: the result of `rows.read`.
       planned: the folds.
       config: the dataset, features, network and alert budget.
-      seeds: of the models of each fold.
-      folder: for the folds' logs; it exists.
-      jobs: how many folds at once.
+      seeds: one model of each fold is trained for each.
+      folder: an existing folder for the folds' logs.
+      jobs: how many folds run at once.
 
     Yields:
-      (number of the fold, its outcome), as they come.
+      (index of the fold, its outcome), in the order in which folds finish.
 
     Raises:
       FraudPipelineError: a fold failed.
@@ -82,7 +83,7 @@ def run(
             for number, fold in enumerate(planned):
                 log = str(folder / f"fold-{number + 1}.log")
                 task = Task(fold, path, config, tuple(seeds), log)
-                waiting[pool.submit(fit_and_judge, task)] = number, log
+                waiting[pool.submit(fit_and_evaluate, task)] = number, log
             try:
                 for done in as_completed(waiting):
                     number, log = waiting[done]
@@ -90,7 +91,7 @@ def run(
                         yield number, done.result()
                     except BrokenProcessPool:
                         raise FraudPipelineError(
-                            f"a process of the backtest was killed, perhaps for want of memory; "
+                            "a backtest process was killed, perhaps because memory ran out; "
                             f"try --jobs {max(1, jobs - 1)}; logs: {folder}"
                         ) from None
                     except FraudPipelineError:
@@ -105,7 +106,7 @@ def run(
 
 
 def jobs_that_fit(table: pa.Table, planned: Sequence[Fold]) -> int:
-    """How many folds can be at work at once: no more than there are cores, and memory for."""
+    """How many folds can run at once, limited by cores and available memory."""
     days = max(fold.train.days + fold.test.days for fold in planned)
     all_days = (planned[-1].test.last - planned[0].train.first).days + 1
     needed = PROCESS_BYTES + COPIES * table.nbytes * min(1, days / all_days)
@@ -113,15 +114,15 @@ def jobs_that_fit(table: pa.Table, planned: Sequence[Fold]) -> int:
         memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(memory["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
-        return 1  # this system does not say
+        return 1  # this system does not report its available memory
     return max(1, min(len(planned), os.cpu_count() or 1, int(free / needed)))
 
 
-def fit_and_judge(task: Task) -> Outcome:
-    """Learns from the train rows of a fold, once for each seed, and judges on its test rows.
+def fit_and_evaluate(task: Task) -> Outcome:
+    """Trains a model per seed on the train rows of a fold and evaluates each on its test rows.
 
     Raises:
-      BadInput: there is no fraud to learn from, or nothing to judge on.
+      BadInput: no train row is a fraud, or there are no test rows.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -131,12 +132,12 @@ def fit_and_judge(task: Task) -> Outcome:
     os.close(log)
     with pa.memory_map(task.table) as source:
         table = pa.ipc.open_file(source).read_all()
-        train, test = backtest.split(table, task.fold, task.config)
+        train, test = split(table, task.fold, task.config)
     if not train.labels.any():
         raise BadInput(f"no fraud in the train window {task.fold.train}: nothing to learn from")
     if not test.labels.size:
         raise BadInput(
-            f"nothing to judge on in {task.fold.test}: all cards had a known fraud before"
+            f"no rows to test on in {task.fold.test}: every card had a known fraud before"
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     from fraud.models.columns import ModelColumns
@@ -148,27 +149,22 @@ def fit_and_judge(task: Task) -> Outcome:
     columns = ModelColumns.of(config.dataset, config.features)
     by_seed = {}
     with tempfile.TemporaryDirectory() as learned:
-        started = _cpu_seconds()
+        started = process_time()
         preprocessing = in_memory.learn(train.columns, columns, config.network, learned)
         examples = Examples(
             preprocessing(train.columns), train.labels, train.timestamps, train.cards
         )
-        prepared = _cpu_seconds() - started
+        prepared = process_time() - started
         inputs = preprocessing(test.columns)
         for seed in task.seeds:
-            started = _cpu_seconds()
+            started = process_time()
             fitted = training.fit(
                 dataclasses.replace(config.network, seed=seed),
                 examples,
                 preprocessing.vocabularies,
                 config.evaluation.alert_budget,
             )
-            seconds = prepared + _cpu_seconds() - started
-            found = backtest.judged(test, fitted.scores(inputs), config)
-            by_seed[seed] = {**found, "train_cpu_seconds": seconds}
+            seconds = prepared + process_time() - started
+            metrics = evaluate(test, fitted.scores(inputs), config)
+            by_seed[seed] = {**metrics, "train_cpu_seconds": seconds}
     return Outcome(test.labels.size, int(test.labels.sum()), by_seed)
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime

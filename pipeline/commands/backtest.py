@@ -1,4 +1,4 @@
-"""`fraud-pipeline backtest`: how good the model would have been, week after week."""
+"""`fraud-pipeline backtest`: how well the model would have done, week by week."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import time
 from datetime import datetime
 
 from fraud.errors import BadInput
-from fraud.pipeline import backtest
+from fraud.pipeline.backtest import folds
+from fraud.pipeline.backtest.result import Outcome, figure, render, summary
 from fraud.pipeline.commands import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describes the command and its options."""
+    """Adds the description and options of the command."""
     common.example(
         parser,
-        "Evaluate week after week as the model would have been used: train, wait until labels are\n"
-        "known, test, step on. The protocol is the Fraud Detection Handbook's: docs/backtest.md.",
+        "Evaluate the model week by week as it would have been used: train, wait until labels are\n"
+        "known, test, move on. The protocol is the Fraud Detection Handbook's: docs/backtest.md.",
         "  fraud-pipeline backtest --data transactions --first-test-day 2018-07-04 --folds 4",
     )
     parser.add_argument(
@@ -28,21 +29,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=common.day,
         required=True,
         metavar="DAY",
-        help="the first day that is tested on",
+        help="the first test day",
     )
     parser.add_argument(
-        "--folds", type=int, default=4, metavar="N", help="how many steps (default 4)"
+        "--folds", type=int, default=4, metavar="N", help="number of folds (default 4)"
     )
     parser.add_argument(
-        "--test-days", type=int, default=7, metavar="N", help="days of each step (default 7)"
+        "--test-days", type=int, default=7, metavar="N", help="test days of each fold (default 7)"
     )
     parser.add_argument(
-        "--train-days", type=int, metavar="N", help="default: the configuration's, 30"
+        "--train-days", type=int, metavar="N", help="train days (default: the configuration's, 30)"
     )
     parser.add_argument(
         "--known-days",
         type=int,
-        default=backtest.KNOWN_DAYS,
+        default=folds.KNOWN_DAYS,
         metavar="N",
         help="a card is not tested if it had a fraud in the N days before the label delay, or one "
         "that became known since (default 7, the handbook's)",
@@ -52,20 +53,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="models of each fold, each with a seed of its own (default 1)",
+        help="models trained per fold, each with its own seed (default 1)",
     )
     parser.add_argument(
         "--jobs",
         type=int,
         metavar="N",
-        help="folds at once (default: as many as cores and memory allow)",
+        help="folds that run at once (default: as many as cores and memory allow)",
     )
     common.add_config(parser)
     common.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Checks everything that can be checked without work, then evaluates.
+    """Checks everything that is cheap to check, then runs the backtest.
 
     Raises:
       FraudPipelineError: bad input, or a fold failed.
@@ -75,14 +76,14 @@ def run(arguments: argparse.Namespace) -> int:
     if data is None:
         raise BadInput("no data: give --data PATH, or set paths.data in the configuration")
     if config.dataset.timestamp is None:
-        raise BadInput("dataset.timestamp: without time there is no week after week to evaluate")
+        raise BadInput("dataset.timestamp: a backtest needs the time of each transaction; set it")
     for option in ("seeds", "jobs"):
-        given = getattr(arguments, option)
-        if given is not None and given < 1:
-            raise BadInput(f"--{option}: {given} is too small; the least is 1")
+        value = getattr(arguments, option)
+        if value is not None and value < 1:
+            raise BadInput(f"--{option}: {value} is too small; the least is 1")
 
     windows = config.windows
-    planned = backtest.folds(
+    planned = folds.plan_folds(
         arguments.first_test_day,
         arguments.folds,
         test_days=arguments.test_days,
@@ -91,15 +92,13 @@ def run(arguments: argparse.Namespace) -> int:
         known_days=arguments.known_days,
     )
 
-    from fraud.pipeline.ingestion import source
-
-    found = source.discover(data, config.dataset)
-    covered = backtest.check_covered(found, planned, config)
-
     from fraud.files import write_atomically
-    from fraud.pipeline.backtest import processes as backtest_processes
+    from fraud.pipeline.backtest import processes, rows
     from fraud.pipeline.console import Console
+    from fraud.pipeline.ingestion.source import discover
 
+    source = discover(data, config.dataset)
+    covered = rows.check_covered(source, planned, config)
     folder = root.path / "backtests" / f"{datetime.now():%Y-%m-%dT%H-%M-%S}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,23 +106,23 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadInput(f"{root.path}: cannot use it as root: {error.strerror}") from None
     console, started = Console(), time.monotonic()
     with console.waiting("features"):
-        table = backtest.read(found, covered, config)
+        table = rows.read(source, covered, config)
     console.say(f"  features   {table.num_rows:,} rows  {time.monotonic() - started:.0f} s")
-    jobs = arguments.jobs or backtest_processes.jobs_that_fit(table, planned)
+    jobs = arguments.jobs or processes.jobs_that_fit(table, planned)
     seeds = [config.network.seed + i for i in range(arguments.seeds)]
-    at_work = backtest_processes.run(table, planned, config, seeds, folder, jobs)
-    outcomes: dict[int, backtest.Outcome] = {}
+    running = processes.run(table, planned, config, seeds, folder, jobs)
+    outcomes: dict[int, Outcome] = {}
     while len(outcomes) < len(planned):
-        with console.waiting(f"{len(planned) - len(outcomes)} folds to go"):
-            number, outcomes[number] = next(at_work)
-        found_precision = outcomes[number].mean["average_precision"]
+        with console.waiting(f"{len(planned) - len(outcomes)} folds left"):
+            number, outcomes[number] = next(running)
+        precision = outcomes[number].mean["average_precision"]
         console.say(
             f"  fold {number + 1:<5} {planned[number].test}  average precision "
-            f"{backtest.figure(found_precision)}  {time.monotonic() - started:.0f} s"
+            f"{figure(precision)}  {time.monotonic() - started:.0f} s"
         )
-    at_work.close()
-    result = backtest.summary(planned, [outcomes[i] for i in range(len(planned))])
+    running.close()
+    result = summary(planned, [outcomes[i] for i in range(len(planned))])
     text = json.dumps(result, indent=1)
     write_atomically(folder / "result.json", text)
-    print(text if arguments.json else backtest.render(result))
+    print(text if arguments.json else render(result))
     return 0

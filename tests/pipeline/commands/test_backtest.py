@@ -17,14 +17,14 @@ def data(tmp_path_factory):
 def backtest(repository, tmp_path, data):
     def call(*arguments, config="windows: {train_days: 3, label_delay_days: 2}"):
         (tmp_path / "fraud.yaml").write_text(config)
-        given = ["--data", data, "--config", tmp_path / "fraud.yaml", "--root", tmp_path / "root"]
+        options = ["--data", data, "--config", tmp_path / "fraud.yaml", "--root", tmp_path / "root"]
         return subprocess.run(
             [
                 sys.executable,
                 "-m",
                 "fraud.pipeline.cli",
                 "backtest",
-                *map(str, [*given, *arguments]),
+                *map(str, [*options, *arguments]),
             ],
             capture_output=True,
             text=True,

@@ -1,4 +1,4 @@
-"""What stages of a process cost."""
+"""Measures the wall time, CPU time and peak memory of stages of this process."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Cost:
-    """What something cost.
+    """The cost of a stage.
 
     Attributes:
       wall: seconds.
-      cpu: seconds, user and system, of the process and of its children that have ended.
-      mb: peak memory of the process, or of the largest of its children so far.
+      cpu: user and system seconds of the process and of its children that have ended.
+      mb: peak memory of the process during the stage, or of its largest child so far if larger.
     """
 
     wall: float
@@ -28,7 +28,7 @@ class Cost:
 
 
 class Meter:
-    """Measures stages of this process, in order."""
+    """Measures stages of this process, in the order in which they run."""
 
     def __init__(self) -> None:
         self.costs: dict[str, Cost] = {}
@@ -36,18 +36,17 @@ class Meter:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Measures the block."""
-        _forget_peak()
+        _reset_peak()
         wall, cpu = time.monotonic(), cpu_seconds()
         try:
             yield
         finally:
-            used = cpu_seconds() - cpu
-            spent = Cost(round(time.monotonic() - wall, 2), round(used, 2), peak_mb())
-            self.costs[name] = spent
+            wall, cpu = time.monotonic() - wall, cpu_seconds() - cpu
+            self.costs[name] = Cost(round(wall, 2), round(cpu, 2), peak_mb())
 
     @contextmanager
     def nodes(self) -> Iterator[None]:
-        """Within it, each node that TFX's launcher runs is a stage."""
+        """Measures each node that TFX's launcher runs within the block as a stage."""
         from tfx.orchestration.portable.launcher import Launcher
 
         launch = Launcher.launch
@@ -69,22 +68,22 @@ class Meter:
 
 
 def cpu_seconds() -> float:
-    """Of this process and its children that have ended, so far."""
+    """User and system seconds so far of this process and of its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def peak_mb() -> int:
-    """Peak memory since the last `_forget_peak`, or of a child."""
+    """Peak memory since the last `_reset_peak`, or of the largest child if larger."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    if sys.platform == "darwin":  # bytes there, and no way to forget
+    if sys.platform == "darwin":  # in bytes, and the peak cannot be reset
         return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, children) >> 20
     status = Path("/proc/self/status").read_text(encoding="ascii")
     own = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return max(int(own.split()[1]), children) >> 10
 
 
-def _forget_peak() -> None:
-    """Makes Linux start the peak anew."""
+def _reset_peak() -> None:
+    """Resets the peak on Linux."""
     if sys.platform != "darwin":
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

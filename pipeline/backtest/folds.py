@@ -1,0 +1,107 @@
+"""The protocol itself: which days each fold trains and tests on, and which rows it tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+from fraud.errors import BadInput
+from fraud.pipeline.windows import Window
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+KNOWN_DAYS = 7
+"""The handbook's train window; frauds within it block a card."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One step of the backtest.
+
+    Attributes:
+      train: the days trained on.
+      test: the days tested on, except for blocked cards.
+      known_since: the first day whose frauds block a card.
+    """
+
+    train: Window
+    test: Window
+    known_since: date
+
+
+def plan_folds(
+    first_test_day: date,
+    count: int,
+    *,
+    test_days: int,
+    train_days: int,
+    delay_days: int,
+    known_days: int = KNOWN_DAYS,
+) -> list[Fold]:
+    """Plans folds that start `test_days` apart.
+
+    Args:
+      first_test_day: the first test day of the first fold.
+      count: the number of folds.
+      test_days, train_days: the lengths of each fold's windows.
+      delay_days: full days until a label is known.
+      known_days: the number of days before the delay whose frauds block a card.
+
+    Raises:
+      BadInput: a number is below 1.
+    """
+    for option, value in (
+        ("--folds", count),
+        ("--test-days", test_days),
+        ("--train-days", train_days),
+        ("--known-days", known_days),
+    ):
+        if value < 1:
+            raise BadInput(f"{option}: {value} is too small; the least is 1")
+    planned = []
+    for number in range(count):
+        first = first_test_day + timedelta(days=number * test_days)
+        last_known = first - timedelta(days=delay_days + 1)
+        planned.append(
+            Fold(
+                Window(last_known - timedelta(days=train_days - 1), last_known),
+                Window(first, first + timedelta(days=test_days - 1)),
+                last_known - timedelta(days=known_days - 1),
+            )
+        )
+    return planned
+
+
+def rows_to_test(
+    fold: Fold,
+    days: NDArray[np.int64],
+    cards: NDArray,
+    labels: NDArray,
+    delay_days: int,
+) -> NDArray[np.bool_]:
+    """Selects the rows on test days whose card has no known fraud by that day.
+
+    Args:
+      fold: the fold.
+      days: the day of each row, as days since 1970, [n].
+      cards: the card of each row, [n].
+      labels: 0 or 1, [n].
+      delay_days: full days until a label is known.
+
+    Returns:
+      A mask, bool [n].
+    """
+    import numpy as np
+
+    from fraud.pipeline.ingestion.values import is_within
+    from fraud.time import day_number
+
+    names, card = np.unique(cards, return_inverse=True)
+    never = np.iinfo(np.int64).max
+    first_fraud = np.full(names.size, never)
+    frauds = (labels == 1) & (days >= day_number(fold.known_since))
+    np.minimum.at(first_fraud, card[frauds], days[frauds])
+    return is_within(fold.test, days) & (first_fraud[card] > days - delay_days - 1)

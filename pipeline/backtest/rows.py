@@ -1,0 +1,140 @@
+"""Reads the transactions of all folds and splits them into the rows of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fraud import features
+from fraud.errors import BadInput
+from fraud.models.columns import ModelColumns
+from fraud.pipeline.backtest.folds import Fold, rows_to_test
+from fraud.pipeline.config import Config
+from fraud.pipeline.ingestion import reader, values
+from fraud.pipeline.ingestion.source import Source, check_columns, check_gaps
+from fraud.pipeline.ingestion.values import is_within
+from fraud.pipeline.windows import Window, Windows
+
+
+@dataclass(frozen=True)
+class FoldRows:
+    """The train or test rows of a fold.
+
+    Attributes:
+      columns: the columns that `fraud.models.preprocessing.in_memory` reads, [n] each.
+      labels: 0 or 1, int64 [n].
+      timestamps: epoch seconds, int64 [n], ascending.
+      cards: int64 or bytes, [n]; row numbers if the data has no entities.
+    """
+
+    columns: dict[str, NDArray]
+    labels: NDArray
+    timestamps: NDArray
+    cards: NDArray
+
+
+def check_covered(source: Source, planned: Sequence[Fold], config: Config) -> Windows:
+    """Checks that the data covers every day of every fold.
+
+    Returns:
+      The windows to read; `eval` spans the test days of all folds.
+
+    Raises:
+      BadInput: names the missing day and an option that avoids it.
+    """
+    days = source.days
+    if not days:
+        raise BadInput(f"{source.data}: there are no transactions")
+    first, last = planned[0], planned[-1]
+    needed = min(first.train.first, first.known_since)
+    if needed < days[0]:
+        earliest = first.test.first + (days[0] - needed)
+        raise BadInput(
+            f"{source.data}: the first fold needs the days from {needed} on, but the data begins "
+            f"on {days[0]}; choose --first-test-day {earliest} or later, or fewer --train-days"
+        )
+    if last.test.last > days[-1]:
+        raise BadInput(
+            f"{source.data}: the last test days are {last.test}, but the data ends on {days[-1]}; "
+            "choose fewer --folds, or an earlier --first-test-day"
+        )
+    back = features.history_days(config.features, config.windows.label_delay_days)
+    back = max(back, (first.train.first - needed).days)
+    before = first.train.first - timedelta(days=1)
+    windows = Windows(
+        as_of=last.test.last,
+        history=Window(before - timedelta(days=back - 1), before) if back else None,
+        train=first.train,
+        eval=Window(first.test.first, last.test.last),
+        recent=None,
+    )
+    check_gaps(source, windows, config.windows.max_empty_days)
+    return windows
+
+
+def read(source: Source, windows: Windows, config: Config) -> pa.Table:
+    """Reads the transactions of all folds with their features, ordered by time.
+
+    Raises:
+      BadInput: names the file, row, column and fix.
+    """
+    dataset = config.dataset
+    layout = values.Layout(dataset, check_columns(source, windows, dataset), windows)
+    batches = []
+    for file in source.files(windows.all_days):
+        for first, raw in reader.read(file, layout.to_read(file)):
+            at = values.Rows(file, np.arange(first, first + raw.num_rows))
+            batches.append(values.clean(raw, at, layout)[1])
+    table = pa.Table.from_batches(batches).combine_chunks()
+    order = np.argsort(table[dataset.timestamp].to_numpy(), kind="stable")
+    table = table.take(pa.array(order)).combine_chunks()
+    try:
+        return features.add_features(
+            table, dataset, config.features, config.windows.label_delay_days
+        )
+    except ValueError as error:
+        raise BadInput(f"{source.data}: {error}") from None
+
+
+def split(table: pa.Table, fold: Fold, config: Config) -> tuple[FoldRows, FoldRows]:
+    """Returns the train rows and the test rows of a fold.
+
+    Args:
+      table: the result of `read`.
+      fold: the fold.
+      config: the dataset, the features and the label delay.
+    """
+    dataset = config.dataset
+    days = values.days_of(table[dataset.timestamp].combine_chunks())
+    labels = table[dataset.label].to_numpy().astype(np.int64)
+    card = dataset.card_entity
+    cards = _keys(table[card]) if card else np.arange(len(days))
+    delay = config.windows.label_delay_days
+    train = is_within(fold.train, days)
+    # Without cards there is nothing to block.
+    test = rows_to_test(fold, days, cards, labels, delay) if card else is_within(fold.test, days)
+    return _select(table, train, labels, cards, config), _select(table, test, labels, cards, config)
+
+
+def _keys(column: pa.ChunkedArray) -> NDArray:
+    """The cards in the types that the Trainer reads: int64, or bytes."""
+    text = pa.types.is_string(column.type)
+    return column.cast(pa.binary() if text else pa.int64()).to_numpy()
+
+
+def _select(
+    table: pa.Table, mask: NDArray[np.bool_], labels: NDArray, cards: NDArray, config: Config
+) -> FoldRows:
+    rows = table.filter(pa.array(mask))
+    names = ModelColumns.of(config.dataset, config.features)
+    columns = {name: rows[name].cast(pa.float32()).to_numpy() for name in names.numeric}
+    for name in names.categorical:
+        columns[name] = rows[name].cast(pa.binary()).fill_null(b"").to_numpy()
+    columns[names.label] = labels[mask]
+    seconds = rows[config.dataset.timestamp].cast(pa.int64()).to_numpy() // 1_000_000
+    return FoldRows(columns, labels[mask], seconds.astype(np.int64), cards[mask])
