@@ -1,7 +1,4 @@
-"""Point-in-time features of transactions: one definition, any entity, any window.
-
-See docs/features.md for every family.
-"""
+"""Point-in-time features of transactions; docs/features.md describes every family."""
 
 from fraud.features.batch import (
     add_features,
