@@ -97,7 +97,7 @@ def weekend(timestamps: NDArray[np.datetime64]) -> NDArray:
 
 @_calendar
 def night(timestamps: NDArray[np.datetime64]) -> NDArray:
-    """1 from 00:00 up to, but not including, 07:00, else 0 (handbook: TX_DURING_NIGHT, hour <= 6)."""
+    """1 from 00:00 and before 07:00, else 0 (handbook: TX_DURING_NIGHT, hour <= 6)."""
     return hour(timestamps) < 7
 
 
