@@ -202,7 +202,7 @@ def _compromised(
     rate: tuple[int, int],
     lasting: int,
 ) -> Bools:
-    """Who was drawn, in proportion to `risk`, on day `index` or the `lasting` - 1 days before it."""
+    """Who was drawn in proportion to `risk` on day `index` or the `lasting` - 1 days before it."""
     compromised = np.zeros(len(risk), bool)
     for day in range(max(0, index - lasting + 1), index + 1):
         if count := due(day, len(risk), rate):

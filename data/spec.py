@@ -90,9 +90,7 @@ class Simulation:
         if not 0 < self.radius <= 100:
             raise BadInput(f"radius is {self.radius}; it must be above 0 and at most 100")
         if self.days > (dt.date.max - self.start).days:
-            raise BadInput(
-                f"{self.days} days from {self.start} go beyond {dt.date.max}"
-            )
+            raise BadInput(f"{self.days} days from {self.start} go beyond {dt.date.max}")
         for drift in self.drift:
             if not self.start <= drift.start <= self.end:
                 raise BadInput(

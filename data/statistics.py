@@ -70,9 +70,7 @@ def table_of(folders: Iterable[Path]) -> str:
 def main() -> None:
     """Prints the comparison of the folders given on the command line."""
     parser = argparse.ArgumentParser(prog="python -m fraud.data.statistics", description=__doc__)
-    parser.add_argument(
-        "folder", nargs="+", type=Path, help="contains date=YYYY-MM-DD/*.parquet"
-    )
+    parser.add_argument("folder", nargs="+", type=Path, help="contains date=YYYY-MM-DD/*.parquet")
     try:
         print(table_of(parser.parse_args().folder))
     except BadInput as error:

@@ -26,6 +26,7 @@ EVERYTHING = Features(
     normal_days=12,
 )
 WINDOWS = EVERYTHING.groups[0].windows
+ROOT = Path(__file__).parents[2]
 DATASET = Dataset()
 DELAY = 7
 DAY = np.timedelta64(1, "D")
@@ -142,7 +143,7 @@ def transactions(rows: int, seed: int, entities: int = 20, days: int = 40) -> di
 
 def handbook() -> dict[str, NDArray]:
     """The handbook's transactions, from $FRAUD_HANDBOOK or beside the checkout."""
-    beside = Path(__file__).parents[3] / "shared" / "data" / "handbook"
+    beside = ROOT.parent / "shared" / "data" / "handbook"
     folder = Path(os.environ.get("FRAUD_HANDBOOK", beside))
     if not folder.is_dir():
         pytest.skip("handbook data absent; set FRAUD_HANDBOOK to its folder")
@@ -417,6 +418,12 @@ def test_impossible_values_are_rejected() -> None:
         derived(rows | {"TX_AMOUNT": np.array([1.0, 1e12, 2.0])})
 
 
+def test_the_curated_schema_lists_every_default_feature() -> None:
+    schema = (ROOT / "schema" / "schema.pbtxt").read_text()
+    names = features.feature_names(Features(), DATASET)
+    assert [name for name in names if f'name: "{name}"' not in schema] == []
+
+
 def test_every_family_is_documented() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "features.md").read_text()
+    page = (ROOT / "docs" / "features.md").read_text()
     assert [name for name in (*FAMILIES, *CALENDAR) if f"`{name}`" not in page] == []
