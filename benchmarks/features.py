@@ -1,10 +1,10 @@
-"""What the point-in-time features cost.
+"""Measures the cost of the point-in-time features.
 
     python -m benchmarks.features DATA
 
-All transactions in DATA, once with the default features and once with every family over 1, 7 and
-30 days of every entity. Prints a JSON document for each: features, rows, CPU and wall seconds, and
-the peak memory of the process in MB, the transactions in it included.
+Computes the features of all transactions in DATA twice: the default ones, then every family over
+1, 7 and 30 days for every entity. Prints one JSON document for each: number of features and rows,
+CPU and wall seconds, and the peak memory of the process in MB, including the transactions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fraud import features
 
 
 def main(data: str) -> None:
-    """Reads once, then measures."""
+    """Reads the data once, then measures both specifications."""
     from fraud.features.definitions import CALENDAR, FAMILIES
     from fraud.features.spec import FeatureGroup, Features
     from fraud.pipeline import config
@@ -33,23 +33,23 @@ def main(data: str) -> None:
     none = replace(defaults, features=Features(calendar=(), groups=()))
     table = rows.read(source, windows, none)
     every = Features(calendar=tuple(CALENDAR), groups=(FeatureGroup(tuple(FAMILIES)),))
-    for name, wanted in (("default", Features()), ("every family", every)):
+    for name, spec in (("default", Features()), ("every family", every)):
         meter = Meter()
         with meter.stage("features"):
-            made = features.add_features(
-                table, defaults.dataset, wanted, defaults.windows.label_delay_days
+            columns = features.add_features(
+                table, defaults.dataset, spec, defaults.windows.label_delay_days
             )
         cost = meter.costs["features"]
-        found = {
+        measurement = {
             "which": name,
-            "features": len(made.column_names) - len(table.column_names),
+            "features": len(columns.column_names) - len(table.column_names),
             "rows": table.num_rows,
             "cpu_s": round(cost.cpu, 1),
             "wall_s": round(cost.wall, 1),
             "peak_mb": cost.mb,
         }
-        del made
-        print(json.dumps(found), flush=True)
+        del columns
+        print(json.dumps(measurement), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The simulator of transactions, and a sample of what it makes."""
+"""The transaction simulator, and a sample of its output."""

@@ -1,8 +1,8 @@
-"""Who takes part: customers with their habits, terminals with their trade, and which terminals
-lie within a customer's reach.
+"""The population: customers with their habits, terminals with their trade, and which terminals
+are within a customer's reach.
 
-After chapter 3 of *Reproducible Machine Learning for Credit Card Fraud Detection, Practical
-Handbook* (Le Borgne, Siblini, Lebichot, Bontempi); merchant categories and age bands are ours.
+Based on chapter 3 of *Reproducible Machine Learning for Credit Card Fraud Detection, Practical
+Handbook* (Le Borgne, Siblini, Lebichot, Bontempi); merchant categories and age bands are additions.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Category(NamedTuple):
     """A trade.
 
     Attributes:
-      name: as in MERCHANT_CATEGORY.
-      share: of the terminals.
-      online: part of the payments that are made online.
-      risk: of being compromised, relative to other trades.
+      name: the value in MERCHANT_CATEGORY.
+      share: fraction of the terminals.
+      online: fraction of the payments that are made online.
+      risk: risk of being compromised, relative to other trades.
     """
 
     name: str
@@ -57,9 +57,9 @@ class AgeBand(NamedTuple):
     """Customers of similar age.
 
     Attributes:
-      name: as in CUSTOMER_AGE_BAND.
-      share: of the customers.
-      risk: of losing the card's details, relative to other bands.
+      name: the value in CUSTOMER_AGE_BAND.
+      share: fraction of the customers.
+      risk: risk of losing the card's details, relative to other bands.
     """
 
     name: str
@@ -75,7 +75,7 @@ AGE_BANDS = (
     AgeBand("66+", 0.16, 1.4),
 )
 
-#: Part of the customers whose age band the bank does not know.
+#: Fraction of the customers whose age band is unknown to the bank.
 UNKNOWN_AGE = 0.01
 
 
@@ -84,11 +84,11 @@ class Customers:
     """One entry per customer in every array.
 
     Attributes:
-      x, y: home.
-      mean_amount: of a purchase; its standard deviation is half of it.
+      x, y: coordinates of the home.
+      mean_amount: mean amount of a purchase; the standard deviation is half of it.
       per_day: mean number of purchases a day.
       age_band: index into `AGE_BANDS`; -1 where unknown.
-      risk: how likely the customer is compromised; sums to 1.
+      risk: relative probability of being compromised; sums to 1.
     """
 
     x: Floats
@@ -100,7 +100,7 @@ class Customers:
 
     @classmethod
     def drawn(cls, count: int, rng: np.random.Generator) -> Customers:
-        """`count` customers at random."""
+        """Draws `count` random customers."""
         x, y = rng.uniform(0, SIDE, (2, count))
         mean_amount = rng.uniform(5, 100, count)
         per_day = rng.uniform(0, 4, count)
@@ -115,9 +115,9 @@ class Terminals:
     """One entry per terminal in every array.
 
     Attributes:
-      x, y: where it stands.
+      x, y: coordinates of the terminal.
       category: index into `CATEGORIES`.
-      risk: how likely the terminal is compromised; sums to 1.
+      risk: relative probability of being compromised; sums to 1.
     """
 
     x: Floats
@@ -127,7 +127,7 @@ class Terminals:
 
     @classmethod
     def drawn(cls, count: int, rng: np.random.Generator) -> Terminals:
-        """`count` terminals at random."""
+        """Draws `count` random terminals."""
         x, y = rng.uniform(0, SIDE, (2, count))
         category = choose(rng.random(count), [category.share for category in CATEGORIES])
         risk = np.array([category.risk for category in CATEGORIES])[category]
@@ -135,20 +135,20 @@ class Terminals:
 
 
 def choose(uniform: Floats, shares: list[float]) -> Ints:
-    """Turn numbers uniform in [0, 1) into indices drawn with probability `shares` (sum 1)."""
-    # The last bound is infinity because a rounded sum of shares may stay below a number near 1.
+    """Maps uniform numbers in [0, 1) to indices with probabilities `shares`, which sum to 1."""
+    # The last bound is infinite, because a rounded sum of shares may be below a number near 1.
     bounds = np.append(np.cumsum(shares[:-1]), np.inf)
     return np.searchsorted(bounds, uniform, side="right")
 
 
 class Reach:
-    """Which terminals lie within `radius` of a customer's home, without a list of them.
+    """The terminals within `radius` of a customer's home, without a list of pairs.
 
-    100,000 customers and as many terminals make 80 million pairs, so none are kept. The square is
-    cut into cells at least `radius` wide and terminals are sorted by cell, row by row. A
-    customer's *candidates* are then the terminals of the 3 by 3 cells around home: three slices.
-    A terminal within reach is drawn by drawing candidates until one is near enough; about one in
-    three is.
+    100,000 customers and 100,000 terminals have 80 million pairs within reach, too many to store.
+    Instead, the square is divided into cells at least `radius` wide, and terminals are sorted by
+    cell, row by row. A customer's *candidates* are the terminals of the 3 by 3 cells around the
+    home, which form three slices. A terminal within reach is drawn by rejection sampling from the
+    candidates; about one in three is accepted.
     """
 
     def __init__(self, customers: Customers, terminals: Terminals, radius: float) -> None:
@@ -169,26 +169,26 @@ class Reach:
         first = first_of_cell[rows + left[:, None]]
         count = np.where(inside, first_of_cell[rows + right[:, None] + 1] - first, 0)
         self._ends = count.cumsum(axis=1)
-        # The k-th candidate of a customer stands at k + shift of the slice k falls into.
+        # The k-th candidate of a customer is at position k + shift of the slice that contains k.
         self._shift = first - (self._ends - count)
 
     def any(self) -> Bools:
-        """Per customer: is there a terminal within reach at all?"""
+        """For each customer, whether any terminal is within reach."""
         total = self._ends[:, 2]
-        found = np.zeros(len(total), bool)
+        reaches = np.zeros(len(total), bool)
         open_, tried = np.arange(len(total)), 0
         while len(open_ := open_[tried < total[open_]]):
-            # The middle candidates share a cell with home: begin there, where hope is greatest.
+            # Start with the middle candidates: they are in the home's cell, so most likely near.
             k = (total[open_] // 2 + tried) % total[open_]
             near = self._near(open_, self._candidate(open_, k))
-            found[open_[near]] = True
+            reaches[open_[near]] = True
             open_, tried = open_[~near], tried + 1
-        return found
+        return reaches
 
     def draw(self, customer: Ints, rng: np.random.Generator) -> Ints:
-        """For every entry of `customer`, one terminal within reach, each equally likely.
+        """Draws one terminal within reach, uniformly, for each entry of `customer`.
 
-        Every one must have a terminal within reach (see `any`).
+        Every customer must have a terminal within reach (see `any`).
         """
         terminal = np.empty(len(customer), np.int64)
         open_ = np.arange(len(customer))
@@ -201,7 +201,7 @@ class Reach:
         return terminal
 
     def _candidate(self, customer: Ints, k: Ints) -> Ints:
-        """Where the `k`-th candidate of each customer stands in the sorted terminals."""
+        """Position of each customer's `k`-th candidate in the sorted terminals."""
         ends = self._ends[customer]
         piece = (k >= ends[:, 0]).astype(np.int64) + (k >= ends[:, 1])
         return k + self._shift[customer, piece]
@@ -213,6 +213,6 @@ class Reach:
 
 
 def _cells(places: Customers | Terminals, cells: int) -> tuple[Ints, Ints]:
-    """Row and column of every place in a grid of `cells` by `cells`."""
+    """Row and column of each place in a grid of `cells` by `cells`."""
     row, column = (np.array([places.y, places.x]) / SIDE * cells).astype(np.int64)
     return row, column

@@ -1,10 +1,10 @@
-"""The simulator: transactions of customers and terminals over days, some of them fraud.
+"""Simulates card transactions, some of them fraudulent, day by day.
 
-After chapter 3 of *Reproducible Machine Learning for Credit Card Fraud Detection, Practical
+Based on chapter 3 of *Reproducible Machine Learning for Credit Card Fraud Detection, Practical
 Handbook* (Le Borgne, Siblini, Lebichot, Bontempi): spending profiles, terminals within reach and
-three fraud scenarios. The columns merchant category, channel, country and age band, and drift,
-are ours. Every day is drawn from its own random stream, so a day does not depend on how many
-follow, and memory holds one day at a time.
+three fraud scenarios. The columns merchant category, channel, country and age band, and drift are
+additions. Each day has its own random stream, so it does not depend on the number of days, and
+only one day is in memory at a time.
 
     for day, table in simulate(Simulation(days=30, customers=500, terminals=1000)):
         ...
@@ -32,28 +32,28 @@ from fraud.data.population import (
     choose,
 )
 from fraud.data.spec import Simulation
+from fraud.errors import BadInput
+from fraud.time import SECONDS_PER_DAY
 
-DAY_SECONDS = 86_400
-
-#: Scenario 1: an amount above this is fraud.
+#: Scenario 1: amounts above this are fraud.
 LARGE_AMOUNT = 220.0
-#: Scenario 2: (2 of 10,000) terminals are compromised every day, for so many days.
+#: Scenario 2: terminals compromised every day (2 of 10,000), and for how many days.
 TERMINALS_A_DAY, TERMINAL_DAYS = (2, 10_000), 28
-#: Scenario 3: (3 of 5,000) customers are compromised every day, for so many days; this part of
-#: their purchases is fraud, with amounts multiplied by this.
+#: Scenario 3: customers compromised every day (3 of 5,000), and for how many days; the fraction of
+#: their purchases that is fraud, and the factor of its amounts.
 CUSTOMERS_A_DAY, CUSTOMER_DAYS = (3, 5_000), 14
 STOLEN_PART, STOLEN_FACTOR = 1 / 3, 5.0
 
 CHANNELS = ("contactless", "chip", "magstripe", "online", "mobile_wallet")
 CONTACTLESS, ONLINE, MOBILE_WALLET = 0, 3, 4
-#: Shares of contactless, chip and magstripe among payments that are not online.
+#: Shares of contactless, chip and magstripe in payments that are not online.
 PRESENT_SHARES = [0.55, 0.40, 0.05]
 
 COUNTRIES = ("BE", "FR", "NL", "DE", "GB", "LU", "US", "??")
 HOME, GARBAGE = 0, 7
-#: Shares of the six countries after home among payments abroad.
+#: Shares of the six countries after home in payments abroad.
 ABROAD_SHARES = [0.30, 0.22, 0.16, 0.12, 0.10, 0.10]
-#: Part of the payments abroad, when the card is present and online.
+#: Fraction of the payments made abroad with the card present, and online.
 ABROAD_PRESENT, ABROAD_ONLINE = 0.02, 0.10
 #: Frauds of scenario 3 are more often online and abroad, by these factors.
 STOLEN_ONLINE, STOLEN_ABROAD = 2.0, 3.0
@@ -63,16 +63,16 @@ CRYPTO = len(CATEGORIES)
 AGE_NAMES = tuple(band.name for band in AGE_BANDS)
 MISSING = -1
 
-#: Drift new_fraud, scenario 4: (8 of 5,000) cards are tested every night, by so many payments.
+#: Drift new_fraud, scenario 4: cards tested every night (8 of 5,000), and payments per card.
 TESTED_A_DAY, TESTS = (8, 5_000), 10
 #: Drift amount_shift: Danish kroner to the euro.
 KRONER = 7.46
-#: Drift new_category: parts of the terminals and of the contactless payments that change.
+#: Drift new_category: fractions of the terminals and of the contactless payments that change.
 CRYPTO_TERMINALS, WALLET_PAYMENTS = 0.05, 0.40
 
 
 class Stream(IntEnum):
-    """What random numbers are drawn for. A number, once given, is never given anew."""
+    """The random streams. The numbers are part of the seeds: never change or reuse one."""
 
     CUSTOMERS = 0
     TERMINALS = 1
@@ -89,7 +89,7 @@ class Stream(IntEnum):
 
 @dataclass(frozen=True)
 class World:
-    """A simulation's population, drawn once."""
+    """The population of a simulation."""
 
     simulation: Simulation
     customers: Customers
@@ -99,19 +99,19 @@ class World:
 
     @classmethod
     def of(cls, simulation: Simulation) -> World:
-        """Draw the population.
+        """Draws the population.
 
         Raises:
-          ValueError: no customer has a terminal within reach, so nothing can be bought.
+          BadInput: no customer has a terminal within reach, so nothing can be bought.
         """
         customers = Customers.drawn(simulation.customers, _rng(simulation, Stream.CUSTOMERS))
         terminals = Terminals.drawn(simulation.terminals, _rng(simulation, Stream.TERMINALS))
         reach = Reach(customers, terminals, simulation.radius)
         reaches = reach.any()
         if not reaches.any():
-            raise ValueError(
-                f"None of the {simulation.customers} customers has one of the "
-                f"{simulation.terminals} terminals within reach; simulate more terminals."
+            raise BadInput(
+                f"none of the {simulation.customers} customers has one of the "
+                f"{simulation.terminals} terminals within reach; simulate more terminals"
             )
         return cls(simulation, customers, terminals, reach, reaches)
 
@@ -121,10 +121,10 @@ class Purchases:
     """The transactions of one day, in order of time, one entry per transaction in every array.
 
     Attributes:
-      second: since midnight.
+      second: seconds since midnight.
       customer, terminal: their numbers.
-      amount: with two decimals.
-      scenario: which rule made it fraud; 0 is genuine.
+      amount: rounded to two decimals.
+      scenario: the fraud scenario; 0 is genuine.
       category, channel, country: indices into the tuples of names above, or `MISSING`.
     """
 
@@ -142,10 +142,10 @@ class Purchases:
 
 
 def simulate(simulation: Simulation) -> Iterator[tuple[dt.date, pa.Table]]:
-    """Every day with its transactions in order of time; docs/data.md lists the columns.
+    """Yields each day and its transactions in order of time; docs/data.md lists the columns.
 
     Raises:
-      ValueError: the population cannot buy anything.
+      BadInput: no customer has a terminal within reach.
     """
     world = World.of(simulation)
     drifts = sorted(simulation.drift, key=lambda drift: list(_DRIFTS).index(drift.name))
@@ -161,7 +161,7 @@ def simulate(simulation: Simulation) -> Iterator[tuple[dt.date, pa.Table]]:
 
 
 def compromised_terminals(world: World, index: int) -> Bools:
-    """Per terminal: is everything bought there on day `index` (0 is the first) fraud?"""
+    """For each terminal, whether all purchases there on day `index` (from 0) are fraud."""
     return _compromised(
         world.simulation,
         index,
@@ -173,7 +173,7 @@ def compromised_terminals(world: World, index: int) -> Bools:
 
 
 def compromised_customers(world: World, index: int) -> Bools:
-    """Per customer: is a third of the purchases of day `index` (0 is the first) fraud?"""
+    """For each customer, whether a third of the purchases on day `index` (from 0) is fraud."""
     return _compromised(
         world.simulation,
         index,
@@ -185,9 +185,9 @@ def compromised_customers(world: World, index: int) -> Bools:
 
 
 def due(index: int, population: int, rate: tuple[int, int]) -> int:
-    """How many of `population` fall on day `index` at a rate of (so many, of so many) a day.
+    """How many members of `population` are due on day `index` at a daily rate of (many, of).
 
-    Fractions are spread evenly and begin with day 0: at 0.4 a day, one falls on days 0, 2, 5, 7, ….
+    Fractions are spread evenly, starting on day 0: at 0.4 a day, one is due on days 0, 2, 5, 7, ….
     """
     many, of = rate
     until = [-(-days * population * many // of) for days in (index, index + 1)]  # rounded up
@@ -202,7 +202,7 @@ def _compromised(
     rate: tuple[int, int],
     lasting: int,
 ) -> Bools:
-    """Who was drawn, in proportion to `risk`, on day `index` or the `lasting` - 1 days before."""
+    """Who was drawn in proportion to `risk` on day `index` or the `lasting` - 1 days before it."""
     compromised = np.zeros(len(risk), bool)
     for day in range(max(0, index - lasting + 1), index + 1):
         if count := due(day, len(risk), rate):
@@ -216,17 +216,17 @@ def _rng(simulation: Simulation, stream: Stream, index: int = 0) -> np.random.Ge
 
 
 def _purchases(world: World, index: int) -> Purchases:
-    """What is bought on a day: the book's profiles and its three fraud scenarios."""
+    """The purchases of a day: the handbook's profiles and its three fraud scenarios."""
     rng = _rng(world.simulation, Stream.PURCHASES, index)
     customers = world.customers
     customer = np.repeat(np.arange(len(customers.x)), rng.poisson(customers.per_day))
-    second = rng.normal(DAY_SECONDS / 2, 20_000, len(customer)).astype(np.int64)
+    second = rng.normal(SECONDS_PER_DAY / 2, 20_000, len(customer)).astype(np.int64)
     mean = customers.mean_amount[customer]
     amount = rng.normal(mean, mean / 2)
     amount = np.where(amount < 0, rng.uniform(0, 2 * mean), amount).round(2)
 
-    # As in the book, what falls outside the day or finds no terminal never happens.
-    happens = (second > 0) & (second < DAY_SECONDS) & world.reaches[customer]
+    # As in the handbook, purchases outside the day or without a terminal are dropped.
+    happens = (second > 0) & (second < SECONDS_PER_DAY) & world.reaches[customer]
     order = np.flatnonzero(happens)[np.argsort(second[happens], kind="stable")]
     second, customer, amount = second[order], customer[order], amount[order]
     terminal = world.reach.draw(customer, rng)
@@ -244,15 +244,15 @@ def _purchases(world: World, index: int) -> Purchases:
 
 
 def _channels(category: Ints, stolen: Bools, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """How each purchase is paid, and in which country.
+    """Draws the channel and the country of each purchase.
 
     Args:
-      category: index into `CATEGORIES`, of each purchase.
-      stolen: is it a fraud of scenario 3?
-      rng: draws them.
+      category: indices into `CATEGORIES`, [purchases].
+      stolen: whether the purchase is a fraud of scenario 3, [purchases].
+      rng: the random generator.
 
     Returns:
-      Indices into `CHANNELS` and into `COUNTRIES`, of each purchase.
+      Indices into `CHANNELS` and into `COUNTRIES`, [purchases] each.
     """
     if_online, how_present, if_abroad, where_abroad = rng.random((4, len(category)))
     online_part = np.array([category.online for category in CATEGORIES])[category]
@@ -292,12 +292,12 @@ def _new_fraud(world: World, index: int, purchases: Purchases) -> Purchases:
 
 
 def _amount_shift(world: World, index: int, purchases: Purchases) -> Purchases:
-    """Amounts are recorded in another currency; what is fraud stays as it was."""
+    """Amounts are recorded in another currency; the labels do not change."""
     return replace(purchases, amount=(purchases.amount * KRONER).round(2))
 
 
 def _new_category(world: World, index: int, purchases: Purchases) -> Purchases:
-    """Some terminals turn to a new trade, for good; some contactless payments to a new channel."""
+    """Some terminals switch to a new trade for good, some contactless payments to a new channel."""
     terminals = _rng(world.simulation, Stream.NEW_CATEGORY).random(len(world.terminals.x))
     crypto = (terminals < CRYPTO_TERMINALS)[purchases.terminal]
     wallet = _rng(world.simulation, Stream.NEW_CHANNEL, index).random(len(purchases))
@@ -310,12 +310,12 @@ def _new_category(world: World, index: int, purchases: Purchases) -> Purchases:
 
 
 def _broken_column(world: World, index: int, purchases: Purchases) -> Purchases:
-    """No country arrives any more."""
+    """COUNTRY is lost: missing or garbage in every row."""
     lost = _rng(world.simulation, Stream.BROKEN_COLUMN, index).random(len(purchases)) < 0.5
     return replace(purchases, country=np.where(lost, MISSING, GARBAGE))
 
 
-#: The drifts of `fraud.data.spec.DRIFTS`, in the order in which they act.
+#: The drifts of `fraud.data.spec.DRIFTS`, in the order in which they are applied.
 _DRIFTS: dict[str, Callable[[World, int, Purchases], Purchases]] = {
     "new_fraud": _new_fraud,
     "amount_shift": _amount_shift,
@@ -333,7 +333,7 @@ def _table(world: World, index: int, first_id: int, purchases: Purchases) -> pa.
             "CUSTOMER_ID": purchases.customer,
             "TERMINAL_ID": purchases.terminal,
             "TX_AMOUNT": purchases.amount,
-            "TX_TIME_SECONDS": index * DAY_SECONDS + purchases.second,
+            "TX_TIME_SECONDS": index * SECONDS_PER_DAY + purchases.second,
             "TX_TIME_DAYS": np.full(len(purchases), index),
             "MERCHANT_CATEGORY": _names(purchases.category, CATEGORY_NAMES),
             "CHANNEL": _names(purchases.channel, CHANNELS),

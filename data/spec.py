@@ -1,6 +1,6 @@
-"""What is simulated: the population, the days and the drift.
+"""The parameters of a simulation: population, days and drift.
 
-Imports nothing heavy, so that the command line can show its help at once.
+Imports nothing heavy, so that the command line shows its help without delay.
 """
 
 from __future__ import annotations
@@ -8,25 +8,28 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 
-#: What `--drift` can start, by name.
+from fraud.errors import BadInput
+from fraud.time import parse_day
+
+#: The scenarios that `--drift` accepts, by name.
 DRIFTS = {
-    "new_fraud": "thieves test stolen cards: small online payments at night (scenario 4)",
+    "new_fraud": "stolen cards are tested with small online payments at night (scenario 4)",
     "amount_shift": "amounts arrive in kroner instead of euros: multiplied by 7.46",
     "new_category": "MERCHANT_CATEGORY crypto_exchange and CHANNEL mobile_wallet appear",
-    "broken_column": "COUNTRY arrives empty in half of the rows, as '??' in the others",
+    "broken_column": "COUNTRY arrives empty in half of the rows and as '??' in the others",
 }
 
-#: What one day is written as, and the ending of its file.
+#: The file formats; each is also the file extension.
 FORMATS = ("parquet", "csv", "csv.gz")
 
 
 @dataclass(frozen=True)
 class Drift:
-    """A change of the world, or of its recording, from the beginning of a day on.
+    """A change of the world, or of how it is recorded, from the beginning of a day.
 
     Attributes:
       name: a key of `DRIFTS`.
-      start: the first day that is different.
+      start: the first day affected.
     """
 
     name: str
@@ -34,51 +37,40 @@ class Drift:
 
     def __post_init__(self) -> None:
         if self.name not in DRIFTS:
-            raise ValueError(f"Unknown drift {self.name!r}: choose one of {', '.join(DRIFTS)}.")
+            raise BadInput(f"unknown drift {self.name!r}; choose one of {', '.join(DRIFTS)}")
 
 
 def parse_drift(text: str) -> Drift:
-    """Read `SCENARIO@YYYY-MM-DD`, as in `new_fraud@2026-03-01`.
+    """Reads `SCENARIO@YYYY-MM-DD`, as in `new_fraud@2026-03-01`.
 
     Raises:
-      ValueError: another form, an unknown scenario or an impossible day.
+      BadInput: another form, an unknown scenario or no such day.
     """
     name, separator, day = text.partition("@")
     if not separator:
-        raise ValueError(
-            f"{text!r} is not SCENARIO@YYYY-MM-DD; the scenarios are {', '.join(DRIFTS)}."
+        raise BadInput(
+            f"{text!r} is not SCENARIO@YYYY-MM-DD; the scenarios are {', '.join(DRIFTS)}"
         )
     return Drift(name, parse_day(day))
 
 
-def parse_day(text: str) -> dt.date:
-    """Read `YYYY-MM-DD`.
-
-    Raises:
-      ValueError: anything else.
-    """
-    try:
-        return dt.datetime.strptime(text, "%Y-%m-%d").date()
-    except ValueError:
-        raise ValueError(f"{text!r} is not a day; write it as 2026-03-01.") from None
-
-
 @dataclass(frozen=True)
 class Simulation:
-    """Everything that decides what is simulated: equal simulations give equal transactions.
+    """All parameters of a simulation: equal parameters give equal transactions.
 
     The world is a square of 100 by 100 in which customers buy at the terminals near them.
 
     Attributes:
-      days: how many days. More days only add days: the first ones stay what they were.
-      customers, terminals: the population; both are numbered from 0.
+      days: number of days. A longer simulation begins with the days of a shorter one.
+      customers, terminals: sizes of the population; both are numbered from 0.
       start: the first day.
       seed: not negative.
-      radius: how far from home a customer buys, in the unit of the square.
-      drift: what changes, and when.
+      radius: the greatest distance between a customer's home and a terminal they use, in the
+        unit of the square.
+      drift: the changes and when they take effect.
 
     Raises:
-      ValueError: a value that makes no sense; the message says which.
+      BadInput: a value is out of range; the message names it.
     """
 
     days: int = 80
@@ -92,21 +84,21 @@ class Simulation:
     def __post_init__(self) -> None:
         for name in ("days", "customers", "terminals"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+                raise BadInput(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must not be negative.")
+            raise BadInput(f"seed is {self.seed}; it must not be negative")
         if not 0 < self.radius <= 100:
-            raise ValueError(f"radius is {self.radius}; it must lie above 0 and be at most 100.")
+            raise BadInput(f"radius is {self.radius}; it must be above 0 and at most 100")
         if self.days > (dt.date.max - self.start).days:
-            raise ValueError(f"{self.days} days from {self.start} go beyond the calendar.")
+            raise BadInput(f"{self.days} days from {self.start} go beyond {dt.date.max}")
         for drift in self.drift:
             if not self.start <= drift.start <= self.end:
-                raise ValueError(
-                    f"Drift {drift.name} starts on {drift.start}, but the simulated days are "
-                    f"{self.start} to {self.end}."
+                raise BadInput(
+                    f"drift {drift.name} starts on {drift.start}, but the simulated days are "
+                    f"{self.start} to {self.end}"
                 )
         if len({drift.name for drift in self.drift}) < len(self.drift):
-            raise ValueError("The same drift is given twice; each can start only once.")
+            raise BadInput("a drift is given twice; each can start only once")
 
     @property
     def end(self) -> dt.date:

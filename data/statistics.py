@@ -1,6 +1,6 @@
-"""Compare folders of transactions by the statistics that matter for fraud.
+"""Compares folders of transactions by the statistics that matter for fraud.
 
-Example: ``python -m fraud.data.statistics data/sample/transactions ../shared/data/handbook``
+Example: ``python -m fraud.data.statistics data/sample/transactions handbook``
 """
 
 from __future__ import annotations
@@ -14,26 +14,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fraud.errors import BadInput
+
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 COLUMNS = ["CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT", "TX_TIME_SECONDS", "TX_FRAUD_SCENARIO"]
 
 
 def read(folder: Path) -> tuple[int, pa.Table]:
-    """Number of days and `COLUMNS` of all transactions of the Parquet day folders of `folder`.
+    """The number of Parquet day folders in `folder`, and `COLUMNS` of all their transactions.
 
     Raises:
-      ValueError: there are none.
+      BadInput: there are none.
     """
     files = sorted(folder.glob("date=*/*.parquet"))
     if not files:
-        raise ValueError(f"{folder} holds no date=YYYY-MM-DD/*.parquet.")
-    # Each file by itself: given its path, pyarrow would add the folder's name as a column.
+        raise BadInput(f"{folder} has no date=YYYY-MM-DD/*.parquet")
+    # ParquetFile, because read_table would add the name of the day folder as a column.
     tables = [pq.ParquetFile(file).read(COLUMNS) for file in files]
     return len({file.parent for file in files}), pa.concat_tables(tables)
 
 
 def statistics(days: int, table: pa.Table) -> dict[str, str]:
-    """What is told about a folder: name and value, ready to be shown."""
+    """The statistics of a folder: name -> formatted value."""
     column = {name: table[name].to_numpy() for name in COLUMNS}
     amount, scenario = column["TX_AMOUNT"], column["TX_FRAUD_SCENARIO"]
     customers = len(np.unique(column["CUSTOMER_ID"]))
@@ -66,12 +68,12 @@ def table_of(folders: Iterable[Path]) -> str:
 
 
 def main() -> None:
-    """Prints the comparison of the folders that the command line names."""
+    """Prints the comparison of the folders given on the command line."""
     parser = argparse.ArgumentParser(prog="python -m fraud.data.statistics", description=__doc__)
-    parser.add_argument("folder", nargs="+", type=Path, help="with date=YYYY-MM-DD/*.parquet")
+    parser.add_argument("folder", nargs="+", type=Path, help="contains date=YYYY-MM-DD/*.parquet")
     try:
         print(table_of(parser.parse_args().folder))
-    except ValueError as error:
+    except BadInput as error:
         sys.exit(str(error))
 
 

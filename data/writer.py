@@ -1,4 +1,4 @@
-"""Simulated days as files: `date=YYYY-MM-DD/transactions.parquet`, or CSV."""
+"""Writes simulated days as files: `date=YYYY-MM-DD/transactions.parquet`, or CSV."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ import pyarrow.parquet
 
 from fraud.data.simulator import simulate
 from fraud.data.spec import FORMATS, Simulation
+from fraud.errors import BadInput
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written.
+    """The output of `write_days`.
 
     Attributes:
       folder: the parent of the day folders.
-      days, transactions, frauds: how many.
+      days, transactions, frauds: numbers of each.
     """
 
     folder: Path
@@ -47,23 +48,23 @@ def write_days(
     format: str = "parquet",
     progress: Callable[[dt.date, int], None] | None = None,
 ) -> Written:
-    """Simulate, and write each day to its own folder as soon as it exists.
+    """Simulates, and writes each day to its own folder as soon as it is complete.
 
-    A day folder appears complete or not at all, also when the machine stops in the middle.
+    A day folder appears complete or not at all, even if the machine stops in the middle.
 
     Args:
-      simulation: what to simulate.
-      out_dir: where the day folders go; made if absent.
+      simulation: its parameters.
+      out_dir: the parent of the day folders; created if absent.
       format: one of `FORMATS`.
       progress: called with the day and its number of transactions after each day.
 
     Raises:
-      ValueError: unknown format, a day folder that exists already (nothing is written then), or
-        a population that cannot buy anything.
+      BadInput: the format is unknown, a day folder exists already (then nothing is written), or
+        no customer can buy anything.
       OSError: the folder cannot be written.
     """
     if format not in FORMATS:
-        raise ValueError(f"Unknown format {format!r}: choose one of {', '.join(FORMATS)}.")
+        raise BadInput(f"unknown format {format!r}; choose one of {', '.join(FORMATS)}")
     out = Path(out_dir)
     _refuse_to_overwrite(out, simulation)
     transactions = frauds = 0
@@ -81,14 +82,14 @@ def _refuse_to_overwrite(out: Path, simulation: Simulation) -> None:
     existing = [folder for day in days if (folder := out / f"date={day}").exists()]
     if existing:
         others = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise ValueError(
+        raise BadInput(
             f"{existing[0]}{others} exists already and is not overwritten; "
-            "choose another folder or remove it."
+            "choose another folder or remove it"
         )
 
 
 def _write_day(table: pa.Table, folder: Path, format: str) -> None:
-    """Write beside, flush to the disk, then rename: readers never see half a day."""
+    """Writes to a temporary folder, syncs and renames it: readers never see a partial day."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -101,12 +102,12 @@ def _write_day(table: pa.Table, folder: Path, format: str) -> None:
 
 def _write(table: pa.Table, file: BinaryIO, format: str) -> None:
     if format == "parquet":
-        # Plain numbers compress better than a day's dictionary of nearly as many values.
+        # Numbers compress better without a dictionary, which would hold nearly as many values.
         names = [field.name for field in table.schema if pa.types.is_string(field.type)]
         pyarrow.parquet.write_table(table, file, compression="zstd", use_dictionary=names)
     elif format == "csv":
         pyarrow.csv.write_csv(table, file)
     else:
-        # No name and no time in the header: equal days are equal bytes.
+        # No name or time in the header, so that equal days give equal bytes.
         with gzip.GzipFile("", "wb", 6, file, mtime=0) as compressed:
             pyarrow.csv.write_csv(table, compressed)

@@ -1,4 +1,4 @@
-"""From a specification and columns of transactions to columns of features."""
+"""Computes the feature columns that a specification defines from columns of transactions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fraud.errors import BadInput
 from fraud.features.definitions import CALENDAR, FAMILIES, Family
-from fraud.features.history import Floats, History, Ints
+from fraud.features.history import History
+from fraud.features.spans import Floats, Ints
 from fraud.features.spec import CARD, Dataset, Features
 
 if TYPE_CHECKING:
@@ -20,43 +22,44 @@ if TYPE_CHECKING:
 
 
 def check(spec: Features, dataset: Dataset) -> None:
-    """Refuses a specification that cannot be computed.
+    """Rejects a specification that cannot be computed.
 
     Raises:
-      ValueError: names the key, the value and the fix.
+      BadInput: the message names the key, the value and the fix.
     """
     for name in spec.calendar:
         if name not in CALENDAR:
-            raise ValueError(f"features.calendar: unknown '{name}'; one of {_listed(CALENDAR)}")
+            raise BadInput(f"features.calendar: unknown '{name}'; one of {_listed(CALENDAR)}")
     for i, group in enumerate(spec.groups):
         at = f"features.groups[{i}]"
         for name in group.families:
             if name not in FAMILIES:
-                raise ValueError(f"{at}.families: unknown '{name}'; one of {_listed(FAMILIES)}")
+                raise BadInput(f"{at}.families: unknown '{name}'; one of {_listed(FAMILIES)}")
         for name in group.entities or ():
             if name not in (*dataset.entities, CARD):
-                raise ValueError(
+                raise BadInput(
                     f"{at}.entities: '{name}' is not an entity of the dataset; add it to "
                     f"dataset.entities or use one of {_listed((*dataset.entities, CARD))}"
                 )
         for days in group.windows:
             if days < 1:
-                raise ValueError(f"{at}.windows: {days} is not a length; use whole days >= 1")
+                raise BadInput(f"{at}.windows: {days} is not a length; use whole days >= 1")
         if not group.families:
-            raise ValueError(f"{at}.families: empty; name some of {_listed(FAMILIES)}")
+            raise BadInput(f"{at}.families: empty; name some of {_listed(FAMILIES)}")
         if not group.windows:
-            raise ValueError(f"{at}.windows: empty; give days, as [1, 7, 30]")
+            raise BadInput(f"{at}.windows: empty; give days, as [1, 7, 30]")
     for name, least in (("normal_days", 1), ("high_multiple", 0), ("prior_risk", 0)):
         if getattr(spec, name) < least:
-            raise ValueError(f"features.{name}: {getattr(spec, name)}; use {least} or more")
+            raise BadInput(f"features.{name}: {getattr(spec, name)}; use {least} or more")
     if spec.prior_count <= 0:
-        raise ValueError(f"features.prior_count: {spec.prior_count}; use more than 0")
+        raise BadInput(f"features.prior_count: {spec.prior_count}; use more than 0")
 
 
 def feature_names(spec: Features, dataset: Dataset) -> tuple[str, ...]:
     """Names of all derived columns, in a fixed order.
 
-    A dataset without timestamp has none, one without amount lacks the families that need it.
+    A dataset without a timestamp has no features; one without an amount lacks the families that
+    need it.
     """
     calendar = spec.calendar if dataset.timestamp else ()
     entities = (entity_feature_names(spec, dataset, entity) for entity in dataset.entities)
@@ -64,17 +67,17 @@ def feature_names(spec: Features, dataset: Dataset) -> tuple[str, ...]:
 
 
 def entity_feature_names(spec: Features, dataset: Dataset, entity: str) -> tuple[str, ...]:
-    """Names of the columns that `entity_features` makes for one entity, in a fixed order."""
+    """Names of the columns that `entity_features` computes for one entity, in a fixed order."""
     return tuple(_plan(spec, dataset, entity))
 
 
 def history_days(spec: Features, delay_days: int) -> int:
-    """How many days before a row its features look back on.
+    """The number of days before a row that its features depend on.
 
-    Loading more than that changes no value.
+    Loading older rows changes no value.
 
     Args:
-      spec: which features.
+      spec: the feature specification.
       delay_days: days until a label is known.
     """
     days = [0]
@@ -88,14 +91,14 @@ def history_days(spec: Features, delay_days: int) -> int:
 def calendar_features(
     spec: Features, timestamps: NDArray[np.datetime64]
 ) -> dict[str, NDArray[np.float32]]:
-    """The features read off the timestamp alone.
+    """The features that depend on the timestamp alone.
 
     Args:
-      spec: which features.
+      spec: the feature specification.
       timestamps: [rows].
 
     Returns:
-      name → values, [rows] each.
+      name -> values, [rows] each.
     """
     return {name: CALENDAR[name](timestamps).astype(np.float32) for name in spec.calendar}
 
@@ -112,25 +115,25 @@ def entity_features(
 ) -> dict[str, NDArray[np.float32]]:
     """The features of one entity (customer, terminal, ...), for any set of its values.
 
-    Rows come in any order. All rows of a value must be there, as far back as `history_days`;
+    Rows may be in any order. For each value, all rows of the last `history_days` must be present;
     rows of other values make no difference.
 
     Args:
-      spec: which features.
-      dataset: which entities there are, and whether there is an amount.
-      entity: its column.
-      keys: which value, as codes, [rows]; negative where missing.
+      spec: the feature specification.
+      dataset: the columns of the data and their roles.
+      entity: the column of the entity.
+      keys: the entity's values as integer codes, [rows]; negative where missing.
       timestamps: [rows].
       amounts: [rows], NaN where missing; None if the dataset has no amount.
-      labels: 1, 0 or NaN where unknown, [rows]. A label counts from t + delay on.
-      delay: how long after a transaction its label is known.
+      labels: 1, 0 or NaN where unknown, [rows].
+      delay: how long after a transaction its label becomes known.
 
     Returns:
-      name -> values in the order of the input, [rows] each; NaN where undefined or the key
-      missing.
+      name -> values in the order of the input, [rows] each; NaN where undefined or where
+      the key is missing.
 
     Raises:
-      ValueError: a timestamp is missing or an amount too large.
+      BadInput: a timestamp is missing or an amount is too large.
     """
     plan = _plan(spec, dataset, entity)
     if not plan:
@@ -149,20 +152,21 @@ def entity_features(
 
 
 def add_features(columns: Columns, dataset: Dataset, spec: Features, delay_days: int) -> Columns:
-    """All features of transactions in memory, beside the columns they came from.
+    """Adds all features to transactions in memory.
 
     Args:
-      columns: the dataset's columns, as an Arrow table or name → array. Without the label column
-        no label is known.
-      dataset: which column is what.
-      spec: which features.
+      columns: the dataset's columns, as an Arrow table or name -> array. If the label column is
+        absent, no label is known.
+      dataset: the columns of the data and their roles.
+      spec: the feature specification.
       delay_days: days until a label is known.
 
     Returns:
-      The same with `feature_names(spec, dataset)` appended, in the order of the input rows.
+      The columns with those of `feature_names(spec, dataset)` appended, in the order of the input
+      rows.
 
     Raises:
-      ValueError: as `check` and `entity_features`.
+      BadInput: as in `check` and `entity_features`.
     """
     import pyarrow as pa
 
@@ -170,8 +174,8 @@ def add_features(columns: Columns, dataset: Dataset, spec: Features, delay_days:
     if isinstance(columns, Mapping):
         arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
         table = add_features(pa.table(arrays), dataset, spec, delay_days)
-        made = feature_names(spec, dataset)
-        return {**columns, **{name: table[name].to_numpy() for name in made}}
+        names = feature_names(spec, dataset)
+        return {**columns, **{name: table[name].to_numpy() for name in names}}
     if dataset.timestamp is None:
         return columns
 
@@ -180,8 +184,8 @@ def add_features(columns: Columns, dataset: Dataset, spec: Features, delay_days:
 
     timestamps = columns[dataset.timestamp].cast(pa.timestamp("us"), safe=False).to_numpy()
     amounts = numbers(dataset.amount) if dataset.amount else None
-    labelled = dataset.label in columns.column_names
-    labels = numbers(dataset.label) if labelled else np.full(len(timestamps), np.nan)
+    has_label = dataset.label in columns.column_names
+    labels = numbers(dataset.label) if has_label else np.full(len(timestamps), np.nan)
     features = calendar_features(spec, timestamps)
     for entity in dataset.entities:
         codes = columns[entity].combine_chunks().dictionary_encode()
@@ -194,7 +198,7 @@ def add_features(columns: Columns, dataset: Dataset, spec: Features, delay_days:
 
 
 def _plan(spec: Features, dataset: Dataset, entity: str) -> dict[str, tuple[Family, int]]:
-    """The features of an entity: name -> family and window in days."""
+    """The features of an entity: column name -> (family, window in days)."""
     if dataset.timestamp is None:
         return {}
     plan: dict[str, tuple[Family, int]] = {}

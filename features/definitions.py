@@ -1,12 +1,12 @@
-"""Every feature family, one function each.
+"""All feature families, one function each.
 
-A family is a function of the past of an entity (`History`) and a window in days; it returns one
-number per row, in the order of the sorted history. Formulas use: t, the row's time; w, the
-window; d, the label delay; "past", the rows of the same entity in (t - w, t); "known", those in
-(t - d - w, t - d] that have a label. Missing amounts are left out of every formula.
+A family is a function of an entity's `History` and a window in days. It returns one number per
+row, in the order of the sorted history. The formulas use: t, the time of the row; w, the window;
+d, the label delay; "past", the rows of the same entity in (t - w, t); "known", its rows in
+(t - d - w, t - d] that have a label. Every formula ignores missing amounts.
 
 "Handbook" is Le Borgne et al., *Reproducible Machine Learning for Credit Card Fraud Detection -
-Practical Handbook*, chapter 3, section 4. Relating an amount to the card's own history is after
+Practical Handbook*, chapter 3, section 4. Relating an amount to the card's own history follows
 Bahnsen et al., "Feature engineering strategies for credit card fraud detection", Expert Systems
 with Applications 51 (2016).
 """
@@ -21,7 +21,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fraud.features.history import UNIT, Floats, History
+from fraud.features.history import UNIT, History
+from fraud.features.spans import Floats
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class Family:
     """A feature family.
 
     Attributes:
-      kind: "entity" reads no label, "risk" reads known labels.
-      compute: (history, window in days, its parameters) -> values, [rows].
-      needs_amount: left out where the dataset has no amount.
-      parameters: the fields of `Features` that it is given by keyword.
+      kind: "entity" reads no labels, "risk" reads known labels.
+      compute: (history, window in days, **parameters) -> values, [rows].
+      needs_amount: whether to omit the family if the dataset has no amount.
+      parameters: the fields of `Features` to pass to `compute` by keyword.
     """
 
     kind: Literal["entity", "risk"]
@@ -46,7 +47,7 @@ CALENDAR: dict[str, Callable[[NDArray[np.datetime64]], NDArray]] = {}
 
 
 def _family(kind: Literal["entity", "risk"], needs_amount: bool = False) -> Callable:
-    """Registers the decorated function under its own name, less a trailing underscore."""
+    """Registers the decorated function under its name without a trailing underscore."""
 
     def register(compute: Callable[..., NDArray]) -> Callable[..., NDArray]:
         parameters = tuple(
@@ -61,23 +62,23 @@ def _family(kind: Literal["entity", "risk"], needs_amount: bool = False) -> Call
 
 
 def _calendar(compute: Callable[[NDArray], NDArray]) -> Callable[[NDArray], NDArray]:
-    """Registers the decorated function under its own name."""
+    """Registers the decorated function under its name."""
     CALENDAR[compute.__name__] = compute
     return compute
 
 
 def _ratio(numerator: NDArray, denominator: NDArray) -> Floats:
-    """Their quotient, NaN where the denominator is not above 0."""
+    """Numerator / denominator, NaN where the denominator is not positive."""
     quotient = np.full(len(numerator), np.nan)
     return np.divide(numerator, denominator, out=quotient, where=denominator > 0)
 
 
-# Calendar: what is read off the timestamp.
+# Calendar families: functions of the timestamp alone.
 
 
 @_calendar
 def hour(timestamps: NDArray[np.datetime64]) -> Floats:
-    """Hours since midnight, with fraction, in [0, 24)."""
+    """Hours since midnight, with fractions, in [0, 24)."""
     return (timestamps - timestamps.astype("datetime64[D]")) / np.timedelta64(1, "h")
 
 
@@ -96,12 +97,12 @@ def weekend(timestamps: NDArray[np.datetime64]) -> NDArray:
 
 @_calendar
 def night(timestamps: NDArray[np.datetime64]) -> NDArray:
-    """1 from 00:00 until before 07:00, else 0 (handbook: TX_DURING_NIGHT, hour <= 6)."""
+    """1 from 00:00 and before 07:00, else 0 (handbook: TX_DURING_NIGHT, hour <= 6)."""
     return hour(timestamps) < 7
 
 
-# Entity: the past without labels. Count, sum and mean include the row itself, as the handbook's;
-# the others say how the row relates to what was before it.
+# Entity families: functions of the past, without labels. As in the handbook, count, sum and mean
+# include the row itself; the others describe the past or relate the row to it.
 
 
 @_family("entity")
@@ -112,7 +113,7 @@ def count(history: History, window: int) -> NDArray:
 
 @_family("entity", needs_amount=True)
 def sum_(history: History, window: int) -> NDArray:
-    """Sum of the amounts of the past and of the row itself."""
+    """Sum of the amounts of the past and the row itself."""
     return (history.total_units.over(history.past(window)) + history.units) * UNIT
 
 
@@ -138,15 +139,15 @@ def std(history: History, window: int) -> Floats:
 def max_(history: History, window: int) -> Floats:
     """Largest amount of the past."""
     past = history.past(window)
-    return history.ranks.smallest(history.total_amounts.over(past) - 1, past)
+    return history.wavelet_matrix.smallest(history.total_amounts.over(past) - 1, past)
 
 
 @_family("entity", needs_amount=True)
 def median(history: History, window: int) -> Floats:
-    """Median amount of the past; of an even number the lower one."""
+    """Median amount of the past; the lower of the two middle ones for an even number."""
     past = history.past(window)
     middle = (history.total_amounts.over(past) - 1) // 2
-    return history.once(("median", window), lambda: history.ranks.smallest(middle, past))
+    return history.cached(("median", window), lambda: history.wavelet_matrix.smallest(middle, past))
 
 
 @_family("entity")
@@ -158,7 +159,7 @@ def since_last(history: History, window: int) -> Floats:
 
 @_family("entity", needs_amount=True)
 def amount_to_mean(history: History, window: int) -> Floats:
-    """Amount / mean amount of the past; NaN unless that is above 0."""
+    """Amount / mean amount of the past; NaN unless the latter is positive."""
     past = history.past(window)
     amounts = history.total_amounts.over(past)
     return _ratio(history.amount, _ratio(history.total_units.over(past) * UNIT, amounts))
@@ -166,19 +167,19 @@ def amount_to_mean(history: History, window: int) -> Floats:
 
 @_family("entity", needs_amount=True)
 def amount_to_median(history: History, window: int) -> Floats:
-    """Amount / `median`; NaN unless that is above 0."""
+    """Amount / `median`; NaN unless the latter is positive."""
     return _ratio(history.amount, median(history, window))
 
 
 @_family("entity", needs_amount=True)
 def amount_to_max(history: History, window: int) -> Floats:
-    """Amount / `max`; NaN unless that is above 0."""
+    """Amount / `max`; NaN unless the latter is positive."""
     return _ratio(history.amount, max_(history, window))
 
 
 @_family("entity", needs_amount=True)
 def amount_z(history: History, window: int) -> Floats:
-    """(amount - mean amount of the past) / `std`; NaN unless that is above 0."""
+    """(amount - mean amount of the past) / `std`; NaN unless the latter is positive."""
     past = history.past(window)
     amounts = np.maximum(history.total_amounts.over(past), 1)
     mean_before = history.total_units.over(past) * UNIT / amounts
@@ -187,18 +188,18 @@ def amount_z(history: History, window: int) -> Floats:
 
 @_family("entity", needs_amount=True)
 def high_count(history: History, window: int, *, normal_days: int, high_multiple: float) -> NDArray:
-    """How many amounts of the past are high: above high_multiple x `median` of normal_days.
+    """Number of amounts in the past above high_multiple x the `median` over normal_days.
 
-    What is high is judged by what is normal at t, and nothing is where that is unknown.
+    The median is the one at t; the count is 0 where there is none.
     """
     past = history.past(window)
     normal = median(history, normal_days)
-    rank = history.once(("high",), lambda: history.ranks.rank(high_multiple * normal))
-    high = history.total_amounts.over(past) - history.ranks.ranked_below(rank, past)
+    rank = history.cached(("high",), lambda: history.wavelet_matrix.rank(high_multiple * normal))
+    high = history.total_amounts.over(past) - history.wavelet_matrix.count_below(rank, past)
     return np.where(np.isnan(normal), 0, high)
 
 
-# Risk: known labels of the past.
+# Risk families: functions of the known labels of the past.
 
 
 @_family("risk")
@@ -209,13 +210,13 @@ def known_count(history: History, window: int) -> NDArray:
 
 @_family("risk")
 def fraud_count(history: History, window: int) -> NDArray:
-    """Frauds among known."""
+    """Number of frauds in known."""
     return history.total_frauds.over(history.known(window))
 
 
 @_family("risk")
 def risk(history: History, window: int) -> Floats:
-    """Frauds among known / |known|, 0 where none is known (handbook: TERMINAL_ID_RISK_...)."""
+    """Frauds in known / |known|, 0 if |known| is 0 (handbook: TERMINAL_ID_RISK_...)."""
     known = history.known(window)
     return history.total_frauds.over(known) / np.maximum(known.count, 1)
 
@@ -224,10 +225,10 @@ def risk(history: History, window: int) -> Floats:
 def smoothed_risk(
     history: History, window: int, *, prior_risk: float, prior_count: float
 ) -> Floats:
-    """(frauds among known + prior_risk x prior_count) / (|known| + prior_count).
+    """(frauds in known + prior_risk x prior_count) / (|known| + prior_count).
 
-    The mean of a Beta distribution that begins with prior_count labels of risk prior_risk: one
-    fraud among one known label says less than ten among ten.
+    The posterior mean of a Beta prior worth prior_count labels with a fraud share of prior_risk:
+    one fraud in one known label is weaker evidence than ten in ten.
     """
     known = history.known(window)
     frauds = history.total_frauds.over(known)
@@ -236,10 +237,10 @@ def smoothed_risk(
 
 @_family("risk", needs_amount=True)
 def fraud_amount(history: History, window: int) -> Floats:
-    """Mean amount of the frauds among known; NaN if there are none.
+    """Mean amount of the frauds in known; NaN if there are none.
 
-    Tells an entity that is itself corrupt, whose frauds are of any amount, from one where a stolen
-    card was used for a large one.
+    Distinguishes a compromised entity, whose frauds have any amount, from one where a stolen card
+    was used for a large payment.
     """
     known = history.known(window)
     return _ratio(
@@ -249,7 +250,7 @@ def fraud_amount(history: History, window: int) -> Floats:
 
 @_family("risk")
 def since_fraud(history: History, window: int) -> Floats:
-    """Days since the latest fraud among known; NaN if there is none."""
+    """Days since the latest fraud in known; NaN if there is none."""
     known = history.known(window)
     fraud = history.last_fraud[known.last]
     return history.days_since(history.labelled_time, fraud, fraud >= known.first)
@@ -257,7 +258,7 @@ def since_fraud(history: History, window: int) -> Floats:
 
 @_family("risk")
 def fraud_streak(history: History, window: int) -> NDArray:
-    """How many of the latest known labels are fraud without a genuine one between."""
+    """Length of the unbroken run of frauds at the end of known."""
     known = history.known(window)
     return known.last - np.maximum(history.last_genuine[known.last] + 1, known.first)
 
@@ -272,10 +273,10 @@ def streak_age(history: History, window: int) -> Floats:
 
 @_family("risk")
 def last_labels(history: History, window: int) -> Floats:
-    """The latest known labels in one number, 1/2 for the latest, 1/4 for the one before, ...
+    """The latest known labels as a binary fraction: sum of label_i / 2^i, i = 1 ... 16.
 
-    sum over the i-th latest known label of label_i / 2^i, i = 1 ... 16; NaN if none is known. So
-    every combination of the latest labels is an interval of its own.
+    label_1 is the latest known label, label_2 the one before it, and so on; NaN if none is known.
+    Each combination of the latest labels thus maps to an interval of its own.
     """
     known = history.known(window)
     value = np.where(known.count > 0, 0.0, np.nan)

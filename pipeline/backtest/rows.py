@@ -93,12 +93,7 @@ def read(source: Source, windows: Windows, config: Config) -> pa.Table:
     table = pa.Table.from_batches(batches).combine_chunks()
     order = np.argsort(table[dataset.timestamp].to_numpy(), kind="stable")
     table = table.take(pa.array(order)).combine_chunks()
-    try:
-        return features.add_features(
-            table, dataset, config.features, config.windows.label_delay_days
-        )
-    except ValueError as error:
-        raise BadInput(f"{source.data}: {error}") from None
+    return features.add_features(table, dataset, config.features, config.windows.label_delay_days)
 
 
 def split(table: pa.Table, fold: Fold, config: Config) -> tuple[FoldRows, FoldRows]:

@@ -273,10 +273,7 @@ def check(config: Config) -> None:
         _between(f"evaluation.{name}", getattr(evaluation, name), 0, 1)
     _at_least("evaluation.min_slice_examples", evaluation.min_slice_examples, 1)
     _at_least("evaluation.check_cost", evaluation.check_cost, 0)
-    try:
-        features.check(config.features, dataset)
-    except ValueError as error:
-        raise BadInput(str(error)) from None
+    features.check(config.features, dataset)
     drifting = {*dataset.columns} - {dataset.id, dataset.timestamp, dataset.label}
     known = drifting | {*features.feature_names(config.features, dataset)}
     for column in gate.drift_thresholds:

@@ -319,19 +319,16 @@ class EntityFeatures(beam.DoFn):
         ]
         rows = _joined([batch for _, _, batch in parts])
         columns = _columns(rows)
-        try:
-            made = features.entity_features(
-                self._spec,
-                self._dataset,
-                entity,
-                columns["key"].dictionary_encode().indices.to_numpy().astype(np.int64),
-                columns["time"].to_numpy(),
-                _floats(columns["amount"]) if "amount" in columns else None,
-                _floats(columns["label"]),
-                self._delay,
-            )
-        except ValueError as error:
-            raise BadInput(f"{entity}: {error}") from None
+        made = features.entity_features(
+            self._spec,
+            self._dataset,
+            entity,
+            columns["key"].dictionary_encode().indices.to_numpy().astype(np.int64),
+            columns["time"].to_numpy(),
+            _floats(columns["amount"]) if "amount" in columns else None,
+            _floats(columns["label"]),
+            self._delay,
+        )
         start, keys, batches = 0, [], []
         for key, is_in_split, batch in parts:
             stop = start + batch.num_rows

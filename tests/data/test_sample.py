@@ -1,4 +1,4 @@
-"""The sample that ships is what its recorded command makes, and can be learned from."""
+"""The packaged sample equals the output of its documented command."""
 
 from pathlib import Path
 
@@ -8,11 +8,12 @@ import pytest
 from fraud.data import statistics
 from fraud.data.simulator import simulate
 from fraud.data.spec import Simulation
+from fraud.errors import BadInput
 
 SAMPLE = Path(statistics.__file__).parent / "sample" / "transactions"
 
 
-def test_the_sample_is_what_the_command_in_docs_makes():
+def test_the_sample_is_reproducible_with_the_documented_command():
     """`fraud-pipeline simulate --out data/sample/transactions --seed 1`."""
     days = dict(simulate(Simulation(seed=1)))
     folders = sorted(SAMPLE.iterdir())
@@ -25,16 +26,16 @@ def test_the_sample_is_small():
     assert sum(file.stat().st_size for file in SAMPLE.rglob("*.parquet")) < 3e6
 
 
-def test_statistics_count_what_lies_there(tmp_path):
+def test_statistics_count_the_transactions():
     days, table = statistics.read(SAMPLE)
-    told = statistics.statistics(days, table)
-    assert told["days"] == "80"
-    assert told["transactions"] == f"{len(table):,}"
+    shown = statistics.statistics(days, table)
+    assert shown["days"] == "80"
+    assert shown["transactions"] == f"{len(table):,}"
     frauds = sum(scenario > 0 for scenario in table["TX_FRAUD_SCENARIO"].to_pylist())
-    assert told["fraud"] == f"{frauds / len(table):.3%}"
+    assert shown["fraud"] == f"{frauds / len(table):.3%}"
 
 
-def test_statistics_stand_side_by_side(tmp_path):
+def test_statistics_are_shown_side_by_side(tmp_path):
     (tmp_path / "other").symlink_to(SAMPLE)
     lines = statistics.table_of([SAMPLE, tmp_path / "other"]).splitlines()
     assert lines[0] == f"|  | {SAMPLE} | {tmp_path / 'other'} |"
@@ -43,5 +44,5 @@ def test_statistics_stand_side_by_side(tmp_path):
 
 
 def test_an_empty_folder_is_named(tmp_path):
-    with pytest.raises(ValueError, match=f"{tmp_path} holds no date=YYYY-MM-DD"):
+    with pytest.raises(BadInput, match=f"{tmp_path} has no date=YYYY-MM-DD"):
         statistics.read(tmp_path)

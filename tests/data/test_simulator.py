@@ -15,6 +15,7 @@ from fraud.data.simulator import (
     simulate,
 )
 from fraud.data.spec import DRIFTS, Drift, Simulation
+from fraud.errors import BadInput
 
 BANK = Simulation(days=60, customers=1500, terminals=3000, seed=3)
 
@@ -85,7 +86,7 @@ class TestColumns:
 
 
 class TestStatistics:
-    """Against the description in the book; bounds are several standard errors wide."""
+    """Against the description in the handbook; bounds are several standard errors wide."""
 
     def test_purchases_a_day(self, bank):
         # Uniform between 0 and 4 a day, and 3.1 % of a normal distribution of 20,000 s around
@@ -118,7 +119,7 @@ class TestStatistics:
         simulation = Simulation(days=60, customers=customers, terminals=2 * customers, seed=5)
         assert 0.005 < numbers(transactions(simulation), "TX_FRAUD").mean() < 0.012
 
-    def test_other_columns_tell_a_little_about_fraud(self, bank):
+    def test_other_columns_are_weak_predictors_of_fraud(self, bank):
         fraud = numbers(bank, "TX_FRAUD")
         for column, value in (("CHANNEL", "online"), ("COUNTRY", "FR")):
             chosen = numbers(bank, column) == value
@@ -136,10 +137,10 @@ class TestStatistics:
 
 
 class TestScenarios:
-    """What is fraud follows from amount, terminal and customer alone, in every row."""
+    """In every row, the label follows from amount, terminal and customer alone."""
 
     def by_day(self, bank: pa.Table, world: World):
-        """Per transaction: scenario, and was the terminal or the customer compromised that day?"""
+        """Scenario of each transaction, and whether its terminal and customer were compromised."""
         for index in range(BANK.days):
             day = bank.filter(pc.equal(bank["TX_TIME_DAYS"], index))
             yield (
@@ -201,9 +202,9 @@ class TestDue:
     def test_whole_numbers(self):
         assert [due(day, 5000, CUSTOMERS_A_DAY) for day in range(4)] == [3, 3, 3, 3]
 
-    def test_fractions_are_spread_evenly_and_begin_at_once(self):
-        fell = [due(day, 4, (1, 10)) for day in range(10)]
-        assert fell == [1, 0, 1, 0, 0, 1, 0, 1, 0, 0]
+    def test_fractions_are_spread_evenly_from_day_0(self):
+        counts = [due(day, 4, (1, 10)) for day in range(10)]
+        assert counts == [1, 0, 1, 0, 0, 1, 0, 1, 0, 0]
 
     @pytest.mark.parametrize("population", [1, 7, 1000, 5001])
     def test_the_sum_is_right(self, population):
@@ -246,7 +247,7 @@ class TestReach:
             count = np.bincount(drawn, minlength=400)[near[customer]]
             expected = 60_000 / near[customer].sum()
             chi_square = np.sum((count - expected) ** 2 / expected)
-            # Its mean is about the number of terminals, its deviation √(2 · that number).
+            # Its mean is about n, the number of terminals, and its standard deviation √(2n).
             assert chi_square < len(count) + 5 * np.sqrt(2 * len(count))
 
     def test_customers_who_reach_no_terminal_buy_nothing(self):
@@ -257,11 +258,11 @@ class TestReach:
         assert world.reaches[buyers].all()
 
     def test_nobody_reaches_a_terminal(self):
-        with pytest.raises(ValueError, match="simulate more terminals"):
+        with pytest.raises(BadInput, match="simulate more terminals"):
             next(simulate(Simulation(customers=1, terminals=1, radius=0.1)))
 
-    def test_a_hundred_thousand_of_each_quickly(self):
-        """80 million pairs: quick only if they are never made."""
+    def test_a_hundred_thousand_of_each_are_quick(self):
+        """Quick only if the 80 million pairs are never enumerated."""
         customers, terminals = self.entities(100_000, 100_000, seed=0)
         reach = Reach(customers, terminals, 5.0)
         assert reach.any().all()
@@ -269,11 +270,11 @@ class TestReach:
 
 
 class TestSeed:
-    def test_same_simulation_same_transactions(self):
+    def test_equal_simulations_give_equal_transactions(self):
         simulation = Simulation(days=4, customers=200, terminals=400, seed=11)
         assert transactions(simulation).equals(transactions(simulation))
 
-    def test_another_seed_other_transactions(self):
+    def test_different_seeds_give_different_transactions(self):
         one, other = (
             transactions(Simulation(days=2, customers=200, terminals=400, seed=seed))
             for seed in (1, 2)
@@ -314,7 +315,7 @@ class TestDrift:
         )
         assert not first_day.equals(plain_first_day)
 
-    def test_new_fraud_is_a_fourth_scenario_beside_everything_else(self, plain):
+    def test_new_fraud_is_a_fourth_scenario_and_changes_nothing_else(self, plain):
         table = self.drifted("new_fraud")
         new = pc.equal(table["TX_FRAUD_SCENARIO"], 4)
         others = table.filter(pc.invert(new)).drop(["TRANSACTION_ID"])
@@ -322,7 +323,7 @@ class TestDrift:
 
         tests = table.filter(new)
         hour = numbers(tests, "TX_TIME_SECONDS") % 86_400 / 3600
-        # Of 600 customers 0.96 a day are tested, ten times each.
+        # 0.96 of the 600 customers are tested a day, ten times each.
         assert len(tests) == 100
         assert hour.min() >= 1
         assert hour.max() < 5.2
@@ -338,7 +339,7 @@ class TestDrift:
         expected = numbers(plain, "TX_AMOUNT") * 7.46
         assert np.allclose(numbers(shifted, "TX_AMOUNT"), expected, rtol=0, atol=0.0051)
 
-    def test_new_category_appears_beside_the_known_ones(self, plain):
+    def test_new_category_adds_to_the_known_ones(self, plain):
         before, after = self.split(self.drifted("new_category"))
         for column, new in (("MERCHANT_CATEGORY", "crypto_exchange"), ("CHANNEL", "mobile_wallet")):
             known = set(before[column].to_pylist())
@@ -351,7 +352,7 @@ class TestDrift:
         assert set(after["COUNTRY"].to_pylist()) == {None, "??"}
         assert 0.4 < after["COUNTRY"].null_count / len(after) < 0.6
 
-    def test_drifts_act_together_in_any_order(self):
+    def test_drifts_combine_in_any_order(self):
         names = list(DRIFTS)
         assert self.drifted(*names).equals(self.drifted(*reversed(names)))
 
@@ -362,5 +363,5 @@ def test_choose_follows_the_shares():
 
 
 @pytest.mark.parametrize("table", [CATEGORIES, AGE_BANDS])
-def test_shares_make_a_whole(table):
+def test_shares_sum_to_one(table):
     assert sum(row.share for row in table) == pytest.approx(1)

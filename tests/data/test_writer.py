@@ -10,6 +10,7 @@ from fraud.data import writer
 from fraud.data.simulator import simulate
 from fraud.data.spec import FORMATS, Simulation
 from fraud.data.writer import write_days
+from fraud.errors import BadInput
 
 SMALL = Simulation(days=3, customers=100, terminals=300)
 
@@ -19,7 +20,7 @@ def files(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_every_format_holds_what_is_simulated(tmp_path, format):
+def test_every_format_contains_the_simulated_transactions(tmp_path, format):
     write_days(SMALL, tmp_path / "out", format)
     names = [f"date=2026-01-0{day}/transactions.{format}" for day in (1, 2, 3)]
     assert files(tmp_path / "out") == names
@@ -33,14 +34,14 @@ def test_every_format_holds_what_is_simulated(tmp_path, format):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_equal_simulations_are_equal_files(tmp_path, format):
+def test_equal_simulations_give_equal_files(tmp_path, format):
     for name in ("one", "other"):
         write_days(SMALL, tmp_path / name, format)
     for name in files(tmp_path / "one"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
 
 
-def test_the_summary_and_the_progress_count_what_was_written(tmp_path):
+def test_summary_and_progress_count_the_written_transactions(tmp_path):
     seen = []
     written = write_days(SMALL, tmp_path, progress=lambda day, rows: seen.append((day, rows)))
     tables = dict(simulate(SMALL))
@@ -54,20 +55,20 @@ def test_the_summary_and_the_progress_count_what_was_written(tmp_path):
 
 def test_existing_days_are_not_overwritten(tmp_path):
     (tmp_path / "date=2026-01-02").mkdir()
-    with pytest.raises(ValueError, match=r"date=2026-01-02 exists already"):
+    with pytest.raises(BadInput, match=r"date=2026-01-02 exists already"):
         write_days(SMALL, tmp_path)
     assert files(tmp_path) == []
 
 
-def test_further_days_may_be_added(tmp_path):
+def test_days_can_be_added(tmp_path):
     write_days(SMALL, tmp_path)
     later = Simulation(days=2, customers=100, terminals=300, start=dt.date(2026, 1, 4))
     write_days(later, tmp_path)
     assert len(files(tmp_path)) == 5
 
 
-def test_an_unknown_format_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="Unknown format 'xlsx': choose one of parquet"):
+def test_an_unknown_format_is_rejected(tmp_path):
+    with pytest.raises(BadInput, match="unknown format 'xlsx'; choose one of parquet"):
         write_days(SMALL, tmp_path, "xlsx")
 
 
@@ -85,7 +86,7 @@ def test_a_day_appears_complete_or_not_at_all(tmp_path, monkeypatch):
         write_days(SMALL, tmp_path)
     assert [path.name for path in tmp_path.glob("date=*")] == ["date=2026-01-01"]
 
-    # What was left half written is in nobody's way.
+    # The partial folder does not block the next attempt.
     monkeypatch.setattr(writer, "_write", real)
     write_days(Simulation(days=3, customers=100, start=dt.date(2026, 1, 2)), tmp_path)
     assert len(files(tmp_path)) == 4

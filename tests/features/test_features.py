@@ -1,4 +1,4 @@
-"""Features against a naive computation that is obviously correct, and what must not move them."""
+"""Features against an obviously correct naive computation, and what must not affect them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fraud import features
+from fraud.errors import BadInput
 from fraud.features import Dataset, FeatureGroup, Features
 from fraud.features.definitions import CALENDAR, FAMILIES
 
@@ -25,24 +26,25 @@ EVERYTHING = Features(
     normal_days=12,
 )
 WINDOWS = EVERYTHING.groups[0].windows
+ROOT = Path(__file__).parents[2]
 DATASET = Dataset()
 DELAY = 7
 DAY = np.timedelta64(1, "D")
 
 
 class Past:
-    """What a naive formula may look at; missing amounts and labels are already left out.
+    """What a naive formula may use; missing amounts and labels are already removed.
 
     Attributes:
       amount: of the row itself.
-      count: how many rows are in (t - w, t).
-      amounts: theirs.
-      since: days since the latest of them, NaN if there is none.
-      normal: the amounts of (t - normal_days, t).
-      labels: known labels of (t - delay - w, t - delay], oldest first, at the same moment genuine
-        first.
-      ages: days since those.
-      fraud_amounts: amounts of those that are fraud.
+      count: number of rows in (t - w, t).
+      amounts: amounts in (t - w, t).
+      since: days since the latest row in (t - w, t), NaN if there is none.
+      normal: amounts in (t - normal_days, t).
+      labels: known labels in (t - delay - w, t - delay], oldest first; genuine ones come first
+        among rows with the same timestamp.
+      ages: days since the rows of `labels`.
+      fraud_amounts: amounts of the frauds among `labels`.
     """
 
     def __init__(self, rows: dict[str, NDArray], entity: str, row: int, window: int):
@@ -141,7 +143,7 @@ def transactions(rows: int, seed: int, entities: int = 20, days: int = 40) -> di
 
 def handbook() -> dict[str, NDArray]:
     """The handbook's transactions, from $FRAUD_HANDBOOK or beside the checkout."""
-    beside = Path(__file__).parents[3] / "shared" / "data" / "handbook"
+    beside = ROOT.parent / "shared" / "data" / "handbook"
     folder = Path(os.environ.get("FRAUD_HANDBOOK", beside))
     if not folder.is_dir():
         pytest.skip("handbook data absent; set FRAUD_HANDBOOK to its folder")
@@ -154,8 +156,8 @@ def handbook() -> dict[str, NDArray]:
 
 def derived(rows: dict[str, NDArray], spec: Features = EVERYTHING) -> dict[str, NDArray]:
     """Only the features, by name."""
-    made = features.add_features(rows, DATASET, spec, DELAY)
-    return {name: made[name] for name in features.feature_names(spec, DATASET)}
+    columns = features.add_features(rows, DATASET, spec, DELAY)
+    return {name: columns[name] for name in features.feature_names(spec, DATASET)}
 
 
 def assert_equal(one: dict[str, NDArray], other: dict[str, NDArray]) -> None:
@@ -166,19 +168,19 @@ def assert_equal(one: dict[str, NDArray], other: dict[str, NDArray]) -> None:
 
 
 def assert_naive(
-    made: dict[str, NDArray],
+    values: dict[str, NDArray],
     rows: dict[str, NDArray],
     entity: str,
     sample: NDArray,
 ) -> None:
-    """Compares the features of some rows; `rows` has all rows of the entity values it has."""
+    """Compares the features of some rows; `rows` has all rows of every entity value in it."""
     for window in WINDOWS:
         pasts = [Past(rows, entity, row, window) for row in sample]
         for family in FAMILIES:
             name = f"{entity}_{family}_{window}d"
             naive = np.array([NAIVE[family](past) for past in pasts], float)
             np.testing.assert_allclose(
-                made[name][sample], naive, rtol=1e-4, atol=1e-4, err_msg=name
+                values[name][sample], naive, rtol=1e-4, atol=1e-4, err_msg=name
             )
 
 
@@ -191,7 +193,7 @@ def test_equals_naive_computation_on_synthetic_transactions() -> None:
 def test_equals_naive_computation_on_the_handbook() -> None:
     rows = handbook()
     for entity in DATASET.entities:
-        some = rows[entity] % 500 == 7  # some values with all their rows
+        some = rows[entity] % 500 == 7  # a few values with all their rows
         few = {name: values[some] for name, values in rows.items()}
         sample = np.random.default_rng(0).choice(some.sum(), 1500, replace=False)
         assert_naive(derived(few), few, entity, sample)
@@ -219,9 +221,9 @@ def test_equals_naive_computation_whatever_the_rows(drawn: list[tuple]) -> None:
         "TX_AMOUNT": amount,
         "TX_FRAUD": label,
     }
-    made = derived(rows)
+    values = derived(rows)
     for name in DATASET.entities:
-        assert_naive(made, rows, name, np.arange(len(drawn)))
+        assert_naive(values, rows, name, np.arange(len(drawn)))
 
 
 def test_labels_younger_than_the_delay_change_nothing() -> None:
@@ -235,8 +237,8 @@ def test_labels_younger_than_the_delay_change_nothing() -> None:
     until = rows["TX_DATETIME"] <= cut
     before, after = derived(rows), derived(changed)
     assert_equal({n: v[until] for n, v in before.items()}, {n: v[until] for n, v in after.items()})
-    moved = [n for n in before if not np.array_equal(before[n], after[n], equal_nan=True)]
-    assert moved, "later rows must see the changed labels, else this test shows nothing"
+    changed_names = [n for n in before if not np.array_equal(before[n], after[n], equal_nan=True)]
+    assert changed_names, "later rows must see the changed labels, or this test proves nothing"
 
 
 def test_a_label_is_known_exactly_after_the_delay() -> None:
@@ -252,8 +254,8 @@ def test_a_label_is_known_exactly_after_the_delay() -> None:
         "TX_FRAUD": np.ones(3),
     }
     assert derived(rows)["CUSTOMER_ID_known_count_1d"].tolist() == [0, 1, 0]
-    made = features.add_features(rows, DATASET, EVERYTHING, delay_days=0)
-    assert made["CUSTOMER_ID_known_count_10d"].tolist() == [0, 2, 1]
+    columns = features.add_features(rows, DATASET, EVERYTHING, delay_days=0)
+    assert columns["CUSTOMER_ID_known_count_10d"].tolist() == [0, 2, 1]
 
 
 def test_neither_order_nor_other_entities_matter() -> None:
@@ -286,7 +288,7 @@ def test_more_history_than_needed_changes_nothing() -> None:
     )
 
 
-def test_history_days_of_what_is_asked() -> None:
+def test_history_days_covers_the_longest_lookback() -> None:
     entity = FeatureGroup(("count",), windows=(1, 30))
     risk = FeatureGroup(("risk",), windows=(1, 14))
     high = FeatureGroup(("high_count",), windows=(2,))
@@ -297,7 +299,7 @@ def test_history_days_of_what_is_asked() -> None:
     assert features.history_days(Features(groups=()), 7) == 0
 
 
-def test_amounts_that_are_all_the_same_deviate_by_nothing() -> None:
+def test_equal_amounts_have_zero_deviation() -> None:
     rows = transactions(500, seed=10) | {"TX_AMOUNT": np.full(500, 12_345_678.9)}
     std = derived(rows)["CUSTOMER_ID_std_10d"]
     assert set(std[~np.isnan(std)]) == {0}
@@ -310,7 +312,7 @@ def test_large_amounts_keep_their_spread() -> None:
     np.testing.assert_allclose(derived(shifted)[name], derived(rows)[name], rtol=1e-5)
 
 
-def test_groups_are_for_all_entities_for_named_ones_or_for_the_card() -> None:
+def test_groups_apply_to_all_entities_to_named_ones_or_to_the_card() -> None:
     groups = (
         FeatureGroup(("count",), (1,)),
         FeatureGroup(("mean",), (2,), ("card",)),
@@ -330,30 +332,30 @@ def test_groups_are_for_all_entities_for_named_ones_or_for_the_card() -> None:
 
 def test_calendar() -> None:
     stamps = ["2024-03-01T06:59:59", "2024-03-02T07:00", "2024-03-03T23:59", "2024-03-04T00:00"]
-    made = features.calendar_features(EVERYTHING, np.array(stamps, "datetime64[us]"))
-    assert made["weekend"].tolist() == [0, 1, 1, 0]
-    assert made["night"].tolist() == [1, 0, 0, 1]
-    assert made["weekday"].tolist() == [4, 5, 6, 0]
-    np.testing.assert_allclose(made["hour"], [6 + 3599 / 3600, 7, 23 + 59 / 60, 0], rtol=1e-6)
+    values = features.calendar_features(EVERYTHING, np.array(stamps, "datetime64[us]"))
+    assert values["weekend"].tolist() == [0, 1, 1, 0]
+    assert values["night"].tolist() == [1, 0, 0, 1]
+    assert values["weekday"].tolist() == [4, 5, 6, 0]
+    np.testing.assert_allclose(values["hour"], [6 + 3599 / 3600, 7, 23 + 59 / 60, 0], rtol=1e-6)
 
 
-def test_names_are_what_is_added_in_order() -> None:
+def test_features_are_added_under_their_names_in_order() -> None:
     rows = transactions(10, seed=6)
-    made = features.add_features(rows, DATASET, EVERYTHING, DELAY)
-    assert tuple(made) == (*rows, *features.feature_names(EVERYTHING, DATASET))
-    assert all(made[n].dtype == np.float32 for n in features.feature_names(EVERYTHING, DATASET))
+    columns = features.add_features(rows, DATASET, EVERYTHING, DELAY)
+    assert tuple(columns) == (*rows, *features.feature_names(EVERYTHING, DATASET))
+    assert all(columns[n].dtype == np.float32 for n in features.feature_names(EVERYTHING, DATASET))
     table = features.add_features(pa.table(rows), DATASET, EVERYTHING, DELAY)
-    assert table.column_names == list(made)
+    assert table.column_names == list(columns)
 
 
 def test_a_missing_entity_has_no_features() -> None:
     rows = transactions(4, seed=7) | {"CUSTOMER_ID": np.array(["a", None, "a", None], object)}
-    made = derived(rows)
-    for name in made:
+    values = derived(rows)
+    for name in values:
         if name.startswith("CUSTOMER_ID"):
-            assert np.isnan(made[name][[1, 3]]).all()
-    assert not np.isnan(made["CUSTOMER_ID_count_1d"][[0, 2]]).any()
-    assert not np.isnan(made["TERMINAL_ID_count_1d"]).any()
+            assert np.isnan(values[name][[1, 3]]).all()
+    assert not np.isnan(values["CUSTOMER_ID_count_1d"][[0, 2]]).any()
+    assert not np.isnan(values["TERMINAL_ID_count_1d"]).any()
 
 
 def test_datasets_without_amount_labels_entities_or_time() -> None:
@@ -363,10 +365,10 @@ def test_datasets_without_amount_labels_entities_or_time() -> None:
     bare = Dataset(amount=None)
     names = features.feature_names(EVERYTHING, bare)
     assert not any(FAMILIES[family].needs_amount for family in families_of(names))
-    made = features.add_features(
+    columns = features.add_features(
         {n: v for n, v in rows.items() if n != "TX_AMOUNT"}, bare, EVERYTHING, DELAY
     )
-    assert_equal({n: made[n] for n in names}, {n: whole[n] for n in names})
+    assert_equal({n: columns[n] for n in names}, {n: whole[n] for n in names})
 
     unlabelled = derived({n: v for n, v in rows.items() if n != "TX_FRAUD"})
     assert not unlabelled["CUSTOMER_ID_known_count_10d"].any()
@@ -378,7 +380,7 @@ def test_datasets_without_amount_labels_entities_or_time() -> None:
 
 
 def families_of(names: tuple[str, ...]) -> set[str]:
-    """The entity and risk families that columns belong to."""
+    """The entity and risk families of feature columns."""
     return {f for f in FAMILIES for n in names if any(f"{e}_{f}_" in n for e in DATASET.entities)}
 
 
@@ -401,21 +403,27 @@ def group(**different: tuple) -> Features:
     ],
 )
 def test_check_names_key_value_and_fix(spec: Features, words: list[str]) -> None:
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(BadInput) as error:
         features.check(spec, DATASET)
-    assert all(word in str(refused.value) for word in words)
+    assert all(word in str(error.value) for word in words)
 
 
-def test_impossible_values_are_refused() -> None:
+def test_impossible_values_are_rejected() -> None:
     rows = transactions(3, seed=9)
     stamps = rows["TX_DATETIME"].copy()
     stamps[1] = np.datetime64("NaT")
-    with pytest.raises(ValueError, match="row 1 has no timestamp"):
+    with pytest.raises(BadInput, match="row 1 has no timestamp"):
         derived(rows | {"TX_DATETIME": stamps})
-    with pytest.raises(ValueError, match=r"row 1 has the amount 1e\+12"):
+    with pytest.raises(BadInput, match=r"row 1 has the amount 1e\+12"):
         derived(rows | {"TX_AMOUNT": np.array([1.0, 1e12, 2.0])})
 
 
+def test_the_curated_schema_lists_every_default_feature() -> None:
+    schema = (ROOT / "schema" / "schema.pbtxt").read_text()
+    names = features.feature_names(Features(), DATASET)
+    assert [name for name in names if f'name: "{name}"' not in schema] == []
+
+
 def test_every_family_is_documented() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "features.md").read_text()
+    page = (ROOT / "docs" / "features.md").read_text()
     assert [name for name in (*FAMILIES, *CALENDAR) if f"`{name}`" not in page] == []
