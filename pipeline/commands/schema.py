@@ -12,8 +12,7 @@ from fraud.errors import BadInput
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
-
-LABELLED = ("train", "eval")
+from fraud.pipeline.windows import LABELLED_SPLITS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +92,7 @@ def updated(before: str, config: Config, root: Root, path: Path) -> str:
                 if feature.name in derived:  # it is missing where it is undefined
                     feature.presence.ClearField("min_fraction")
             continue
-        if split.name.removeprefix("Split-") not in LABELLED:
+        if split.name.removeprefix("Split-") not in LABELLED_SPLITS:
             kept = [f for f in schema.feature if f.name == label]
             schema = tfdv.update_schema(_without(schema, label), found)
             schema.feature.extend(kept)

@@ -1,4 +1,4 @@
-"""A Pusher whose versions appear whole or not at all."""
+"""A Pusher that publishes each version atomically."""
 
 import os
 import shutil
@@ -18,11 +18,11 @@ STAGING = ".staging"
 
 
 class AtomicPusherExecutor(executor.Executor):
-    """TFX's Pusher, except that a version is copied beside the push directory and then renamed.
+    """TFX's Pusher, except that a version is copied to a staging folder and then renamed.
 
-    The stock executor copies file by file into the version's folder; killed half-way it leaves a
-    folder that a reader may take for a model. Versions are unix seconds, as in stock TFX and as TF
-    Serving expects; a second push within one second takes the next free number.
+    The stock executor copies file by file into the version's folder; if it is killed, it leaves an
+    incomplete folder that a server may treat as a model. Versions are unix seconds, as in stock TFX
+    and as TF Serving expects; a second push within the same second takes the next free number.
     """
 
     def Do(  # noqa: N802
@@ -43,7 +43,7 @@ class AtomicPusherExecutor(executor.Executor):
         model = self.GetModelPath(input_dict)
 
         staging = os.path.join(os.path.dirname(base), STAGING)
-        shutil.rmtree(staging, ignore_errors=True)  # what a killed push left
+        shutil.rmtree(staging, ignore_errors=True)  # left by a killed push
         staged = os.path.join(staging, uuid.uuid4().hex)
         shutil.copytree(model, staged)
         sync_tree(staged)

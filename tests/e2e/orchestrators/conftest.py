@@ -11,14 +11,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fraud.pipeline import config, lineage
 from fraud.pipeline.root import Root
+from tests.e2e.orchestrators.comparison import comparable
 
 DAYS = (date(2026, 1, 20), date(2026, 1, 21))
 """The last two of the simulated days."""
@@ -89,18 +88,7 @@ class Shop:
         assert store is not None
         names = {str(self.graph): "GRAPH", str(self.root / "graph"): "GRAPH"}
         names[str(self.root)] = "ROOT"
-        return {run: lineage.comparable(store, run, names) for run in lineage.runs(store)}
-
-
-def differences(found: Any, expected: Any, where: str = "") -> list[str]:
-    """Where two lineages differ, and in what; whole ones are too long to look through."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        pairs = [(key, found.get(key), expected.get(key)) for key in {**found, **expected}]
-    elif isinstance(found, list | tuple) and isinstance(expected, list | tuple):
-        pairs = [(i, *pair) for i, pair in enumerate(zip_longest(found, expected))]
-    else:
-        return [] if found == expected else [f"{where}: {found!r}, not {expected!r}"]
-    return [line for key, *pair in pairs for line in differences(*pair, f"{where}/{key}")]
+        return {run: comparable(store, run, names) for run in lineage.runs(store)}
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.components.distribution_validator.executor import NO_BASELINE_STATS
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples
 
+from fraud.pipeline.artifacts import Anomaly, Verdict
 from fraud.pipeline.components.data_gate import anomalies_in, verdict_of
 
 ERROR, WARNING = anomalies_pb2.AnomalyInfo.ERROR, anomalies_pb2.AnomalyInfo.WARNING
@@ -58,61 +59,58 @@ def judge(tmp_path):
 
 
 def test_clean_data_passes_and_what_was_not_judged_is_said(judge):
-    assert judge(by_pair={"recent_train": anomalies()}) == {
-        "passed": True,
-        "anomalies": [],
-        "notes": [],
-    }
+    assert judge(by_pair={"recent_train": anomalies()}) == Verdict(passed=True)
 
 
 def test_no_champion_and_no_curated_schema_are_noted(judge):
     verdict = judge(curated=False)
-    assert verdict["passed"]
-    assert any("none is curated" in note for note in verdict["notes"])
-    assert any("no champion" in note for note in verdict["notes"])
+    assert verdict.passed
+    assert any("none is curated" in note for note in verdict.notes)
+    assert any("no champion" in note for note in verdict.notes)
 
 
 def test_an_anomaly_stops_and_names_feature_anomaly_and_window(judge):
     verdict = judge(by_split={"eval": anomalies(amount=ERROR)})
-    assert not verdict["passed"]
-    assert verdict["anomalies"] == [
-        {
-            "feature": "amount",
-            "anomaly": "Unexpected",
-            "description": "amount is odd",
-            "severity": "error",
-            "window": "eval",
-            "source": "schema",
-        }
-    ]
+    assert not verdict.passed
+    assert verdict.anomalies == (
+        Anomaly(
+            feature="amount",
+            anomaly="Unexpected",
+            description="amount is odd",
+            severity="error",
+            window="eval",
+            source="schema",
+        ),
+    )
+    assert str(verdict.anomalies[0]) == "eval: amount: Unexpected: amount is odd"
 
 
 def test_drift_stops_and_names_both_windows(judge):
     verdict = judge(by_pair={"recent_train": anomalies(amount=ERROR)})
-    (found,) = verdict["anomalies"]
-    assert found["window"] == "recent against the champion's train"
-    assert found["source"] == "drift"
+    (anomaly,) = verdict.anomalies
+    assert anomaly.window == "recent against the champion's train"
+    assert anomaly.source == "drift"
 
 
 @pytest.mark.parametrize(("severity", "passed"), [("error", True), ("warning", False)])
 def test_severity_decides(judge, severity, passed):
     verdict = judge(by_split={"train": anomalies(amount=WARNING)}, severity=severity)
-    assert verdict["passed"] is passed
+    assert verdict.passed is passed
 
 
 def test_a_missing_label_is_expected_in_recent_only(judge, tmp_path):
-    assert judge(by_split={"recent": anomalies(fraud=ERROR)})["passed"]
+    assert judge(by_split={"recent": anomalies(fraud=ERROR)}).passed
 
 
 def test_a_missing_label_in_eval_stops(judge):
-    assert not judge(by_split={"eval": anomalies(fraud=ERROR)})["passed"]
+    assert not judge(by_split={"eval": anomalies(fraud=ERROR)}).passed
 
 
 @pytest.mark.parametrize("positives", [0, 100])
 def test_one_class_alone_stops(judge, positives):
     verdict = judge(examples=examples(train=(positives, 100)))
-    (found,) = verdict["anomalies"]
-    assert (found["window"], found["anomaly"]) == ("train", "One class only")
+    (anomaly,) = verdict.anomalies
+    assert (anomaly.window, anomaly.anomaly) == ("train", "One class only")
 
 
 def rarer(feature):
@@ -130,24 +128,24 @@ def rarer(feature):
 def test_only_a_curated_schema_says_how_often_a_feature_may_be_undefined(
     judge, feature, curated, passed
 ):
-    assert judge(by_split={"eval": rarer(feature)}, curated=curated)["passed"] is passed
+    assert judge(by_split={"eval": rarer(feature)}, curated=curated).passed is passed
 
 
 def test_an_undefined_feature_that_is_also_wrong_still_stops(judge):
     found = rarer("rate")
     found.anomaly_info["rate"].reason.add(short_description="Out of range")
     verdict = judge(by_split={"eval": found}, curated=False)
-    assert [a["anomaly"] for a in verdict["anomalies"]] == ["Out of range"]
+    assert [a.anomaly for a in verdict.anomalies] == ["Out of range"]
 
 
 def test_an_anomaly_of_unknown_severity_counts_as_error():
     found = anomalies_in(anomalies(amount=0), "train", "schema", "error")
-    assert found[0]["severity"] == "error"
+    assert found[0].severity == "error"
 
 
 def test_a_window_without_data_is_an_error():
     missing = anomalies_pb2.Anomalies(data_missing=True)
-    assert anomalies_in(missing, "recent", "schema", "error")[0]["anomaly"] == "No data"
+    assert anomalies_in(missing, "recent", "schema", "error")[0].anomaly == "No data"
 
 
 def test_anomalies_that_cannot_be_read_fail_the_gate(judge, tmp_path):
