@@ -79,6 +79,23 @@ class ExamplesFacts:
 
 
 @dataclass(frozen=True)
+class StatisticsFiles:
+    """TFDV's statistics of the data of a run: an ExampleStatistics artifact.
+
+    Attributes:
+      by_split: split → file of a DatasetFeatureStatisticsList, train first.
+    """
+
+    by_split: dict[str, Path]
+
+    @classmethod
+    def read(cls, artifact: Any) -> StatisticsFiles:
+        """Names the files that StatisticsGen writes."""
+        folders = sorted(Path(artifact.uri).iterdir(), key=lambda path: path.name != "Split-train")
+        return cls({f.name.removeprefix("Split-"): f / "FeatureStats.pb" for f in folders})
+
+
+@dataclass(frozen=True)
 class Anomaly:
     """One reason why the data gate stopped a run.
 

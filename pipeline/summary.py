@@ -65,7 +65,8 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> Ru
         pushed_version=push.version if push.pushed else None,
         pushed_path=push.path if push.pushed else None,
         model_card=str(pages[0]) if pages else None,
-        validation={name: number for name, number in measured.items() if number is not None},
+        # Six decimals, as ML Metadata keeps of a property.
+        validation={n: round(number, 6) for n, number in measured.items() if number is not None},
         metrics=evaluation.metrics,
         champion_metrics=evaluation.champion,
         unjudged=unjudged(evaluation.metrics),

@@ -11,6 +11,7 @@ from fraud.pipeline.artifacts import (
     ModelFacts,
     Push,
     ServingCheckResult,
+    StatisticsFiles,
     TunedSettings,
     trial_scores,
 )
@@ -47,6 +48,15 @@ def test_a_push_and_a_serving_check_are_read_from_properties():
     assert ServingCheckResult.read(served) == ServingCheckResult(True, "", 100)
     failed = artifact(blessed=0, reason="no answer", answer='{"error": "no answer"}')
     assert ServingCheckResult.read(failed) == ServingCheckResult(False, "no answer", None)
+
+
+def test_statistics_are_named_by_split_with_train_first(tmp_path):
+    for split in ("eval", "recent", "train"):
+        (tmp_path / f"Split-{split}").mkdir()
+    files = StatisticsFiles.read(artifact(tmp_path)).by_split
+    assert next(iter(files)) == "train"
+    assert files["recent"] == tmp_path / "Split-recent" / "FeatureStats.pb"
+    assert set(files) == {"train", "eval", "recent"}
 
 
 def test_what_a_tuner_found_becomes_a_configuration(tmp_path):
