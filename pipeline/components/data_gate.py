@@ -44,7 +44,7 @@ def anomalies_in(
     Returns:
       One entry for each reason of each feature.
     """
-    judged = []
+    relevant = []
     named = dict(anomalies.anomaly_info)
     if anomalies.HasField("dataset_anomaly_info"):
         named["(whole window)"] = anomalies.dataset_anomaly_info
@@ -57,7 +57,7 @@ def anomalies_in(
         if level < _SEVERITIES[severity]:
             continue
         feature = ".".join(info.path.step) or name
-        judged += [
+        relevant += [
             Anomaly(
                 feature=feature,
                 anomaly=reason.short_description,
@@ -68,7 +68,7 @@ def anomalies_in(
             )
             for reason in info.reason or [info]
         ]
-    return judged
+    return relevant
 
 
 def read_anomalies(uri: str, folder: str) -> anomalies_pb2.Anomalies:

@@ -4,17 +4,26 @@ from pathlib import Path
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from fraud.codec import to_json
 from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
-from fraud.pipeline import config, summary
+from fraud.pipeline import config, lineage, summary
 from fraud.pipeline.artifacts import (
+    SUMMARY_FILE,
+    VERDICT_FILE,
+    Anomaly,
+    Evaluation,
     Failure,
     ModelFacts,
     Push,
+    RunSummary,
     ServingCheckResult,
     StatisticsFiles,
     TunedSettings,
+    Verdict,
     trial_scores,
 )
+from fraud.pipeline.lineage import NodeRecord
+from fraud.pipeline.root import Root
 
 
 def artifact(uri: Path | str = "", **properties) -> mlmd.Artifact:
@@ -75,6 +84,74 @@ def test_what_a_tuner_found_becomes_a_configuration(tmp_path):
 def test_the_trials_of_a_search_are_read(tmp_path):
     (tmp_path / "tuner_results.json").write_text('[{"score": 0.25}, {"score": 0.5}]')
     assert trial_scores(artifact(tmp_path)) == (0.25, 0.5)
+
+
+@pytest.fixture
+def finished_run(tmp_path, monkeypatch):
+    """The summary of a run that pushes, or stops at the gate, or whose model is not blessed."""
+
+    def summarize(verdict: Verdict, blessed: bool = True) -> RunSummary:
+        (tmp_path / VERDICT_FILE).write_text(to_json(verdict))
+        examples = artifact(
+            as_of="2026-03-13",
+            windows='{"train": ["2026-02-12", "2026-02-21"]}',
+            rows='{"train": 100, "recent": 9}',
+            positives='{"train": 3, "recent": 0}',
+        )
+        outputs = {
+            "TransactionExampleGen": {"examples": [examples]},
+            "DataGate": {"verdict": [artifact(tmp_path, passed=int(verdict.passed))]},
+        }
+        if verdict.passed:
+            pushed = artifact(pushed=int(blessed), pushed_version="17", pushed_destination="p/17")
+            outputs |= {
+                "Trainer": {"model": [artifact()]},
+                "Evaluator": {"evaluation": [artifact()]},
+                "ServingCheck": {"blessing": [artifact(blessed=int(blessed), reason="no answer")]},
+                "Pusher": {"pushed_model": [pushed]},
+                "ModelCardGen": {"card": [artifact("card", written=int(blessed))]},
+            }
+        nodes = {n: NodeRecord(n, "COMPLETE", artifacts) for n, artifacts in outputs.items()}
+        monkeypatch.setattr(lineage, "nodes", lambda store, run_id: nodes)
+        monkeypatch.setattr(lineage, "champions", lambda store: iter(()))
+        model = ModelFacts(0.5, {"brier": 0.12345678, "roc_auc": None}, {})
+        monkeypatch.setattr(ModelFacts, "read", lambda artifact: model)
+        failures = () if blessed else (Failure("overall", "roc_auc", 0.7, at_least=0.75),)
+        evaluation = Evaluation({"overall": {"roc_auc": 0.7}, "slices": {}}, {}, failures)
+        monkeypatch.setattr(Evaluation, "read", lambda artifact: evaluation)
+        return summary.write(None, "r", Root(tmp_path), {"Trainer": 1.234})
+
+    return summarize
+
+
+def test_a_pushed_model_is_summarized(finished_run, tmp_path):
+    result = finished_run(Verdict(True, notes=("drift not judged",)))
+    assert (result.outcome, result.reasons) == ("pushed", ())
+    assert (result.pushed_version, result.pushed_path) == ("17", "p/17")
+    assert result.model_card == "card/model_card.html"
+    assert result.validation == {"threshold": 0.5, "brier": 0.123457}
+    assert result.positives == {"train": 3}
+    assert result.seconds == {"Trainer": 1.23}
+    assert RunSummary.read(Root(tmp_path).run("r")) == result
+
+
+def test_every_reason_against_a_model_is_named(finished_run):
+    result = finished_run(Verdict(True), blessed=False)
+    assert result.outcome == "not_blessed"
+    assert result.reasons == (
+        "overall: roc_auc is 0.7000; at least 0.75 is required",
+        "ServingCheck: no answer",
+    )
+    assert (result.pushed_version, result.model_card) == (None, None)
+
+
+def test_a_stopped_run_has_the_anomalies_as_reasons(finished_run, tmp_path):
+    anomaly = Anomaly("COUNTRY", "Unexpected", "", "error", "recent", "schema")
+    result = finished_run(Verdict(False, (anomaly,)))
+    assert (result.outcome, result.anomalies) == ("gate_stopped", (anomaly,))
+    assert result.reasons == ("recent: COUNTRY: Unexpected",)
+    document = json.loads((Root(tmp_path).run("r") / SUMMARY_FILE).read_text())
+    assert (document["metrics"], document["validation"]) == ({}, {})
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,14 @@ _OWN_PROPERTIES = {"name", "current_model_id", "baseline_model_id", "pushed_vers
 """Properties of artifacts that are an id, a time, or a duration."""
 
 
-def differences(found: Any, expected: Any, where: str = "") -> list[str]:
+def differences(actual: Any, expected: Any, where: str = "") -> list[str]:
     """Where two lineages differ, and how; whole ones are too long to read."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        pairs = [(key, found.get(key), expected.get(key)) for key in {**found, **expected}]
-    elif isinstance(found, list | tuple) and isinstance(expected, list | tuple):
-        pairs = [(i, *pair) for i, pair in enumerate(zip_longest(found, expected))]
+    if isinstance(actual, dict) and isinstance(expected, dict):
+        pairs = [(key, actual.get(key), expected.get(key)) for key in {**actual, **expected}]
+    elif isinstance(actual, list | tuple) and isinstance(expected, list | tuple):
+        pairs = [(i, *pair) for i, pair in enumerate(zip_longest(actual, expected))]
     else:
-        return [] if found == expected else [f"{where}: {found!r}, not {expected!r}"]
+        return [] if actual == expected else [f"{where}: {actual!r}, not {expected!r}"]
     return [line for key, *pair in pairs for line in differences(*pair, f"{where}/{key}")]
 
 
