@@ -37,7 +37,7 @@ from fraud.pipeline.components.batched_reading import EvaluatorExecutor, Statist
 from fraud.pipeline.components.champion import ChampionModel, ChampionStatistics
 from fraud.pipeline.components.data_gate import DataGate
 from fraud.pipeline.components.executors import with_executor
-from fraud.pipeline.components.model_card_gen import ModelCard
+from fraud.pipeline.components.model_card_gen import ModelCardGen
 from fraud.pipeline.components.pusher import PusherExecutor
 from fraud.pipeline.components.serving_check import ServingCheck
 from fraud.pipeline.components.trainer import TrainerExecutor
@@ -180,16 +180,16 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
             ),
             PusherExecutor,
         )
-        model_card = ModelCard(
+        model_card = ModelCardGen(
             examples=examples,
             verdict=data_gate.outputs["verdict"],
             model=model,
             evaluation=evaluator.outputs["evaluation"],
             infra_blessing=serving_check.outputs["blessing"],
             pushed_model=pusher.outputs["pushed_model"],
-            words=to_json(config.model_card),
+            text=to_json(config.model_card),
             columns=learned["columns"],
-            demands=to_json(config.evaluation),
+            evaluation_settings=to_json(config.evaluation),
             label_delay_days=config.windows.label_delay_days,
         )
     nodes += [transform, trainer, champion, evaluator, serving_check, pusher, model_card]
@@ -198,7 +198,7 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
         pipeline_name=NAME,
         pipeline_root=str(root.artifacts),
         components=nodes,
-        metadata_connection_config=lineage.connection(config.metadata, root),
+        metadata_connection_config=lineage.connection_config(config.metadata, root),
         beam_pipeline_args=beam_pipeline_args(config),
         enable_cache=True,
     )

@@ -1,4 +1,4 @@
-"""Where everything of one installation lies, and the lock that lets one run at a time in."""
+"""The folders of an installation, and the locks that keep its runs apart."""
 
 from __future__ import annotations
 
@@ -30,49 +30,50 @@ class Root:
 
     @property
     def artifacts(self) -> Path:
-        """What the nodes of the graph write."""
+        """The artifacts that the nodes of the graph write."""
         return self.path / "artifacts"
 
     @property
     def pushed(self) -> Path:
-        """The pushed models, one folder a version: what a server watches."""
+        """The pushed models, one folder per version; a server watches it."""
         return self.path / "pushed"
 
     def run(self, run_id: str) -> Path:
-        """The folder of one run: its log and its summary."""
+        """The folder of one run, with its log and its summary."""
         return self.path / "runs" / run_id
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the root for one run. The lock dies with its process.
+        """Locks the root for one run, until the process ends at the latest.
 
         Raises:
-          BadInput: the root cannot be written, or another run holds it.
+          BadInput: the root is not writable, or another run has locked it.
         """
         with self._open(self.path / ".lock") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 file.seek(0)
+                owner = file.read().strip() or "unknown process"
                 raise BadInput(
-                    f"{self.path}: another run ({file.read().strip() or 'unknown process'}) is at "
-                    "work in this root; wait for it, or choose another --root"
+                    f"{self.path}: another run ({owner}) is using this root; wait for it, or "
+                    "choose another --root"
                 ) from None
             self._sign(file)
             yield
 
     @contextmanager
     def turn_of(self, run_id: str, node_id: str, alone: bool) -> Iterator[None]:
-        """Waits until one node of a run may work, and holds the root for it.
+        """Waits until a node of a run may start, and locks the root for it.
 
-        A retry waits here for an attempt that its orchestrator gave up but that is still at work.
+        A retry waits here for an attempt that its orchestrator abandoned but that still runs.
 
         Args:
-          run_id, node_id: which node. It is at work once at a time.
-          alone: no other node of any run may be at work, which SQLite asks for.
+          run_id, node_id: the node; two attempts at it never run at once.
+          alone: no other node of any run may run meanwhile, as SQLite requires.
 
         Raises:
-          BadInput: the root cannot be written.
+          BadInput: the root is not writable.
         """
         with (
             self._open(self.path / ".lock") as of_root,
@@ -88,10 +89,10 @@ class Root:
             path.parent.mkdir(parents=True, exist_ok=True)
             return open(path, "a+", encoding="utf-8")
         except OSError as error:
-            raise BadInput(f"{self.path}: cannot use it as root: {error.strerror}") from None
+            raise BadInput(f"{self.path}: cannot be used as root: {error.strerror}") from None
 
     def _sign(self, file: TextIO) -> None:
-        """Says who holds a lock, for whoever is refused."""
+        """Writes the lock's owner into its file, for the message to another run."""
         file.truncate(0)
         file.write(f"process {os.getpid()}")
         file.flush()

@@ -16,6 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+LABELLED_SPLITS = ("train", "eval")
+"""The splits whose labels are known on the as-of day."""
+
 
 @dataclass(frozen=True)
 class Window:

@@ -81,7 +81,7 @@ class Facts:
     network: Mapping[str, Any]
     threshold: float | None
     alert_budget: int
-    validation: Mapping[str, float]
+    validation: Mapping[str, float | None]
     metrics: Mapping[str, Any]
     champion: Mapping[str, Any]
     demands: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""`fraud-pipeline run`: one run of the graph."""
+"""`fraud-pipeline run`: run the graph once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describes the command and its options."""
     common.example(
         parser,
-        "Validate a window of transactions, train, judge against the champion, and push.",
+        "Validate a window of transactions, train, compare with the champion, and push.",
         "  fraud-pipeline run --data transactions --as-of 2018-07-31\n\n"
         "exit codes: 0 completed (pushed or not), 1 failure, 2 bad input, 3 stopped by the gate",
     )
@@ -26,22 +26,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--as-of",
         type=common.day,
         metavar="DAY",
-        help="the day the run pretends it is (default: the last day of the data)",
+        help="run as if today were DAY (default: the last day of the data)",
     )
     parser.add_argument(
         "--tune",
         action="store_true",
-        help="first search for better settings of the network, as tuning.* says; what is found is "
-        "used, and kept as a file for --config",
+        help="search for better network settings first (see tuning.* in the configuration), train "
+        "with them, and save them as a file for --config",
     )
     common.add_config(parser)
     common.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Checks everything that can be checked without work, then runs.
+    """Checks everything that is quick to check, then runs.
 
     Raises:
+      BadInput: the data or the configuration is unusable.
       FraudPipelineError: see `fraud.pipeline.runners.local.run`.
     """
     config, root = common.config_and_root(arguments)
@@ -53,15 +54,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     from fraud.pipeline.ingestion import source
 
-    found = source.discover(data, config.dataset)
-    windows = source.plan(found, config, arguments.as_of)
-    source.check_columns(found, windows, config.dataset)
+    transactions = source.discover(data, config.dataset)
+    windows = source.plan(transactions, config, arguments.as_of)
+    source.check_columns(transactions, windows, config.dataset)
 
-    from fraud.pipeline import summary
+    from fraud.codec import to_json
     from fraud.pipeline.console import Console
     from fraud.pipeline.runners import local
+    from fraud.report import terminal
 
     as_of = windows.as_of if windows else None
-    result = local.run(config, root, data, as_of, Console())
-    print(summary.to_json(result) if arguments.json else summary.render(result))
-    return EXIT_GATE_STOPPED if result["outcome"] == "gate_stopped" else 0
+    summary = local.run(config, root, data, as_of, Console(), terminal.node_detail)
+    print(to_json(summary, indent=1) if arguments.json else terminal.render(summary))
+    return EXIT_GATE_STOPPED if summary.outcome == "gate_stopped" else 0

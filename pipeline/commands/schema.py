@@ -9,11 +9,11 @@ from typing import Any
 
 from fraud import features
 from fraud.errors import BadInput
+from fraud.pipeline.artifacts import StatisticsFiles
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
-
-LABELLED = ("train", "eval")
+from fraud.pipeline.windows import LABELLED_SPLITS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +73,7 @@ def updated(before: str, config: Config, root: Root, path: Path) -> str:
     Raises:
       BadInput: the schema cannot be parsed, or there has been no run.
     """
-    statistics, label = _last_statistics(config, root), config.dataset.label
+    files, label = _last_statistics(config, root), config.dataset.label
     derived = features.feature_names(config.features, config.dataset)
     import tensorflow_data_validation as tfdv
     from google.protobuf import text_format
@@ -85,20 +85,20 @@ def updated(before: str, config: Config, root: Root, path: Path) -> str:
             schema = text_format.Parse(before, schema_pb2.Schema())
         except text_format.ParseError as error:
             raise BadInput(f"{path}: not a schema: {error}") from None
-    for split in sorted(statistics.iterdir(), key=lambda p: p.name != "Split-train"):
-        found = tfdv.load_stats_binary(str(split / "FeatureStats.pb"))
+    for split, file in files.by_split.items():
+        statistics = tfdv.load_stats_binary(str(file))
         if schema is None:
-            schema = tfdv.infer_schema(found, infer_feature_shape=False)
+            schema = tfdv.infer_schema(statistics, infer_feature_shape=False)
             for feature in schema.feature:
                 if feature.name in derived:  # it is missing where it is undefined
                     feature.presence.ClearField("min_fraction")
             continue
-        if split.name.removeprefix("Split-") not in LABELLED:
+        if split not in LABELLED_SPLITS:
             kept = [f for f in schema.feature if f.name == label]
-            schema = tfdv.update_schema(_without(schema, label), found)
+            schema = tfdv.update_schema(_without(schema, label), statistics)
             schema.feature.extend(kept)
             continue
-        schema = tfdv.update_schema(schema, found)
+        schema = tfdv.update_schema(schema, statistics)
     return text_format.MessageToString(schema)
 
 
@@ -110,15 +110,15 @@ def _without(schema: Any, column: str) -> Any:
     return rest
 
 
-def _last_statistics(config: Config, root: Root) -> Path:
+def _last_statistics(config: Config, root: Root) -> StatisticsFiles:
     from fraud.pipeline import lineage
 
     store = lineage.find_store(config.metadata, root)
     if store is not None:
         for run_id in reversed(lineage.runs(store)):
-            found = lineage.artifacts_of_run(store, run_id, "ExampleStatistics")
-            if found:
-                return Path(found[-1].uri)
+            statistics = lineage.artifacts_of_run(store, run_id, "ExampleStatistics")
+            if statistics:
+                return StatisticsFiles.read(statistics[-1])
     raise BadInput(
         f"{root.path}: no run has described any data yet; `fraud-pipeline run` does, and the data "
         "gate then says whether it fits"

@@ -1,10 +1,9 @@
-"""`fraud-pipeline status`: what is live, since when, from what; and what the last runs came to."""
+"""`fraud-pipeline status`: the model in production, its origin, and the latest runs."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from datetime import datetime
 from typing import Any
 
 from fraud.pipeline.commands import common
@@ -28,45 +27,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the status; an empty root is not an error."""
     config, root = common.config_and_root(arguments)
-    found = status(config, root)
-    print(json.dumps(found, indent=1) if arguments.json else render(found))
+    document = status(config, root)
+    print(json.dumps(document, indent=1) if arguments.json else render(document))
     return 0
 
 
 def status(config: Config, root: Root) -> dict[str, Any]:
-    """What is live and what ran.
+    """The model in production and the latest runs.
 
     Returns:
-      `live` (version, path, since, run_id, as_of, windows; or None) and `runs`, the latest first
-      (run_id, state, nodes by state).
+      `root`; `live` (version, path, since, run_id, as_of, windows; or None); `runs`, the latest
+      first (run_id, outcome).
     """
     from fraud.pipeline import lineage
+    from fraud.pipeline.artifacts import ExamplesFacts, Push
 
     store = lineage.find_store(config.metadata, root)
     if store is None:
         return {"root": str(root.path), "live": None, "runs": []}
-    live = next(lineage.champions(store), None)
-    described = None
-    if live:
-        examples = lineage.artifacts_of_run(store, live.run_id, "Examples")
-        pushed_at = live.pushed.create_time_since_epoch / 1000
-        described = {
-            "version": lineage.value(live.pushed, "pushed_version"),
-            "path": lineage.value(live.pushed, "pushed_destination"),
-            "since": datetime.fromtimestamp(pushed_at).isoformat(timespec="seconds"),
-            "run_id": live.run_id,
-            "as_of": lineage.value(examples[-1], "as_of") or None,
-            "windows": json.loads(lineage.value(examples[-1], "windows") or "{}"),
+    champion = next(lineage.champions(store), None)
+    live = None
+    if champion:
+        examples = lineage.artifacts_of_run(store, champion.run_id, "Examples")
+        push, data = Push.read(champion.pushed), ExamplesFacts.read(examples[-1])
+        live = {
+            "version": push.version,
+            "path": push.path,
+            "since": push.since.isoformat(timespec="seconds"),
+            "run_id": champion.run_id,
+            "as_of": data.as_of,
+            "windows": data.windows,
         }
-    latest = [_run(root, store, run_id) for run_id in reversed(lineage.runs(store)[-SHOWN_RUNS:])]
-    return {"root": str(root.path), "live": described, "runs": latest}
+    latest = [
+        {"run_id": run_id, "outcome": _outcome(root, store, run_id)}
+        for run_id in reversed(lineage.runs(store)[-SHOWN_RUNS:])
+    ]
+    return {"root": str(root.path), "live": live, "runs": latest}
 
 
-def render(found: dict[str, Any]) -> str:
-    """The status for a person."""
-    live = found["live"]
+def render(document: dict[str, Any]) -> str:
+    """The status as text."""
+    live = document["live"]
     if live is None:
-        lines = [f"nothing is live in {found['root']}"]
+        lines = [f"nothing is live in {document['root']}"]
     else:
         lines = [
             f"live      version {live['version']} since {live['since']}",
@@ -75,24 +78,23 @@ def render(found: dict[str, Any]) -> str:
             + (f" as of {live['as_of']}" if live["as_of"] else ""),
         ]
         lines += [f"  {split:<7} {a} … {b}" for split, (a, b) in live["windows"].items()]
-    lines += [f"run       {run['run_id']}  {run['outcome']}" for run in found["runs"]]
-    if not found["runs"]:
+    lines += [f"run       {run['run_id']}  {run['outcome']}" for run in document["runs"]]
+    if not document["runs"]:
         lines.append("no runs yet: fraud-pipeline run --data PATH")
     return "\n".join(lines)
 
 
-def _run(root: Root, store: Any, run_id: str) -> dict[str, Any]:
-    from fraud.pipeline import lineage, summary
+def _outcome(root: Root, store: Any, run_id: str) -> str:
+    """The outcome of a finished run, or how far another one got."""
+    from fraud.pipeline import lineage
+    from fraud.pipeline.artifacts import RunSummary
 
-    path = root.run(run_id) / summary.FILE
-    if path.exists():
-        return {"run_id": run_id, "outcome": json.loads(path.read_text("utf-8"))["outcome"]}
+    summary = RunSummary.read(root.run(run_id))
+    if summary:
+        return summary.outcome
     records = lineage.nodes(store, run_id).values()
     failed = [r.name for r in records if r.state in ("FAILED", "CANCELED")]
     running = [r.name for r in records if r.state == "RUNNING"]
     if failed:
-        return {"run_id": run_id, "outcome": f"failed in {', '.join(failed)}"}
-    return {
-        "run_id": run_id,
-        "outcome": f"running {', '.join(running)}" if running else "ended early",
-    }
+        return f"failed in {', '.join(failed)}"
+    return f"running {', '.join(running)}" if running else "ended early"

@@ -1,7 +1,7 @@
-"""Who the challenger is compared with: resolver strategies over ML Metadata.
+"""Resolver strategies that find the champion in ML Metadata.
 
-TFX's LatestBlessedModelStrategy would give the newest *blessed* model, which need not be in
-production (its push may have failed), and on a repeated run it gives the challenger itself. See
+TFX's LatestBlessedModelStrategy returns the newest *blessed* model, which need not be in production
+(its push may have failed); in a repeated run it returns the challenger itself. See
 docs/adr/0003-champion-is-what-was-pushed.md.
 """
 
@@ -19,8 +19,8 @@ Artifacts = dict[str, list[types.Artifact]]
 class ChampionModel(resolver.ResolverStrategy):
     """Resolves `model` to the champion's model.
 
-    Inputs: `challenger` (the model under judgement), `model` (all models), `pushed_model` (all
-    pushes; named so that the node waits for none of them). No champion gives empty lists.
+    Inputs: `challenger` (the model to judge), `model` (all models), `pushed_model` (all pushes;
+    declared so that the node waits for none of them). Without a champion, `model` is empty.
     """
 
     def resolve_artifacts(
@@ -39,7 +39,7 @@ class ChampionStatistics(resolver.ResolverStrategy):
     """Resolves `baseline` to the statistics of the data that the champion was trained on.
 
     Inputs: `statistics` (of this run), `baseline` (all statistics), `pushed_model` (all pushes).
-    No champion, or a champion made from these very statistics, gives an empty list.
+    `baseline` is empty without a champion that was trained on other data.
     """
 
     def resolve_artifacts(
@@ -48,8 +48,8 @@ class ChampionStatistics(resolver.ResolverStrategy):
         """See ResolverStrategy."""
         own = {a.id for a in input_dict["statistics"]}
         for champion in lineage.champions(store):
-            made = lineage.artifacts_of_run(store, champion.run_id, "ExampleStatistics")
-            ids = {a.id for a in made}
+            statistics = lineage.artifacts_of_run(store, champion.run_id, "ExampleStatistics")
+            ids = {a.id for a in statistics}
             if not ids & own:
                 return {
                     **input_dict,

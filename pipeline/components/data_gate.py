@@ -1,13 +1,13 @@
-"""DataGate: the component that lets a run go on only with sound data.
+"""DataGate: the component that stops a run whose data is unusable.
 
-TFX's validators record anomalies and go on. This one reads what they recorded and gives a verdict,
-an artifact of its own. Everything after it stands under the condition that the verdict passed, so
-that no orchestrator trains on data that was refused. It fails closed: what was not compared is said
-in the verdict's notes, and what cannot be read fails the run.
+TFX's validators record anomalies and continue. DataGate reads these records and writes a verdict,
+an artifact. All later nodes run only if the verdict passed, so no orchestrator trains on refused
+data. It fails closed: the verdict's notes name the comparisons that were not possible, and an
+unreadable record fails the run.
 """
 
 import json
-import os
+from pathlib import Path
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.components.distribution_validator.executor import NO_BASELINE_STATS
@@ -16,7 +16,10 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples
 
-from fraud.pipeline.components.types import VERDICT_FILE, DataVerdict
+from fraud.codec import to_json
+from fraud.pipeline.artifacts import VERDICT_FILE, Anomaly, ExamplesFacts, Verdict
+from fraud.pipeline.components.types import DataVerdict
+from fraud.pipeline.windows import LABELLED_SPLITS
 
 _SEVERITIES = {
     "error": anomalies_pb2.AnomalyInfo.ERROR,
@@ -29,19 +32,19 @@ ANOMALIES_FILE = "SchemaDiff.pb"
 
 def anomalies_in(
     anomalies: anomalies_pb2.Anomalies, window: str, source: str, severity: str
-) -> list[dict[str, str]]:
+) -> list[Anomaly]:
     """The anomalies at or above a severity.
 
     Args:
-      anomalies: what a validator found in one split.
-      window: the name of that split, as a reader should see it.
+      anomalies: what a validator recorded for one split.
+      window: the name of that split for the reader.
       source: "schema" or "drift".
-      severity: "error" or "warning"; the least that counts.
+      severity: the lowest severity that counts, "error" or "warning".
 
     Returns:
-      One entry for each reason: feature, anomaly (short), description, severity, window, source.
+      One entry for each reason of each feature.
     """
-    found = []
+    relevant = []
     named = dict(anomalies.anomaly_info)
     if anomalies.HasField("dataset_anomaly_info"):
         named["(whole window)"] = anomalies.dataset_anomaly_info
@@ -54,35 +57,31 @@ def anomalies_in(
         if level < _SEVERITIES[severity]:
             continue
         feature = ".".join(info.path.step) or name
-        reasons = info.reason or [info]
-        for reason in reasons:
-            found.append(
-                {
-                    "feature": feature,
-                    "anomaly": reason.short_description,
-                    "description": reason.description,
-                    "severity": anomalies_pb2.AnomalyInfo.Severity.Name(level).lower(),
-                    "window": window,
-                    "source": source,
-                }
+        relevant += [
+            Anomaly(
+                feature=feature,
+                anomaly=reason.short_description,
+                description=reason.description,
+                severity=anomalies_pb2.AnomalyInfo.Severity.Name(level).lower(),
+                window=window,
+                source=source,
             )
-    return found
+            for reason in info.reason or [info]
+        ]
+    return relevant
 
 
 def read_anomalies(uri: str, folder: str) -> anomalies_pb2.Anomalies:
-    """Reads what a validator wrote for one split, or one pair of splits, into its folder."""
-    path = os.path.join(uri, folder, ANOMALIES_FILE)
-    anomalies = anomalies_pb2.Anomalies()
-    with open(path, "rb") as file:
-        anomalies.ParseFromString(file.read())
-    return anomalies
+    """Reads the record of a validator: `folder` belongs to one split or one pair of splits."""
+    return anomalies_pb2.Anomalies.FromString((Path(uri) / folder / ANOMALIES_FILE).read_bytes())
 
 
 def without_undefined(anomalies: anomalies_pb2.Anomalies, features: set[str]) -> None:
-    """Drops, in place, that a derived feature is missing more often than in train.
+    """Drops, in place, the anomalies of derived features that are missing more often than in train.
 
-    It is missing where it is undefined (a first transaction has no past), and that varies. A
-    curated schema says how far; one inferred from train alone takes "never yet" for a rule.
+    A feature is missing where it is undefined (a first transaction has no history), and how often
+    that happens varies. A curated schema limits it; a schema inferred from train alone would treat
+    "never missing so far" as a rule.
     """
     for name in features & set(anomalies.anomaly_info):
         info = anomalies.anomaly_info[name]
@@ -93,25 +92,21 @@ def without_undefined(anomalies: anomalies_pb2.Anomalies, features: set[str]) ->
             del anomalies.anomaly_info[name]
 
 
-def without_labels(examples: Examples) -> list[dict[str, str]]:
-    """An anomaly for each labelled window without frauds, or with nothing else."""
-    positives = json.loads(examples.get_string_custom_property("positives"))
-    rows = json.loads(examples.get_string_custom_property("rows"))
-    found = []
-    for split in ("train", "eval"):
-        if not 0 < positives[split] < rows[split]:
-            found.append(
-                {
-                    "feature": "(label)",
-                    "anomaly": "One class only",
-                    "description": f"{positives[split]} of {rows[split]} examples are frauds; "
-                    "nothing can be learned or judged from one class.",
-                    "severity": "error",
-                    "window": split,
-                    "source": "labels",
-                }
-            )
-    return found
+def one_class_only(data: ExamplesFacts) -> list[Anomaly]:
+    """An anomaly for each labelled window that has no frauds, or only frauds."""
+    return [
+        Anomaly(
+            feature="(label)",
+            anomaly="One class only",
+            description=f"{data.positives[split]} of {data.rows[split]} examples are frauds; "
+            "nothing can be learned or judged from one class.",
+            severity="error",
+            window=split,
+            source="labels",
+        )
+        for split in LABELLED_SPLITS
+        if not 0 < data.positives[split] < data.rows[split]
+    ]
 
 
 def verdict_of(
@@ -122,28 +117,28 @@ def verdict_of(
     derived: set[str],
     severity: str,
     curated: bool,
-) -> dict:
-    """The verdict as it is written; see `DataVerdict`. Arguments are those of `DataGate`."""
-    anomalies, notes = without_labels(examples), []
+) -> Verdict:
+    """Judges the data of a run. The arguments are those of `DataGate`."""
+    anomalies, notes = one_class_only(ExamplesFacts.read(examples)), []
     for split in artifact_utils.decode_split_names(example_anomalies.split_names):
-        found = read_anomalies(example_anomalies.uri, f"Split-{split}")
+        of_split = read_anomalies(example_anomalies.uri, f"Split-{split}")
         if split == UNLABELLED:
-            found.anomaly_info.pop(label, None)
+            of_split.anomaly_info.pop(label, None)
         if not curated:
-            without_undefined(found, derived)
-        anomalies += anomalies_in(found, split, "schema", severity)
+            without_undefined(of_split, derived)
+        anomalies += anomalies_in(of_split, split, "schema", severity)
     if not curated:
         notes.append("validated against the schema inferred from train: none is curated yet")
     compared = drift_anomalies.get_json_value_custom_property("blessed") or {}
-    if any(value == NO_BASELINE_STATS for value in compared.values()):
+    if any(result == NO_BASELINE_STATS for result in compared.values()):
         notes.append("drift not judged: no champion from other data yet")
     else:
         for pair in artifact_utils.decode_split_names(drift_anomalies.split_names):
             current, baseline = pair.split("_", 1)
             window = f"{current} against the champion's {baseline}"
-            found = read_anomalies(drift_anomalies.uri, f"SplitPair-{pair}")
-            anomalies += anomalies_in(found, window, "drift", severity)
-    return {"passed": not anomalies, "anomalies": anomalies, "notes": notes}
+            of_pair = read_anomalies(drift_anomalies.uri, f"SplitPair-{pair}")
+            anomalies += anomalies_in(of_pair, window, "drift", severity)
+    return Verdict(not anomalies, tuple(anomalies), tuple(notes))
 
 
 @component
@@ -160,16 +155,16 @@ def DataGate(  # noqa: N802 (TFX names components like classes)
     """Judges the data of a run.
 
     Args:
-      examples: of TransactionExampleGen.
-      example_anomalies: of ExampleValidator.
-      drift_anomalies: of DistributionValidator.
-      verdict: the decision, with every anomaly that made it.
-      label: the label column; that it is missing in `recent` is no anomaly.
-      derived: JSON list of the features made by ingestion.
-      severity: the least severity that stops a run, "error" or "warning".
+      examples: from TransactionExampleGen.
+      example_anomalies: from ExampleValidator.
+      drift_anomalies: from DistributionValidator.
+      verdict: the decision with every anomaly behind it.
+      label: the label column; it may be missing in `recent`.
+      derived: JSON list of the features that ingestion computes.
+      severity: the lowest severity that stops a run, "error" or "warning".
       curated: 1 if the schema was reviewed, 0 if it was inferred from this run's train window.
     """
-    decided = verdict_of(
+    decision = verdict_of(
         examples,
         example_anomalies,
         drift_anomalies,
@@ -178,6 +173,5 @@ def DataGate(  # noqa: N802 (TFX names components like classes)
         severity,
         bool(curated),
     )
-    with open(os.path.join(verdict.uri, VERDICT_FILE), "w", encoding="utf-8") as file:
-        json.dump(decided, file, indent=1)
-    verdict.set_int_custom_property("passed", int(decided["passed"]))
+    (Path(verdict.uri) / VERDICT_FILE).write_text(to_json(decision, indent=1), encoding="utf-8")
+    verdict.set_int_custom_property("passed", int(decision.passed))

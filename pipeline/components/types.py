@@ -1,32 +1,27 @@
-"""Artifact types of our own components.
+"""The artifact types of this package.
 
-Vertex AI imports an artifact's class by the name of its type, of which it allows one package and
-one class; the package `pipeline` has them for it.
+Vertex AI imports an artifact's class by its type name, which must be PACKAGE.CLASS; so the package
+`fraud` exports them too.
 """
 
 from tfx.types.artifact import Artifact
 
 
 class DataVerdict(Artifact):
-    """What the data gate decided.
+    """The data gate's decision.
 
-    Holds `verdict.json`: `{"passed": bool, "anomalies": [{"feature", "anomaly", "description",
-    "severity", "window", "source"}], "notes": [str]}`. Custom property `passed` is 1 or 0.
+    Contains `verdict.json`, a `fraud.pipeline.artifacts.Verdict`. The custom property `passed` is 1
+    or 0.
     """
 
     TYPE_NAME = "fraud.DataVerdict"
 
 
 class ModelCard(Artifact):
-    """What a pushed model is for, was made from and showed.
+    """The purpose, origin and measured quality of a pushed model.
 
-    Holds the same content as `model_card.html`, a page that needs nothing else, and
-    `model_card.md`. Neither is there if the model was not pushed: custom property `written` is 1
-    or 0.
+    Contains `model_card.html`, a self-contained page, and `model_card.md` with the same content;
+    neither if the model was not pushed. The custom property `written` is 1 or 0.
     """
 
     TYPE_NAME = "fraud.ModelCard"
-
-
-VERDICT_FILE = "verdict.json"
-CARD_PAGE, CARD_TEXT = "model_card.html", "model_card.md"

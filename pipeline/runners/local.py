@@ -6,23 +6,30 @@ import ctypes
 import gc
 import logging
 import time
+from collections.abc import Callable
 from datetime import date, datetime
-from typing import Any
 
 import pyarrow as pa
 
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.pipeline import lineage, startup, summary
+from fraud.pipeline.artifacts import RunSummary
 from fraud.pipeline.config import Config
 from fraud.pipeline.console import Console
+from fraud.pipeline.lineage import NodeRecord
 from fraud.pipeline.root import Root
 
 LOG = "run.log"
 
 
 def run(
-    config: Config, root: Root, data: str, as_of: date | None, console: Console
-) -> dict[str, Any]:
+    config: Config,
+    root: Root,
+    data: str,
+    as_of: date | None,
+    console: Console,
+    detail: Callable[[NodeRecord], str],
+) -> RunSummary:
     """Runs the graph once.
 
     Args:
@@ -31,9 +38,10 @@ def run(
       data: checked day folders or file.
       as_of: the checked as-of day; None where the data has no timestamp.
       console: shows progress.
+      detail: describes what a node did, for its line of progress.
 
     Returns:
-      The summary; see `fraud.pipeline.summary`.
+      The summary, which is also in the run's folder.
 
     Raises:
       BadInput: another run is at work in this root, or the data is unusable.
@@ -44,8 +52,8 @@ def run(
         log = root.run(run_id) / LOG
         console.say(f"run {run_id}{f' as of {as_of}' if as_of else ''} in {root.path}")
         with console.logging_to(log):
-            seconds = _run_nodes(config, root, data, as_of, run_id, console)
-            store = lineage.open_store(lineage.connection(config.metadata, root))
+            seconds = _run_nodes(config, root, data, as_of, run_id, console, detail)
+            store = lineage.open_store(lineage.connection_config(config.metadata, root))
             return summary.write(store, run_id, root, seconds)
 
 
@@ -59,7 +67,13 @@ def load_tfx() -> None:
 
 
 def _run_nodes(
-    config: Config, root: Root, data: str, as_of: date | None, run_id: str, console: Console
+    config: Config,
+    root: Root,
+    data: str,
+    as_of: date | None,
+    run_id: str,
+    console: Console,
+    detail: Callable[[NodeRecord], str],
 ) -> dict[str, float]:
     started = time.monotonic()
     with console.waiting("loading TFX"):
@@ -72,7 +86,7 @@ def _run_nodes(
 
     ir = compiled.read(compiled.write(config, root, data, root.path / "graph"))
     graph = compiled.for_run(ir, run_id, as_of)
-    store = lineage.open_store(lineage.connection(config.metadata, root))
+    store = lineage.open_store(lineage.connection_config(config.metadata, root))
     lineage.cancel_dead_executions(store)
     for node_id in compiled.node_ids(graph):
         started = time.monotonic()
@@ -92,7 +106,7 @@ def _run_nodes(
         seconds[node_id] = time.monotonic() - started
         _give_memory_back()
         mark = "=" if record.state == "CACHED" else "✓"
-        console.say(_line(mark, node_id, seconds[node_id], summary.detail(record)))
+        console.say(_line(mark, node_id, seconds[node_id], detail(record)))
         if summary.stopped_by(record):
             break
     return seconds

@@ -100,7 +100,7 @@ def test_the_same_run_again_is_answered_from_the_cache(bank, first):
     assert again["metrics"] == first["metrics"]
     assert again["model_card"] == first["model_card"]
     assert bank.versions() == before
-    for name in ("TransactionExampleGen", "Trainer", "Evaluator", "Pusher", "ModelCard"):
+    for name in ("TransactionExampleGen", "Trainer", "Evaluator", "Pusher", "ModelCardGen"):
         (line,) = [line for line in again["progress"].splitlines() if f" {name} " in line]
         assert "cached" in line
 

@@ -33,6 +33,6 @@ def test_without_a_search_there_is_no_node_for_it(upstream):
 
 def test_nothing_waits_for_the_model_card(upstream):
     nodes = upstream(Config())
-    assert list(nodes)[-1] == "ModelCard"
-    assert {"DataGate", "Evaluator", "Pusher"} <= set(nodes["ModelCard"])
-    assert not any("ModelCard" in waits for waits in nodes.values())
+    assert list(nodes)[-1] == "ModelCardGen"
+    assert {"DataGate", "Evaluator", "Pusher"} <= set(nodes["ModelCardGen"])
+    assert not any("ModelCardGen" in waits for waits in nodes.values())

@@ -95,13 +95,13 @@ def test_side_by_side_a_node_waits_for_its_own_earlier_attempt_only(turn):
 
 def test_a_local_run_is_refused_while_a_node_is_at_work(turn, tmp_path):
     assert has_its_turn(turn("monday", "Trainer", "beside"), 60)
-    with pytest.raises(BadInput, match="is at work in this root"), Root(tmp_path).locked():
+    with pytest.raises(BadInput, match="is using this root"), Root(tmp_path).locked():
         pass
 
 
 def test_a_root_that_cannot_be_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="cannot use it as root"), Root(tmp_path / "file").locked():
+    with pytest.raises(BadInput, match="cannot be used as root"), Root(tmp_path / "file").locked():
         pass
 
 

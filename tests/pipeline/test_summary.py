@@ -1,76 +1,185 @@
 import json
+from pathlib import Path
 
+import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from fraud.pipeline import config, summary
+from fraud.codec import to_json
+from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
+from fraud.pipeline import config, lineage, summary
+from fraud.pipeline.artifacts import (
+    SUMMARY_FILE,
+    VERDICT_FILE,
+    Anomaly,
+    Evaluation,
+    Failure,
+    ModelFacts,
+    Push,
+    RunSummary,
+    ServingCheckResult,
+    StatisticsFiles,
+    TunedSettings,
+    Verdict,
+    trial_scores,
+)
+from fraud.pipeline.lineage import NodeRecord
+from fraud.pipeline.root import Root
 
 
-def artifact(**properties) -> mlmd.Artifact:
-    made = mlmd.Artifact()
-    for name, held in properties.items():
-        kind = {float: "double_value", int: "int_value", str: "string_value"}[type(held)]
-        setattr(made.custom_properties[name], kind, held)
-    return made
+def artifact(uri: Path | str = "", **properties) -> mlmd.Artifact:
+    new = mlmd.Artifact(uri=str(uri))
+    for name, content in properties.items():
+        kind = {float: "double_value", int: "int_value", str: "string_value"}[type(content)]
+        setattr(new.custom_properties[name], kind, content)
+    return new
 
 
-def made(**differs):
-    return {
-        "run_id": "r",
-        "outcome": "pushed",
-        "reasons": [],
-        "notes": [],
-        "pushed_version": "17",
-        "pushed_path": "root/pushed/17",
-        "model_card": None,
-        "live_version": "17",
-        "windows": {"train": ["2026-02-12", "2026-02-21"]},
-        "rows": {"train": 1000},
-        "positives": {"train": 10},
-        "tuned": None,
-        "validation": {},
-        "metrics": {},
-        "champion_metrics": {},
-        "seconds": {"Trainer": 2.0},
-        "root": "root",
-        **differs,
-    }
+def test_a_model_is_described_by_the_files_beside_its_graph(tmp_path):
+    folder = tmp_path / "Format-Serving" / EXTRA
+    folder.mkdir(parents=True)
+    (folder / THRESHOLD_FILE).write_text(
+        '{"threshold": 0.5, "validation": {"brier": 0.25, "roc_auc": null}}'
+    )
+    (folder / NETWORK_FILE).write_text('{"epochs": 2, "towers": [[8]]}')
+    assert ModelFacts.read(artifact(tmp_path, run_id="r")) == ModelFacts(
+        threshold=0.5,
+        validation={"brier": 0.25, "roc_auc": None},
+        network={"epochs": 2, "towers": [[8]]},
+        run_id="r",
+    )
 
 
-def test_validation_is_what_the_trainer_measured():
-    model = artifact(threshold=0.5, brier=0.25, is_external=0, tfx_version="1")
-    assert summary._validation(model) == {"brier": 0.25, "threshold": 0.5}
+def test_a_push_and_a_serving_check_are_read_from_properties():
+    pushed = Push.read(artifact(pushed=1, pushed_version="17", pushed_destination="root/17"))
+    assert (pushed.pushed, pushed.version, pushed.path) == (True, "17", "root/17")
+    assert not Push.read(artifact(pushed=0)).pushed
+    served = artifact(blessed=1, reason="", answer='{"examples": 100, "seconds": 0.1}')
+    assert ServingCheckResult.read(served) == ServingCheckResult(True, "", 100)
+    failed = artifact(blessed=0, reason="no answer", answer='{"error": "no answer"}')
+    assert ServingCheckResult.read(failed) == ServingCheckResult(False, "no answer", None)
 
 
-def test_the_summary_shows_threshold_and_calibration_in_one_line():
-    found = {"threshold": 0.51239, "brier": 0.0049, "expected_calibration_error": 0.001}
-    lines = summary.render(made(validation=found)).splitlines()
-    (line,) = [line for line in lines if "Brier" in line]
-    assert line == "  model     threshold 0.5124 · Brier 0.0049 · ECE 0.0010, on held-out cards"
-
-
-def test_what_was_not_measured_is_not_shown_as_a_number():
-    assert "Brier –" in summary.render(made(validation={"threshold": 0.5}))
-    assert "Brier" not in summary.render(made(outcome="gate_stopped"))
-
-
-def test_the_page_of_a_pushed_model_is_named():
-    assert "  card      root/card.html\n" in summary.render(made(model_card="root/card.html"))
-    assert "card" not in summary.render(made(outcome="not_blessed"))
+def test_statistics_are_named_by_split_with_train_first(tmp_path):
+    for split in ("eval", "recent", "train"):
+        (tmp_path / f"Split-{split}").mkdir()
+    files = StatisticsFiles.read(artifact(tmp_path)).by_split
+    assert next(iter(files)) == "train"
+    assert files["recent"] == tmp_path / "Split-recent" / "FeatureStats.pb"
+    assert set(files) == {"train", "eval", "recent"}
 
 
 def test_what_a_tuner_found_becomes_a_configuration(tmp_path):
-    (tmp_path / "found").mkdir()
-    found = {"space": [], "values": {"learning_rate": 1e-05, "towers": "[[64, 32], [8]]"}}
-    (tmp_path / "found" / "best_hyperparameters.txt").write_text(json.dumps(found))
+    (tmp_path / "best").mkdir()
+    document = {"space": [], "values": {"learning_rate": 1e-05, "towers": "[[64, 32], [8]]"}}
+    (tmp_path / "best" / "best_hyperparameters.txt").write_text(json.dumps(document))
     file = tmp_path / "tuned.yaml"
-    file.write_text(summary._as_configuration(mlmd.Artifact(uri=str(tmp_path / "found")), "r1"))
+    settings = TunedSettings.read(artifact(tmp_path / "best"))
+    file.write_text(summary._as_configuration(settings, "r1"))
     network = config.load(file).network
     assert network.learning_rate == 1e-05
     assert network.towers == ((64, 32), (8,))
     assert "run r1" in file.read_text()
 
 
-def test_the_file_of_a_search_is_named():
-    assert "  tuned     root/runs/r/tuned.yaml\n" in summary.render(
-        made(tuned="root/runs/r/tuned.yaml")
+def test_the_trials_of_a_search_are_read(tmp_path):
+    (tmp_path / "tuner_results.json").write_text('[{"score": 0.25}, {"score": 0.5}]')
+    assert trial_scores(artifact(tmp_path)) == (0.25, 0.5)
+
+
+@pytest.fixture
+def finished_run(tmp_path, monkeypatch):
+    """The summary of a run that pushes, or stops at the gate, or whose model is not blessed."""
+
+    def summarize(verdict: Verdict, blessed: bool = True) -> RunSummary:
+        (tmp_path / VERDICT_FILE).write_text(to_json(verdict))
+        examples = artifact(
+            as_of="2026-03-13",
+            windows='{"train": ["2026-02-12", "2026-02-21"]}',
+            rows='{"train": 100, "recent": 9}',
+            positives='{"train": 3, "recent": 0}',
+        )
+        outputs = {
+            "TransactionExampleGen": {"examples": [examples]},
+            "DataGate": {"verdict": [artifact(tmp_path, passed=int(verdict.passed))]},
+        }
+        if verdict.passed:
+            pushed = artifact(pushed=int(blessed), pushed_version="17", pushed_destination="p/17")
+            outputs |= {
+                "Trainer": {"model": [artifact()]},
+                "Evaluator": {"evaluation": [artifact()]},
+                "ServingCheck": {"blessing": [artifact(blessed=int(blessed), reason="no answer")]},
+                "Pusher": {"pushed_model": [pushed]},
+                "ModelCardGen": {"card": [artifact("card", written=int(blessed))]},
+            }
+        nodes = {n: NodeRecord(n, "COMPLETE", artifacts) for n, artifacts in outputs.items()}
+        monkeypatch.setattr(lineage, "nodes", lambda store, run_id: nodes)
+        monkeypatch.setattr(lineage, "champions", lambda store: iter(()))
+        model = ModelFacts(0.5, {"brier": 0.12345678, "roc_auc": None}, {})
+        monkeypatch.setattr(ModelFacts, "read", lambda artifact: model)
+        failures = () if blessed else (Failure("overall", "roc_auc", 0.7, at_least=0.75),)
+        evaluation = Evaluation({"overall": {"roc_auc": 0.7}, "slices": {}}, {}, failures)
+        monkeypatch.setattr(Evaluation, "read", lambda artifact: evaluation)
+        return summary.write(None, "r", Root(tmp_path), {"Trainer": 1.234})
+
+    return summarize
+
+
+def test_a_pushed_model_is_summarized(finished_run, tmp_path):
+    result = finished_run(Verdict(True, notes=("drift not judged",)))
+    assert (result.outcome, result.reasons) == ("pushed", ())
+    assert (result.pushed_version, result.pushed_path) == ("17", "p/17")
+    assert result.model_card == "card/model_card.html"
+    assert result.validation == {"threshold": 0.5, "brier": 0.123457}
+    assert result.positives == {"train": 3}
+    assert result.seconds == {"Trainer": 1.23}
+    assert RunSummary.read(Root(tmp_path).run("r")) == result
+
+
+def test_every_reason_against_a_model_is_named(finished_run):
+    result = finished_run(Verdict(True), blessed=False)
+    assert result.outcome == "not_blessed"
+    assert result.reasons == (
+        "overall: roc_auc is 0.7000; at least 0.75 is required",
+        "ServingCheck: no answer",
     )
+    assert (result.pushed_version, result.model_card) == (None, None)
+
+
+def test_a_stopped_run_has_the_anomalies_as_reasons(finished_run, tmp_path):
+    anomaly = Anomaly("COUNTRY", "Unexpected", "", "error", "recent", "schema")
+    result = finished_run(Verdict(False, (anomaly,)))
+    assert (result.outcome, result.anomalies) == ("gate_stopped", (anomaly,))
+    assert result.reasons == ("recent: COUNTRY: Unexpected",)
+    document = json.loads((Root(tmp_path).run("r") / SUMMARY_FILE).read_text())
+    assert (document["metrics"], document["validation"]) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (
+            Failure("overall", "roc_auc", 0.7, at_least=0.75),
+            "overall: roc_auc is 0.7000; at least 0.75 is required",
+        ),
+        (
+            Failure("CHANNEL=chip", "recall_gap", 0.3, at_most=0.2),
+            "CHANNEL=chip: recall_gap is 0.3000; at most 0.2 is allowed",
+        ),
+        (
+            Failure("overall", "roc_auc", -0.25, max_drop=0.01),
+            "overall: roc_auc is 0.2500 below the champion's; at most 0.0100 is allowed",
+        ),
+        (
+            Failure("overall", "roc_auc", 0.0, at_least=0.75, message="no metric"),
+            "overall: roc_auc: no metric",
+        ),
+    ],
+)
+def test_a_refusal_names_slice_metric_and_limit(failure, reason):
+    assert summary._reason(failure) == reason
+
+
+def test_a_gap_without_enough_examples_is_unjudged():
+    slices = {"b": {"recall_gap": None, "false_positive_rate_gap": 0.1}, "a": {"recall_gap": 0.0}}
+    assert summary.unjudged({"overall": {}, "slices": slices}) == ("b: recall gap",)
+    assert summary.unjudged({}) == ()

@@ -1,4 +1,4 @@
-"""The same two days, locally and by each orchestrator."""
+"""The same two days, run locally and by each orchestrator."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fraud.pipeline import config, lineage
 from fraud.pipeline.root import Root
+from tests.e2e.orchestrators.comparison import comparable
 
 DAYS = (date(2026, 1, 20), date(2026, 1, 21))
 """The last two of the simulated days."""
 
-# Small in every respect: what is tested is the way.
+# Small in every respect: the orchestration is tested, not the model.
 CONFIG = """
 dataset: {categorical: [MERCHANT_CATEGORY, CHANNEL], slices: [CHANNEL]}
 features:
@@ -42,7 +41,7 @@ class Shop:
     """A configuration, a root and the graph that is compiled for them.
 
     Attributes:
-      folder: holds all three.
+      folder: contains all three.
       data: day folders.
     """
 
@@ -63,24 +62,24 @@ class Shop:
         return len(json.loads((self.graph / "graph.json").read_text())["nodes"])
 
     def call(self, name: str, *arguments: object, expect: int = 0) -> str:
-        """A command of ours; what it printed."""
+        """Runs `fraud-pipeline NAME`; returns its output."""
         command = [sys.executable, "-m", "fraud.pipeline.cli", name, *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == expect, done.stderr
         return done.stdout
 
     def compile(self) -> None:
-        given = ["--config", self.folder / "fraud.yaml", "--root", self.root]
-        self.call("compile", *given, "--data", self.data, "--out", self.graph)
+        options = ["--config", self.folder / "fraud.yaml", "--root", self.root]
+        self.call("compile", *options, "--data", self.data, "--out", self.graph)
 
     def run(self, day: date) -> None:
         """Runs a day locally."""
-        given = ["--config", self.folder / "fraud.yaml", "--root", self.root]
-        self.call("run", *given, "--data", self.data, "--as-of", day)
+        options = ["--config", self.folder / "fraud.yaml", "--root", self.root]
+        self.call("run", *options, "--data", self.data, "--as-of", day)
 
     def status(self) -> str:
-        given = ["--config", self.folder / "fraud.yaml", "--root", self.root]
-        return self.call("status", *given, "--json")
+        options = ["--config", self.folder / "fraud.yaml", "--root", self.root]
+        return self.call("status", *options, "--json")
 
     def lineage(self) -> dict[str, dict]:
         """Run id → its lineage in comparable form, oldest first."""
@@ -89,25 +88,14 @@ class Shop:
         assert store is not None
         names = {str(self.graph): "GRAPH", str(self.root / "graph"): "GRAPH"}
         names[str(self.root)] = "ROOT"
-        return {run: lineage.comparable(store, run, names) for run in lineage.runs(store)}
-
-
-def differences(found: Any, expected: Any, where: str = "") -> list[str]:
-    """Where two lineages differ, and in what; whole ones are too long to look through."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        pairs = [(key, found.get(key), expected.get(key)) for key in {**found, **expected}]
-    elif isinstance(found, list | tuple) and isinstance(expected, list | tuple):
-        pairs = [(i, *pair) for i, pair in enumerate(zip_longest(found, expected))]
-    else:
-        return [] if found == expected else [f"{where}: {found!r}, not {expected!r}"]
-    return [line for key, *pair in pairs for line in differences(*pair, f"{where}/{key}")]
+        return {run: comparable(store, run, names) for run in lineage.runs(store)}
 
 
 @pytest.fixture(scope="session")
 def new_shop(tmp_path_factory):
     data = tmp_path_factory.mktemp("simulated") / "transactions"
 
-    def made(more: str = "") -> Shop:
+    def shop_with(more: str = "") -> Shop:
         folder = tmp_path_factory.mktemp("shop")
         (folder / "fraud.yaml").write_text(CONFIG + more, encoding="utf-8")
         shop = Shop(folder, data)
@@ -116,7 +104,7 @@ def new_shop(tmp_path_factory):
             shop.call("simulate", "--out", data, *size)
         return shop
 
-    return made
+    return shop_with
 
 
 @pytest.fixture(scope="session")
@@ -148,20 +136,20 @@ def local(local_shop) -> list[dict]:
 @pytest.fixture(scope="session")
 def fraud_pipeline() -> Path:
     """The command, of the environment that runs the tests."""
-    found = shutil.which("fraud-pipeline", path=str(Path(sys.executable).parent))
-    assert found, "fraud-pipeline is not installed beside this Python"
-    return Path(found)
+    command = shutil.which("fraud-pipeline", path=str(Path(sys.executable).parent))
+    assert command, "fraud-pipeline is not installed beside this Python"
+    return Path(command)
 
 
 @pytest.fixture(scope="session")
 def environment_of(repository):
-    """The bin folder of an environment beside ours, made if need be."""
+    """The bin folder of a separate environment, which is created if it is missing."""
 
-    def made(name: str) -> Path:
+    def bin_folder(name: str) -> Path:
         subprocess.run([repository / "scripts" / "setup_beside.sh", name], check=True)
         return repository / f".venv-{name}" / "bin"
 
-    return made
+    return bin_folder
 
 
 @pytest.fixture(scope="session")
@@ -206,7 +194,7 @@ def mariadb(tmp_path_factory) -> Iterator[str]:
 
 
 def _debian_mariadb() -> str:
-    """The server program, from Debian's package; skips the test where it cannot be had."""
+    """The server program from Debian's package; skips the test where it is not available."""
     search = f"{os.environ['PATH']}:/usr/sbin"
     if shutil.which("mariadbd", path=search) is None:
         if os.geteuid() != 0 or shutil.which("apt-get") is None:
@@ -222,9 +210,9 @@ def _debian_mariadb() -> str:
             )
             if done.returncode:
                 pytest.skip(f"mariadb-server cannot be installed: {done.stderr.strip()[-300:]}")
-    found = shutil.which("mariadbd", path=search)
-    assert found is not None
-    return found
+    server = shutil.which("mariadbd", path=search)
+    assert server is not None
+    return server
 
 
 def _free_port() -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from deploy.airflow.local import Airflow
-from tests.e2e.orchestrators.conftest import differences
+from tests.e2e.orchestrators.comparison import differences
 
 pytestmark = pytest.mark.e2e
 

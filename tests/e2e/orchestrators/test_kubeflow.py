@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import yaml
 
-from tests.e2e.orchestrators.conftest import differences
+from tests.e2e.orchestrators.comparison import differences
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

@@ -97,7 +97,7 @@ def test_containers_commands_go_from_ingestion_to_push(new_shop, days, tmp_path)
 
     job = Job(compiled, tmp_path, {"as_of": str(days[0]), "data": str(shop.data)})
     gated = {name for name, task in job.tasks.items() if "triggerPolicy" in task}
-    assert gated >= {"Transform", "Trainer", "Evaluator", "ServingCheck", "Pusher", "ModelCard"}
+    assert gated >= {"Transform", "Trainer", "Evaluator", "ServingCheck", "Pusher", "ModelCardGen"}
     assert not gated & {"SchemaGen", "DataGate"}
     for task in (job.tasks[name] for name in gated):
         condition = GATED.fullmatch(task["triggerPolicy"]["condition"])

@@ -6,45 +6,46 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.components.distribution_validator.executor import NO_BASELINE_STATS
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples
 
+from fraud.pipeline.artifacts import Anomaly, Verdict
 from fraud.pipeline.components.data_gate import anomalies_in, verdict_of
 
 ERROR, WARNING = anomalies_pb2.AnomalyInfo.ERROR, anomalies_pb2.AnomalyInfo.WARNING
 
 
 def anomalies(**severity_by_feature):
-    found = anomalies_pb2.Anomalies()
+    recorded = anomalies_pb2.Anomalies()
     for feature, severity in severity_by_feature.items():
-        info = found.anomaly_info[feature]
+        info = recorded.anomaly_info[feature]
         info.path.step.append(feature)
         info.severity = severity
         info.reason.add(short_description="Unexpected", description=f"{feature} is odd")
-    return found
+    return recorded
 
 
 def artifact(folder: Path, prefix: str, by_split: dict[str, anomalies_pb2.Anomalies], **blessed):
-    made = ExampleAnomalies()
-    made.uri = str(folder)
-    made.split_names = json.dumps(list(by_split))
-    made.set_json_value_custom_property("blessed", blessed or dict.fromkeys(by_split, 1))
-    for split, found in by_split.items():
+    new = ExampleAnomalies()
+    new.uri = str(folder)
+    new.split_names = json.dumps(list(by_split))
+    new.set_json_value_custom_property("blessed", blessed or dict.fromkeys(by_split, 1))
+    for split, recorded in by_split.items():
         path = folder / f"{prefix}-{split}" / "SchemaDiff.pb"
         path.parent.mkdir(parents=True)
-        path.write_bytes(found.SerializeToString())
-    return made
+        path.write_bytes(recorded.SerializeToString())
+    return new
 
 
 def examples(train=(10, 100), evaluated=(5, 50)):
-    made = Examples()
-    made.set_string_custom_property(
+    new = Examples()
+    new.set_string_custom_property(
         "positives", json.dumps({"train": train[0], "eval": evaluated[0]})
     )
-    made.set_string_custom_property("rows", json.dumps({"train": train[1], "eval": evaluated[1]}))
-    return made
+    new.set_string_custom_property("rows", json.dumps({"train": train[1], "eval": evaluated[1]}))
+    return new
 
 
 @pytest.fixture
 def judge(tmp_path):
-    def judged(by_split=None, by_pair=None, severity="error", curated=True, **kwargs):
+    def verdict(by_split=None, by_pair=None, severity="error", curated=True, **kwargs):
         clean = {s: anomalies() for s in ("train", "eval", "recent")}
         schema = artifact(tmp_path / "schema", "Split", {**clean, **(by_split or {})})
         if by_pair is None:
@@ -54,73 +55,70 @@ def judge(tmp_path):
         given = kwargs.get("examples", examples())
         return verdict_of(given, schema, drift, "fraud", {"rate"}, severity, curated)
 
-    return judged
+    return verdict
 
 
-def test_clean_data_passes_and_what_was_not_judged_is_said(judge):
-    assert judge(by_pair={"recent_train": anomalies()}) == {
-        "passed": True,
-        "anomalies": [],
-        "notes": [],
-    }
+def test_clean_data_passes_without_notes(judge):
+    assert judge(by_pair={"recent_train": anomalies()}) == Verdict(passed=True)
 
 
 def test_no_champion_and_no_curated_schema_are_noted(judge):
     verdict = judge(curated=False)
-    assert verdict["passed"]
-    assert any("none is curated" in note for note in verdict["notes"])
-    assert any("no champion" in note for note in verdict["notes"])
+    assert verdict.passed
+    assert any("none is curated" in note for note in verdict.notes)
+    assert any("no champion" in note for note in verdict.notes)
 
 
 def test_an_anomaly_stops_and_names_feature_anomaly_and_window(judge):
     verdict = judge(by_split={"eval": anomalies(amount=ERROR)})
-    assert not verdict["passed"]
-    assert verdict["anomalies"] == [
-        {
-            "feature": "amount",
-            "anomaly": "Unexpected",
-            "description": "amount is odd",
-            "severity": "error",
-            "window": "eval",
-            "source": "schema",
-        }
-    ]
+    assert not verdict.passed
+    assert verdict.anomalies == (
+        Anomaly(
+            feature="amount",
+            anomaly="Unexpected",
+            description="amount is odd",
+            severity="error",
+            window="eval",
+            source="schema",
+        ),
+    )
+    assert str(verdict.anomalies[0]) == "eval: amount: Unexpected: amount is odd"
 
 
 def test_drift_stops_and_names_both_windows(judge):
     verdict = judge(by_pair={"recent_train": anomalies(amount=ERROR)})
-    (found,) = verdict["anomalies"]
-    assert found["window"] == "recent against the champion's train"
-    assert found["source"] == "drift"
+    (anomaly,) = verdict.anomalies
+    assert anomaly.window == "recent against the champion's train"
+    assert anomaly.source == "drift"
 
 
 @pytest.mark.parametrize(("severity", "passed"), [("error", True), ("warning", False)])
 def test_severity_decides(judge, severity, passed):
     verdict = judge(by_split={"train": anomalies(amount=WARNING)}, severity=severity)
-    assert verdict["passed"] is passed
+    assert verdict.passed is passed
 
 
 def test_a_missing_label_is_expected_in_recent_only(judge, tmp_path):
-    assert judge(by_split={"recent": anomalies(fraud=ERROR)})["passed"]
+    assert judge(by_split={"recent": anomalies(fraud=ERROR)}).passed
 
 
 def test_a_missing_label_in_eval_stops(judge):
-    assert not judge(by_split={"eval": anomalies(fraud=ERROR)})["passed"]
+    assert not judge(by_split={"eval": anomalies(fraud=ERROR)}).passed
 
 
 @pytest.mark.parametrize("positives", [0, 100])
 def test_one_class_alone_stops(judge, positives):
     verdict = judge(examples=examples(train=(positives, 100)))
-    (found,) = verdict["anomalies"]
-    assert (found["window"], found["anomaly"]) == ("train", "One class only")
+    (anomaly,) = verdict.anomalies
+    assert (anomaly.window, anomaly.anomaly) == ("train", "One class only")
 
 
 def rarer(feature):
-    found = anomalies(**{feature: ERROR})
-    found.anomaly_info[feature].reason[
+    recorded = anomalies(**{feature: ERROR})
+    recorded.anomaly_info[feature].reason[
         0
     ].type = anomalies_pb2.AnomalyInfo.FEATURE_TYPE_LOW_FRACTION_PRESENT
-    return found
+    return recorded
 
 
 @pytest.mark.parametrize(
@@ -130,24 +128,24 @@ def rarer(feature):
 def test_only_a_curated_schema_says_how_often_a_feature_may_be_undefined(
     judge, feature, curated, passed
 ):
-    assert judge(by_split={"eval": rarer(feature)}, curated=curated)["passed"] is passed
+    assert judge(by_split={"eval": rarer(feature)}, curated=curated).passed is passed
 
 
 def test_an_undefined_feature_that_is_also_wrong_still_stops(judge):
-    found = rarer("rate")
-    found.anomaly_info["rate"].reason.add(short_description="Out of range")
-    verdict = judge(by_split={"eval": found}, curated=False)
-    assert [a["anomaly"] for a in verdict["anomalies"]] == ["Out of range"]
+    recorded = rarer("rate")
+    recorded.anomaly_info["rate"].reason.add(short_description="Out of range")
+    verdict = judge(by_split={"eval": recorded}, curated=False)
+    assert [a.anomaly for a in verdict.anomalies] == ["Out of range"]
 
 
 def test_an_anomaly_of_unknown_severity_counts_as_error():
-    found = anomalies_in(anomalies(amount=0), "train", "schema", "error")
-    assert found[0]["severity"] == "error"
+    (anomaly,) = anomalies_in(anomalies(amount=0), "train", "schema", "error")
+    assert anomaly.severity == "error"
 
 
 def test_a_window_without_data_is_an_error():
     missing = anomalies_pb2.Anomalies(data_missing=True)
-    assert anomalies_in(missing, "recent", "schema", "error")[0]["anomaly"] == "No data"
+    assert anomalies_in(missing, "recent", "schema", "error")[0].anomaly == "No data"
 
 
 def test_anomalies_that_cannot_be_read_fail_the_gate(judge, tmp_path):

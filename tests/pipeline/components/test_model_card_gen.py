@@ -8,25 +8,25 @@ from tfx.utils import path_utils
 
 from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
 from fraud.models.spec import Evaluation, Network
-from fraud.pipeline import config, summary
+from fraud.pipeline import artifacts, config
 from fraud.pipeline.components import types
-from fraud.pipeline.components.model_card_gen import ModelCard
+from fraud.pipeline.components.model_card_gen import ModelCardGen
 
 
 @pytest.fixture
 def card(tmp_path, monkeypatch):
-    """Runs the component; what the Evaluator left is stood in for."""
+    """Runs the component; the evaluation is a stand-in."""
 
-    def made(pushed: int) -> types.ModelCard:
+    def card_of(pushed: int) -> types.ModelCard:
         def artifact(kind, **properties):
             new = kind()
             new.uri = str(tmp_path / new.type_name)
             Path(new.uri).mkdir()
-            for name, held in properties.items():
-                if isinstance(held, int):
-                    new.set_int_custom_property(name, held)
+            for name, content in properties.items():
+                if isinstance(content, int):
+                    new.set_int_custom_property(name, content)
                 else:
-                    new.set_string_custom_property(name, held)
+                    new.set_string_custom_property(name, content)
             return new
 
         model = artifact(standard_artifacts.Model, run_id="20260313-1")
@@ -36,9 +36,12 @@ def card(tmp_path, monkeypatch):
         (extra / THRESHOLD_FILE).write_text(json.dumps(trained))
         (extra / NETWORK_FILE).write_text(json.dumps(dataclasses.asdict(Network())))
         verdict = artifact(types.DataVerdict)
-        (Path(verdict.uri) / types.VERDICT_FILE).write_text('{"notes": ["not judged: drift"]}')
+        (Path(verdict.uri) / artifacts.VERDICT_FILE).write_text(
+            '{"passed": true, "anomalies": [], "notes": ["not judged: drift"]}'
+        )
         metrics = {"overall": {"average_precision": 0.5}, "slices": {}}
-        monkeypatch.setattr(summary, "judgement", lambda uri: (metrics, {}, []))
+        evaluation = artifacts.Evaluation(metrics, {})
+        monkeypatch.setattr(artifacts.Evaluation, "read", lambda artifact: evaluation)
         columns = {"numeric": ["TX_AMOUNT"], "categorical": [], "label": "TX_FRAUD"}
         inputs = {
             "examples": artifact(
@@ -63,25 +66,25 @@ def card(tmp_path, monkeypatch):
         }
         output = artifact(types.ModelCard)
         parameters = {
-            "words": config.to_json(config.ModelCard()),
+            "text": config.to_json(config.ModelCard()),
             "columns": json.dumps({**columns, "timestamp": None, "card": None}),
-            "demands": config.to_json(Evaluation()),
+            "evaluation_settings": config.to_json(Evaluation()),
             "label_delay_days": 7,
         }
-        component = ModelCard.EXECUTOR_SPEC.executor_class()
+        component = ModelCardGen.EXECUTOR_SPEC.executor_class()
         component.Do({k: [v] for k, v in inputs.items()}, {"card": [output]}, parameters)
         return output
 
-    return made
+    return card_of
 
 
 def test_a_pushed_model_gets_a_page_and_its_markdown(card):
     output = card(pushed=1)
     assert output.get_int_custom_property("written") == 1
-    for name in (types.CARD_PAGE, types.CARD_TEXT):
+    for name in (artifacts.CARD_PAGE, artifacts.CARD_TEXT):
         text = (Path(output.uri) / name).read_text(encoding="utf-8")
-        for said in ("1753", "20260313-1", "2026-02-12", "not judged: drift", "0.2500"):
-            assert said in text
+        for expected in ("1753", "20260313-1", "2026-02-12", "not judged: drift", "0.2500"):
+            assert expected in text
 
 
 def test_a_model_that_was_not_pushed_gets_none(card):

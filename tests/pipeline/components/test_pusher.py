@@ -43,8 +43,8 @@ def test_a_push_is_whole_and_recorded(push):
     result = push()
     version = result.get_string_custom_property("pushed_version")
     assert os.listdir(push.base) == [version]
-    found = {str(p.relative_to(push.base)) for p in Path(push.base).rglob("*") if p.is_file()}
-    assert found == {f"{version}/saved_model.pb", f"{version}/variables/variables.index"}
+    files = {str(p.relative_to(push.base)) for p in Path(push.base).rglob("*") if p.is_file()}
+    assert files == {f"{version}/saved_model.pb", f"{version}/variables/variables.index"}
     assert result.get_int_custom_property("pushed") == 1
     assert result.get_string_custom_property("pushed_destination") == str(push.base / version)
 

@@ -1,0 +1,414 @@
+"""What the artifacts of a run contain, as typed records.
+
+Every `read` takes an artifact of ML Metadata or the TFX artifact that a component receives. Nothing
+here judges or renders. Heavy packages are imported by the readers that need them, so `status`
+answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from fraud.codec import from_json, from_values
+
+SUMMARY_FILE = "summary.json"
+VERDICT_FILE = "verdict.json"
+CARD_PAGE, CARD_TEXT = "model_card.html", "model_card.md"
+GAPS = ("recall_gap", "false_positive_rate_gap")
+"""Metrics of a slice that compare it with all examples; undefined overall."""
+
+Row = dict[str, float | None]
+"""Metric name → value; None where there are too few examples to judge."""
+
+
+class Metrics(TypedDict, total=False):
+    """The Evaluator's metrics of one model; empty where nothing was evaluated.
+
+    Attributes:
+      overall: over all examples.
+      slices: by slice, "column=value".
+    """
+
+    overall: Row
+    slices: dict[str, Row]
+
+
+def value(holder: Any, name: str) -> Any:
+    """A property or custom property of an artifact or execution; None if it has none."""
+    holder = getattr(holder, "mlmd_artifact", holder)
+    for properties in (holder.properties, holder.custom_properties):
+        if name in properties:
+            kind = properties[name].WhichOneof("value")
+            content = getattr(properties[name], kind) if kind else None
+            if kind == "struct_value":  # TFX's wrapping of JSON values
+                from google.protobuf import json_format
+
+                content = json_format.MessageToDict(content).get("__value__", content)
+            return content
+    return None
+
+
+@dataclass(frozen=True)
+class ExamplesFacts:
+    """The data of a run: an Examples artifact.
+
+    Attributes:
+      as_of: the as-of day; None if the data has no timestamp.
+      windows: split → first and last day (YYYY-MM-DD); empty if the data has no timestamp.
+      rows, positives: split → number of transactions, of frauds.
+    """
+
+    as_of: str | None
+    windows: dict[str, tuple[str, str]]
+    rows: dict[str, int]
+    positives: dict[str, int]
+
+    @classmethod
+    def read(cls, artifact: Any) -> ExamplesFacts:
+        """Reads the properties that TransactionExampleGen sets."""
+        names = ("windows", "rows", "positives")
+        counts = {name: json.loads(value(artifact, name) or "{}") for name in names}
+        return from_values(cls, {"as_of": value(artifact, "as_of") or None, **counts})
+
+
+@dataclass(frozen=True)
+class StatisticsFiles:
+    """TFDV's statistics of the data of a run: an ExampleStatistics artifact.
+
+    Attributes:
+      by_split: split → file of a DatasetFeatureStatisticsList, train first.
+    """
+
+    by_split: dict[str, Path]
+
+    @classmethod
+    def read(cls, artifact: Any) -> StatisticsFiles:
+        """Names the files that StatisticsGen writes."""
+        folders = sorted(Path(artifact.uri).iterdir(), key=lambda path: path.name != "Split-train")
+        return cls({f.name.removeprefix("Split-"): f / "FeatureStats.pb" for f in folders})
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """One reason why the data gate stopped a run.
+
+    Attributes:
+      feature: the column, or "(label)" or "(whole window)".
+      anomaly: what is wrong, in a few words.
+      description: the same in a sentence; may be empty.
+      severity: "error" or "warning".
+      window: the split, for example "eval".
+      source: the check that failed: "schema", "drift" or "labels".
+    """
+
+    feature: str
+    anomaly: str
+    description: str
+    severity: str
+    window: str
+    source: str
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (self.window, self.feature, self.anomaly, self.description)))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The data gate's decision: a DataVerdict artifact.
+
+    Attributes:
+      passed: whether the run may continue.
+      anomalies: the reasons why not.
+      notes: what could not be judged.
+    """
+
+    passed: bool
+    anomalies: tuple[Anomaly, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, artifact: Any) -> Verdict:
+        """Reads the file that DataGate writes."""
+        return from_json(cls, (Path(artifact.uri) / VERDICT_FILE).read_bytes())
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A trained model: a Model artifact.
+
+    Attributes:
+      threshold: the lowest score that alerts.
+      validation: metrics on the held-out cards; None where the labels leave one undefined.
+      network: the settings of the network, as in `fraud.models.spec.Network`.
+      run_id: the run that trained it; empty on Vertex AI.
+    """
+
+    threshold: float | None
+    validation: dict[str, float | None]
+    network: dict[str, Any]
+    run_id: str = ""
+
+    @classmethod
+    def read(cls, artifact: Any) -> ModelFacts:
+        """Reads the files that the Trainer leaves beside the SavedModel's graph."""
+        from tfx.utils import path_utils
+
+        from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
+
+        folder = Path(path_utils.serving_model_path(artifact.uri)) / EXTRA
+        network = json.loads((folder / NETWORK_FILE).read_bytes())
+        trained = json.loads((folder / THRESHOLD_FILE).read_bytes())
+        run_id = value(artifact, "run_id") or ""
+        return from_values(cls, {**trained, "network": network, "run_id": run_id})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A metric of the challenger beyond its limit.
+
+    Attributes:
+      of_slice: "column=value", or "overall".
+      metric: its name.
+      value: the metric; for `max_drop`, its difference from the champion's.
+      at_least, at_most, max_drop: the limit; all but one are None.
+      message: TFMA's explanation why the metric could not be judged; usually empty.
+    """
+
+    of_slice: str
+    metric: str
+    value: float
+    at_least: float | None = None
+    at_most: float | None = None
+    max_drop: float | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The challenger and the champion on the eval window: a ModelEvaluation artifact.
+
+    Attributes:
+      metrics: the challenger's.
+      champion: the champion's; empty without one.
+      failures: why the challenger was refused.
+      missing_slices: slices with a threshold but without examples.
+    """
+
+    metrics: Metrics
+    champion: Metrics
+    failures: tuple[Failure, ...] = ()
+    missing_slices: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, artifact: Any) -> Evaluation:
+        """Reads the files that the Evaluator writes."""
+        import tensorflow_model_analysis as tfma
+
+        metrics: Metrics = {"overall": {}, "slices": {}}
+        champion: Metrics = {"overall": {}, "slices": {}}
+        for of_slice in tfma.load_metrics(artifact.uri):
+            name = _slice_name(of_slice.slice_key)
+            for pair in of_slice.metric_keys_and_values:
+                key = pair.key
+                if key.is_diff or key.name.startswith("__") or (not name and key.name in GAPS):
+                    continue
+                model = champion if key.model_name == "champion" else metrics
+                row = model["slices"].setdefault(name, {}) if name else model["overall"]
+                number = pair.value.double_value.value
+                # A slice with too few examples has no gap: see fraud.models.evaluation.tfma_metrics
+                row[key.name] = None if number == float("-inf") else number
+        result = tfma.load_validation_result(artifact.uri)
+        return cls(
+            metrics,
+            champion if champion["overall"] else {},
+            tuple(
+                _failure(_slice_name(of_slice.slice_key) or "overall", failure)
+                for of_slice in result.metric_validations_per_slice
+                for failure in of_slice.failures
+            ),
+            tuple(map(str, result.missing_slices)),
+        )
+
+
+@dataclass(frozen=True)
+class ServingCheckResult:
+    """Whether a fresh process could serve the model: an InfraBlessing artifact.
+
+    Attributes:
+      blessed: whether it answered.
+      reason: why not; empty if it did.
+      examples: how many examples it scored; None if it did not answer.
+    """
+
+    blessed: bool
+    reason: str
+    examples: int | None
+
+    @classmethod
+    def read(cls, artifact: Any) -> ServingCheckResult:
+        """Reads the properties that ServingCheck sets."""
+        answer = json.loads(value(artifact, "answer") or "{}")
+        blessed = value(artifact, "blessed") == 1
+        return cls(blessed, value(artifact, "reason") or "", answer.get("examples"))
+
+
+@dataclass(frozen=True)
+class Push:
+    """A push of a model: a PushedModel artifact.
+
+    Attributes:
+      pushed: whether the model was pushed; if not, the other attributes are None or meaningless.
+      version: unix seconds, as text.
+      path: the folder of that version.
+      since: when it was pushed, in local time.
+    """
+
+    pushed: bool
+    version: str | None
+    path: str | None
+    since: datetime
+
+    @classmethod
+    def read(cls, artifact: Any) -> Push:
+        """Reads the properties that the Pusher sets."""
+        proto = getattr(artifact, "mlmd_artifact", artifact)
+        return cls(
+            value(artifact, "pushed") == 1,
+            value(artifact, "pushed_version"),
+            value(artifact, "pushed_destination"),
+            datetime.fromtimestamp(proto.create_time_since_epoch / 1000),
+        )
+
+
+@dataclass(frozen=True)
+class CardFiles:
+    """The model card of a push: a ModelCard artifact.
+
+    Attributes:
+      written: whether there is one: it is written for pushed models only.
+      page: HTML.
+      text: the same as Markdown.
+    """
+
+    written: bool
+    page: Path
+    text: Path
+
+    @classmethod
+    def read(cls, artifact: Any) -> CardFiles:
+        """Names the files that ModelCardGen writes."""
+        folder = Path(artifact.uri)
+        return cls(value(artifact, "written") == 1, folder / CARD_PAGE, folder / CARD_TEXT)
+
+
+@dataclass(frozen=True)
+class TunedSettings:
+    """The best settings of the network in a search: a HyperParameters artifact."""
+
+    network: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, artifact: Any) -> TunedSettings:
+        """Reads the file that the Tuner writes."""
+        from fraud.models.spec import settings
+
+        return cls(settings(_only_file(artifact)["values"]))
+
+
+def trial_scores(artifact: Any) -> tuple[float, ...]:
+    """The average precision of each trial of a search: a TunerResults artifact."""
+    return tuple(trial["score"] for trial in _only_file(artifact))
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A finished run. The fields are the keys of `run --json` and of the run's summary.json.
+
+    Attributes:
+      run_id: the run.
+      outcome: "pushed", "not_blessed" or "gate_stopped".
+      root: the root it ran in.
+      as_of: the as-of day; None if the data has no timestamp.
+      reasons: why nothing was pushed.
+      notes: what the data gate could not judge.
+      pushed_version, pushed_path: of the model that this run pushed, if any.
+      model_card: the page about that model.
+      live_version: the version in production after the run, if any.
+      windows: split → first and last day.
+      rows: split → number of transactions.
+      positives: split → number of frauds, where labels are known.
+      tuned: the file of settings that the Tuner chose, if it ran.
+      validation: threshold and metrics on the held-out cards.
+      metrics, champion_metrics: the Evaluator's, of the challenger and of the champion.
+      unjudged: slices, each with a metric, that have too few examples.
+      anomalies: why the data gate stopped the run.
+      seconds: node → wall seconds, in the order in which the nodes ran.
+    """
+
+    run_id: str
+    outcome: str
+    root: str
+    as_of: str | None = None
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    pushed_version: str | None = None
+    pushed_path: str | None = None
+    model_card: str | None = None
+    live_version: str | None = None
+    windows: dict[str, tuple[str, str]] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    positives: dict[str, int] = field(default_factory=dict)
+    tuned: str | None = None
+    validation: Row = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=lambda: Metrics())
+    champion_metrics: Metrics = field(default_factory=lambda: Metrics())
+    unjudged: tuple[str, ...] = ()
+    anomalies: tuple[Anomaly, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> RunSummary | None:
+        """Reads the summary in a run's folder; None if the run has not finished.
+
+        Raises:
+          BadInput: the file is not a summary.
+        """
+        path = folder / SUMMARY_FILE
+        return from_json(cls, path.read_bytes()) if path.exists() else None
+
+
+def _only_file(artifact: Any) -> Any:
+    """The JSON document that is the only file of an artifact."""
+    (file,) = Path(artifact.uri).iterdir()
+    return json.loads(file.read_bytes())
+
+
+def _failure(of_slice: str, failure: Any) -> Failure:
+    """A failure out of TFMA's record of one."""
+    name, number = failure.metric_key.name, failure.metric_value.double_value.value
+    limits = failure.metric_threshold
+    if failure.message:
+        return Failure(of_slice, name, number, message=" ".join(failure.message.split()))
+    if failure.metric_key.is_diff:
+        drop = -limits.change_threshold.absolute.value
+        return Failure(of_slice, name, number, max_drop=drop)
+    bounds = limits.value_threshold
+    if bounds.HasField("upper_bound"):
+        return Failure(of_slice, name, number, at_most=bounds.upper_bound.value)
+    return Failure(of_slice, name, number, at_least=bounds.lower_bound.value)
+
+
+def _slice_name(slice_key: Any) -> str:
+    parts = []
+    for single in slice_key.single_slice_keys:
+        content = getattr(single, single.WhichOneof("kind"))
+        text = content.decode() if isinstance(content, bytes) else content
+        parts.append(f"{single.column}={text}")
+    return ",".join(parts)

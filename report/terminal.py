@@ -1,0 +1,98 @@
+"""A run on the terminal: the progress line of a node, and the summary at the end."""
+
+from __future__ import annotations
+
+from fraud.pipeline import artifacts
+from fraud.pipeline.artifacts import Push, Row, RunSummary
+from fraud.pipeline.lineage import NodeRecord
+
+HEADLINE = ("average_precision", "roc_auc", "precision_at_budget", "recall_at_budget")
+VALIDATED = {"threshold": "threshold", "brier": "Brier", "expected_calibration_error": "ECE"}
+"""Metric on the held-out cards → its label."""
+
+
+def node_detail(record: NodeRecord) -> str:
+    """The result of a node in a few words; empty if there is nothing to tell."""
+    for artifact in (a for outputs in record.outputs.values() for a in outputs):
+        match artifact.type:
+            case "Examples":
+                rows = artifacts.ExamplesFacts.read(artifact).rows
+                return " · ".join(f"{split} {count:,} rows" for split, count in rows.items())
+            case "fraud.DataVerdict":
+                return "passed" if artifacts.value(artifact, "passed") == 1 else "stops the run"
+            case "ModelBlessing" | "InfraBlessing":
+                return "blessed" if artifacts.value(artifact, "blessed") == 1 else "not blessed"
+            case "PushedModel" if record.name == "Pusher":
+                push = Push.read(artifact)
+                return f"version {push.version}" if push.pushed else "nothing pushed"
+            case "TunerResults":
+                scores = artifacts.trial_scores(artifact)
+                return f"average precision {max(scores):.3f}, the best of {len(scores)}"
+            case "fraud.ModelCard":
+                written = artifacts.CardFiles.read(artifact).written
+                return "written" if written else "none: nothing pushed"
+    return ""
+
+
+def render(summary: RunSummary) -> str:
+    """The summary of a run: data, model, metrics, what was pushed or why not, where to look."""
+    lines = [""]
+    for split, (first, last) in sorted(summary.windows.items(), key=lambda item: item[1]):
+        rows, frauds = summary.rows[split], summary.positives.get(split)
+        known = f"{frauds:>7,} frauds" if frauds is not None else "labels not known yet"
+        lines.append(f"  {split:<7} {first} … {last}  {rows:>10,} rows  {known}")
+    stopped = summary.outcome == "gate_stopped"
+    lines += ["", "; ".join([f"  data      {'stopped' if stopped else 'passed'}", *summary.notes])]
+    if summary.tuned:
+        lines.append(f"  tuned     {summary.tuned}")
+    if summary.validation:
+        figures = [
+            f"{label} {_figure(summary.validation.get(name), '.4f')}"
+            for name, label in VALIDATED.items()
+        ]
+        lines.append(f"  model     {' · '.join(figures)}, on held-out cards")
+    if summary.metrics:
+        lines += ["", *_metric_table(summary)]
+        lines += [f"  unjudged  {metric}: too few examples" for metric in summary.unjudged]
+    lines.append("")
+    if summary.outcome == "pushed":
+        lines.append(f"  pushed    version {summary.pushed_version}: {summary.pushed_path}")
+        if summary.model_card:
+            lines.append(f"  card      {summary.model_card}")
+    else:
+        why = "stopped by the data gate" if stopped else "not pushed: the model was not blessed"
+        live = summary.live_version
+        lines.append(f"  {why}; {f'version {live} stays live' if live else 'nothing is live'}")
+        lines += [f"    - {reason}" for reason in summary.reasons]
+        if stopped:
+            lines.append("  If the data is right, curate the schema: fraud-pipeline schema --diff")
+    lines += [
+        "",
+        f"  took      {sum(summary.seconds.values()):.0f} s",
+        f"  log       {summary.root}/runs/{summary.run_id}/run.log",
+        f"  look      tensorboard --logdir {summary.root}/artifacts/Trainer/model_run",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _metric_table(summary: RunSummary) -> list[str]:
+    slices = summary.metrics["slices"]
+    champion = summary.champion_metrics.get("overall")
+    rows = [("overall", summary.metrics["overall"])]
+    rows += [("champion", champion)] if champion else []
+    rows += sorted(slices.items())
+    width = max(map(len, ("champion", *slices)))
+    head = "".join(f"{name.replace('_', ' '):>20}" for name in HEADLINE)
+    return [f"  {'':<{width}} {'examples':>10}{head}", *(_line(*row, width) for row in rows)]
+
+
+def _line(name: str, row: Row, width: int) -> str:
+    figures = "".join(f"{_figure(row.get(metric)):>20}" for metric in HEADLINE)
+    return f"  {name:<{width}} {_figure(row.get('example_count')):>10}{figures}"
+
+
+def _figure(number: float | None, form: str = ".3f") -> str:
+    if number is None or number != number:
+        return "–"
+    return f"{number:,.0f}" if number > 1.5 else f"{number:{form}}"

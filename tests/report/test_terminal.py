@@ -1,0 +1,126 @@
+import json
+import math
+from dataclasses import fields
+
+import pytest
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from fraud.codec import to_json
+from fraud.errors import BadInput
+from fraud.pipeline.artifacts import SUMMARY_FILE, Anomaly, RunSummary
+from fraud.pipeline.lineage import NodeRecord
+from fraud.report import terminal
+
+
+def summary(**different) -> RunSummary:
+    values = {
+        "run_id": "r",
+        "outcome": "pushed",
+        "pushed_version": "17",
+        "pushed_path": "root/pushed/17",
+        "live_version": "17",
+        "windows": {"train": ("2026-02-12", "2026-02-21")},
+        "rows": {"train": 1000},
+        "positives": {"train": 10},
+        "seconds": {"Trainer": 2.0},
+        "root": "root",
+    }
+    return RunSummary(**{**values, **different})
+
+
+def test_the_summary_shows_threshold_and_calibration_in_one_line():
+    validation = {"threshold": 0.51239, "brier": 0.0049, "expected_calibration_error": 0.001}
+    lines = terminal.render(summary(validation=validation)).splitlines()
+    (line,) = [line for line in lines if "Brier" in line]
+    assert line == "  model     threshold 0.5124 · Brier 0.0049 · ECE 0.0010, on held-out cards"
+
+
+def test_what_was_not_measured_is_not_shown_as_a_number():
+    assert "Brier –" in terminal.render(summary(validation={"threshold": 0.5}))
+    assert "Brier" not in terminal.render(summary(outcome="gate_stopped"))
+
+
+def test_the_page_of_a_pushed_model_is_named():
+    assert "  card      root/card.html\n" in terminal.render(summary(model_card="root/card.html"))
+    assert "card" not in terminal.render(summary(outcome="not_blessed"))
+
+
+def test_the_file_of_a_search_is_named():
+    assert "  tuned     root/runs/r/tuned.yaml\n" in terminal.render(
+        summary(tuned="root/runs/r/tuned.yaml")
+    )
+
+
+def test_the_table_has_the_champion_and_the_slices():
+    metrics = {
+        "overall": {"example_count": 1234.0, "roc_auc": 0.9},
+        "slices": {"CHANNEL=chip": {"example_count": 34.0, "roc_auc": math.nan}},
+    }
+    champion = {"overall": {"example_count": 1234.0, "roc_auc": 0.8}, "slices": {}}
+    text = terminal.render(
+        summary(metrics=metrics, champion_metrics=champion, unjudged=("CHANNEL=chip: recall gap",))
+    )
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+    assert rows["overall"] == ["1,234", "–", "0.900", "–", "–"]
+    assert rows["champion"] == ["1,234", "–", "0.800", "–", "–"]
+    assert rows["CHANNEL=chip"] == ["34", "–", "–", "–", "–"]
+    assert "  unjudged  CHANNEL=chip: recall gap: too few examples" in text
+
+
+def test_a_summary_read_from_its_file_is_rendered_as_before(tmp_path):
+    anomaly = Anomaly("amount", "Unexpected", "", "error", "eval", "schema")
+    windows = {"train": ("2026-01-01", "2026-01-02"), "eval": ("2026-01-03", "2026-01-04")}
+    metrics = {"overall": {"roc_auc": math.nan}, "slices": {"a=b": {"recall_gap": None}}}
+    written = summary(
+        windows=windows,
+        rows={"train": 10, "eval": 2},
+        anomalies=(anomaly,),
+        reasons=(str(anomaly),),
+        metrics=metrics,
+    )
+    assert RunSummary.read(tmp_path) is None
+    (tmp_path / SUMMARY_FILE).write_text(to_json(written))
+    document = json.loads((tmp_path / SUMMARY_FILE).read_text(), parse_constant=pytest.fail)
+    assert set(document) == {field.name for field in fields(RunSummary)}
+    assert document["metrics"] == {
+        "overall": {"roc_auc": None},
+        "slices": {"a=b": {"recall_gap": None}},
+    }
+    assert (document["champion_metrics"], document["model_card"]) == ({}, None)
+    found = RunSummary.read(tmp_path)
+    assert found is not None
+    assert (found.anomalies, found.reasons) == ((anomaly,), ("eval: amount: Unexpected",))
+    assert terminal.render(found) == terminal.render(written)
+    (tmp_path / SUMMARY_FILE).write_text("{}")
+    with pytest.raises(BadInput, match="run_id"):
+        RunSummary.read(tmp_path)
+
+
+def node(name: str, type_: str, **properties) -> NodeRecord:
+    artifact = mlmd.Artifact(type=type_)
+    for key, content in properties.items():
+        kind = "int_value" if isinstance(content, int) else "string_value"
+        setattr(artifact.custom_properties[key], kind, content)
+    return NodeRecord(name, "COMPLETE", {"output": [artifact]})
+
+
+@pytest.mark.parametrize(
+    ("record", "detail"),
+    [
+        (
+            node("TransactionExampleGen", "Examples", rows='{"train": 1000, "eval": 2}'),
+            "train 1,000 rows · eval 2 rows",
+        ),
+        (node("DataGate", "fraud.DataVerdict", passed=1), "passed"),
+        (node("DataGate", "fraud.DataVerdict", passed=0), "stops the run"),
+        (node("Evaluator", "ModelBlessing", blessed=0), "not blessed"),
+        (node("ServingCheck", "InfraBlessing", blessed=1), "blessed"),
+        (node("Pusher", "PushedModel", pushed=1, pushed_version="17"), "version 17"),
+        (node("Pusher", "PushedModel", pushed=0), "nothing pushed"),
+        (node("Champion", "PushedModel", pushed=1), ""),
+        (node("ModelCardGen", "fraud.ModelCard", written=1), "written"),
+        (node("ModelCardGen", "fraud.ModelCard", written=0), "none: nothing pushed"),
+    ],
+)
+def test_the_progress_line_of_a_node(record, detail):
+    assert terminal.node_detail(record) == detail
