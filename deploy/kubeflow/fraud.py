@@ -61,6 +61,7 @@ def as_container(image: str, claims: list[str], secret: str | None) -> MakeTask:
 
         container.__name__ = node_id
         task = dsl.container_component(container)(run=run, as_of=as_of)
+        task.set_display_name(node_id)
         task.set_retry(num_retries=RETRIES, backoff_duration="60s")
         for claim in claims:
             name, _, path = claim.partition(":")
@@ -89,7 +90,6 @@ def pipeline_of(graph: Path, pipeline: str, at: str, make_task: MakeTask) -> Any
         for node in outline["nodes"]:
             command = [pipeline, "node", "--ir", f"{at}/{outline['ir']}", "--node", node["id"]]
             task = make_task(node["id"], command, dsl.PIPELINE_JOB_NAME_PLACEHOLDER, as_of)
-            task.set_display_name(node["id"])
             task.set_caching_options(False)  # TFX's cache knows the inputs
             tasks[node["id"]] = task.after(*(tasks[upstream] for upstream in node["upstream"]))
 
