@@ -26,7 +26,7 @@ unit: setup ## the tests that take seconds
 test-modern: ## `make test` on TFX 1.21, in a Debian 13 root where this machine is older
 	scripts/modern.sh make test $(if $(ARGS),ARGS='$(ARGS)')
 
-airflow: setup ## two days of the sample, by a real Airflow in an environment of its own
+airflow: setup ## run two days of the sample with a real Airflow, in its own environment
 	scripts/setup_beside.sh airflow
 	$(bin)/fraud-pipeline compile --config data/sample/config.yaml --data data/sample/transactions \
 		--root build/airflow/root --out build/airflow/graph
@@ -35,7 +35,7 @@ airflow: setup ## two days of the sample, by a real Airflow in an environment of
 		--first 2026-03-20 --last 2026-03-21
 	$(bin)/fraud-pipeline status --root build/airflow/root
 
-kubeflow: setup ## the sample by the local runner of Kubeflow Pipelines, and the YAML for a cluster
+kubeflow: setup ## run the sample with Kubeflow's local runner; write the YAML for a cluster
 	scripts/setup_beside.sh kubeflow
 	$(bin)/fraud-pipeline compile --config data/sample/config.yaml --data data/sample/transactions \
 		--root build/kubeflow/root --out build/kubeflow/graph

@@ -1,4 +1,4 @@
-"""What the user sees while a run is at work, and where everything else goes."""
+"""Progress for the user, with the output of libraries redirected to a log file."""
 
 from __future__ import annotations
 
@@ -13,51 +13,57 @@ from typing import TextIO
 
 
 class Console:
-    """Progress on the terminal; whatever libraries print goes to a log file.
+    """Prints progress.
 
     Args:
-      out: where progress is written; a terminal also gets a line that counts the seconds.
+      out: `sys.stderr` (default) or `sys.stdout`. A terminal also gets a running count of seconds.
     """
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stderr
 
     def say(self, line: str) -> None:
-        """Writes one line."""
+        """Prints one line."""
         self._out.write(f"{line}\n")
         self._out.flush()
 
     @contextmanager
     def logging_to(self, log: Path) -> Iterator[None]:
-        """Sends everything that is printed, by C++ code too, to `log` until the block ends.
+        """Appends all other output of the process, including that of C++ code, to `log`.
 
-        TFX, Beam and TensorFlow print a great deal that a user can do nothing about; it is kept for
-        the day it is needed.
+        TFX, Beam and TensorFlow print thousands of lines that matter only when something fails.
+        If `log` cannot be opened, that is printed once and the output stays where it is.
         """
-        log.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            self.say(f"{log}: cannot write the log: {error.strerror}; printing it here instead")
+            yield
+            return
         sys.stdout.flush()
         sys.stderr.flush()
-        kept = [os.dup(1), os.dup(2)]
-        before = self._out
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        originals = [os.dup(1), os.dup(2)]
+        out = self._out
+        own = originals[0] if out is sys.stdout else originals[1]
         try:
             os.dup2(descriptor, 1)
             os.dup2(descriptor, 2)
-            self._out = os.fdopen(os.dup(kept[1]), "w", encoding="utf-8", errors="replace")
+            self._out = os.fdopen(os.dup(own), "w", encoding="utf-8", errors="replace")
             yield
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            for target, original in zip((1, 2), kept, strict=True):
+            for target, original in zip((1, 2), originals, strict=True):
                 os.dup2(original, target)
                 os.close(original)
             os.close(descriptor)
             self._out.close()
-            self._out = before
+            self._out = out
 
     @contextmanager
     def waiting(self, name: str) -> Iterator[None]:
-        """On a terminal, shows what is at work and for how long, until the block ends."""
+        """On a terminal, shows `name` and the seconds elapsed until the block ends."""
         if not self._out.isatty():
             yield
             return

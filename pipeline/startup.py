@@ -1,8 +1,8 @@
-"""Importing TFX without what a run never uses.
+"""Imports TFX without the libraries that a run never uses.
 
-Modules of Keras, Beam, TFMA and TFX could use notebooks, scikit-learn, databases and clients of
-cloud services, and import them where they are installed, as they are beside TFX. That is half of
-the time.
+Keras, Beam, TFMA and TFX import optional libraries (notebooks, scikit-learn, databases, cloud
+clients) whenever they are installed, and installing TFX installs them all. They account for half of
+the import time.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
 
-_OF_KERAS = ("IPython", "matplotlib", "sklearn")
-_OF_BEAM = ("apache_beam.io.gcp.bigquery", "bson", "pymongo")
-_LATER = (
+_OPTIONAL_IN_KERAS = ("IPython", "matplotlib", "sklearn")
+_OPTIONAL_IN_BEAM = ("apache_beam.io.gcp.bigquery", "bson", "pymongo")
+_LAZY_MODULES = (
     "scipy.stats",  # confidence intervals
-    "tensorflow_model_analysis.metrics.bleu",  # metrics of texts, with nltk and sacrebleu
+    "tensorflow_model_analysis.metrics.bleu",  # text metrics, which import nltk and sacrebleu
     "tensorflow_model_analysis.metrics.rouge",
-    "tensorflow_model_analysis.notebook.visualization",  # with ipywidgets and IPython
+    "tensorflow_model_analysis.notebook.visualization",  # imports ipywidgets and IPython
     "tfx.components.infra_validator.model_server_runners.kubernetes_runner",
     "tfx.components.infra_validator.model_server_runners.local_docker_runner",
 )
@@ -34,42 +34,44 @@ _LATER = (
 def import_tfx() -> None:
     """Imports TFX's components, and with them TensorFlow, Beam and TFMA.
 
-    All that is left out can be imported afterwards, except that `apache_beam.io` has no
-    names of Google's services (`apache_beam.io.gcp.bigquery` has them).
+    Everything skipped here can still be imported afterwards. The one difference is that
+    `apache_beam.io` lacks the names of Google's services; import them from
+    `apache_beam.io.gcp.bigquery`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    with _later():
-        with _absent(_OF_KERAS):
+    with _lazy_imports():
+        with _hidden(_OPTIONAL_IN_KERAS):
             importlib.import_module("tensorflow")
             importlib.import_module("keras_tuner")
-        with _absent(_OF_BEAM):
+        with _hidden(_OPTIONAL_IN_BEAM):
             importlib.import_module("apache_beam")
-        # Here nothing may be absent: TFMA passes over all of its names if one cannot be imported.
+        # Hide nothing here: if one import of TFMA fails, it drops all of its names.
         importlib.import_module("tfx.components")
 
 
 @contextmanager
-def _absent(names: tuple[str, ...]) -> Iterator[None]:
-    """Within it, modules not imported yet are not installed, for those who can do without.
+def _hidden(names: tuple[str, ...]) -> Iterator[None]:
+    """Makes imports of the named modules fail inside the block, unless already imported.
 
-    What these log about it is not shown.
+    Libraries that treat these modules as optional go on without them; their warnings about it are
+    suppressed.
     """
-    hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    not_imported = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(not_imported))  # type: ignore[arg-type]
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
         logging.disable(level)
-        for name in hidden:
+        for name in not_imported:
             del sys.modules[name]
 
 
 @contextmanager
-def _later() -> Iterator[None]:
-    """Within it, the modules of `_LATER` are imported without being run."""
-    finder = _LaterFinder()
+def _lazy_imports() -> Iterator[None]:
+    """Delays running the modules in `_LAZY_MODULES` imported inside the block until first use."""
+    finder = _LazyFinder()
     sys.meta_path.insert(0, finder)
     try:
         yield
@@ -77,32 +79,33 @@ def _later() -> Iterator[None]:
         sys.meta_path.remove(finder)
 
 
-class _LaterFinder(MetaPathFinder):
+class _LazyFinder(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path, target) if name in _LATER else None
+        spec = PathFinder.find_spec(name, path, target) if name in _LAZY_MODULES else None
         if spec is not None and spec.loader is not None:
-            spec.loader = _LaterLoader(spec.loader)
+            spec.loader = _LazyLoader(spec.loader)
         return spec
 
 
-class _LaterLoader(Loader):
+class _LazyLoader(Loader):
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
 
     def create_module(self, spec: ModuleSpec) -> types.ModuleType:
-        return _LaterModule(spec.name)
+        return _LazyModule(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """The module is run when something of it is used."""
+        """Does nothing: `_LazyModule` runs the module on first use."""
 
 
-class _LaterModule(types.ModuleType):
-    """A module that is run when a name is asked for that it does not have yet.
+class _LazyModule(types.ModuleType):
+    """A module that runs when a missing attribute is first accessed.
 
-    importlib.util.LazyLoader's is run at any look, such as that at `__file__` which Python's
-    `inspect`, and so Beam and TensorFlow, take at all modules there are.
+    The module of `importlib.util.LazyLoader` runs on any attribute access, even of `__file__`.
+    Python's `inspect` reads that attribute of every imported module, and Beam and TensorFlow call
+    `inspect`.
     """
 
     _lock = threading.RLock()
@@ -112,7 +115,7 @@ class _LaterModule(types.ModuleType):
             raise AttributeError(name)
         with self._lock:
             spec = self.__spec__
-            if spec is not None and isinstance(spec.loader, _LaterLoader):
+            if spec is not None and isinstance(spec.loader, _LazyLoader):
                 spec.loader = spec.loader.loader
                 spec.loader.exec_module(self)
                 self.__class__ = types.ModuleType  # type: ignore[assignment]

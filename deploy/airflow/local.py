@@ -1,8 +1,8 @@
-"""A whole Airflow on this machine, to see the DAGs run: `make airflow`.
+"""Runs a complete Airflow on this machine to try the DAGs: `make airflow`.
 
-Scheduler with LocalExecutor, DAG processor and API server, all in a folder of their own, with
-Airflow's own SQLite database: enough to try, not to depend on. Needs nothing but the standard
-library; Airflow is spoken to by its REST API.
+Starts a scheduler with LocalExecutor, a DAG processor and an API server in a folder of their own,
+with SQLite as Airflow's database. For trials and tests, not for production. Uses only the standard
+library and Airflow's REST API.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-FINAL = ("success", "failed")
+FINAL_STATES = ("success", "failed")
 
 
 class Airflow:
-    """A context manager: Airflow is up within the block, and down after it.
+    """Context manager that runs Airflow for the duration of the block.
 
     Args:
-      command: the `airflow` command of its environment.
-      home: where it keeps its database and logs.
-      graph: the folder that `fraud-pipeline compile` wrote.
+      command: the `airflow` command.
+      home: folder for Airflow's database and logs.
+      graph: folder written by `fraud-pipeline compile`.
       pipeline: the `fraud-pipeline` command.
-      schedule: whether runs start by schedule and asset; if not, only backfills do.
-      environment: further environment variables of all tasks.
+      schedule: whether schedule and asset events start runs; if not, only backfills do.
+      environment: additional environment variables for all tasks.
     """
 
     def __init__(
@@ -73,10 +73,12 @@ class Airflow:
             "FRAUD_GRAPH": graph,
             "FRAUD_PIPELINE": pipeline,
         }
-        # Another Python's settings would follow the tasks into theirs.
-        own = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "VIRTUAL_ENV"))}
+        # Tasks must not inherit the settings of the calling Python environment.
+        inherited = {
+            k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "VIRTUAL_ENV"))
+        }
         self._environment = {
-            **own,
+            **inherited,
             **{name: str(value) for name, value in settings.items()},
             **(environment or {}),
         }
@@ -101,10 +103,10 @@ class Airflow:
         self._stack.close()
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """One request to Airflow's REST API; see its documentation for paths and bodies.
+        """Sends one request to Airflow's REST API and returns the decoded JSON.
 
         Raises:
-          urllib.error.URLError: it does not answer, or refuses.
+          urllib.error.URLError: the server does not answer, or answers with an error.
         """
         headers = {"Content-Type": "application/json"}
         if path != "/auth/token":
@@ -112,15 +114,15 @@ class Airflow:
             headers["Authorization"] = f"Bearer {token}"
         data = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(self._url + path, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.load(response)
 
     def unpause(self, dag: str) -> None:
-        """Lets the runs of a DAG start."""
+        """Unpauses a DAG, so that its runs start."""
         self.call("PATCH", f"/api/v2/dags/{dag}?update_mask=is_paused", {"is_paused": False})
 
     def backfill(self, dag: str, first: date, last: date) -> None:
-        """Asks for the runs of the days from `first` to `last`, one after another."""
+        """Starts a backfill of the days from `first` to `last`, one run at a time."""
         self.call(
             "POST",
             "/api/v2/backfills",
@@ -136,37 +138,37 @@ class Airflow:
         )
 
     def update_asset(self, name: str, extra: dict[str, str]) -> None:
-        """Says that an asset was updated, which starts the DAGs that wait for it."""
-        found = self.call("GET", f"/api/v2/assets?name_pattern={name}")["assets"]
-        self.call("POST", "/api/v2/assets/events", {"asset_id": found[0]["id"], "extra": extra})
+        """Reports an update of an asset, which starts the DAGs scheduled on it."""
+        assets = self.call("GET", f"/api/v2/assets?name_pattern={name}")["assets"]
+        self.call("POST", "/api/v2/assets/events", {"asset_id": assets[0]["id"], "extra": extra})
 
     def runs(self, dag: str) -> dict[str, str]:
-        """Run id → state, in the order of their days."""
-        found = self.call("GET", f"/api/v2/dags/{dag}/dagRuns?order_by=run_after")["dag_runs"]
-        return {run["dag_run_id"]: run["state"] for run in found}
+        """The state of each run by run id, in the order of their days."""
+        dag_runs = self.call("GET", f"/api/v2/dags/{dag}/dagRuns?order_by=run_after")["dag_runs"]
+        return {run["dag_run_id"]: run["state"] for run in dag_runs}
 
     def tasks(self, dag: str, run: str) -> dict[str, dict[str, Any]]:
-        """Task id → what Airflow knows of it, `state` and `try_number` among others."""
+        """Airflow's record of each task by task id, with `state`, `try_number` and more."""
         quoted = urllib.parse.quote(run)
-        found = self.call("GET", f"/api/v2/dags/{dag}/dagRuns/{quoted}/taskInstances?limit=100")
-        return {task["task_id"]: task for task in found["task_instances"]}
+        path = f"/api/v2/dags/{dag}/dagRuns/{quoted}/taskInstances?limit=100"
+        return {task["task_id"]: task for task in self.call("GET", path)["task_instances"]}
 
     def log(self, dag: str, run: str, task: str) -> str:
-        """What the first try of a task logged."""
+        """The log of a task's first attempt."""
         quoted = urllib.parse.quote(run)
         path = f"/api/v2/dags/{dag}/dagRuns/{quoted}/taskInstances/{task}/logs/1"
         return json.dumps(self.call("GET", path))
 
     def wait(self, dag: str, count: int, seconds: float = 3600) -> dict[str, str]:
-        """Waits until `count` runs have come to an end; see `runs`.
+        """Waits until at least `count` runs exist and all have ended; returns `runs`.
 
         Raises:
-          TimeoutError: they have not.
+          TimeoutError: that takes longer than `seconds`.
         """
 
         def ended() -> bool:
             states = list(self.runs(dag).values())
-            return len(states) >= count and all(state in FINAL for state in states)
+            return len(states) >= count and all(state in FINAL_STATES for state in states)
 
         self._wait(ended, f"{count} runs of {dag}", seconds)
         return self.runs(dag)
@@ -194,7 +196,7 @@ class Airflow:
             stderr=log,
             start_new_session=True,
         )
-        self._stack.callback(_end, process)
+        self._stack.callback(_stop, process)
 
     def _wait(self, condition: Any, what: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -205,11 +207,13 @@ class Airflow:
             except (urllib.error.URLError, OSError):
                 pass  # not up yet, or too busy to answer
             time.sleep(2)
-        raise TimeoutError(f"Airflow: {what}: not within {seconds:.0f} s; logs in {self._home}")
+        raise TimeoutError(
+            f"Airflow: {what}: not ready after {seconds:.0f} s; logs in {self._home}"
+        )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a service and everything it started."""
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stops a service and every process it started."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
@@ -220,12 +224,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> int:
-    """Backfills some days and says how it went."""
-    parser = argparse.ArgumentParser(description="Run the fraud DAG for some days, for real.")
+    """Backfills some days and prints the state of each run and task."""
+    parser = argparse.ArgumentParser(description="Backfill the fraud DAG with a real Airflow.")
     parser.add_argument("--airflow", type=Path, required=True, help="the airflow command")
     parser.add_argument("--pipeline", type=Path, required=True, help="the fraud-pipeline command")
-    parser.add_argument("--home", type=Path, required=True, help="for Airflow's database and logs")
-    parser.add_argument("--graph", type=Path, required=True, help="what compile wrote")
+    parser.add_argument(
+        "--home", type=Path, required=True, help="folder for Airflow's database and logs"
+    )
+    parser.add_argument(
+        "--graph", type=Path, required=True, help="folder written by fraud-pipeline compile"
+    )
     parser.add_argument("--first", type=date.fromisoformat, required=True, help="first day")
     parser.add_argument("--last", type=date.fromisoformat, required=True, help="last day")
     arguments = parser.parse_args()
@@ -236,7 +244,7 @@ def main() -> int:
         arguments.graph.resolve(),
         arguments.pipeline.absolute(),
     ) as airflow:
-        print(f"Airflow is up; its logs are in {arguments.home}", flush=True)
+        print(f"Airflow is running; its logs are in {arguments.home}", flush=True)
         airflow.unpause("fraud_daily")
         airflow.backfill("fraud_daily", arguments.first, arguments.last)
         runs = airflow.wait("fraud_daily", days)

@@ -3,13 +3,15 @@
     python fraud.py compile --graph graph --image IMAGE --claim fraud:/fraud --out fraud.yaml
     python fraud.py run --graph graph --pipeline /path/to/fraud-pipeline --as-of 2018-07-31
 
-`compile` writes what is uploaded to a cluster; `run` runs the same tasks here, as processes, by the
-KFP SDK's local runner. Needs the KFP SDK (requirements/kubeflow.txt), neither TFX nor the pipeline.
+`compile` writes the YAML to upload to a cluster; `run` runs the same tasks as processes on this
+machine, with the KFP SDK's local runner. Requires the KFP SDK (requirements/kubeflow.txt), but
+neither TFX nor the pipeline.
 See docs/orchestrators.md.
 """
 
 import argparse
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,30 +24,33 @@ RETRIES = 2
 PASSWORD = "FRAUD_METADATA_PASSWORD"
 
 MakeTask = Callable[[str, list[str], Any, Any], Any]
-"""(node id, command, run id, as-of day) → the task of that node."""
+"""Makes the task of a node from node id, command, run id and as-of day."""
 
 
 @dsl.component(base_image="python:3.12")
 def process(command: list, run: str, as_of: str):
-    """Runs one node here: the local runner takes Python components only."""
+    """Runs one node as a process: the local runner supports Python components only."""
     import subprocess
+    import sys
 
-    subprocess.run([*command, "--run-id", run, "--as-of", as_of], check=True)
+    code = subprocess.run([*command, "--run-id", run, "--as-of", as_of]).returncode
+    if code:
+        sys.exit(code)  # the node has printed the reason; a traceback would add nothing
 
 
 def as_process(_: str, command: list[str], run: Any, as_of: Any) -> Any:
-    """A MakeTask for the local runner."""
+    """Makes a task for the local runner; a MakeTask."""
     return process(command=command, run=run, as_of=as_of)
 
 
 def as_container(image: str, claims: list[str], secret: str | None) -> MakeTask:
-    """A MakeTask for a cluster.
+    """Returns the MakeTask for a cluster.
 
     Args:
-      image: has the pipeline installed.
-      claims: NAME:PATH of persistent volume claims that every container mounts; root, data and
-        compiled graph lie there.
-      secret: name of the secret whose key `password` is the one of ML Metadata's server.
+      image: container image with the pipeline installed.
+      claims: persistent volume claims that every container mounts, as NAME:PATH; root, data and
+        compiled graph are on these volumes.
+      secret: name of the secret whose key `password` holds the password of ML Metadata's server.
     """
 
     def make(node_id: str, command: list[str], run: Any, as_of: Any) -> Any:
@@ -56,6 +61,7 @@ def as_container(image: str, claims: list[str], secret: str | None) -> MakeTask:
 
         container.__name__ = node_id
         task = dsl.container_component(container)(run=run, as_of=as_of)
+        task.set_display_name(node_id)
         task.set_retry(num_retries=RETRIES, backoff_duration="60s")
         for claim in claims:
             name, _, path = claim.partition(":")
@@ -68,13 +74,13 @@ def as_container(image: str, claims: list[str], secret: str | None) -> MakeTask:
 
 
 def pipeline_of(graph: Path, pipeline: str, at: str, make_task: MakeTask) -> Any:
-    """The KFP pipeline: its tasks and what comes after what, read off the compiled graph.
+    """Builds the KFP pipeline, with tasks and dependencies from the compiled graph.
 
     Args:
       graph: the folder that `fraud-pipeline compile` wrote.
       pipeline: the `fraud-pipeline` command.
-      at: where the tasks find that folder.
-      make_task: see MakeTask.
+      at: path of that folder as the tasks see it.
+      make_task: makes the task of a node.
     """
     outline = json.loads((graph / "graph.json").read_text(encoding="utf-8"))
 
@@ -84,32 +90,39 @@ def pipeline_of(graph: Path, pipeline: str, at: str, make_task: MakeTask) -> Any
         for node in outline["nodes"]:
             command = [pipeline, "node", "--ir", f"{at}/{outline['ir']}", "--node", node["id"]]
             task = make_task(node["id"], command, dsl.PIPELINE_JOB_NAME_PLACEHOLDER, as_of)
-            task.set_display_name(node["id"])
-            task.set_caching_options(False)  # TFX does that, knowing more
+            task.set_caching_options(False)  # TFX's cache knows the inputs
             tasks[node["id"]] = task.after(*(tasks[upstream] for upstream in node["upstream"]))
 
     return fraud
 
 
 def main() -> int:
-    """Compiles or runs."""
+    """Compiles or runs the pipeline."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    compiling = commands.add_parser("compile", help="write the pipeline to upload to a cluster")
+    compiling = commands.add_parser("compile", help="write the YAML to upload to a cluster")
     running = commands.add_parser("run", help="run the same tasks on this machine")
     for command in (compiling, running):
-        command.add_argument("--graph", type=Path, required=True, help="what compile wrote")
-        command.add_argument("--pipeline", default="fraud-pipeline", help="the command of a task")
-    compiling.add_argument("--image", required=True, help="a container image with the pipeline")
-    compiling.add_argument("--at", help="where containers find the graph (default: as here)")
+        command.add_argument(
+            "--graph", type=Path, required=True, help="folder written by fraud-pipeline compile"
+        )
+        command.add_argument(
+            "--pipeline", default="fraud-pipeline", help="the fraud-pipeline command"
+        )
+    compiling.add_argument("--image", required=True, help="container image with the pipeline")
+    compiling.add_argument("--at", help="path of the graph in containers (default: same)")
     compiling.add_argument(
-        "--claim", action="append", default=[], metavar="NAME:PATH", help="a volume to mount"
+        "--claim",
+        action="append",
+        default=[],
+        metavar="NAME:PATH",
+        help="volume to mount; repeatable",
     )
-    compiling.add_argument("--secret", metavar="NAME", help="has ML Metadata's password")
-    compiling.add_argument("--out", type=Path, required=True, help="the YAML file")
-    running.add_argument("--as-of", default="", metavar="DAY", help="default: last day of data")
+    compiling.add_argument("--secret", metavar="NAME", help="secret with ML Metadata's password")
+    compiling.add_argument("--out", type=Path, required=True, help="the YAML file to write")
+    running.add_argument("--as-of", default="", metavar="DAY", help="default: last day of the data")
     arguments = parser.parse_args()
 
     graph = arguments.graph.resolve()
@@ -119,6 +132,7 @@ def main() -> int:
         compiler.Compiler().compile(fraud, str(arguments.out))
         print(arguments.out)
         return 0
+    logging.disable(logging.INFO)  # the local runner resets levels; nodes print their own progress
     with tempfile.TemporaryDirectory() as folder:
         local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=folder)
         pipeline_of(graph, arguments.pipeline, str(graph), as_process)(as_of=arguments.as_of)

@@ -1,4 +1,4 @@
-"""`fraud-pipeline compile`: the graph, written down for an orchestrator."""
+"""`fraud-pipeline compile`: writes the graph for an orchestrator."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fraud.pipeline.commands import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describes the command and its options."""
+    """Adds the command's description and options."""
     common.example(
         parser,
-        "Write the graph once, for an orchestrator that then runs it node by node with\n"
+        "Write the graph for an orchestrator, which then runs it node by node with\n"
         "`fraud-pipeline node`. See docs/orchestrators.md.",
         "  fraud-pipeline compile --data transactions --root fraud-root --out graph",
     )
@@ -22,29 +22,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_targets,
         default=("airflow", "kubeflow"),
         metavar="LIST",
-        help="airflow, kubeflow (both read graph.json) or vertex (gets vertex.json); several with "
-        "commas (default airflow,kubeflow)",
+        help="comma-separated: airflow, kubeflow (both read graph.json) or vertex (reads "
+        "vertex.json); default airflow,kubeflow",
     )
-    parser.add_argument("--image", help="the container image with the pipeline, for vertex")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for what is written")
+    parser.add_argument("--image", help="container image with the pipeline installed; vertex only")
+    parser.add_argument("--out", required=True, metavar="DIR", help="output folder")
     parser.add_argument(
-        "--data", metavar="PATH", help="what runs read unless `node --data` names something else"
+        "--data", metavar="PATH", help="data that runs read, unless `node --data` overrides it"
     )
     common.add_config(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compiles; the data need not exist yet.
+    """Compiles the graph. The data need not exist yet.
 
     Raises:
-      BadInput: the configuration is wrong, or the folder cannot be written.
+      BadInput: the configuration is invalid, or the folder cannot be written.
     """
     config, root = common.config_and_root(arguments)
     data = common.data_path(arguments, config)
     if data is None:
         raise BadInput("no data: give --data PATH, or set paths.data in the configuration")
     if "vertex" in arguments.target and not arguments.image:
-        raise BadInput("--target vertex: give --image IMAGE, what its containers run")
+        raise BadInput("--target vertex: give --image IMAGE, the image its containers run")
     out = Path(arguments.out).expanduser().resolve()
 
     from fraud.pipeline import startup
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _targets(text: str) -> tuple[str, ...]:
-    """An argparse type: names with commas between."""
+    """An argparse type: comma-separated targets."""
     names = tuple(text.split(","))
     unknown = sorted(set(names) - {"airflow", "kubeflow", "vertex"})
     if unknown:

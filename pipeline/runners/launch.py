@@ -1,4 +1,7 @@
-"""One node of the compiled graph. Every runner goes through here, so lineage is the same in all."""
+"""Runs one node of the compiled graph.
+
+Every runner uses this module, so lineage is the same whichever one runs the graph.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import logging
 import shutil
 from pathlib import Path
 
+from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
@@ -19,24 +23,24 @@ from fraud.pipeline.runners import compiled
 
 
 def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
-    """Runs one node: what LocalDagRunner does for each, by the same launcher.
+    """Runs one node with the launcher that LocalDagRunner uses.
 
-    A node that already succeeded in this run is not run again; one that failed or was killed
-    starts anew, without what it had left. The caller sees to it that no other process runs the
-    same node of the same run.
+    A node that has already succeeded in this run is not repeated. One that failed or was killed
+    starts over, after its partial outputs are removed. The caller must ensure that no other process
+    runs the same node of the same run.
 
     Args:
       graph: the compiled graph, bound to a run by `compiled.for_run`.
-      node_id: which node.
+      node_id: id of the node.
 
     Returns:
-      What ML Metadata holds of the node now.
+      The node's record in ML Metadata.
 
     Raises:
-      BadInput: the graph has no such node, or a node before it has not succeeded yet.
-      StoppedByDataGate: the node must not run: the data of this run was refused.
-      FraudPipelineError: its inputs could not be resolved. (The launcher only records that.)
-      Exception: whatever the node's executor raised; ML Metadata has it as FAILED.
+      BadInput: the graph has no such node, or an upstream node has not succeeded yet.
+      StoppedByDataGate: the data gate rejected the data of this run, so the node must not run.
+      FraudPipelineError: the inputs could not be resolved, which the launcher only records.
+      Exception: whatever the executor raised; ML Metadata records the node as FAILED.
     """
     by_id = {n.pipeline_node.node_info.id: n.pipeline_node for n in graph.nodes}
     if node_id not in by_id:
@@ -65,12 +69,33 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
     return record
 
 
+def failure(node_id: str, error: Exception, log: Path | str) -> FraudPipelineError:
+    """The error to report when a node fails.
+
+    Args:
+      node_id: id of the node.
+      error: what `run_node` raised.
+      log: where to look for the details.
+    """
+    if isinstance(error, BadInput | StoppedByDataGate):
+        return error
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = lines or [type(error).__name__]
+    # Autograph's messages start with a header ending in a colon and end with the reason.
+    reason = lines[-1] if lines[0].endswith(":") else lines[0]
+    return FraudPipelineError(
+        f"{node_id} failed: {reason}\nFull log: {log}. Fix the cause and run the same command "
+        "again: nodes that succeeded are not repeated."
+    )
+
+
 def _check_upstream(
     node: pipeline_pb2.PipelineNode, records: dict[str, NodeRecord], run_id: str
 ) -> None:
-    """Refuses a node whose turn has not come.
+    """Raises if the upstream nodes have not all succeeded.
 
-    The launcher would register an execution without inputs, which no retry could put right.
+    Otherwise the launcher would register an execution without inputs, and every retry would reuse
+    it.
     """
     stopped = [record.name for record in records.values() if summary.stopped_by(record)]
     missing = [i for i in node.upstream_nodes if i not in records or not records[i].is_finished]
@@ -82,25 +107,29 @@ def _check_upstream(
         )
 
 
-def _forget_attempt(store, graph: pipeline_pb2.Pipeline, node: pipeline_pb2.PipelineNode) -> None:  # type: ignore[no-untyped-def]
-    """Takes away what an attempt left that failed or was killed.
+def _forget_attempt(
+    store: metadata_store.MetadataStore,
+    graph: pipeline_pb2.Pipeline,
+    node: pipeline_pb2.PipelineNode,
+) -> None:
+    """Removes what a failed or killed attempt left.
 
-    The launcher gives the execution of that attempt, and so its folders, to the next one. (A killed
-    process leaves it RUNNING.) A resolver, which has no folders, gets an execution of its own each
-    time; the old one must not be taken for one that is still at work.
+    The launcher reuses the execution of that attempt, and so its folders; after a kill it is still
+    RUNNING. A resolver has no folders and gets a new execution each time; its old one must not look
+    as if it were still running.
     """
     node_id = node.node_info.id
     for execution in lineage.executions(store, compiled.run_id_of(graph), node_id):
         logging.warning(
-            "%s: an earlier attempt ended as %s; starting anew",
+            "%s: an earlier attempt ended as %s; starting over",
             node_id,
             mlmd.Execution.State.Name(execution.last_known_state),
         )
         folder = Path(outputs_utils.get_node_dir(graph.runtime_spec, node_id))
         for key in node.outputs.outputs:
             shutil.rmtree(folder / key / str(execution.id), ignore_errors=True)
-        of_executor = Path(outputs_utils.get_executor_output_uri(str(folder), execution.id)).parent
-        shutil.rmtree(of_executor, ignore_errors=True)
+        executor_output = Path(outputs_utils.get_executor_output_uri(str(folder), execution.id))
+        shutil.rmtree(executor_output.parent, ignore_errors=True)
         execution.last_known_state = mlmd.Execution.CANCELED
         execution.custom_properties.pop("__execution_result__", None)
         store.put_executions([execution])

@@ -1,4 +1,4 @@
-"""A run on this machine: node after node, with progress, under the root's lock."""
+"""Runs the graph on this machine, one node after another, while holding the root's lock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from datetime import date, datetime
 
 import pyarrow as pa
 
-from fraud.errors import BadInput, FraudPipelineError
 from fraud.pipeline import lineage, startup, summary
 from fraud.pipeline.artifacts import RunSummary
 from fraud.pipeline.config import Config
@@ -20,6 +19,7 @@ from fraud.pipeline.lineage import NodeRecord
 from fraud.pipeline.root import Root
 
 LOG = "run.log"
+"""The file in a run's folder with everything that TFX, Beam and TensorFlow print."""
 
 
 def run(
@@ -34,9 +34,9 @@ def run(
 
     Args:
       config: everything the run depends on.
-      root: where it leaves everything.
-      data: checked day folders or file.
-      as_of: the checked as-of day; None where the data has no timestamp.
+      root: where everything is written.
+      data: day folders or a file, already checked.
+      as_of: the as-of day, already checked; None if the data has no timestamp.
       console: shows progress.
       detail: describes what a node did, for its line of progress.
 
@@ -44,26 +44,24 @@ def run(
       The summary, which is also in the run's folder.
 
     Raises:
-      BadInput: another run is at work in this root, or the data is unusable.
-      FraudPipelineError: a node failed; the message names it and the log.
+      BadInput: another run holds this root, or the data is unusable.
+      FraudPipelineError: a node failed; the message names the node and the log.
     """
     with root.locked():
         run_id = _new_run_id(root)
-        log = root.run(run_id) / LOG
         console.say(f"run {run_id}{f' as of {as_of}' if as_of else ''} in {root.path}")
-        with console.logging_to(log):
+        with console.logging_to(root.run(run_id) / LOG):
             seconds = _run_nodes(config, root, data, as_of, run_id, console, detail)
             store = lineage.open_store(lineage.connection_config(config.metadata, root))
             return summary.write(store, run_id, root, seconds)
 
 
 def load_tfx() -> None:
-    """Imports what running nodes takes, which is a matter of seconds."""
+    """Imports everything needed to run nodes, which takes seconds."""
     startup.import_tfx()
-    from fraud.pipeline.runners import compiled
-    from fraud.pipeline.runners import launch as node
+    from fraud.pipeline.runners import compiled, launch
 
-    del compiled, node
+    del compiled, launch
 
 
 def _run_nodes(
@@ -78,8 +76,7 @@ def _run_nodes(
     started = time.monotonic()
     with console.waiting("loading TFX"):
         load_tfx()
-    from fraud.pipeline.runners import compiled
-    from fraud.pipeline.runners import launch as node
+    from fraud.pipeline.runners import compiled, launch
 
     seconds = {"loading TFX": time.monotonic() - started}
     console.say(_line("✓", "loading TFX", seconds["loading TFX"]))
@@ -92,19 +89,13 @@ def _run_nodes(
         started = time.monotonic()
         try:
             with console.waiting(node_id):
-                record = node.run_node(graph, node_id)
+                record = launch.run_node(graph, node_id)
         except Exception as error:
             logging.exception("node %s failed", node_id)
             console.say(_line("✗", node_id, time.monotonic() - started))
-            if isinstance(error, BadInput):
-                raise
-            raise FraudPipelineError(
-                f"{node_id} failed: {_reason(error)}\n"
-                f"The whole story is in {root.run(run_id) / LOG}; "
-                "run again when it is mended: what succeeded is not done twice."
-            ) from error
+            raise launch.failure(node_id, error, root.run(run_id) / LOG) from None
         seconds[node_id] = time.monotonic() - started
-        _give_memory_back()
+        _release_memory()
         mark = "=" if record.state == "CACHED" else "✓"
         console.say(_line(mark, node_id, seconds[node_id], detail(record)))
         if summary.stopped_by(record):
@@ -112,21 +103,13 @@ def _run_nodes(
     return seconds
 
 
-def _give_memory_back() -> None:
-    """What a node leaves in memory should not be part of the next one's peak."""
+def _release_memory() -> None:
+    """Frees what a node left in memory, so that it does not add to the next node's peak."""
     gc.collect()
     pa.default_memory_pool().release_unused()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps what is freed
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed memory
     if trim is not None:
         trim(0)
-
-
-def _reason(error: Exception) -> str:
-    """One line of what happened; of a message that only ends with it (autograph's), the last."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return lines[-1] if lines[0].endswith(":") else lines[0]
 
 
 def _new_run_id(root: Root) -> str:

@@ -80,9 +80,9 @@ def test_schema_before_any_run_says_what_to_do(cli, tmp_path):
 def test_simulate_prints_json(cli, tmp_path):
     small = ("--days", "2", "--customers", "20", "--terminals", "30", "--json")
     done = cli("simulate", "--out", tmp_path / "days", *small)
-    found = json.loads(done.stdout)
-    assert (found["folder"], found["days"]) == (str(tmp_path / "days"), 2)
-    assert found["transactions"] > found["frauds"] >= 0
+    summary = json.loads(done.stdout)
+    assert (summary["folder"], summary["days"]) == (str(tmp_path / "days"), 2)
+    assert summary["transactions"] > summary["frauds"] >= 0
     assert done.stderr == ""
 
 

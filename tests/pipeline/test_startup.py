@@ -1,4 +1,4 @@
-"""What is left out of the imports, and that nothing of it is missed."""
+"""Lean imports skip optional libraries without losing any name."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 NAMES = """
 import contextlib, io, json, sys
-said = io.StringIO()
-with contextlib.redirect_stdout(said):
+printed = io.StringIO()
+with contextlib.redirect_stdout(printed):
     {imports}
     import keras, keras_tuner, tensorflow, tensorflow_data_validation, tensorflow_transform
     import tensorflow_model_analysis, tfx.components
 unwanted = ["nltk", "pymongo", "sklearn", "google.cloud.bigquery", "kubernetes", "scipy.stats"]
 print(json.dumps({
-    "said": said.getvalue(),
+    "printed": printed.getvalue(),
     "imported": [name for name in unwanted if type(sys.modules.get(name)) is type(sys)],
     "names": [
         f"{module.__name__}.{name}"
@@ -37,7 +37,7 @@ print(json.dumps({
 }))
 """
 
-USED_LATER = """
+USED_AFTERWARDS = """
 from fraud.pipeline import startup
 startup.import_tfx()
 import IPython, sklearn.metrics
@@ -51,7 +51,7 @@ assert callable(tfma.default_eval_shared_model)
 assert tfma.metrics.rouge.Rouge.__module__ == "tensorflow_model_analysis.metrics.rouge"
 assert callable(tfma.view.render_slicing_metrics)
 assert kubernetes_runner.KubernetesRunner
-print("well")
+print("ok")
 """
 
 
@@ -63,62 +63,62 @@ def _program(text: str) -> str:
     return done.stdout
 
 
-def test_every_name_is_there_that_plain_imports_give() -> None:
+def test_lean_imports_give_every_name_that_plain_imports_give() -> None:
     imports = "from pipeline import startup; startup.import_tfx()"
     lean = json.loads(_program(NAMES.replace("{imports}", imports)))
     plain = json.loads(_program(NAMES.replace("{imports}", "import tfx.components")))
     assert set(plain["names"]) - set(lean["names"]) == set()
-    assert lean["said"] == ""
+    assert lean["printed"] == ""
     assert lean["imported"] == []
     assert len(plain["imported"]) >= 5
 
 
-def test_what_is_left_out_can_be_used_later() -> None:
-    assert _program(USED_LATER).splitlines()[-1] == "well"
+def test_skipped_modules_can_be_used_afterwards() -> None:
+    assert _program(USED_AFTERWARDS).splitlines()[-1] == "ok"
 
 
 @pytest.fixture
-def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The name of a package that can be imported and has not been."""
+def lazy_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a package that is importable but not imported."""
     (tmp_path / "late_package").mkdir()
     (tmp_path / "late_package" / "__init__.py").write_text("answer = 42\n")
     (tmp_path / "late_package" / "part.py").write_text("answer = 43\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(startup, "_LATER", ("late_package",))
+    monkeypatch.setattr(startup, "_LAZY_MODULES", ("late_package",))
     yield "late_package"
     for name in [n for n in sys.modules if n.startswith("late_package")]:
         del sys.modules[name]
 
 
-def test_a_module_of_later_is_run_when_it_is_used(late: str) -> None:
-    with startup._later():
+def test_a_lazy_module_runs_on_first_use(lazy_package: str) -> None:
+    with startup._lazy_imports():
         import late_package
-    assert hasattr(late_package, "__file__")  # a look at it is no use of it
+    assert hasattr(late_package, "__file__")  # reading a dunder attribute does not run it
     assert not hasattr(late_package, "__wrapped__")
     assert "answer" not in vars(late_package)
     assert late_package.answer == 42
-    assert late_package is sys.modules[late]
+    assert late_package is sys.modules[lazy_package]
     with pytest.raises(AttributeError, match="question"):
         _ = late_package.question
 
 
-def test_a_part_of_a_package_of_later_is_found(late: str) -> None:
-    with startup._later():
+def test_a_submodule_of_a_lazy_package_can_be_imported(lazy_package: str) -> None:
+    with startup._lazy_imports():
         from late_package.part import answer
     assert answer == 43
 
 
-def test_a_module_of_later_that_cannot_be_run_says_why(late: str, tmp_path: Path) -> None:
+def test_a_lazy_module_that_fails_raises_its_error(lazy_package: str, tmp_path: Path) -> None:
     (tmp_path / "late_package" / "__init__.py").write_text("import no_such_module_anywhere\n")
-    with startup._later():
+    with startup._lazy_imports():
         import late_package
     with pytest.raises(ModuleNotFoundError, match="no_such_module_anywhere"):
         _ = late_package.answer
 
 
-def test_what_is_absent_is_there_afterwards(late: str) -> None:
-    with pytest.raises(ImportError, match=late), startup._absent((late, "json")):
-        assert json.loads("1") == 1  # was there before: stays
+def test_hidden_modules_can_be_imported_afterwards(lazy_package: str) -> None:
+    with pytest.raises(ImportError, match=lazy_package), startup._hidden((lazy_package, "json")):
+        assert json.loads("1") == 1  # already imported: stays visible
         import late_package
     import late_package
 

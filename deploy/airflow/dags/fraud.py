@@ -1,15 +1,15 @@
-"""The fraud pipeline as Airflow DAGs: a task per node of the compiled graph.
+"""The fraud pipeline as Airflow DAGs: one task per node of the compiled graph.
 
-`fraud_daily` runs once a day for the day that has just ended; `fraud_on_arrival` runs when the
-asset `fraud_transactions` is said to be updated, for the day in the event's extra. Neither TFX nor
-the pipeline is imported here: tasks are processes of `fraud-pipeline`, from an environment of its
-own. See docs/orchestrators.md.
+`fraud_daily` runs once a day for the day that has just ended. `fraud_on_arrival` runs when the
+asset `fraud_transactions` is updated, for the day in the event's extra. This file imports neither
+TFX nor the pipeline: tasks run `fraud-pipeline` as a process, from its own environment. See
+docs/orchestrators.md.
 
-Environment of the scheduler, the DAG processor and the workers:
-  FRAUD_GRAPH          the folder that `fraud-pipeline compile` wrote (default: graph, beside this)
-  FRAUD_PIPELINE       the command (default: fraud-pipeline)
-  FRAUD_RETRY_SECONDS  between two tries of a task (default: 60)
-  FRAUD_ALERT_URL      told of a task that failed for good, by a POST of JSON (default: none)
+Environment variables of the scheduler, the DAG processor and the workers:
+  FRAUD_GRAPH          folder written by `fraud-pipeline compile` (default: graph, beside this file)
+  FRAUD_PIPELINE       the fraud-pipeline command (default: fraud-pipeline)
+  FRAUD_RETRY_SECONDS  delay between attempts of a task (default: 60)
+  FRAUD_ALERT_URL      gets a POST of JSON when a task has failed for good (default: none)
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 BAD_INPUT, STOPPED_BY_DATA_GATE = 2, 3
 POOL = "fraud_metadata"
-"""Has one slot: with ML Metadata in SQLite only one node may be at work at a time."""
+"""A pool with one slot: with ML Metadata in SQLite, only one node may run at a time."""
 
 GRAPH = Path(os.environ.get("FRAUD_GRAPH", Path(__file__).parent / "graph"))
 outline = json.loads((GRAPH / "graph.json").read_text(encoding="utf-8"))
 
 
 class Node(BaseOperator):
-    """Runs one node. What succeeded in the same run before is not done again.
+    """Runs one node. A node that has already succeeded in the run is not repeated.
 
     Args:
-      as_of: the day the run pretends it is, as a template; empty for the last day of the data.
+      as_of: template of the as-of day (run as if today were that day); empty for the last day of
+        the data.
     """
 
     template_fields = ("as_of", "run")
@@ -50,7 +51,7 @@ class Node(BaseOperator):
         self.hook = SubprocessHook()
 
     def execute(self, context: Any) -> None:
-        """Says by its exception whether to try again, to give up, or to leave out what follows."""
+        """Runs the process; the exception tells Airflow whether to retry, fail or skip."""
         command = [os.environ.get("FRAUD_PIPELINE", "fraud-pipeline"), "node"]
         command += [
             "--ir",
@@ -66,17 +67,17 @@ class Node(BaseOperator):
         if code == STOPPED_BY_DATA_GATE:
             raise AirflowSkipException("the data gate stopped this run; the log says why")
         if code == BAD_INPUT:
-            raise AirflowFailException("bad input; trying again would not help")
+            raise AirflowFailException("bad input; a retry would not help")
         if code:
-            raise AirflowException(f"the node ended with {code}")
+            raise AirflowException(f"the node failed with exit code {code}")
 
     def on_kill(self) -> None:
-        """Ends the node's process too."""
+        """Terminates the node's process."""
         self.hook.send_sigterm()
 
 
-def tell(context: Any) -> None:
-    """Says that a task failed for good."""
+def report_failure(context: Any) -> None:
+    """Logs that a task has failed for good, and posts it to FRAUD_ALERT_URL if set."""
     task = context["task_instance"]
     text = f"{task.dag_id}: {task.task_id} failed in run {task.run_id}: {context.get('exception')}"
     logging.getLogger(__name__).error(text)
@@ -88,9 +89,9 @@ def tell(context: Any) -> None:
 
 
 def fraud_dag(name: str, schedule: Any, as_of: str) -> DAG:
-    """A DAG with a task per node.
+    """Builds a DAG with one task per node.
 
-    One run at a time: the challenger of a day is judged against the champion of the days before.
+    Runs are sequential, because each day's challenger is compared with the champion so far.
     """
     with DAG(
         name,
@@ -103,7 +104,7 @@ def fraud_dag(name: str, schedule: Any, as_of: str) -> DAG:
             "retries": 2,
             "retry_delay": timedelta(seconds=int(os.environ.get("FRAUD_RETRY_SECONDS", "60"))),
             "execution_timeout": timedelta(hours=6),
-            "on_failure_callback": tell,
+            "on_failure_callback": report_failure,
             "pool": "default_pool" if outline["side_by_side"] else POOL,
         },
     ) as dag:
@@ -116,7 +117,7 @@ def fraud_dag(name: str, schedule: Any, as_of: str) -> DAG:
 
 fraud_daily = fraud_dag(
     "fraud_daily",
-    # The run of a day starts when the day has ended.
+    # The run for a day starts when that day has ended.
     CronDataIntervalTimetable("@daily", timezone="UTC"),
     as_of="{{ data_interval_start | ds }}",
 )

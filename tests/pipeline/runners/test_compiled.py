@@ -1,4 +1,4 @@
-"""The compiled graph as files: complete in itself, movable, and without secrets."""
+"""The files of the compiled graph: self-contained, movable and without secrets."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def config(tmp_path: Path) -> Config:
     return Config(paths=Paths(schema=str(schema)))
 
 
-def test_a_run_fills_in_its_id_its_day_and_its_data(config: Config, tmp_path: Path) -> None:
+def test_for_run_fills_in_run_id_day_and_data(config: Config, tmp_path: Path) -> None:
     ir = compiled.read(compiled.write(config, Root(tmp_path / "root"), "/data", tmp_path / "g"))
     bound = compiled.for_run(ir, "monday", date(2018, 7, 31))
     assert compiled.run_id_of(bound) == "monday"
     assert compiled.root_of(bound) == Root(tmp_path / "root")
-    found = parameters(bound, "TransactionExampleGen")
-    assert (found["as_of"], found["data"]) == ("2018-07-31", "/data")
-    other = parameters(compiled.for_run(ir, "tuesday", data="/other"), "TransactionExampleGen")
-    assert (other["as_of"], other["data"]) == ("", "/other")
+    monday = parameters(bound, "TransactionExampleGen")
+    assert (monday["as_of"], monday["data"]) == ("2018-07-31", "/data")
+    tuesday = parameters(compiled.for_run(ir, "tuesday", data="/other"), "TransactionExampleGen")
+    assert (tuesday["as_of"], tuesday["data"]) == ("", "/other")
 
 
 def test_the_folder_can_be_moved_with_its_schema(config: Config, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_the_folder_can_be_moved_with_its_schema(config: Config, tmp_path: Path)
     assert schema.read_text() == (tmp_path / "curated.pbtxt").read_text()
 
 
-def test_an_edited_schema_has_another_name(config: Config, tmp_path: Path) -> None:
+def test_an_edited_schema_gets_another_name(config: Config, tmp_path: Path) -> None:
     out = tmp_path / "g"
     compiled.write(config, Root(tmp_path / "root"), "/data", out)
     (tmp_path / "curated.pbtxt").write_text('feature { name: "TX_AMOUNT" type: INT }')
@@ -57,7 +57,9 @@ def test_an_edited_schema_has_another_name(config: Config, tmp_path: Path) -> No
     assert len(list(out.glob("schema-*.pbtxt"))) == 2
 
 
-def test_the_outline_names_every_node_after_what_it_needs(config: Config, tmp_path: Path) -> None:
+def test_the_outline_lists_every_node_after_its_upstream_nodes(
+    config: Config, tmp_path: Path
+) -> None:
     compiled.write(config, Root(tmp_path / "root"), "/data", tmp_path / "g")
     outline = json.loads((tmp_path / "g" / "graph.json").read_text())
     assert (outline["name"], outline["ir"], outline["side_by_side"]) == ("fraud", "ir.json", False)
@@ -70,7 +72,7 @@ def test_the_outline_names_every_node_after_what_it_needs(config: Config, tmp_pa
     assert {"DataGate", "Evaluator", "ServingCheck"} <= set(upstream["Pusher"])
 
 
-def test_a_server_is_named_in_the_graph_and_its_password_is_not(
+def test_the_graph_names_the_metadata_server_but_not_its_password(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(lineage.PASSWORD, "s3cr3t")
@@ -78,12 +80,16 @@ def test_a_server_is_named_in_the_graph_and_its_password_is_not(
     file = compiled.write(on_server, Root(tmp_path / "root"), "/data", tmp_path / "g")
     assert json.loads((tmp_path / "g" / "graph.json").read_text())["side_by_side"]
     assert "s3cr3t" not in file.read_text()
-    found = compiled.connection_of(compiled.read(file))
-    assert (found.mysql.host, found.mysql.port, found.mysql.password) == ("db.bank", 3306, "")
-    assert lineage.with_password(found).mysql.password == "s3cr3t"
+    connection = compiled.connection_of(compiled.read(file))
+    assert (connection.mysql.host, connection.mysql.port, connection.mysql.password) == (
+        "db.bank",
+        3306,
+        "",
+    )
+    assert lineage.with_password(connection).mysql.password == "s3cr3t"
 
 
-def test_a_server_that_does_not_answer_is_one_message(tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_gives_one_message(tmp_path: Path) -> None:
     nobody = Metadata(store="mysql", host="127.0.0.1", port=1)
     with pytest.raises(FraudPipelineError, match=r"no connection to 127\.0\.0\.1:1 as fraud"):
         lineage.find_store(nobody, Root(tmp_path))
@@ -103,7 +109,7 @@ def test_beam_has_no_arguments_unless_a_runner_is_named() -> None:
         ([], "give --data PATH"),
     ],
 )
-def test_misuse_of_compile_is_answered_with_2(
+def test_misuse_of_compile_exits_with_2(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
@@ -114,7 +120,7 @@ def test_misuse_of_compile_is_answered_with_2(
     assert message in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_is_named(config: Config, tmp_path: Path) -> None:
+def test_an_impossible_output_folder_is_named(config: Config, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="file/g: cannot write there"):
         compiled.write(config, Root(tmp_path / "root"), "/data", tmp_path / "file" / "g")

@@ -1,4 +1,4 @@
-"""One node at a time: what a retry does after success, failure and a kill; what a gate stops."""
+"""Running one node: retries after success, failure and a kill, the data gate, and the output."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ import tiny_graph
 from fraud.errors import BadInput, StoppedByDataGate
 from fraud.pipeline import cli, lineage
 from fraud.pipeline.root import Root
-from fraud.pipeline.runners import compiled
-from fraud.pipeline.runners import launch as node
+from fraud.pipeline.runners import compiled, launch
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -32,8 +31,20 @@ class Run:
     def behave(self, how: str) -> None:
         (self.folder / "behaviour").write_text(how)
 
+    def start(self, name: str, *options: str) -> subprocess.Popen[str]:
+        """Starts `fraud-pipeline node`."""
+        command = [sys.executable, "-m", "fraud.pipeline.cli", "node", "--ir", str(self.ir)]
+        return subprocess.Popen(
+            [*command, "--node", name, "--run-id", "monday", *options],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def node(self, name: str) -> lineage.NodeRecord:
-        return node.run_node(self.graph, name)
+        return launch.run_node(self.graph, name)
 
     @property
     def attempts(self) -> int:
@@ -44,7 +55,7 @@ class Run:
         return lineage.executions(store, "monday", name)
 
 
-def test_what_succeeded_is_not_done_twice(tmp_path: Path) -> None:
+def test_a_node_that_succeeded_is_not_repeated(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.behave("succeed")
     first = run.node("Work")
@@ -53,7 +64,7 @@ def test_what_succeeded_is_not_done_twice(tmp_path: Path) -> None:
     assert run.attempts == 1
 
 
-def test_a_failure_is_tried_again_in_the_same_execution_without_what_it_left(
+def test_a_retry_after_a_failure_reuses_the_execution_and_removes_its_outputs(
     tmp_path: Path,
 ) -> None:
     run = Run(tmp_path)
@@ -67,19 +78,16 @@ def test_a_failure_is_tried_again_in_the_same_execution_without_what_it_left(
     assert run.attempts == 2
 
 
-def test_a_killed_node_is_tried_again_without_what_it_left(tmp_path: Path) -> None:
+def test_a_retry_after_a_kill_reuses_the_execution_and_removes_its_outputs(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.behave("hang")
-    command = [sys.executable, "-m", "fraud.pipeline.cli", "node", "--ir", str(run.ir)]
-    command += ["--node", "Work", "--run-id", "monday"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    process = run.start("Work")
     deadline = time.monotonic() + 120
     while not (tmp_path / "attempts").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     (killed,) = run.executions("Work")
     assert killed.last_known_state == killed.RUNNING
     assert list(tmp_path.glob("artifacts/Work/schema/*/part"))
@@ -90,7 +98,9 @@ def test_a_killed_node_is_tried_again_without_what_it_left(tmp_path: Path) -> No
     assert (execution.id, run.attempts) == (killed.id, 2)
 
 
-def test_a_node_whose_turn_has_not_come_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_node_whose_upstream_has_not_succeeded_is_refused_and_not_recorded(
+    tmp_path: Path,
+) -> None:
     run = Run(tmp_path)
     with pytest.raises(BadInput, match="Gate: Work must succeed before it in run monday"):
         run.node("Gate")
@@ -99,7 +109,7 @@ def test_a_node_whose_turn_has_not_come_is_refused_and_leaves_nothing(tmp_path: 
         run.node("Pusher")
 
 
-def test_a_gate_that_stops_ends_with_3_every_time_and_so_does_what_stands_behind_it(
+def test_a_gate_that_stops_the_run_exits_with_3_every_time_and_so_do_later_nodes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Run(tmp_path, passes=False)
@@ -112,17 +122,70 @@ def test_a_gate_that_stops_ends_with_3_every_time_and_so_does_what_stands_behind
     assert run.executions("Rest") == []
 
 
-def test_a_gate_that_passes_lets_the_rest_run(tmp_path: Path) -> None:
+def test_downstream_nodes_run_after_a_gate_that_passes(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.behave("succeed")
     states = [run.node(name).state for name in ("Work", "Gate", "Rest")]
     assert states == ["COMPLETE"] * 3
 
 
-def test_what_is_no_compiled_graph_is_said_to_be_none(tmp_path: Path) -> None:
+def test_a_file_that_is_no_compiled_graph_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="`fraud-pipeline compile` writes it"):
         compiled.read(tmp_path / "ir.json")
     (tmp_path / "ir.json").write_text("{}")
     (tmp_path / "other.json").write_text('{"nodes": 3}')
     with pytest.raises(BadInput, match="not a compiled graph"):
         compiled.read(tmp_path / "other.json")
+
+
+def test_a_node_prints_a_few_lines_and_logs_the_rest(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.behave("succeed")
+    process = run.start("Work")
+    stdout, stderr = process.communicate()
+    assert (process.returncode, stderr) == (0, "")
+    lines = stdout.splitlines()
+    assert lines[0] == "Work: run monday as of the last day of the data"
+    assert lines[1].split() == [
+        "output",
+        "schema",
+        "Schema",
+        "1",
+        f"{tmp_path}/artifacts/Work/schema/1",
+    ]
+    assert lines[2].startswith("Work: COMPLETE in ")
+    assert len(lines) == 3
+    log = (tmp_path / "runs/monday/run.log").read_text()
+    assert "Work INFO Running launcher for node_info" in log
+
+    process = run.start("Gate", "--verbose")
+    stdout, _ = process.communicate()
+    assert process.returncode == 0
+    assert "Gate INFO Running launcher for node_info" in stdout
+    assert "  input  schema" in stdout
+    assert (tmp_path / "runs/monday/run.log").read_text() == log
+
+
+def test_a_failing_node_prints_the_reason_and_the_log(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.behave("fail")
+    process = run.start("Work")
+    stdout, stderr = process.communicate()
+    log = tmp_path / "runs/monday/run.log"
+    assert process.returncode == 1
+    assert "Work: exit code 1 after" in stdout
+    assert len(stdout.splitlines()) == 2
+    assert f"Work failed: told to\nFull log: {log}." in stderr
+    assert "Traceback" not in stderr
+    assert "ValueError: told to" in log.read_text()
+
+
+def test_without_a_writable_log_a_node_says_so_once_and_prints_everything(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.behave("succeed")
+    (tmp_path / "runs/monday/run.log").mkdir(parents=True)
+    process = run.start("Work")
+    stdout, _ = process.communicate()
+    assert process.returncode == 0
+    assert stdout.count("run.log: cannot write the log: Is a directory") == 1
+    assert "Work INFO Running launcher for node_info" in stdout

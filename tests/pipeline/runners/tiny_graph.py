@@ -1,4 +1,4 @@
-"""A graph of three nodes for tests of the runners: Work, Gate, and Rest, if the gate passes."""
+"""A graph of three nodes for tests of the runners: Work, Gate, and Rest if the gate passes."""
 
 import os
 import time
@@ -20,14 +20,14 @@ from fraud.pipeline.root import Root
 @component
 def Work(schema: OutputArtifact[Schema], behaviour: Parameter[str]) -> None:  # noqa: N802
     """Does what the file `behaviour` says: succeed, fail, or hang until killed."""
-    left = os.listdir(schema.uri)
-    assert not left, f"an earlier attempt left {left}"
+    leftovers = os.listdir(schema.uri)
+    assert not leftovers, f"an earlier attempt left {leftovers}"
     Path(schema.uri, "part").touch()
-    said = Path(behaviour).read_text()
+    action = Path(behaviour).read_text()
     Path(behaviour).with_name("attempts").open("a").write("x")
-    if said == "fail":
+    if action == "fail":
         raise ValueError("told to")
-    while said == "hang":
+    while action == "hang":
         time.sleep(0.1)
 
 
