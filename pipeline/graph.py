@@ -57,45 +57,28 @@ AS_OF, DATA, SCHEMA = "as_of", "data", "schema"
 
 @dataclass(frozen=True)
 class DataStage:
-    """What the data stage passes on.
-
-    Attributes:
-      nodes: its nodes.
-      examples: the train, eval and recent examples.
-      schema: the curated schema, or the inferred one if there is none.
-      verdict: of the data gate.
-    """
+    """The nodes and outputs of the data stage."""
 
     nodes: list[BaseNode]
     examples: types.Channel
-    schema: types.Channel
+    schema: types.Channel  # the curated one; without it, the inferred one
     verdict: types.Channel
 
 
 @dataclass(frozen=True)
 class TrainingStage:
-    """What the training stage passes on.
-
-    Attributes:
-      nodes: its nodes.
-      model: the challenger.
-    """
+    """The nodes and outputs of the training stage."""
 
     nodes: list[BaseNode]
-    model: types.Channel
+    model: types.Channel  # the challenger
 
 
 @dataclass(frozen=True)
 class ReleaseStage:
-    """The end of the graph.
-
-    Attributes:
-      nodes: its nodes.
-      pushed_model: the new champion, if the challenger was pushed.
-    """
+    """The nodes and outputs of the release stage."""
 
     nodes: list[BaseNode]
-    pushed_model: types.Channel
+    pushed_model: types.Channel  # the new champion, if there is one
 
 
 def create_pipeline(config: Config, root: Root, data: str, latest: bool = False) -> Pipeline:

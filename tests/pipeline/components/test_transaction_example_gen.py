@@ -9,11 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
+from fraud import codec
 from fraud.errors import BadInput
 from fraud.pipeline.config import to_json
+from fraud.pipeline.ingestion.source import (
+    IngestionPlan,
+    check_columns,
+    discover,
+    plan,
+    plan_ingestion,
+)
 from tests.pipeline.ingestion import transactions
-from tests.pipeline.ingestion.transactions import AS_OF, CONFIG, day_file
+from tests.pipeline.ingestion.transactions import AS_OF, CONFIG, DAYS, day_file
 
 pytestmark = pytest.mark.e2e
 
@@ -75,6 +84,15 @@ def executions(folder: Path) -> list[str]:
     ]
 
 
+def recorded(folder: Path) -> dict[str, str]:
+    """The custom properties of the component's last execution."""
+    from tfx.orchestration.metadata import Metadata
+
+    with Metadata(connection(folder)) as metadata:
+        execution = max(metadata.store.get_executions(), key=lambda execution: execution.id)
+    return {name: value.string_value for name, value in execution.custom_properties.items()}
+
+
 def latest_examples(folder: Path) -> Any:
     from tfx.orchestration.metadata import Metadata
     from tfx.types import artifact_utils
@@ -123,6 +141,64 @@ def test_it_is_cached_until_a_file_of_its_days_changes(
     assert executions(tmp_path)[4:] == ["COMPLETE"]
 
 
+def test_the_driver_records_the_plan_in_ml_metadata(tmp_path: Path, data: Path, run: Run) -> None:
+    run()
+    properties = recorded(tmp_path)
+    planned = codec.from_json(IngestionPlan, properties["plan"])
+    assert planned == plan_ingestion(str(data), CONFIG, None)
+    assert planned.windows is not None and planned.windows.as_of == AS_OF
+    assert sum(planned.rows) == transactions.make().num_rows
+    assert properties["input_fingerprint"] == planned.fingerprint
+
+
+def test_command_driver_and_executor_open_each_footer_once_to_plan_and_once_to_read(
+    data: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    parquet_file = parquet.ParquetFile
+
+    def counted(*arguments: Any, **options: Any) -> parquet.ParquetFile:
+        opened.append(arguments)
+        return parquet_file(*arguments, **options)
+
+    monkeypatch.setattr(parquet, "ParquetFile", counted)
+    source = discover(str(data), CONFIG.dataset)  # as `fraud-pipeline run` does
+    check_columns(source, plan(source, CONFIG, None), CONFIG.dataset)
+    assert len(opened) == DAYS
+    run()
+    assert len(opened) == 2 * DAYS
+
+
+def test_the_executor_trusts_the_recorded_plan(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fraud.pipeline.components import transaction_example_gen
+
+    recorded_plan = plan_ingestion(str(data), CONFIG, AS_OF)
+    monkeypatch.setattr(transaction_example_gen, "plan_ingestion", None)
+    ingested = transactions.ingest(data, tmp_path, plan=codec.to_json(recorded_plan))
+    assert ingested.properties["as_of"] == str(AS_OF)
+
+
+@pytest.mark.parametrize("change", ["size", "time", "removed"])
+def test_a_file_that_changes_after_the_driver_is_bad_input(
+    tmp_path: Path, data: Path, change: str
+) -> None:
+    recorded_plan = codec.to_json(plan_ingestion(str(data), CONFIG, AS_OF))
+    path = day_file(data)
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    if change == "removed":
+        path.unlink()
+    elif change == "size":
+        path.write_bytes(path.read_bytes() + b"x")
+        os.utime(path, ns=times)
+    else:
+        os.utime(path, ns=(times[0], times[1] + 1))
+    with pytest.raises(BadInput, match=rf"{path.name}: changed after the run was planned; run"):
+        transactions.ingest(data, tmp_path, plan=recorded_plan)
+    assert not list(tmp_path.rglob("*.gz"))
+
+
 def test_bad_input_reaches_the_caller_and_the_next_run_succeeds(
     tmp_path: Path, data: Path, run: Run
 ) -> None:
@@ -131,6 +207,7 @@ def test_bad_input_reaches_the_caller_and_the_next_run_succeeds(
     path.write_bytes(good[: len(good) // 2])
     with pytest.raises(BadInput, match=r"transactions\.parquet: damaged or not Parquet"):
         run()
+    assert "damaged or not Parquet" in recorded(tmp_path)["bad_input"]
     path.write_bytes(good)
     table = transactions.by_day(transactions.make())[AS_OF - timedelta(days=7)]
     transactions.write_file(transactions.replaced(table, "TX_FRAUD", 0, 7), path)
@@ -143,5 +220,5 @@ def test_bad_input_reaches_the_caller_and_the_next_run_succeeds(
 
 
 def test_an_as_of_day_that_is_no_day_is_bad_input(run: Run) -> None:
-    with pytest.raises(BadInput, match="--as-of yesterday: not a day; write it as YYYY-MM-DD"):
+    with pytest.raises(BadInput, match="--as-of 'yesterday' is not a day; write it as"):
         run("yesterday")

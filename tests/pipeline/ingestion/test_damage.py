@@ -229,19 +229,19 @@ CASES: list[Case] = [
         "time unreadable",
         (".csv",),
         with_value("TX_DATETIME", "noon"),
-        "line 5: TX_DATETIME is 'noon', not a time; write all like",
+        "line 5: TX_DATETIME is 'noon', not a time; write times as",
     ),
     (
         "times with and without zone",
         (".csv",),
         with_value("TX_DATETIME", f"{DAY} 12:00:00Z"),
-        "line 5: TX_DATETIME is '.*Z', not a time; write all like",
+        "line 5: TX_DATETIME is '.*Z', not a time; write times as",
     ),
     (
         "time of another day",
         ANY,
         other_day,
-        rf"(row 4|line 5): TX_DATETIME is {NEXT_DAY}.*not of {DAY} as the folder says",
+        rf"(row 4|line 5): TX_DATETIME is {NEXT_DAY}.*but its folder is for {DAY}",
     ),
     (
         "entity missing",

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from fraud.errors import BadInput
-from fraud.pipeline.ingestion.source import Source, check_columns, discover, plan
+from fraud.pipeline.ingestion.source import Source, check_columns, discover, plan, plan_ingestion
 from fraud.pipeline.windows import Window
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import (
@@ -196,7 +196,7 @@ def test_without_a_timestamp_there_are_no_windows(tmp_path: Path, table: pa.Tabl
     assert plan(there, config, None) is None
     assert there.days == () and len(there.files(None)) == 1
     path = transactions.write_file(table.slice(0, 0), tmp_path / "none.csv")
-    with pytest.raises(BadInput, match="not a single transaction"):
+    with pytest.raises(BadInput, match="there are no transactions"):
         plan(discover(str(path), config.dataset), config, None)
 
 
@@ -234,8 +234,7 @@ def test_the_fingerprint_is_of_the_files_of_the_windows(data: Path, table: pa.Ta
     as_of = AS_OF - timedelta(days=2)
 
     def fingerprint() -> str:
-        there = found(data)
-        return there.fingerprint(plan(there, config, as_of))
+        return plan_ingestion(str(data), config, as_of).fingerprint
 
     first = fingerprint()
     transactions.write_file(table.slice(0, 5), day_file(data, AS_OF))

@@ -16,8 +16,7 @@ from pyarrow import parquet
 from fraud import features
 from fraud.errors import BadInput
 from fraud.pipeline.config import Config, WindowLengths
-from fraud.pipeline.ingestion import reader as files
-from fraud.pipeline.ingestion import stages
+from fraud.pipeline.ingestion import reader, stages
 from fraud.pipeline.windows import Window, windows_for
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import AS_OF, CONFIG, ingest
@@ -111,7 +110,7 @@ def test_chunks_and_partitions_change_nothing(
 ) -> None:
     table = transactions.make()
     data = transactions.write_days(table, tmp_path / "data")
-    for module in (files, stages):
+    for module in (reader, stages):
         monkeypatch.setattr(module, "BATCH_ROWS", 37)
     monkeypatch.setattr(stages, "PARTITION_ROWS", 100)
     found = ingest(data, tmp_path)
@@ -223,7 +222,7 @@ def test_a_dataset_without_entities_or_amount(tmp_path: Path) -> None:
 def test_two_ingestions_are_equal_byte_for_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (files, stages):
+    for module in (reader, stages):
         monkeypatch.setattr(module, "BATCH_ROWS", 50)
     data = transactions.write_days(transactions.make(), tmp_path / "data")
     written = []
