@@ -1,12 +1,12 @@
-"""What ingestion costs, beside TFX's CsvExampleGen on the same rows and columns.
+"""Measures the cost of ingestion, and of TFX's CsvExampleGen on the same rows and columns.
 
     python -m benchmarks.ingestion DATA [--as-of DAY] [--stock]
 
 Two cases, on all days up to the as-of day: `plain` writes every row, without features; `features`
-makes the default ones, with the longest train window whose history is in the data. With --stock,
-CsvExampleGen then reads from one CSV file what was written, features as columns. Every
-measurement is a process of its own: CPU seconds of the executor (all threads, no imports), peak
-memory of the process in MB before and after. One JSON document a line.
+computes the default features, with the longest train window whose history is in the data. With
+--stock, CsvExampleGen then ingests the same examples from one CSV file, with features as columns.
+Every measurement runs in its own process and prints one line of JSON: CPU seconds of the executor
+(all threads, without imports), and the peak memory of the process in MB before and after.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 
 def configuration(case: str, data: str, as_of: date | None) -> Any:
-    """The configuration of a case: windows as long as the data."""
+    """The configuration of a case, with windows that cover all of the data."""
     from fraud.features.spec import Dataset, Features
     from fraud.pipeline.config import Config, WindowLengths
     from fraud.pipeline.ingestion.source import discover, plan
@@ -43,11 +43,10 @@ def configuration(case: str, data: str, as_of: date | None) -> Any:
 
 
 def ours(case: str, data: str, as_of: date | None, folder: Path) -> dict[str, Any]:
-    """TransactionExampleGen; its examples stay in the folder."""
+    """Measures TransactionExampleGen, and leaves its examples in the folder."""
     from fraud.pipeline.components.transaction_example_gen import Executor
     from fraud.pipeline.config import to_json
-    from fraud.pipeline.ingestion.reader import count_rows
-    from fraud.pipeline.ingestion.source import discover, plan
+    from fraud.pipeline.ingestion.source import plan_ingestion
 
     config = configuration(case, data, as_of)
     properties = {
@@ -58,15 +57,13 @@ def ours(case: str, data: str, as_of: date | None, folder: Path) -> dict[str, An
         "features": to_json(config.features),
     }
     measured, examples = executed(Executor, properties, folder)
-    source = discover(data, config.dataset)
-    windows = plan(source, config, as_of)
-    used = source.files(windows.all_days if windows else None)
+    rows_read = sum(plan_ingestion(data, config, as_of).rows)
     rows = json.loads(examples.get_string_custom_property("rows"))
-    return {"rows_read": sum(map(count_rows, used)), "rows": sum(rows.values()), **measured}
+    return {"rows_read": rows_read, "rows": sum(rows.values()), **measured}
 
 
 def stock(case: str, data: str, as_of: date | None, folder: Path) -> dict[str, Any]:
-    """CsvExampleGen on the examples that `ours` left in the folder, as CSV."""
+    """Measures CsvExampleGen on the examples that `ours` left in the folder, as CSV."""
     from tfx.components.example_gen import utils
     from tfx.components.example_gen.csv_example_gen.executor import Executor
     from tfx.proto import example_gen_pb2
@@ -86,7 +83,7 @@ def stock(case: str, data: str, as_of: date | None, folder: Path) -> dict[str, A
 
 
 def executed(executor: Any, properties: dict[str, Any], folder: Path) -> tuple[dict, Any]:
-    """Runs an executor as the launcher does."""
+    """Runs an executor as the launcher does; returns measurements and the examples artifact."""
     from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
     from tfx.types import standard_artifacts
 
@@ -106,13 +103,13 @@ def executed(executor: Any, properties: dict[str, Any], folder: Path) -> tuple[d
 
 
 def peak_memory() -> int:
-    """Of this process so far, in MB."""
+    """Peak memory of this process so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def write_csv(examples: Path, path: Path) -> int:
-    """Writes all examples as CSV; returns how many."""
+    """Writes all examples to a CSV file; returns their number."""
     import pyarrow as pa
     import tensorflow as tf
     from pyarrow import csv
@@ -134,7 +131,7 @@ def write_csv(examples: Path, path: Path) -> int:
 
 
 def main() -> None:
-    """Measures every case in processes of their own."""
+    """Measures every case in its own process."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ingestion")
     parser.add_argument("data")
     parser.add_argument("--as-of", type=date.fromisoformat)
@@ -143,19 +140,19 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.only:
         measure, case, folder = arguments.only
-        found = {"ours": ours, "stock": stock}[measure](
+        costs = {"ours": ours, "stock": stock}[measure](
             case, arguments.data, arguments.as_of, Path(folder)
         )
-        per_second = round(found["rows"] / found["cpu_seconds"])
-        print(json.dumps({"case": case, "measure": measure, **found, "rows_per_cpu": per_second}))
+        per_second = round(costs["rows"] / costs["cpu_seconds"])
+        print(json.dumps({"case": case, "measure": measure, **costs, "rows_per_cpu": per_second}))
         return
     for case in ("plain", "features"):
         with tempfile.TemporaryDirectory() as folder:
             for measure in ("ours", "stock") if arguments.stock else ("ours",):
                 command = [sys.executable, "-m", "benchmarks.ingestion", *sys.argv[1:]]
                 command += ["--only", measure, case, folder]
-                shown = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-                print(shown.stdout.splitlines()[-1], flush=True)
+                finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+                print(finished.stdout.splitlines()[-1], flush=True)
 
 
 if __name__ == "__main__":
