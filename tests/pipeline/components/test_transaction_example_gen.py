@@ -36,7 +36,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, data: Path) -> Run:
-    """Runs a pipeline of the component and, if asked, StatisticsGen."""
+    """Runs a pipeline of the component and, with `statistics`, StatisticsGen."""
     from tfx import v1 as tfx
     from tfx.orchestration.data_types import RuntimeParameter
 
@@ -77,10 +77,10 @@ def executions(folder: Path) -> list[str]:
     from tfx.orchestration.metadata import Metadata
 
     with Metadata(connection(folder)) as metadata:
-        found = metadata.store.get_executions()
+        all_executions = metadata.store.get_executions()
     return [
         metadata_store_pb2.Execution.State.Name(e.last_known_state)
-        for e in sorted(found, key=lambda e: e.id)
+        for e in sorted(all_executions, key=lambda e: e.id)
     ]
 
 
@@ -111,11 +111,12 @@ def test_the_launcher_runs_it_and_standard_components_read_it(tmp_path: Path, ru
     examples = latest_examples(tmp_path)
     assert examples_utils.get_payload_format_string(examples) == "FORMAT_TF_EXAMPLE"
     assert examples_utils.get_file_format(examples) == "tfrecords_gzip"
-    found = transactions.read_back(examples)
-    assert found.properties["as_of"] == str(AS_OF)
-    assert {s: table.num_rows for s, table in found.splits.items()} == found.properties["rows"]
+    ingested = transactions.read_back(examples)
+    assert ingested.properties["as_of"] == str(AS_OF)
+    rows = {split: table.num_rows for split, table in ingested.splits.items()}
+    assert rows == ingested.properties["rows"]
     (written,) = (tmp_path / "root" / "StatisticsGen" / "statistics").iterdir()
-    for split, table in found.splits.items():
+    for split, table in ingested.splits.items():
         (path,) = (written / f"Split-{split}").iterdir()
         statistics = tfdv.load_stats_binary(str(path)).datasets[0]
         assert statistics.num_examples == table.num_rows
@@ -132,6 +133,8 @@ def test_it_is_cached_until_a_file_of_its_days_changes(
     run(str(earlier))
     assert executions(tmp_path) == ["COMPLETE", "CACHED"]
     os.utime(day_file(data, AS_OF))
+    next_day = data / f"date={AS_OF + timedelta(days=1)}" / "transactions.parquet"
+    transactions.write_file(transactions.make(5), next_day)
     run(str(earlier))
     assert executions(tmp_path)[2:] == ["CACHED"]
     os.utime(day_file(data, earlier))
@@ -207,7 +210,6 @@ def test_bad_input_reaches_the_caller_and_the_next_run_succeeds(
     path.write_bytes(good[: len(good) // 2])
     with pytest.raises(BadInput, match=r"transactions\.parquet: damaged or not Parquet"):
         run()
-    assert "damaged or not Parquet" in recorded(tmp_path)["bad_input"]
     path.write_bytes(good)
     table = transactions.by_day(transactions.make())[AS_OF - timedelta(days=7)]
     transactions.write_file(transactions.replaced(table, "TX_FRAUD", 0, 7), path)

@@ -1,4 +1,4 @@
-"""Damaged input: one message that names file, place and fix, and nothing published."""
+"""Damaged input: one message that names file, place and fix; nothing is published."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILE = rf"date={DAY}/transactions\.(parquet|csv|csv\.gz)"
 
 Damage = Callable[[Path, pa.Table], None]
 Case = tuple[str, tuple[str, ...], Damage, str]
-"""Name, kinds of files, what happens to one, what the message must say."""
+"""Name, kinds of files, damage to one file, what the message must say."""
 
 
 def with_value(column: str, value: object, row: int = 3) -> Damage:

@@ -1,4 +1,4 @@
-"""The ways there are to write the same transactions."""
+"""The same transactions, stored in different formats and types."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def test_csv_reads_as_parquet_does(
     if form == "two gzip members":
         path = tmp_path / "packed.csv.gz"
         path.write_bytes(gzip.compress(data[:5000]) + gzip.compress(data[5000:]))
-    found = read(path)
+    rows_read = read(path)
     if form == "everything quoted":
-        found = found.drop(["COUNTRY"])
+        rows_read = rows_read.drop(["COUNTRY"])
         plain = plain.drop(["COUNTRY"])
-    assert found.equals(plain)
+    assert rows_read.equals(plain)
 
 
 @pytest.mark.parametrize(

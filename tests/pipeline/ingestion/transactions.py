@@ -1,4 +1,4 @@
-"""Small made-up transactions for the tests of ingestion, and runs of it."""
+"""Small synthetic transactions for the tests of ingestion, and helpers to ingest them."""
 
 from __future__ import annotations
 
