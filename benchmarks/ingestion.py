@@ -46,8 +46,7 @@ def ours(case: str, data: str, as_of: date | None, folder: Path) -> dict[str, An
     """Measures TransactionExampleGen; its examples stay in the folder."""
     from fraud.pipeline.components.transaction_example_gen import Executor
     from fraud.pipeline.config import to_json
-    from fraud.pipeline.ingestion.reader import count_rows
-    from fraud.pipeline.ingestion.source import discover, plan
+    from fraud.pipeline.ingestion.source import plan_ingestion
 
     config = configuration(case, data, as_of)
     properties = {
@@ -58,11 +57,9 @@ def ours(case: str, data: str, as_of: date | None, folder: Path) -> dict[str, An
         "features": to_json(config.features),
     }
     measured, examples = executed(Executor, properties, folder)
-    source = discover(data, config.dataset)
-    windows = plan(source, config, as_of)
-    files = source.files(windows.all_days if windows else None)
+    rows_read = sum(plan_ingestion(data, config, as_of).rows)
     rows = json.loads(examples.get_string_custom_property("rows"))
-    return {"rows_read": sum(map(count_rows, files)), "rows": sum(rows.values()), **measured}
+    return {"rows_read": rows_read, "rows": sum(rows.values()), **measured}
 
 
 def stock(case: str, data: str, as_of: date | None, folder: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""The graph: which component takes what from which. Wiring, nothing else."""
+"""The graph: how the components are connected, in three stages: data, training, release."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from tfx import types
 from tfx.components import (
@@ -17,6 +18,7 @@ from tfx.components import (
 )
 from tfx.components.distribution_validator.component import DistributionValidator
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.experimental.conditionals.conditional import Cond
 from tfx.dsl.input_resolution.strategies.latest_artifact_strategy import LatestArtifactStrategy
@@ -53,26 +55,58 @@ AS_OF, DATA, SCHEMA = "as_of", "data", "schema"
 """The parameters of a run."""
 
 
+@dataclass(frozen=True)
+class DataStage:
+    """The nodes and outputs of the data stage."""
+
+    nodes: list[BaseNode]
+    examples: types.Channel
+    schema: types.Channel  # the curated one; without it, the inferred one
+    verdict: types.Channel
+
+
+@dataclass(frozen=True)
+class TrainingStage:
+    """The nodes and outputs of the training stage."""
+
+    nodes: list[BaseNode]
+    model: types.Channel  # the challenger
+
+
+@dataclass(frozen=True)
+class ReleaseStage:
+    """The nodes and outputs of the release stage."""
+
+    nodes: list[BaseNode]
+    pushed_model: types.Channel  # the new champion, if there is one
+
+
 def create_pipeline(config: Config, root: Root, data: str, latest: bool = False) -> Pipeline:
-    """Wires the graph. The as-of day, the data and the schema's file are parameters of each run.
+    """Wires the graph. The as-of day, the data and the schema file are parameters of each run.
 
     Args:
       config: everything the runs depend on.
-      root: where artifacts, ML Metadata and pushed models lie.
-      data: day folders or one file of transactions; what runs read unless told otherwise.
+      root: where artifacts, ML Metadata and pushed models are kept.
+      data: day folders or one file of transactions; the default of the data parameter.
       latest: compare with the latest blessed model and the latest statistics instead of those of
-        the champion; for Vertex AI, where strategies of ours are not known.
+        the champion; for Vertex AI, which does not support custom resolver strategies.
     """
-    columns = ModelColumns.of(config.dataset, config.features)
-    learned = {"columns": to_json(columns), "network": to_json(config.network)}
-    # Transform is told what it reads of the network: the cache answers when the rest changes.
-    network = config.network
-    read = Network(
-        bins=network.bins,
-        vocabulary_size=network.vocabulary_size,
-        oov_buckets=network.oov_buckets,
+    ingested = data_stage(config, data, latest)
+    with Cond(ingested.verdict.future()[0].custom_property("passed") == 1):
+        trained = training_stage(config, ingested)
+        released = release_stage(config, root, ingested, trained, latest)
+    return Pipeline(
+        pipeline_name=NAME,
+        pipeline_root=str(root.artifacts),
+        components=[*ingested.nodes, *trained.nodes, *released.nodes],
+        metadata_connection_config=lineage.connection_config(config.metadata, root),
+        beam_pipeline_args=beam_pipeline_args(config),
+        enable_cache=True,
     )
 
+
+def data_stage(config: Config, data: str, latest: bool) -> DataStage:
+    """From transactions to examples that the data gate has judged."""
     example_gen = TransactionExampleGen(
         data=RuntimeParameter(DATA, str, data),
         as_of=RuntimeParameter(AS_OF, str),
@@ -89,10 +123,10 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
     nodes = [example_gen, statistics_gen, schema_gen]
     schema = schema_gen.outputs["schema"]
     if config.curated_schema is not None:
-        file = RuntimeParameter(SCHEMA, str, str(config.curated_schema))
-        curated = ImportSchemaGen(schema_file=file).with_id("CuratedSchema")
-        schema = curated.outputs["schema"]
-        nodes.append(curated)
+        schema_file = RuntimeParameter(SCHEMA, str, str(config.curated_schema))
+        curated_schema = ImportSchemaGen(schema_file=schema_file).with_id("CuratedSchema")
+        schema = curated_schema.outputs["schema"]
+        nodes.append(curated_schema)
 
     example_validator = ExampleValidator(statistics=statistics, schema=schema)
     baseline = _baseline(statistics, latest).with_id("ChampionStatistics")
@@ -112,145 +146,158 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
         curated=int(config.curated_schema is not None),
     )
     nodes += [example_validator, baseline, drift_validator, data_gate]
+    return DataStage(nodes, examples, schema, data_gate.outputs["verdict"])
 
-    with Cond(data_gate.outputs["verdict"].future()[0].custom_property("passed") == 1):
-        transform = with_executor(
-            Transform(
-                examples=examples,
-                schema=schema,
-                preprocessing_fn="fraud.models.preprocessing.transform_fn.preprocessing_fn",
-                splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=[]),
-                custom_config={**learned, "network": to_json(read)},
-                materialize=False,
-                disable_statistics=True,
-                # It serves spans that are analyzed again; windows here are one span.
-                disable_analyzer_cache=True,
-            ),
-            TransformExecutor,
-        )
-        fitting = {**learned, "alert_budget": config.evaluation.alert_budget}
-        tuner = None
-        if config.tuning.enabled:
-            tuner = Tuner(
-                examples=examples,
-                transform_graph=transform.outputs["transform_graph"],
-                tuner_fn="fraud.models.network.tuning.tuner_fn",
-                train_args=trainer_pb2.TrainArgs(splits=["train"]),
-                eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
-                custom_config={**fitting, "tuning": to_json(config.tuning)},
-            )
-            nodes.append(tuner)
-        trainer = with_executor(
-            Trainer(
-                examples=examples,
-                transform_graph=transform.outputs["transform_graph"],
-                hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
-                schema=schema,
-                run_fn="fraud.models.entry_point.run_fn",
-                train_args=trainer_pb2.TrainArgs(splits=["train"]),
-                eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
-                custom_config=fitting,
-            ),
-            TrainerExecutor,
-        )
-        model = trainer.outputs["model"]
-        champion = _champion(model, latest).with_id("Champion")
-        evaluator = with_executor(
-            Evaluator(
-                examples=examples,
-                model=model,
-                baseline_model=champion.outputs["model"],
-                eval_config=eval_config(config.dataset, config.evaluation),
-                example_splits=["eval"],
-                module_path="fraud.models.evaluation.extractors",
-            ),
-            EvaluatorExecutor,
-        )
-        serving_check = ServingCheck(model=model, examples=examples, count=SERVING_CHECK_EXAMPLES)
-        pusher = with_executor(
-            Pusher(
-                model=model,
-                model_blessing=evaluator.outputs["blessing"],
-                infra_blessing=serving_check.outputs["blessing"],
-                push_destination=pusher_pb2.PushDestination(
-                    filesystem=pusher_pb2.PushDestination.Filesystem(
-                        base_directory=str(root.pushed)
-                    )
-                ),
-            ),
-            PusherExecutor,
-        )
-        model_card = ModelCardGen(
-            examples=examples,
-            verdict=data_gate.outputs["verdict"],
-            model=model,
-            evaluation=evaluator.outputs["evaluation"],
-            infra_blessing=serving_check.outputs["blessing"],
-            pushed_model=pusher.outputs["pushed_model"],
-            text=to_json(config.model_card),
-            columns=learned["columns"],
-            evaluation_settings=to_json(config.evaluation),
-            label_delay_days=config.windows.label_delay_days,
-        )
-    nodes += [transform, trainer, champion, evaluator, serving_check, pusher, model_card]
 
-    return Pipeline(
-        pipeline_name=NAME,
-        pipeline_root=str(root.artifacts),
-        components=nodes,
-        metadata_connection_config=lineage.connection_config(config.metadata, root),
-        beam_pipeline_args=beam_pipeline_args(config),
-        enable_cache=True,
+def training_stage(config: Config, ingested: DataStage) -> TrainingStage:
+    """From judged examples to a challenger, with a search for hyperparameters if configured."""
+    columns = to_json(ModelColumns.of(config.dataset, config.features))
+    network = config.network
+    # Pass only the settings Transform uses, so that other changes still hit its cache.
+    preprocessing = Network(
+        bins=network.bins,
+        vocabulary_size=network.vocabulary_size,
+        oov_buckets=network.oov_buckets,
     )
+    transform = with_executor(
+        Transform(
+            examples=ingested.examples,
+            schema=ingested.schema,
+            preprocessing_fn="fraud.models.preprocessing.transform_fn.preprocessing_fn",
+            splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=[]),
+            custom_config={"columns": columns, "network": to_json(preprocessing)},
+            materialize=False,
+            disable_statistics=True,
+            # It helps only with several spans; the windows of a run are a single one.
+            disable_analyzer_cache=True,
+        ),
+        TransformExecutor,
+    )
+    training_config = {
+        "columns": columns,
+        "network": to_json(network),
+        "alert_budget": config.evaluation.alert_budget,
+    }
+    tuner = None
+    if config.tuning.enabled:
+        tuner = Tuner(
+            examples=ingested.examples,
+            transform_graph=transform.outputs["transform_graph"],
+            tuner_fn="fraud.models.network.tuning.tuner_fn",
+            train_args=trainer_pb2.TrainArgs(splits=["train"]),
+            eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+            custom_config={**training_config, "tuning": to_json(config.tuning)},
+        )
+    trainer = with_executor(
+        Trainer(
+            examples=ingested.examples,
+            transform_graph=transform.outputs["transform_graph"],
+            hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
+            schema=ingested.schema,
+            run_fn="fraud.models.entry_point.run_fn",
+            train_args=trainer_pb2.TrainArgs(splits=["train"]),
+            eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+            custom_config=training_config,
+        ),
+        TrainerExecutor,
+    )
+    nodes = [tuner, transform, trainer] if tuner else [transform, trainer]
+    return TrainingStage(nodes, trainer.outputs["model"])
+
+
+def release_stage(
+    config: Config, root: Root, ingested: DataStage, trained: TrainingStage, latest: bool
+) -> ReleaseStage:
+    """Compares the challenger with the champion, pushes it if it is blessed, and reports."""
+    examples, model = ingested.examples, trained.model
+    champion = _champion(model, latest).with_id("Champion")
+    evaluator = with_executor(
+        Evaluator(
+            examples=examples,
+            model=model,
+            baseline_model=champion.outputs["model"],
+            eval_config=eval_config(config.dataset, config.evaluation),
+            example_splits=["eval"],
+            module_path="fraud.models.evaluation.extractors",
+        ),
+        EvaluatorExecutor,
+    )
+    serving_check = ServingCheck(model=model, examples=examples, count=SERVING_CHECK_EXAMPLES)
+    pusher = with_executor(
+        Pusher(
+            model=model,
+            model_blessing=evaluator.outputs["blessing"],
+            infra_blessing=serving_check.outputs["blessing"],
+            push_destination=pusher_pb2.PushDestination(
+                filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(root.pushed))
+            ),
+        ),
+        PusherExecutor,
+    )
+    model_card = ModelCardGen(
+        examples=examples,
+        verdict=ingested.verdict,
+        model=model,
+        evaluation=evaluator.outputs["evaluation"],
+        infra_blessing=serving_check.outputs["blessing"],
+        pushed_model=pusher.outputs["pushed_model"],
+        text=to_json(config.model_card),
+        columns=to_json(ModelColumns.of(config.dataset, config.features)),
+        evaluation_settings=to_json(config.evaluation),
+        label_delay_days=config.windows.label_delay_days,
+    )
+    nodes = [champion, evaluator, serving_check, pusher, model_card]
+    return ReleaseStage(nodes, pusher.outputs["pushed_model"])
 
 
 def beam_pipeline_args(config: Config) -> list[str]:
-    """Beam's command line; empty for the node's own process.
+    """Beam's command line; empty to run in the process of each node.
 
-    With any argument at all TFX builds a package of itself for the workers, at each node.
+    Given any argument, TFX builds a package of itself for the workers at each node.
     """
     beam = config.beam
     return [] if beam.runner is None else [f"--runner={beam.runner}", *beam.options]
 
 
 def _baseline(statistics: types.Channel, latest: bool) -> Resolver:
-    """Finds the statistics that drift is judged against."""
-    found = types.Channel(type=standard_artifacts.ExampleStatistics)
+    """Resolves the statistics that drift is measured against."""
+    statistics_of_any_run = types.Channel(type=standard_artifacts.ExampleStatistics)
     if latest:
-        return Resolver(strategy_class=LatestArtifactStrategy, baseline=found)
+        return Resolver(strategy_class=LatestArtifactStrategy, baseline=statistics_of_any_run)
     return Resolver(
         strategy_class=ChampionStatistics,
         statistics=statistics,
-        baseline=found,
+        baseline=statistics_of_any_run,
         pushed_model=types.Channel(type=standard_artifacts.PushedModel),
     )
 
 
 def _champion(model: types.Channel, latest: bool) -> Resolver:
-    """Finds the model that the challenger is judged against."""
-    found = types.Channel(type=standard_artifacts.Model)
+    """Resolves the model that the challenger is compared with."""
+    model_of_any_run = types.Channel(type=standard_artifacts.Model)
     if latest:
         return Resolver(
             strategy_class=LatestBlessedModelStrategy,
-            model=found,
+            model=model_of_any_run,
             model_blessing=types.Channel(type=standard_artifacts.ModelBlessing),
         )
     return Resolver(
         strategy_class=ChampionModel,
         challenger=model,
-        model=found,
+        model=model_of_any_run,
         pushed_model=types.Channel(type=standard_artifacts.PushedModel),
     )
 
 
 def drift_config(config: Config) -> distribution_validator_pb2.DistributionValidatorConfig:
-    """Jensen-Shannon thresholds by column, numeric or categorical; L-infinity reads 0 on numeric
-    ones (data-validation#147).
+    """Jensen-Shannon thresholds for the columns of the data and for configured ones.
+
+    TFDV's L-infinity distance is always 0 for numeric columns (data-validation#147).
     """
     gate, dataset = config.data_gate, config.dataset
     amount = (dataset.amount,) if dataset.amount else ()
-    source = (*amount, *dataset.numeric, *dataset.categorical)
-    thresholds = {**dict.fromkeys(source, gate.max_drift), **gate.drift_thresholds}
+    columns = (*amount, *dataset.numeric, *dataset.categorical)
+    thresholds = {**dict.fromkeys(columns, gate.max_drift), **gate.drift_thresholds}
     drift = distribution_validator_pb2.DistributionValidatorConfig()
     for column, threshold in thresholds.items():
         feature = drift.default_slice_config.feature.add()

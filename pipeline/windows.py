@@ -1,13 +1,13 @@
-"""As-of day and label delay → the windows of a run. Pure; see docs/concepts.md for the words.
+"""Derives the windows of a run from its as-of day and the label delay. See docs/concepts.md.
 
-At day D a label is known only of days ≤ D − delay. With delay 7, eval 7 days, train 30 days and
-as-of 31 July::
+On day D, labels are known only for days ≤ D − delay. With a delay of 7, 7 eval days, 30 train days
+and as-of day 31 July::
 
     12 Jun ─ train ─ 11 Jul      18 Jul ─ eval ─ 24 Jul      25 Jul ─ recent ─ 31 Jul (as-of)
-                           └ delay ┘                   (labels not known yet)
+                           └ delay ┘                   (labels not yet known)
 
-The gap between train and eval is what makes the evaluation honest: on the first eval day
-(18 July) the newest known labels were those of 11 July.
+The gap between train and eval keeps the evaluation honest: on the first eval day (18 July), the
+newest known labels were those of 11 July.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Window:
 
     @property
     def days(self) -> int:
-        """How many days the window has; never less than 1."""
+        """Number of days, at least 1."""
         return (self.last - self.first).days + 1
 
     def __contains__(self, day: date) -> bool:
@@ -47,10 +47,10 @@ class Windows:
     """The windows of one run.
 
     Attributes:
-      as_of: the day the run pretends it is; the last day of which data is used.
-      history: the days before `train` that features look back on; None if they need none.
-      train, eval: their labels are known on the as-of day.
-      recent: the days after `eval`, labels unknown; None with a label delay of 0.
+      as_of: the run works as if today were this day; the last day of data it uses.
+      history: the days before `train` that features need; None if they need none.
+      train, eval: days whose labels are known on the as-of day.
+      recent: the days after `eval`, whose labels are not yet known; None if the delay is 0.
     """
 
     as_of: date
@@ -81,10 +81,10 @@ def windows_for(
     """The windows of a run on `as_of`.
 
     Args:
-      as_of: the day the run pretends it is.
-      train_days, eval_days: lengths, at least 1 day each.
+      as_of: run as if today were this day.
+      train_days, eval_days: lengths in days, at least 1 each.
       label_delay_days: days until a label may be used, at least 0.
-      history_days: how many days before the train window features look back on, at least 0.
+      history_days: days before the train window that features need, at least 0.
 
     Raises:
       ValueError: a length is out of range.
@@ -93,7 +93,7 @@ def windows_for(
         raise ValueError("train_days and eval_days must be ≥ 1, delay and history ≥ 0")
     eval_last = as_of - timedelta(days=label_delay_days)
     eval_first = eval_last - timedelta(days=eval_days - 1)
-    # Without a delay, training must still end before the first day it is judged on.
+    # Even without a delay, training must end before the first day of evaluation.
     train_last = eval_first - timedelta(days=max(label_delay_days, 1))
     train_first = train_last - timedelta(days=train_days - 1)
     return Windows(

@@ -88,7 +88,7 @@ def read(source: Source, windows: Windows, config: Config) -> pa.Table:
     batches = []
     for file in source.files(windows.all_days):
         for first, raw in reader.read(file, layout.to_read(file)):
-            at = values.Rows(file, np.arange(first, first + raw.num_rows))
+            at = values.RowOrigins(file, np.arange(first, first + raw.num_rows))
             batches.append(values.clean(raw, at, layout)[1])
     table = pa.Table.from_batches(batches).combine_chunks()
     order = np.argsort(table[dataset.timestamp].to_numpy(), kind="stable")

@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     with logging_to(Path(os.devnull)):
         from fraud.pipeline import lineage, summary
         from fraud.pipeline.runners import local
+        from fraud.report import terminal
 
         local.load_tfx()
         from fraud.pipeline.runners import compiled, launch
@@ -95,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         summary.write_if_over(store, run_id, root)
         seconds = time.monotonic() - started
         result = f"{node_id}: {record.state} in {seconds:.1f} s"
-        console.say(f"{result}  {summary.detail(record)}".rstrip())
+        console.say(f"{result}  {terminal.node_detail(record)}".rstrip())
     if summary.stopped_by(record):
         raise StoppedByDataGate(f"{node_id} stopped run {run_id}")
     return 0

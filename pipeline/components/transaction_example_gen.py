@@ -1,9 +1,8 @@
-"""TransactionExampleGen: from files of transactions to the examples of a run's windows."""
+"""TransactionExampleGen: turns files of transactions into the examples of a run's windows."""
 
 from __future__ import annotations
 
 import json
-from datetime import date
 from typing import Any, ClassVar
 
 from tfx import types
@@ -25,45 +24,51 @@ from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
+from fraud import codec
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset, Features
 from fraud.pipeline.components.executors import LocalBeam
 from fraud.pipeline.config import Config, WindowLengths, from_dict
 from fraud.pipeline.ingestion import stages
-from fraud.pipeline.ingestion.source import Source, check_columns, discover, plan
+from fraud.pipeline.ingestion.source import IngestionPlan, plan_ingestion
 from fraud.pipeline.ingestion.stages import Ingestion, Shard
-from fraud.pipeline.ingestion.values import Layout
 from fraud.pipeline.windows import Windows
+from fraud.time import parse_day
 
 EXAMPLES = "examples"
 FINGERPRINT = "input_fingerprint"
 
+PLAN, BAD_INPUT = "plan", "bad_input"
+"""Execution properties that the driver adds: the `IngestionPlan` as JSON, or the error message."""
 
-def _found(exec_properties: dict[str, Any]) -> tuple[Config, Source, Windows | None]:
-    """The configuration, the files and the windows that execution properties ask for.
 
-    Raises:
-      BadInput: the data does not do.
-    """
-    config = Config(
+def _config(exec_properties: dict[str, Any]) -> Config:
+    return Config(
         dataset=from_dict(Dataset, json.loads(exec_properties["dataset"])),
         windows=from_dict(WindowLengths, json.loads(exec_properties["windows"])),
         features=from_dict(Features, json.loads(exec_properties["features"])),
     )
+
+
+def _plan(exec_properties: dict[str, Any]) -> IngestionPlan:
+    """Plans the ingestion that execution properties describe.
+
+    Raises:
+      BadInput: the data is unusable, or the as-of day is not a day.
+    """
     text = exec_properties.get("as_of")
     try:
-        as_of = date.fromisoformat(text) if text else None
-    except ValueError:
-        raise BadInput(f"--as-of {text}: not a day; write it as YYYY-MM-DD") from None
-    source = discover(exec_properties["data"], config.dataset)
-    return config, source, plan(source, config, as_of)
+        as_of = parse_day(text) if text else None
+    except BadInput as error:
+        raise BadInput(f"--as-of {error}") from None
+    return plan_ingestion(exec_properties["data"], _config(exec_properties), as_of)
 
 
 class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
-    """Puts a fingerprint of the files that are read into the execution properties.
+    """Records the plan of the ingestion, or why there is none, in the execution properties.
 
-    TFX caches by execution properties, so a run on unchanged files is cached, and one on changed
-    files is not.
+    TFX caches by execution properties, and the plan lists the files that are read. So a run on
+    unchanged files is cached, and a run on changed files is not.
     """
 
     def __init__(self, metadata_handle: Metadata):
@@ -71,23 +76,23 @@ class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
         portable_driver.BaseDriver.__init__(self, metadata_handle)
 
     def run(self, execution_info: ExecutionInfo) -> driver_output_pb2.DriverOutput:
-        """Looks at the files; reads headers, and values only where files are not of one day."""
-        properties = execution_info.exec_properties
+        """Plans the ingestion: reads headers, and timestamps of files outside day folders."""
+        properties = dict(execution_info.exec_properties)
         try:
-            _, source, windows = _found(properties)
-            fingerprint = source.fingerprint(windows)
-        except BadInput:
-            # The executor finds the same and raises it, so that the execution is marked failed.
-            fingerprint = ""
+            plan = _plan(properties)
+            properties |= {PLAN: codec.to_json(plan), FINGERPRINT: plan.fingerprint}
+        except BadInput as error:
+            # Left to the executor to raise, so that the execution is marked as failed.
+            properties[BAD_INPUT] = str(error)
         output = driver_output_pb2.DriverOutput()
-        for name, value in {**properties, FINGERPRINT: fingerprint}.items():
+        for name, value in properties.items():
             if value is not None:
                 data_types_utils.set_metadata_value(output.exec_properties[name], value)
         return output
 
 
 class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
-    """Reads the windows' days, makes the features, writes one split per window."""
+    """Reads the files of the plan, computes the features and writes one split per window."""
 
     def Do(  # noqa: N802 - the name is TFX's
         self,
@@ -98,12 +103,20 @@ class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
         """Writes the `examples` artifact.
 
         Raises:
-          BadInput: the data does not do; names file, row or column and the fix.
+          BadInput: the data is unusable, or has changed since the driver planned the ingestion;
+            names file, row or column and the fix.
         """
         del input_dict
-        config, source, windows = _found(exec_properties)
+        if message := exec_properties.get(BAD_INPUT):
+            raise BadInput(message)
+        if recorded := exec_properties.get(PLAN):
+            plan = codec.from_json(IngestionPlan, recorded)
+            plan.check_unchanged()
+        else:  # Vertex AI does not run drivers.
+            plan = _plan(exec_properties)
+        config, windows = _config(exec_properties), plan.windows
         ingestion = Ingestion(
-            layout=Layout(config.dataset, check_columns(source, windows, config.dataset), windows),
+            layout=plan.layout(config.dataset),
             features=config.features,
             delay_days=config.windows.label_delay_days,
             eval_percent=config.windows.hash_eval_percent,
@@ -112,7 +125,7 @@ class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
         fileio.makedirs(ingestion.directory)
         try:
             with self._make_beam_pipeline() as pipeline:
-                stages.run(pipeline, ingestion, source.files(windows.all_days if windows else None))
+                stages.run(pipeline, ingestion, dict(zip(plan.files, plan.rows, strict=True)))
         except Exception as error:
             bad_input = stages.bad_input_in(error)
             if bad_input is None:
@@ -124,7 +137,7 @@ class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
         for split in artifact_utils.decode_split_names(examples.split_names):
             _publish(split, [shard for shard in shards if shard.split == split], examples)
         fileio.rmtree(ingestion.directory)
-        examples.set_string_custom_property(FINGERPRINT, exec_properties.get(FINGERPRINT, ""))
+        examples.set_string_custom_property(FINGERPRINT, plan.fingerprint)
 
 
 class TransactionExampleGenSpec(ComponentSpec):
@@ -145,9 +158,9 @@ class TransactionExampleGen(base_beam_component.BaseBeamComponent):
     """Ingests transactions up to an as-of day, with point-in-time features.
 
     Output `examples`: tf.Examples in the splits train, eval and, with a label delay, recent (whose
-    examples have no label). Custom properties: `as_of` (a day), and as JSON `windows` (split →
-    [first, last] day), `rows` and `positives` (split → count). Without a timestamp there are only
-    train and eval, by a hash, and no windows.
+    examples have no label). Custom properties: `as_of` (a day), `input_fingerprint`, and as JSON
+    `windows` (split → [first, last] day), `rows` and `positives` (split → count). Without a
+    timestamp there are no windows; rows are split into train and eval by a hash.
     """
 
     SPEC_CLASS = TransactionExampleGenSpec
@@ -165,9 +178,9 @@ class TransactionExampleGen(base_beam_component.BaseBeamComponent):
         """Constructs the component.
 
         Args:
-          data: where the files are (`fraud.pipeline.ingestion.source.discover`).
-          as_of: the day the run pretends it is, YYYY-MM-DD; "" for the last day of data.
-          dataset, windows, features: `fraud.pipeline.config.to_json` of those parts of the
+          data: path or URI of the files; see `fraud.pipeline.ingestion.source.discover`.
+          as_of: run as if today were this day, YYYY-MM-DD; "" for the last day of data.
+          dataset, windows, features: `fraud.pipeline.config.to_json` of these parts of the
             configuration.
         """
         super().__init__(
@@ -183,9 +196,9 @@ class TransactionExampleGen(base_beam_component.BaseBeamComponent):
 
 
 def _publish(split: str, shards: list[Shard], examples: types.Artifact) -> None:
-    """Moves the shards of a split to where the standard components look for them."""
+    """Moves the shards of a split to where standard components expect them."""
     if not shards:
-        raise BadInput(f"the {split} split would have no rows; give it more data")
+        raise BadInput(f"the {split} split would have no rows; provide more data")
     directory = artifact_utils.get_split_uris([examples], split)[0]
     fileio.makedirs(directory)
     for number, shard in enumerate(shards):

@@ -1,5 +1,5 @@
-"""From files of transactions to examples with features. See docs/ingestion.md.
+"""Turns files of transactions into examples with features. See docs/ingestion.md.
 
-`source` finds the files and checks them before a run, `files` reads them, `values` checks what is
-in them, `stages` computes features and writes examples on Beam.
+`source` plans what a run reads, `reader` reads files, `values` checks and converts their values,
+`stages` computes features on Beam, `example_writer` writes examples.
 """

@@ -1,10 +1,9 @@
-"""Arrow columns → serialized `tf.train.Example`s → TFRecord files, as standard components read.
+"""Writes Arrow columns as TFRecord files of serialized `tf.train.Example`s.
 
-tfx_bsl has an encoder for this. It builds every example as a message, with its map of features in
-another order each time. Here the bytes of many examples are laid out at once, which takes a third
-of the time, and as all examples have the same order, their files are two thirds as large and the
-same in every run. What protocol buffers look like on the wire is described in
-https://protobuf.dev/programming-guides/encoding/.
+tfx_bsl has an encoder too, but it builds a message per example, with its features in varying order.
+This module lays out the bytes of many examples at once, which takes a third of the time. As all
+examples have their features in the same order, files are a third smaller and identical in every
+run. The wire format is described in https://protobuf.dev/programming-guides/encoding/.
 """
 
 from __future__ import annotations
@@ -17,26 +16,26 @@ import pyarrow as pa
 import tensorflow as tf
 from numpy.typing import NDArray
 
-# Level 1: a third of the time of the default level for files a quarter larger.
+# Level 1 takes a third of the default level's time and makes files a quarter larger.
 _COMPRESSION = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
 
 _ROWS_AT_ONCE = 4096
 
 Bytes = NDArray[np.uint8]
 
-# Tags: field number and "length-delimited". Example.features, Features.feature, the key of a map
-# entry and the value of a list are field 1, the value of a map entry is field 2.
+# Tags: field number with wire type "length-delimited". Example.features, Features.feature, the key
+# of a map entry and the values of a list are field 1; the value of a map entry is field 2.
 _FIRST, _SECOND = 0x0A, 0x12
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 0x0A, 0x12, 0x1A
 
 
 @dataclass(frozen=True)
 class _Fixed:
-    """A feature whose entry is equally long in all rows.
+    """A feature whose map entry has the same length in all rows.
 
     Attributes:
-      entry: the entry of any row.
-      value: the last bytes of the entry of every row, [rows, bytes].
+      entry: the entry of some row.
+      value: the last bytes of each row's entry, the only ones that differ, [rows, bytes].
     """
 
     entry: bytes
@@ -45,11 +44,11 @@ class _Fixed:
 
 @dataclass(frozen=True)
 class _Ragged:
-    """A feature whose entries differ in length.
+    """A feature whose map entries differ in length.
 
     Attributes:
-      entries: the entry of every row and after it anything, [rows, longest].
-      lengths: how long each is, [rows].
+      entries: each row's entry, followed by arbitrary padding, [rows, longest].
+      lengths: length of each entry in bytes, [rows].
     """
 
     entries: Bytes
@@ -69,8 +68,8 @@ def write(path: str, columns: Mapping[str, pa.Array]) -> None:
 def serialized(columns: Mapping[str, pa.Array]) -> list[bytes]:
     """One serialized Example per row.
 
-    Integers and timestamps (as whole seconds since 1970) become int64, text bytes and everything
-    else float. A feature has one value, or none where the column is null.
+    Integers and timestamps (in whole seconds since 1970) become int64, text becomes bytes, and
+    everything else float. A feature has one value, or none where the column is null.
 
     Args:
       columns: name → values, [rows] each, rows ≥ 1.
@@ -123,13 +122,13 @@ def _feature(name: str, column: pa.Array) -> _Fixed | _Ragged:
 
 
 def _texts(key: bytes, column: pa.Array) -> _Ragged:
-    """Text repeats itself, so each distinct value is encoded once."""
+    """Encodes each distinct value once, because text values repeat."""
     encoded = column.dictionary_encode()
     contents = [
         _message(_BYTES_LIST, _message(_FIRST, text.encode()))
         for text in encoded.dictionary.to_pylist()
     ]
-    # The last one is for nulls, whose index is set to -1.
+    # The last one is for nulls, whose index becomes -1.
     entries = [_message(_FIRST, key + _message(_SECOND, content)) for content in [*contents, b""]]
     longest = max(map(len, entries))
     padded = b"".join(entry.ljust(longest, b"\0") for entry in entries)
@@ -150,10 +149,10 @@ def _message(tag: int, content: bytes) -> bytes:
 
 
 def _varints(numbers: NDArray[np.int64]) -> Bytes:
-    """Numbers as varints, all as long as the longest needs to be, [rows, bytes].
+    """Numbers as varints, padded to the length of the longest, [rows, bytes].
 
-    A varint may have leading zeros, which lie at its end: seven bits a byte, lowest first, the
-    high bit of all but the last byte set.
+    A varint has seven bits per byte, lowest first, with the high bit set in all but the last byte.
+    Trailing bytes may hold leading zeros of the number, which allows the padding.
     """
     unsigned = numbers.astype(np.uint64)
     length = max(1, -(-int(unsigned.max()).bit_length() // 7))
@@ -165,7 +164,7 @@ def _varints(numbers: NDArray[np.int64]) -> Bytes:
 
 
 def _rows(data: Bytes, lengths: NDArray[np.int64]) -> Iterator[bytes]:
-    """Cuts bytes that lie one row after the other."""
+    """Splits consecutive bytes into rows."""
     joined = data.tobytes()
     ends = np.cumsum(lengths).tolist()
     return (joined[start:end] for start, end in zip([0, *ends], ends, strict=False))

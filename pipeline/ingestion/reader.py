@@ -1,9 +1,11 @@
-"""Reading one file of transactions, Parquet or CSV, as Arrow batches."""
+"""Reads one file of transactions, Parquet or CSV, as Arrow batches."""
 
 from __future__ import annotations
 
 import codecs
 import csv
+import dataclasses
+import functools
 import io
 import itertools
 import re
@@ -18,6 +20,7 @@ from pyarrow import fs as arrow_fs
 from pyarrow import parquet
 
 from fraud.errors import BadInput
+from fraud.files import is_uri
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 
@@ -25,13 +28,13 @@ BATCH_ROWS = 32_768
 """Batches have at most this many rows."""
 
 LONGEST_LINE = 1 << 20
-"""Bytes; what is longer is taken for a damaged file. Also the block in which CSV is read."""
+"""In bytes; a file with a longer line counts as damaged. Also the block size for reading CSV."""
 
 _FIRST_BLOCK = 1 << 16
-"""Bytes of a CSV file that are looked at to tell a column of whole numbers from one of text."""
+"""In bytes; the start of a CSV file from which the types of its columns are inferred."""
 
 _GZIP_RATIO = 4
-"""About how many times smaller a CSV file is when compressed."""
+"""Rough compression ratio of a gzipped CSV file."""
 
 _DAMAGE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError, OSError)
 
@@ -41,12 +44,12 @@ class File:
     """One input file.
 
     Attributes:
-      path: where it is, as `discover` was told, a local path or a URI.
-      name: its path below the data directory; what messages call it.
-      size: bytes.
+      path: a local path or a URI, in the form given to `discover`.
+      name: path below the data directory, used in messages.
+      size: in bytes.
       modified: nanoseconds since 1970.
-      days: the days its rows may be of; empty where the data has no timestamp.
-      in_day_folder: every row must be of the one day in `days`.
+      days: the days its rows may belong to; empty if the data has no timestamp.
+      in_day_folder: whether every row must belong to the one day in `days`.
     """
 
     path: str
@@ -58,22 +61,22 @@ class File:
 
     @property
     def is_parquet(self) -> bool:
-        """Parquet, not CSV."""
+        """Whether it is Parquet; otherwise it is CSV."""
         return self.path.endswith(".parquet")
 
     @property
     def is_gzip(self) -> bool:
-        """Compressed CSV."""
+        """Whether it is gzipped CSV."""
         return self.path.endswith(".gz")
 
 
 def filesystem(path: str) -> tuple[arrow_fs.FileSystem, str]:
-    """The file system of a local path or of a URI (file:, s3:, gs:, hdfs:) and the path in it.
+    """The file system of a local path or a URI (file:, s3:, gs:, hdfs:), and the path within it.
 
     Raises:
-      BadInput: nothing here reads such a URI.
+      BadInput: the URI cannot be opened.
     """
-    if "://" not in path:
+    if not is_uri(path):
         return arrow_fs.LocalFileSystem(), path
     try:
         system, within = arrow_fs.FileSystem.from_uri(path)
@@ -83,19 +86,18 @@ def filesystem(path: str) -> tuple[arrow_fs.FileSystem, str]:
 
 
 def schema(file: File) -> pa.Schema:
-    """Names and types of all columns: stored in Parquet, guessed from the first lines of CSV.
+    """Names and types of all columns: as stored in Parquet, inferred from the start of a CSV file.
 
     Raises:
       BadInput: the file is damaged.
     """
     if file.is_parquet:
-        stored = _parquet(file).schema_arrow
-        return pa.schema([(field.name, _plain(field.type)) for field in stored])
+        return _footer(file)[0]
     header = _csv_header(file)
     try:
         return _open_csv(file, arrow_csv.ConvertOptions(), _FIRST_BLOCK).schema
     except _DAMAGE:
-        # Perhaps a line is longer than that block.
+        # Perhaps a line is longer than the block.
         try:
             return _open_csv(file, arrow_csv.ConvertOptions(), LONGEST_LINE).schema
         except _DAMAGE as error:
@@ -103,13 +105,13 @@ def schema(file: File) -> pa.Schema:
 
 
 def count_rows(file: File) -> int:
-    """How many rows a file has: exactly for Parquet, roughly for CSV, but 0 only if there is none.
+    """The number of rows: exact for Parquet; an estimate for CSV, 0 only if there are none.
 
     Raises:
       BadInput: the file is damaged.
     """
     if file.is_parquet:
-        return _parquet(file).metadata.num_rows
+        return _footer(file)[1]
     _csv_header(file)
     block = _first_block(file)
     _, _, rows = block.partition(b"\n")
@@ -122,15 +124,15 @@ def read(file: File, types: dict[str, pa.DataType]) -> Iterator[tuple[int, pa.Re
     """Reads columns of a file.
 
     Args:
-      file: which.
-      types: name → the type to read it as, where the format leaves a choice: in CSV every column
-        is of its type here; in Parquet each is as stored.
+      file: the file.
+      types: the columns to read. CSV columns are read as the given type, Parquet columns as the
+        type they are stored in.
 
     Yields:
-      (number of rows before it, batch of at most BATCH_ROWS rows).
+      (index of the first row in the file, batch of at most BATCH_ROWS rows).
 
     Raises:
-      BadInput: the file is damaged, or CSV has text where a number is expected.
+      BadInput: the file is damaged, or a CSV file has text where a number is expected.
     """
     first = 0
     batches = _read_parquet(file, list(types)) if file.is_parquet else _read_csv(file, types)
@@ -142,7 +144,7 @@ def read(file: File, types: dict[str, pa.DataType]) -> Iterator[tuple[int, pa.Re
 
 
 def place(file: File, row: int) -> str:
-    """Words for a row, counted from 0: its line in CSV, its row, counted from 1, in Parquet."""
+    """Describes a row, given from 0: "line N" in CSV, "row N", counted from 1, in Parquet."""
     if not file.is_parquet:
         try:
             rows = (line for line, fields in _csv_rows(file) if fields)
@@ -150,6 +152,19 @@ def place(file: File, row: int) -> str:
         except (StopIteration, csv.Error, OSError):
             pass
     return f"row {row + 1}"
+
+
+def _footer(file: File) -> tuple[pa.Schema, int]:
+    """Schema, dictionaries decoded, and number of rows. Opens each version of a file once."""
+    # The days of a file become known later; its footer does not depend on them.
+    return _read_footer(dataclasses.replace(file, days=(), in_day_folder=False))
+
+
+@functools.cache
+def _read_footer(file: File) -> tuple[pa.Schema, int]:
+    opened = _parquet(file)
+    columns = [(field.name, _plain(field.type)) for field in opened.schema_arrow]
+    return pa.schema(columns), opened.metadata.num_rows
 
 
 def _parquet(file: File) -> parquet.ParquetFile:
@@ -187,7 +202,7 @@ def _open_csv(
 ) -> arrow_csv.CSVStreamingReader:
     return arrow_csv.open_csv(
         _stream(file),
-        # One thread, so that messages have row numbers.
+        # Only with a single thread do Arrow's messages have row numbers.
         arrow_csv.ReadOptions(block_size=block, use_threads=False),
         arrow_csv.ParseOptions(newlines_in_values=True),
         convert,
@@ -200,10 +215,10 @@ def _stream(file: File) -> pa.NativeFile:
 
 
 def _first_block(file: File) -> bytes:
-    """The first bytes, at least one whole line.
+    """The start of a file, at least one whole line.
 
     Raises:
-      BadInput: there is no line, it has no end, or the file cannot be read.
+      BadInput: the file is empty, its first line has no end, or it cannot be read.
     """
     _check_size(file)
     try:
@@ -226,10 +241,10 @@ def _first_block(file: File) -> bytes:
 
 
 def _csv_header(file: File) -> list[str]:
-    """The names in the first line.
+    """The column names in the first line.
 
     Raises:
-      BadInput: there is none, or the file cannot be read.
+      BadInput: there is no header line, or the file cannot be read.
     """
     _first_block(file)
     try:
@@ -248,7 +263,7 @@ def _plain(type_: pa.DataType) -> pa.DataType:
 
 
 def _csv_rows(file: File) -> Iterator[tuple[int, list[str]]]:
-    """(line where it ends, fields) of each row, header included, by Python's reader. Slow."""
+    """(number of its last line, fields) of each row, header included. Slow: by Python's reader."""
     reader = csv.reader(
         io.TextIOWrapper(_stream(file), encoding="utf-8-sig", errors="replace", newline="")
     )
@@ -257,7 +272,7 @@ def _csv_rows(file: File) -> Iterator[tuple[int, list[str]]]:
 
 
 def _refuse_csv(file: File, header: list[str], error: Exception) -> NoReturn:
-    """Says what Arrow's CSV reader stumbled over in words of the file.
+    """Explains an error of Arrow's CSV reader by line and column.
 
     Raises:
       BadInput: always.
@@ -266,14 +281,14 @@ def _refuse_csv(file: File, header: list[str], error: Exception) -> NoReturn:
     row = re.search(r"Row #(\d+)", text)
     at = f"{file.name}, {place(file, int(row[1]) - 2)}" if row else file.name
     if bad := re.search(r"CSV column #(\d+).*CSV conversion error to (\w+)", text, re.DOTALL):
-        column, wanted = header[int(bad[1])], bad[2]
+        column, expected = header[int(bad[1])], bad[2]
         if "UTF8" in text:
             raise BadInput(f"{at}: {column} is not UTF-8 text; write the file as UTF-8") from None
         value = re.search(r"invalid value '(.*)", text, re.DOTALL)
-        kind = "a whole number" if wanted.startswith("int") else "a number"
+        kind = "a whole number" if expected.startswith("int") else "a number"
         raise BadInput(
             f"{at}: {column} is {_shortened(value)}, not {kind}; correct it, or leave it empty "
-            "where it is not known"
+            "if it is unknown"
         ) from None
     if fields := re.search(r"Expected (\d+) columns, got (\d+)", text):
         raise BadInput(
@@ -289,7 +304,7 @@ def _refuse_csv(file: File, header: list[str], error: Exception) -> NoReturn:
 
 
 def _refuse(file: File, error: Exception) -> NoReturn:
-    """Says that a file is damaged as a whole.
+    """Reports a file that cannot be read at all.
 
     Raises:
       BadInput: always.

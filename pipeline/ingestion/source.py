@@ -1,12 +1,13 @@
-"""What can be known of the data before any work is done: which files, which days, which columns.
+"""Plans a run before any heavy work: which files, days and columns it reads.
 
-Nothing here imports TFX, TensorFlow or Beam, so that bad input is answered at once.
+Nothing here imports TFX, TensorFlow or Beam, so that bad input is reported at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import re
 from collections.abc import Iterator
@@ -20,22 +21,23 @@ from pyarrow import fs as arrow_fs
 from fraud import features
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset
+from fraud.files import is_uri
 from fraud.pipeline.config import Config
-from fraud.pipeline.ingestion import reader as files
-from fraud.pipeline.ingestion import values
+from fraud.pipeline.ingestion import reader, values
 from fraud.pipeline.ingestion.reader import File
 from fraud.pipeline.windows import Window, Windows, windows_for
+from fraud.time import EPOCH, parse_day
 
 _DAY_FOLDER = "date="
 
 
 @dataclass(frozen=True)
 class Source:
-    """The input as it lies there.
+    """The input files.
 
     Attributes:
-      data: the directory or file it was found at.
-      all_files: sorted by day, then name.
+      data: the directory or file they were discovered in.
+      all_files: sorted by name, hence by day if they are in day folders.
     """
 
     data: str
@@ -43,22 +45,78 @@ class Source:
 
     @property
     def days(self) -> tuple[date, ...]:
-        """The days there are files of, sorted; none where the data has no timestamp."""
+        """The days that have files, sorted; empty if the data has no timestamp."""
         return tuple(sorted({day for file in self.all_files for day in file.days}))
 
     def files(self, window: Window | None) -> tuple[File, ...]:
-        """The files that may have rows of the window; all of them for None."""
+        """The files that may have rows in the window; all files for None."""
         if window is None:
             return self.all_files
         return tuple(file for file in self.all_files if any(day in window for day in file.days))
 
-    def fingerprint(self, windows: Windows | None) -> str:
-        """A hash that changes when the files a run reads change: name, size or time."""
-        listing = [
-            (file.name, file.size, file.modified)
-            for file in self.files(windows.all_days if windows else None)
-        ]
-        return hashlib.sha256(repr((windows, listing)).encode()).hexdigest()
+
+@dataclass(frozen=True)
+class IngestionPlan:
+    """Everything a run reads, resolved once. JSON by `fraud.codec`.
+
+    Attributes:
+      windows: the windows of the run; None if the data has no timestamp.
+      files: the files that may have rows in the windows, in the order of `Source`.
+      rows: the number of rows of each file, as given by `reader.count_rows`.
+      types: column → name of the Arrow type its values have in all files.
+      fingerprint: a hash of the windows and of name, size and modification time of the files.
+    """
+
+    windows: Windows | None
+    files: tuple[File, ...]
+    rows: tuple[int, ...]
+    types: dict[str, str]
+    fingerprint: str
+
+    def layout(self, dataset: Dataset) -> values.Layout:
+        """The columns and days to read."""
+        types = {name: pa.type_for_alias(alias) for name, alias in self.types.items()}
+        return values.Layout(dataset, types, self.windows)
+
+    def check_unchanged(self) -> None:
+        """Checks that the files are still those that were planned.
+
+        Raises:
+          BadInput: a file was removed, or its size or modification time has changed.
+        """
+        for file in self.files:
+            system, path = reader.filesystem(file.path)
+            info = system.get_file_info(path)
+            # Object stores may list fractions of seconds, but leave them out for a single file.
+            unit = 1_000_000_000 if is_uri(file.path) else 1
+            now = (info.size or 0, (info.mtime_ns or 0) // unit)
+            if now != (file.size, file.modified // unit):
+                raise BadInput(f"{file.name}: changed after the run was planned; run again")
+
+
+def plan_ingestion(data: str, config: Config, as_of: date | None) -> IngestionPlan:
+    """Finds and checks everything a run reads, by file names, headers and footers.
+
+    Args:
+      data: see `discover`.
+      config: the columns, the lengths of the windows, and the features, which need history.
+      as_of: run as if today were this day; None for the last day of data.
+
+    Raises:
+      BadInput: see `discover`, `plan` and `check_columns`.
+    """
+    source = discover(data, config.dataset)
+    windows = plan(source, config, as_of)
+    types = check_columns(source, windows, config.dataset)
+    planned = source.files(windows.all_days if windows else None)
+    listing = [(file.name, file.size, file.modified) for file in planned]
+    return IngestionPlan(
+        windows=windows,
+        files=planned,
+        rows=tuple(reader.count_rows(file) for file in planned),
+        types={name: str(type_) for name, type_ in types.items()},
+        fingerprint=hashlib.sha256(repr((windows, listing)).encode()).hexdigest(),
+    )
 
 
 def discover(data: str, dataset: Dataset) -> Source:
@@ -66,50 +124,50 @@ def discover(data: str, dataset: Dataset) -> Source:
 
     Args:
       data: a directory of day folders `date=YYYY-MM-DD` with Parquet, CSV or gzipped CSV files;
-        or one such file, or a directory of them, whose days are then read off the timestamps.
-      dataset: its columns; without a timestamp there are no days.
+        or one such file, or a directory of them, whose days are then taken from the timestamps.
+      dataset: the columns; without a timestamp there are no days.
 
     Raises:
-      BadInput: there is nothing there, or something that cannot be read.
+      BadInput: there are no files, or one cannot be read.
     """
-    system, path = files.filesystem(data)
+    system, path = reader.filesystem(data)
     info = system.get_file_info(path)
     if info.type == arrow_fs.FileType.NotFound:
         raise BadInput(f"{data}: no such file or directory")
     if info.type == arrow_fs.FileType.File:
-        found: tuple[File, ...] = (_file(data, info, info.base_name),)
+        files = [_file(data, info, info.base_name)]
     else:
-        found = tuple(sorted(_listed(data, system, path), key=lambda file: file.name))
-        if not found:
+        files = sorted(_listed(data, system, path), key=lambda file: file.name)
+        if not files:
             raise BadInput(
                 f"{data}: no transactions here; expected day folders date=YYYY-MM-DD with "
-                f"{_or(files.SUFFIXES)} files, or one such file"
+                f"{_or(reader.SUFFIXES)} files, or one such file"
             )
     if dataset.timestamp is None:
-        found = tuple(dataclasses.replace(f, days=(), in_day_folder=False) for f in found)
+        files = [dataclasses.replace(file, days=(), in_day_folder=False) for file in files]
     else:
-        found = tuple(f if f.in_day_folder else _with_days(f, dataset.timestamp) for f in found)
-    return Source(data, found)
+        files = [f if f.in_day_folder else _with_days(f, dataset.timestamp) for f in files]
+    return Source(data, tuple(files))
 
 
 def plan(source: Source, config: Config, as_of: date | None) -> Windows | None:
-    """The windows of a run on this data; None where the data has no timestamp.
+    """The windows of a run on this data; None if the data has no timestamp.
 
     Args:
       source: the data.
-      config: lengths of the windows, and the features, which look back.
-      as_of: the day the run pretends it is; None for the last day of data.
+      config: the lengths of the windows, and the features, which need history.
+      as_of: run as if today were this day; None for the last day of data.
 
     Raises:
-      BadInput: the windows are not covered by the data.
+      BadInput: the data does not cover the windows.
     """
     if config.dataset.timestamp is None:
-        if not any(files.count_rows(file) for file in source.all_files):
-            raise BadInput(f"{source.data}: there is not a single transaction")
+        if not any(reader.count_rows(file) for file in source.all_files):
+            raise BadInput(f"{source.data}: there are no transactions")
         return None
     days = source.days
     if not days:
-        raise BadInput(f"{source.data}: there is not a single transaction")
+        raise BadInput(f"{source.data}: there are no transactions")
     lengths = config.windows
     history = features.history_days(config.features, lengths.label_delay_days)
     windows = windows_for(
@@ -133,17 +191,17 @@ def plan(source: Source, config: Config, as_of: date | None) -> Windows | None:
 def check_columns(
     source: Source, windows: Windows | None, dataset: Dataset
 ) -> dict[str, pa.DataType]:
-    """Checks that the files of a run have the columns of the dataset, by their headers alone.
+    """Checks, from headers alone, that the files of a run have the columns of the dataset.
 
     Returns:
-      name → the type its values have in all files (`values.types_of`).
+      column → the type its values have in all files (`values.types_of`).
 
     Raises:
-      BadInput: a column is missing or of a wrong type; names file, column and configuration key.
+      BadInput: a column is missing or has a wrong type; names file, column and configuration key.
     """
     seen: dict[str, set[pa.DataType]] = {name: set() for name in dataset.columns}
     for file in source.files(windows.all_days if windows else None):
-        schema = files.schema(file)
+        schema = reader.schema(file)
         needed = values.columns_of(file, dataset, windows)
         for key, column in _keys(dataset):
             if column in needed:
@@ -157,8 +215,8 @@ def check_columns(
 def _listed(data: str, system: arrow_fs.FileSystem, root: str) -> Iterator[File]:
     """The data files in a directory, or in its day folders if it has any.
 
-    Names that begin with a dot or an underscore are marks of other tools. What lies beside day
-    folders is not data.
+    Names that begin with a dot or an underscore belong to other tools and are skipped, as is
+    everything beside day folders.
     """
     entries = system.get_file_info(arrow_fs.FileSelector(root))
     by_day = any(entry.base_name.startswith(_DAY_FOLDER) for entry in entries)
@@ -173,44 +231,40 @@ def _listed(data: str, system: arrow_fs.FileSystem, root: str) -> Iterator[File]
             continue
         file = _file(f"{data.rstrip('/')}/{name}", entry, name)
         if by_day:
-            day = _day(folder)
-            if day is None:
-                raise BadInput(f"{data}/{folder}: not a day; name the folder date=YYYY-MM-DD")
+            try:
+                day = parse_day(folder[len(_DAY_FOLDER) :])
+            except BadInput:
+                raise BadInput(
+                    f"{data}/{folder}: not a day; name the folder date=YYYY-MM-DD"
+                ) from None
             file = dataclasses.replace(file, days=(day,), in_day_folder=True)
         yield file
 
 
 def _file(path: str, info: arrow_fs.FileInfo, name: str) -> File:
-    if not info.path.endswith(files.SUFFIXES):
-        raise BadInput(f"{path}: neither {_or(files.SUFFIXES)}; convert it, or move it elsewhere")
+    if not info.path.endswith(reader.SUFFIXES):
+        raise BadInput(f"{path}: neither {_or(reader.SUFFIXES)}; convert it, or move it elsewhere")
     return File(path, name, info.size or 0, info.mtime_ns or 0)
 
 
-def _day(folder: str) -> date | None:
-    text = folder[len(_DAY_FOLDER) :]
-    try:
-        return date.fromisoformat(text) if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else None
-    except ValueError:
-        return None
-
-
+@functools.cache
 def _with_days(file: File, timestamp: str) -> File:
-    """Adds the days that occur in a file that is not of one day. Reads the one column."""
-    type_ = _type_in(files.schema(file), timestamp, "dataset.timestamp", file)
+    """Adds the days that occur in a file outside day folders; reads its timestamps for that."""
+    type_ = _type_in(reader.schema(file), timestamp, "dataset.timestamp", file)
     if problem := values.wrong_type(timestamp, type_, Dataset(timestamp=timestamp)):
         raise BadInput(f"{file.name}: {timestamp} (dataset.timestamp) {problem}")
     days: set[int] = set()
-    for first, batch in files.read(file, {timestamp: pa.string()}):
-        rows = values.Rows(file, np.arange(first, first + batch.num_rows))
-        times = values.times(batch.column(0), timestamp, rows)
+    for first, batch in reader.read(file, {timestamp: pa.string()}):
+        origins = values.RowOrigins(file, np.arange(first, first + batch.num_rows))
+        times = values.times(batch.column(0), timestamp, origins)
         days.update(np.unique(values.days_of(times)).tolist())
     return dataclasses.replace(
-        file, days=tuple(date(1970, 1, 1) + timedelta(days=day) for day in sorted(days))
+        file, days=tuple(EPOCH + timedelta(days=day) for day in sorted(days))
     )
 
 
 def _too_short(windows: Windows, days: tuple[date, ...], config: Config) -> str:
-    """Says what to lower or choose when the train window begins before the data."""
+    """Explains what to change when the train window begins before the data."""
     lengths = config.windows
     missing = (days[0] - windows.train.first).days
     fixes = []
@@ -219,7 +273,7 @@ def _too_short(windows: Windows, days: tuple[date, ...], config: Config) -> str:
             f"lower windows.train_days from {lengths.train_days} to {lengths.train_days - missing}"
         )
     elif windows.as_of + timedelta(days=missing) > days[-1]:
-        # The shortest windows that fit have one train day.
+        # Even with a single train day the windows would not fit.
         fixes.append(
             f"lower windows.eval_days ({lengths.eval_days}), windows.label_delay_days "
             f"({lengths.label_delay_days}) and windows.train_days ({lengths.train_days})"
@@ -233,16 +287,19 @@ def _too_short(windows: Windows, days: tuple[date, ...], config: Config) -> str:
 
 
 def check_gaps(source: Source, windows: Windows, tolerated: int) -> None:
-    """Refuses days without transactions, in each window beyond what is tolerated.
+    """Checks that no window has more days without transactions than tolerated.
 
-    What features look back on may begin before the data does, but has no gaps after that.
+    History may begin before the data does; only the days from the first day of data on count.
+
+    Raises:
+      BadInput: a window has too many empty days; names the first one.
     """
     first = source.days[0]
     rows: dict[date, int] = {}
     for file in source.files(windows.all_days):
         for day in file.days:
-            # A file that is not of one day has rows of each of its days.
-            rows[day] = rows.get(day, 0) + (files.count_rows(file) if file.in_day_folder else 1)
+            # A file outside day folders is known to have rows on each of its days.
+            rows[day] = rows.get(day, 0) + (reader.count_rows(file) if file.in_day_folder else 1)
     named = {f"{name} window": window for name, window in windows.splits().items()}
     if windows.history is not None:
         named["history window"] = windows.history
@@ -262,7 +319,7 @@ def check_gaps(source: Source, windows: Windows, tolerated: int) -> None:
 
 
 def _keys(dataset: Dataset) -> list[tuple[str, str]]:
-    """(configuration key, column) of every column that is read."""
+    """(configuration key, column) of every column of the dataset."""
     single = [(f"dataset.{role}", getattr(dataset, role)) for role in values.SINGLE_ROLES]
     several = [
         (f"dataset.{role}", column)
@@ -276,7 +333,7 @@ def _type_in(schema: pa.Schema, column: str, key: str, file: File) -> pa.DataTyp
     """The type of a column.
 
     Raises:
-      BadInput: there is none or more than one of that name.
+      BadInput: no column has this name, or several have.
     """
     present = schema.names
     if present.count(column) == 1:
@@ -294,9 +351,9 @@ def _type_in(schema: pa.Schema, column: str, key: str, file: File) -> pa.DataTyp
 
 
 def _refuse_type(file: File, column: str, key: str, problem: str, dataset: Dataset) -> None:
-    """Raises BadInput for a column of a wrong type; in CSV, for the row that made it one."""
+    """Raises BadInput for a column of a wrong type; in CSV, for the first wrong value."""
     if not file.is_parquet:
-        for _ in files.read(file, {column: values.wanted_type(column, dataset)}):
+        for _ in reader.read(file, {column: values.wanted_type(column, dataset)}):
             pass
     raise BadInput(f"{file.name}: {column} ({key}) {problem}")
 

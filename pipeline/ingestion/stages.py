@@ -1,14 +1,14 @@
-"""The Beam pipeline of ingestion. It never has a Python object per row.
+"""The Beam pipeline of ingestion. It never creates a Python object per row.
 
 ::
 
     files ─ ReadChunks ─┬─ chunks ───────────────────────────────────────────┬─ WriteShards
                         ├─ slim columns by (entity, hash of key) ─ features ─┘   by chunk
-                        └─ ids by hash ─ each there once?
+                        └─ ids by hash ─ unique?
 
-A chunk is some ten thousand consecutive rows, the unit of everything after reading. Slim columns
-are those that features are made of. Arrow batches lie in temporary files; what Beam shuffles are
-references to them, so that memory does not grow with the data, whichever runner it is.
+A chunk is some ten thousand consecutive rows, the unit of work after reading. Slim columns are
+those that features are computed from. Arrow batches are kept in temporary files and Beam shuffles
+references to them, so that memory does not grow with the data on any runner.
 """
 
 from __future__ import annotations
@@ -31,16 +31,15 @@ from tfx.dsl.io import fileio
 from fraud import features
 from fraud.errors import BadInput
 from fraud.features.spec import Features
-from fraud.pipeline.ingestion import example_writer as examples
-from fraud.pipeline.ingestion import reader as files
+from fraud.pipeline.ingestion import example_writer, reader
 from fraud.pipeline.ingestion.reader import BATCH_ROWS, File, place
-from fraud.pipeline.ingestion.values import Layout, Rows, clean, days_of, is_within
+from fraud.pipeline.ingestion.values import Layout, RowOrigins, clean, days_of, is_within
 
 PARTITION_ROWS = 200_000
-"""About how many rows of an entity's history are in memory at once."""
+"""The approximate number of rows of an entity's history held in memory at once."""
 
 ChunkKey = tuple[int, int]
-"""(job, number within the job): sorts as the rows of the files do."""
+"""(job, number within the job): sorts in the order of the rows in the files."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ class Stored:
     """A batch in a temporary file.
 
     Attributes:
-      path: of the file.
-      number: which of its batches.
+      path: path of the file.
+      number: index of the batch in the file.
     """
 
     path: str
@@ -57,15 +56,15 @@ class Stored:
 
     def load(self) -> pa.RecordBatch:
         """Reads the batch."""
-        system, path = files.filesystem(self.path)
+        system, path = reader.filesystem(self.path)
         with system.open_input_file(path) as file:
             return pa.ipc.open_file(file).get_batch(self.number)
 
 
 def store(batches: Sequence[pa.RecordBatch], directory: str) -> list[Stored]:
-    """Writes batches, at least one and all of the same columns, to a new file."""
+    """Writes one or more batches with the same columns to a new file."""
     path = f"{directory}/{uuid.uuid4().hex}.arrow"
-    system, within = files.filesystem(path)
+    system, within = reader.filesystem(path)
     with (
         system.open_output_stream(within) as sink,
         pa.ipc.new_file(sink, batches[0].schema) as writer,
@@ -77,14 +76,14 @@ def store(batches: Sequence[pa.RecordBatch], directory: str) -> list[Stored]:
 
 @dataclass(frozen=True)
 class Ingestion:
-    """What the stages have to know.
+    """The settings of the stages.
 
     Attributes:
-      layout: which columns are read, and of which days.
-      features: which are made.
+      layout: the columns and days to read.
+      features: the features to compute.
       delay_days: days until a label is known.
-      eval_percent: where the data has no timestamp, the share of rows that become eval.
-      directory: for temporary files, where all workers can read and write.
+      eval_percent: the share of rows in the eval split if the data has no timestamp.
+      directory: for temporary files; all workers can read and write it.
     """
 
     layout: Layout
@@ -95,7 +94,7 @@ class Ingestion:
 
     @property
     def entities(self) -> tuple[str, ...]:
-        """The entities that any feature is made of."""
+        """The entities that have features."""
         dataset = self.layout.dataset
         return tuple(
             entity
@@ -104,7 +103,7 @@ class Ingestion:
         )
 
     def splits(self, chunk: pa.RecordBatch) -> dict[str, NDArray[np.int64]]:
-        """Split → positions in a chunk of the rows that are in it; only splits that have any."""
+        """Split → indices of its rows in a chunk, for splits that have rows in the chunk."""
         dataset, windows = self.layout.dataset, self.layout.windows
         if windows is None:
             named = [dataset.id] if dataset.id else chunk.schema.names
@@ -121,10 +120,11 @@ class Shard:
     """A finished file of examples.
 
     Attributes:
-      split: of which.
-      chunk: the rows it is made of.
-      path: where it lies, in the temporary directory.
-      rows, positives: how many; positives counts labels of 1, 0 where labels are not known.
+      split: the split it belongs to.
+      chunk: the chunk that its rows come from.
+      path: path in the temporary directory.
+      rows: number of rows.
+      positives: number of rows labelled 1; 0 if labels are not known.
     """
 
     split: str
@@ -134,32 +134,31 @@ class Shard:
     positives: int
 
 
-def run(pipeline: beam.Pipeline, ingestion: Ingestion, source_files: Sequence[File]) -> None:
-    """Adds the stages to a pipeline. When it has run, `shards` has what it made.
+def run(pipeline: beam.Pipeline, ingestion: Ingestion, rows: Mapping[File, int]) -> None:
+    """Adds the stages to a pipeline. Once it has run, `shards` lists its output.
 
     Args:
-      pipeline: to add to.
-      ingestion: what to do.
-      source_files: the input, in the order the rows shall have.
+      pipeline: the pipeline to extend.
+      ingestion: the settings.
+      rows: input file → its number of rows, in the order that the examples are to have.
     """
-    rows = {file: files.count_rows(file) for file in source_files}
     jobs = list(enumerate(_jobs(rows, ingestion.layout)))
     partitions = 1 + sum(rows.values()) // PARTITION_ROWS
-    read = (
+    batches = (
         pipeline
         | "Files" >> beam.Create(jobs)
         | "Spread" >> beam.Reshuffle()
         | "Read"
         >> beam.ParDo(ReadChunks(ingestion, partitions)).with_outputs("ids", "slim", main="chunks")
     )
-    _ = read.ids | "ById" >> beam.GroupByKey() | "Unique" >> beam.ParDo(CheckUnique(ingestion))
-    made = (
-        read.slim
+    _ = batches.ids | "ById" >> beam.GroupByKey() | "Unique" >> beam.ParDo(CheckUnique(ingestion))
+    entity_features = (
+        batches.slim
         | "ByEntity" >> beam.GroupByKey()
         | "Features" >> beam.ParDo(EntityFeatures(ingestion))
     )
     _ = (
-        {"chunk": read.chunks, "features": made}
+        {"chunk": batches.chunks, "features": entity_features}
         | "ByChunk" >> beam.CoGroupByKey()
         | "Write" >> beam.ParDo(WriteShards(ingestion))
         | "All" >> beam.combiners.ToList()
@@ -168,31 +167,31 @@ def run(pipeline: beam.Pipeline, ingestion: Ingestion, source_files: Sequence[Fi
 
 
 def shards(ingestion: Ingestion) -> list[Shard]:
-    """What a pipeline that has run made, in the order of the input."""
+    """The output of a pipeline that has run, in the order of the input."""
     with fileio.open(_list_path(ingestion.directory), "r") as file:
         listed = [Shard(**shard) for shard in json.load(file)]
     return sorted(listed, key=lambda shard: (shard.split, shard.chunk))
 
 
 def bad_input_in(error: BaseException) -> BadInput | None:
-    """The BadInput that a worker raised, out of what a runner raises instead of it."""
+    """The BadInput that a worker raised, extracted from the error that the runner raises."""
     text = str(error)
     if not isinstance(error, BadInput):
-        # Other runners pass on the worker's traceback as text.
-        _, found, text = text.rpartition(f"{BadInput.__module__}.{BadInput.__qualname__}: ")
-        if not found:
+        # Some runners pass on the worker's traceback as text.
+        _, marker, text = text.rpartition(f"{BadInput.__module__}.{BadInput.__qualname__}: ")
+        if not marker:
             return None
-    # Beam adds the step to the message.
+    # Beam appends the step to the message.
     return BadInput(text.partition(" [while running ")[0].strip())
 
 
 class ReadChunks(beam.DoFn):
-    """(job, its files) → (chunk, its rows), and for features and checks "slim" and "ids".
+    """(job, its files) → (chunk, its rows), with side outputs "slim" and "ids".
 
-    Outputs, the batches stored:
-      main: (chunk, its columns) for chunks that have rows of a split.
-      slim: ((entity, partition), (chunk, is it in main?, columns row, key, time, amount, label));
-        row is the position in the chunk.
+    Outputs, with batches as `Stored`:
+      main: (chunk, all columns) for chunks that have rows of a split.
+      slim: ((entity, partition), (chunk, whether it is in main, columns row, key, time, amount,
+        label)); row is the index in the chunk.
       ids: (partition, (chunk, files, columns file, position, id)); file is an index in files.
     """
 
@@ -205,19 +204,21 @@ class ReadChunks(beam.DoFn):
         number, job_files = job
         layout = self._ingestion.layout
         keys = ((number, chunk) for chunk in itertools.count())
-        waiting: list[tuple[Rows, pa.RecordBatch]] = []
+        pending: list[tuple[RowOrigins, pa.RecordBatch]] = []
         for file in job_files:
-            for first, raw in files.read(file, layout.to_read(file)):
-                rows = Rows(file, np.arange(first, first + raw.num_rows))
-                rows, batch = clean(raw, rows, layout)
-                if sum(b.num_rows for _, b in waiting) + batch.num_rows > BATCH_ROWS:
-                    yield from self._chunk(next(keys), waiting)
-                    waiting = []
+            for first, raw in reader.read(file, layout.to_read(file)):
+                origins = RowOrigins(file, np.arange(first, first + raw.num_rows))
+                origins, batch = clean(raw, origins, layout)
+                if sum(b.num_rows for _, b in pending) + batch.num_rows > BATCH_ROWS:
+                    yield from self._chunk(next(keys), pending)
+                    pending = []
                 if batch.num_rows:
-                    waiting.append((rows, batch))
-        yield from self._chunk(next(keys), waiting)
+                    pending.append((origins, batch))
+        yield from self._chunk(next(keys), pending)
 
-    def _chunk(self, key: ChunkKey, parts: list[tuple[Rows, pa.RecordBatch]]) -> Iterator[Any]:
+    def _chunk(
+        self, key: ChunkKey, parts: list[tuple[RowOrigins, pa.RecordBatch]]
+    ) -> Iterator[Any]:
         if not parts:
             return
         chunk = _joined([batch for _, batch in parts])
@@ -227,16 +228,16 @@ class ReadChunks(beam.DoFn):
             yield key, stored
         dataset = self._ingestion.layout.dataset
         if dataset.id:
-            origins = [rows for rows, _ in parts]
-            counts = [len(rows.positions) for rows in origins]
+            positions = [origins.positions for origins, _ in parts]
+            counts = [len(part) for part in positions]
             ids = {
-                "file": pa.array(np.repeat(np.arange(len(origins), dtype=np.int32), counts)),
-                "position": pa.array(np.concatenate([rows.positions for rows in origins])),
+                "file": pa.array(np.repeat(np.arange(len(parts), dtype=np.int32), counts)),
+                "position": pa.array(np.concatenate(positions)),
                 "id": chunk.column(dataset.id),
             }
-            named = [rows.file for rows in origins]
+            files = [origins.file for origins, _ in parts]
             for partition, stored in self._partitioned(ids, by="id"):
-                yield beam.pvalue.TaggedOutput("ids", (partition, (key, named, stored)))
+                yield beam.pvalue.TaggedOutput("ids", (partition, (key, files, stored)))
         for entity in self._ingestion.entities:
             names = {"key": entity, "time": dataset.timestamp, "amount": dataset.amount}
             names["label"] = dataset.label
@@ -247,7 +248,7 @@ class ReadChunks(beam.DoFn):
                 yield beam.pvalue.TaggedOutput("slim", element)
 
     def _partitioned(self, columns: dict[str, pa.Array], by: str) -> Iterator[tuple[int, Stored]]:
-        """Stores rows by the hash of a column: (partition, its rows) where there are any."""
+        """Stores rows by the hash of a column: (partition, its rows), without empty ones."""
         partition = (_hashes([columns[by]]) % self._partitions).astype(np.int64)
         order = np.argsort(partition, kind="stable")
         numbers, starts = np.unique(partition[order], return_index=True)
@@ -261,7 +262,7 @@ class ReadChunks(beam.DoFn):
 
 
 class CheckUnique(beam.DoFn):
-    """Refuses an id that is there twice."""
+    """Checks that no id occurs twice."""
 
     def __init__(self, ingestion: Ingestion):
         self._name = ingestion.layout.dataset.id
@@ -269,17 +270,17 @@ class CheckUnique(beam.DoFn):
     def process(self, element: tuple[int, Iterable[Any]]) -> Iterator[Any]:
         """Checks the ids of one partition."""
         parts = [
-            (named, stored.load())
-            for _, named, stored in sorted(element[1], key=lambda part: part[0])
+            (files, stored.load())
+            for _, files, stored in sorted(element[1], key=lambda part: part[0])
         ]
         ids = pa.concat_arrays([batch.column("id") for _, batch in parts]).dictionary_encode()
         codes = ids.indices.to_numpy()
         repeated = np.bincount(codes)[codes] > 1
         if repeated.any():
             code = codes[np.argmax(repeated)]
-            found = [
-                (named[file], position)
-                for named, batch in parts
+            places = [
+                (files[file], position)
+                for files, batch in parts
                 for file, position in zip(
                     batch.column("file").to_pylist(),
                     batch.column("position").to_pylist(),
@@ -287,7 +288,7 @@ class CheckUnique(beam.DoFn):
                 )
             ]
             (file, row), (again_file, again_row) = (
-                found[at] for at in np.flatnonzero(codes == code)[:2]
+                places[at] for at in np.flatnonzero(codes == code)[:2]
             )
             raise BadInput(
                 f"{again_file.name}, {place(again_file, again_row)}: {self._name} "
@@ -299,9 +300,9 @@ class CheckUnique(beam.DoFn):
 
 
 class EntityFeatures(beam.DoFn):
-    """All rows of some values of an entity → (chunk, row and features) for chunks in a split.
+    """All rows of some keys of an entity → (chunk, row and features) for chunks in a split.
 
-    The rows come stored and go stored.
+    Batches are `Stored` in the input and in the output.
     """
 
     def __init__(self, ingestion: Ingestion):
@@ -311,7 +312,7 @@ class EntityFeatures(beam.DoFn):
         self._directory = ingestion.directory
 
     def process(self, element: tuple[tuple[str, int], Iterable[Any]]) -> Iterator[Any]:
-        """Makes the features of one partition of an entity."""
+        """Computes the features of one partition of an entity."""
         (entity, _), unordered = element
         parts = [
             (key, is_in_split, stored.load())
@@ -319,7 +320,7 @@ class EntityFeatures(beam.DoFn):
         ]
         rows = _joined([batch for _, _, batch in parts])
         columns = _columns(rows)
-        made = features.entity_features(
+        computed = features.entity_features(
             self._spec,
             self._dataset,
             entity,
@@ -333,7 +334,7 @@ class EntityFeatures(beam.DoFn):
         for key, is_in_split, batch in parts:
             stop = start + batch.num_rows
             if is_in_split:
-                values = {name: pa.array(column[start:stop]) for name, column in made.items()}
+                values = {name: pa.array(column[start:stop]) for name, column in computed.items()}
                 keys.append(key)
                 batches.append(_batch({"row": batch.column("row"), **values}))
             start = stop
@@ -342,28 +343,28 @@ class EntityFeatures(beam.DoFn):
 
 
 class WriteShards(beam.DoFn):
-    """(chunk, its rows and features) → a Shard, as a dictionary, for each split it has rows of."""
+    """(chunk, its rows and features) → a Shard, as a dictionary, for each split in the chunk."""
 
     def __init__(self, ingestion: Ingestion):
         self._ingestion = ingestion
 
     def process(self, element: tuple[ChunkKey, dict[str, Iterable[Any]]]) -> Iterator[dict]:
         """Writes the shards of one chunk."""
-        key, found = element
-        (stored,) = found["chunk"]
+        key, grouped = element
+        (stored,) = grouped["chunk"]
         chunk = stored.load()
         dataset = self._ingestion.layout.dataset
         columns = _columns(chunk)
-        columns |= self._features(chunk, found["features"])
+        columns |= self._features(chunk, grouped["features"])
         label = _floats(columns[dataset.label])
         for split, rows in self._ingestion.splits(chunk).items():
-            # Of recent days the label is not known, so it is not among their features.
+            # The labels of recent days are not known, so their examples have no label.
             known = not np.isnan(label[rows]).any()
-            taken = {name: column.take(pa.array(rows)) for name, column in columns.items()}
+            split_columns = {n: column.take(pa.array(rows)) for n, column in columns.items()}
             if not known:
-                del taken[dataset.label]
+                del split_columns[dataset.label]
             path = f"{self._ingestion.directory}/{uuid.uuid4().hex}.gz"
-            examples.write(path, taken)
+            example_writer.write(path, split_columns)
             positives = int(label[rows].sum()) if known else 0
             yield dataclasses.asdict(Shard(split, key, path, len(rows), positives))
 
@@ -385,7 +386,7 @@ class WriteShards(beam.DoFn):
 
 
 def _jobs(rows: Mapping[File, int], layout: Layout) -> list[tuple[File, ...]]:
-    """Files of the same split together, as long as they make no more than one chunk."""
+    """Groups consecutive files of the same split into jobs of at most one chunk."""
     splits = layout.windows.splits() if layout.windows else {}
     jobs: list[list[File]] = []
     split, count = None, 0
@@ -406,7 +407,7 @@ def _hashes(columns: Iterable[pa.Array]) -> NDArray[np.uint64]:
     for column in columns:
         encoded = column.dictionary_encode()
         distinct = encoded.dictionary.to_numpy(zero_copy_only=False)
-        # The last one is for nulls, whose index is set to -1.
+        # The last one is for nulls, whose index becomes -1.
         of_distinct = np.append(pd.util.hash_array(distinct, categorize=False), np.uint64(0))
         of_rows = of_distinct[encoded.indices.fill_null(-1).to_numpy()]
         hashes = of_rows if hashes is None else hashes * np.uint64(31) + of_rows

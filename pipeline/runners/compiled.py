@@ -1,8 +1,8 @@
-"""The compiled graph: written once, read by whoever runs a node of it.
+"""The compiled graph: written once, read by every process that runs one of its nodes.
 
-`compile_graph` makes TFX's intermediate representation (IR); `write` puts it into a folder together
-with what orchestrators need to know of it, in plain JSON. Which run it is, the as-of day and the
-data are parameters that `for_run` fills in.
+`write` compiles the graph to TFX's intermediate representation (IR) and writes it to a folder,
+together with an outline in plain JSON for orchestrators. The run's id, the as-of day and the data
+are parameters, which `for_run` fills in.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.dsl.compiler import compiler, constants
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import runtime_parameter_utils
-from tfx.proto.orchestration import (  # the IR holds messages of these as Any
+from tfx.proto.orchestration import (  # The IR holds messages of these types as Any.
     executable_spec_pb2,  # noqa: F401
     local_deployment_config_pb2,  # noqa: F401
     pipeline_pb2,
@@ -41,15 +41,15 @@ def write(config: Config, root: Root, data: str, out: Path) -> Path:
 
     Args:
       config: everything a run depends on.
-      root: where the runs will leave everything.
-      data: what runs read unless they are told otherwise.
-      out: the folder, which may be copied elsewhere as a whole.
+      root: where runs keep artifacts, metadata and models.
+      data: the default of the data parameter.
+      out: the folder; it can be moved as a whole.
 
     Returns:
-      The IR's file.
+      The path of the IR.
 
     Raises:
-      BadInput: the curated schema cannot be read, or the folder not be written.
+      BadInput: the curated schema cannot be read, or the folder cannot be written.
     """
     config = with_schema_by_content(config, out)
     ir = compiler.Compiler().compile(graph.create_pipeline(config, root, data))
@@ -63,7 +63,7 @@ def read(path: Path) -> pipeline_pb2.Pipeline:
     """Reads the IR that `write` wrote.
 
     Raises:
-      BadInput: there is none, or it is not one of this TFX.
+      BadInput: the file is missing, or this TFX cannot read it.
     """
     try:
         ir = json_format.Parse(path.read_text(encoding="utf-8"), pipeline_pb2.Pipeline())
@@ -86,13 +86,13 @@ def read(path: Path) -> pipeline_pb2.Pipeline:
 def for_run(
     ir: pipeline_pb2.Pipeline, run_id: str, as_of: date | None = None, data: str | None = None
 ) -> pipeline_pb2.Pipeline:
-    """A copy of the compiled graph that stands for one run.
+    """A copy of the compiled graph with the parameters of one run filled in.
 
     Args:
-      ir: of `read`.
-      run_id: names the run; nodes of the same run share it.
-      as_of: the day the run pretends it is; None for the last day of data.
-      data: what to read instead of what was given when the graph was compiled.
+      ir: the compiled graph, from `read`.
+      run_id: identifies the run; all nodes of a run share it.
+      as_of: run as if today were this day; None for the last day of data.
+      data: overrides the data given when the graph was compiled.
     """
     bound = pipeline_pb2.Pipeline()
     bound.CopyFrom(ir)
@@ -107,33 +107,33 @@ def for_run(
 
 
 def run_id_of(bound: pipeline_pb2.Pipeline) -> str:
-    """The run that a graph of `for_run` stands for."""
+    """The run id of a graph from `for_run`."""
     return bound.runtime_spec.pipeline_run_id.field_value.string_value
 
 
 def root_of(bound: pipeline_pb2.Pipeline) -> Root:
-    """The root that a graph of `for_run` was compiled for."""
+    """The root that a graph from `for_run` was compiled for."""
     return Root(Path(bound.runtime_spec.pipeline_root.field_value.string_value).parent)
 
 
 def connection_of(ir: pipeline_pb2.Pipeline) -> mlmd.ConnectionConfig:
-    """How to reach ML Metadata, without the password; see `lineage.with_password`."""
+    """The ML Metadata connection, without the password; see `lineage.with_password`."""
     config = runner_utils.extract_local_deployment_config(ir).metadata_connection_config
     return getattr(config, config.WhichOneof("connection_config"))
 
 
 def node_ids(ir: pipeline_pb2.Pipeline) -> list[str]:
-    """The nodes in an order in which they can run."""
+    """The ids of the nodes, in an order in which they can run."""
     return [node.pipeline_node.node_info.id for node in ir.nodes]
 
 
 def outline(ir: pipeline_pb2.Pipeline) -> dict[str, Any]:
-    """What an orchestrator needs to know, readable without TFX.
+    """The outline of the graph for orchestrators, readable without TFX.
 
     Returns:
-      `name`; `ir`, the IR's file beside; `side_by_side`, whether several nodes may be at work at
-      once (not with SQLite); `nodes` in an order in which they can run, each with `id` and
-      `upstream`, the ids of the nodes that must have succeeded before.
+      `name`; `ir`, the name of the IR's file in the same folder; `side_by_side`, whether several
+      nodes may run at the same time (not with SQLite); `nodes` in an order in which they can run,
+      each with `id` and `upstream`, the ids of the nodes that must succeed first.
     """
     nodes = [
         {
@@ -158,16 +158,15 @@ def _parameters(ir: pipeline_pb2.Pipeline) -> Iterator[pipeline_pb2.RuntimeParam
 
 
 def with_schema_by_content(config: Config, out: Path) -> Config:
-    """Copies the curated schema into the folder, under a name made of its content.
+    """Copies the curated schema into the folder, under a name derived from its content.
 
-    TFX caches the import of a schema by the file's name; an edited schema must not be answered from
-    that cache.
+    TFX caches the import of a schema by file name, so an edited schema needs another name.
 
     Returns:
-      The configuration with the copy's name, without the folder, as its schema.
+      The configuration with the name of the copy, without the folder, as its schema.
 
     Raises:
-      BadInput: the curated schema cannot be read, or the folder not be written.
+      BadInput: the curated schema cannot be read, or the folder cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -180,8 +179,8 @@ def with_schema_by_content(config: Config, out: Path) -> Config:
         text = curated.read_text(encoding="utf-8")
     except OSError as error:
         raise BadInput(
-            f"{curated}: cannot read the curated schema: {error.strerror}; make it with "
-            "`fraud-pipeline schema --update`, or take paths.schema out of the configuration"
+            f"{curated}: cannot read the curated schema: {error.strerror}; create it with "
+            "`fraud-pipeline schema --update`, or remove paths.schema from the configuration"
         ) from None
     name = f"schema-{hashlib.sha256(text.encode()).hexdigest()[:16]}.pbtxt"
     write_atomically(out / name, text)

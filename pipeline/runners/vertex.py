@@ -1,8 +1,8 @@
-"""The graph for Vertex AI Pipelines, by TFX's own compiler for it.
+"""Compiles the graph for Vertex AI Pipelines with TFX's own compiler.
 
-Vertex keeps ML Metadata itself and runs the executors alone, without TFX's launcher, so this is not
-the way of the other runners: lineage is Vertex's, and what only ML Metadata of ours can tell, which
-model was pushed, is not known there. See docs/orchestrators.md.
+Unlike the other runners, Vertex runs only the executors, without TFX's launcher and drivers, and
+keeps its own metadata. So lineage is in Vertex, and which model was pushed, which only our ML
+Metadata records, is not known there. See docs/orchestrators.md.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def write(config: Config, root: Root, data: str, image: str, out: Path) -> Path:
 
     Args:
       config: everything a run depends on.
-      root: where the runs will leave everything, as containers see it.
-      data: what runs read unless they are told otherwise.
-      image: the container image; has the pipeline installed.
-      out: the folder to write into.
+      root: where runs keep artifacts and models, as seen from the containers.
+      data: the default of the data parameter.
+      image: the container image, with the pipeline installed.
+      out: the folder to write to.
 
     Returns:
-      The file.
+      The path of the pipeline job.
 
     Raises:
       BadInput: see `compiled.with_schema_by_content`.

@@ -13,12 +13,12 @@ def upstream(tmp_path):
     """The compiled graph of a configuration: node → the nodes it waits for."""
     from fraud.pipeline.runners import compiled
 
-    def found(config: Config) -> dict[str, list[str]]:
+    def compiled_upstream(config: Config) -> dict[str, list[str]]:
         compiled.write(config, Root(tmp_path / "root"), "transactions", tmp_path / "graph")
         outline = json.loads((tmp_path / "graph" / compiled.OUTLINE_FILE).read_text())
         return {node["id"]: node["upstream"] for node in outline["nodes"]}
 
-    return found
+    return compiled_upstream
 
 
 def test_the_search_stands_before_the_training_and_behind_the_gate(upstream):

@@ -22,30 +22,30 @@ def days_by_role(as_of, train, evaluated, delay):
 def test_windows_hold_exactly_the_days_that_their_meaning_gives(train, evaluated, delay):
     for offset in range(0, 400, 37):  # over months and a leap day
         as_of = date(2024, 1, 15) + timedelta(days=offset)
-        found = windows_for(as_of, train_days=train, eval_days=evaluated, label_delay_days=delay)
-        trained, judged, recent = days_by_role(as_of, train, evaluated, delay)
-        assert list(found.train) == sorted(trained)
-        assert list(found.eval) == sorted(judged)
-        assert (list(found.recent) if found.recent else []) == sorted(recent)
-        assert found.as_of == as_of
+        windows = windows_for(as_of, train_days=train, eval_days=evaluated, label_delay_days=delay)
+        trained, evaluation, recent = days_by_role(as_of, train, evaluated, delay)
+        assert list(windows.train) == sorted(trained)
+        assert list(windows.eval) == sorted(evaluation)
+        assert (list(windows.recent) if windows.recent else []) == sorted(recent)
+        assert windows.as_of == as_of
 
 
 def test_the_example_of_the_module():
-    found = windows_for(date(2018, 7, 31), train_days=30, eval_days=7, label_delay_days=7)
-    assert found.train == Window(date(2018, 6, 12), date(2018, 7, 11))
-    assert found.eval == Window(date(2018, 7, 18), date(2018, 7, 24))
-    assert found.recent == Window(date(2018, 7, 25), date(2018, 7, 31))
-    assert found.all_days == Window(date(2018, 6, 12), date(2018, 7, 31))
+    windows = windows_for(date(2018, 7, 31), train_days=30, eval_days=7, label_delay_days=7)
+    assert windows.train == Window(date(2018, 6, 12), date(2018, 7, 11))
+    assert windows.eval == Window(date(2018, 7, 18), date(2018, 7, 24))
+    assert windows.recent == Window(date(2018, 7, 25), date(2018, 7, 31))
+    assert windows.all_days == Window(date(2018, 6, 12), date(2018, 7, 31))
 
 
 def test_history_lies_before_train():
-    found = windows_for(
+    windows = windows_for(
         date(2018, 7, 31), train_days=30, eval_days=7, label_delay_days=7, history_days=37
     )
-    assert found.history is not None
-    assert found.history.last == found.train.first - timedelta(days=1)
-    assert found.history.days == 37
-    assert found.all_days.first == found.history.first
+    assert windows.history is not None
+    assert windows.history.last == windows.train.first - timedelta(days=1)
+    assert windows.history.days == 37
+    assert windows.all_days.first == windows.history.first
 
 
 def test_splits_are_the_windows_that_become_examples():

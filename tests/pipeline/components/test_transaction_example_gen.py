@@ -9,11 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
+from fraud import codec
 from fraud.errors import BadInput
 from fraud.pipeline.config import to_json
+from fraud.pipeline.ingestion.source import (
+    IngestionPlan,
+    check_columns,
+    discover,
+    plan,
+    plan_ingestion,
+)
 from tests.pipeline.ingestion import transactions
-from tests.pipeline.ingestion.transactions import AS_OF, CONFIG, day_file
+from tests.pipeline.ingestion.transactions import AS_OF, CONFIG, DAYS, day_file
 
 pytestmark = pytest.mark.e2e
 
@@ -27,7 +36,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, data: Path) -> Run:
-    """Runs a pipeline of the component and, if asked, StatisticsGen."""
+    """Runs a pipeline of the component and, with `statistics`, StatisticsGen."""
     from tfx import v1 as tfx
     from tfx.orchestration.data_types import RuntimeParameter
 
@@ -68,11 +77,20 @@ def executions(folder: Path) -> list[str]:
     from tfx.orchestration.metadata import Metadata
 
     with Metadata(connection(folder)) as metadata:
-        found = metadata.store.get_executions()
+        all_executions = metadata.store.get_executions()
     return [
         metadata_store_pb2.Execution.State.Name(e.last_known_state)
-        for e in sorted(found, key=lambda e: e.id)
+        for e in sorted(all_executions, key=lambda e: e.id)
     ]
+
+
+def recorded(folder: Path) -> dict[str, str]:
+    """The custom properties of the component's last execution."""
+    from tfx.orchestration.metadata import Metadata
+
+    with Metadata(connection(folder)) as metadata:
+        execution = max(metadata.store.get_executions(), key=lambda execution: execution.id)
+    return {name: value.string_value for name, value in execution.custom_properties.items()}
 
 
 def latest_examples(folder: Path) -> Any:
@@ -93,11 +111,12 @@ def test_the_launcher_runs_it_and_standard_components_read_it(tmp_path: Path, ru
     examples = latest_examples(tmp_path)
     assert examples_utils.get_payload_format_string(examples) == "FORMAT_TF_EXAMPLE"
     assert examples_utils.get_file_format(examples) == "tfrecords_gzip"
-    found = transactions.read_back(examples)
-    assert found.properties["as_of"] == str(AS_OF)
-    assert {s: table.num_rows for s, table in found.splits.items()} == found.properties["rows"]
+    ingested = transactions.read_back(examples)
+    assert ingested.properties["as_of"] == str(AS_OF)
+    rows = {split: table.num_rows for split, table in ingested.splits.items()}
+    assert rows == ingested.properties["rows"]
     (written,) = (tmp_path / "root" / "StatisticsGen" / "statistics").iterdir()
-    for split, table in found.splits.items():
+    for split, table in ingested.splits.items():
         (path,) = (written / f"Split-{split}").iterdir()
         statistics = tfdv.load_stats_binary(str(path)).datasets[0]
         assert statistics.num_examples == table.num_rows
@@ -114,6 +133,8 @@ def test_it_is_cached_until_a_file_of_its_days_changes(
     run(str(earlier))
     assert executions(tmp_path) == ["COMPLETE", "CACHED"]
     os.utime(day_file(data, AS_OF))
+    next_day = data / f"date={AS_OF + timedelta(days=1)}" / "transactions.parquet"
+    transactions.write_file(transactions.make(5), next_day)
     run(str(earlier))
     assert executions(tmp_path)[2:] == ["CACHED"]
     os.utime(day_file(data, earlier))
@@ -121,6 +142,64 @@ def test_it_is_cached_until_a_file_of_its_days_changes(
     assert executions(tmp_path)[3:] == ["COMPLETE"]
     run(str(AS_OF))
     assert executions(tmp_path)[4:] == ["COMPLETE"]
+
+
+def test_the_driver_records_the_plan_in_ml_metadata(tmp_path: Path, data: Path, run: Run) -> None:
+    run()
+    properties = recorded(tmp_path)
+    planned = codec.from_json(IngestionPlan, properties["plan"])
+    assert planned == plan_ingestion(str(data), CONFIG, None)
+    assert planned.windows is not None and planned.windows.as_of == AS_OF
+    assert sum(planned.rows) == transactions.make().num_rows
+    assert properties["input_fingerprint"] == planned.fingerprint
+
+
+def test_command_driver_and_executor_open_each_footer_once_to_plan_and_once_to_read(
+    data: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    parquet_file = parquet.ParquetFile
+
+    def counted(*arguments: Any, **options: Any) -> parquet.ParquetFile:
+        opened.append(arguments)
+        return parquet_file(*arguments, **options)
+
+    monkeypatch.setattr(parquet, "ParquetFile", counted)
+    source = discover(str(data), CONFIG.dataset)  # as `fraud-pipeline run` does
+    check_columns(source, plan(source, CONFIG, None), CONFIG.dataset)
+    assert len(opened) == DAYS
+    run()
+    assert len(opened) == 2 * DAYS
+
+
+def test_the_executor_trusts_the_recorded_plan(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fraud.pipeline.components import transaction_example_gen
+
+    recorded_plan = plan_ingestion(str(data), CONFIG, AS_OF)
+    monkeypatch.setattr(transaction_example_gen, "plan_ingestion", None)
+    ingested = transactions.ingest(data, tmp_path, plan=codec.to_json(recorded_plan))
+    assert ingested.properties["as_of"] == str(AS_OF)
+
+
+@pytest.mark.parametrize("change", ["size", "time", "removed"])
+def test_a_file_that_changes_after_the_driver_is_bad_input(
+    tmp_path: Path, data: Path, change: str
+) -> None:
+    recorded_plan = codec.to_json(plan_ingestion(str(data), CONFIG, AS_OF))
+    path = day_file(data)
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    if change == "removed":
+        path.unlink()
+    elif change == "size":
+        path.write_bytes(path.read_bytes() + b"x")
+        os.utime(path, ns=times)
+    else:
+        os.utime(path, ns=(times[0], times[1] + 1))
+    with pytest.raises(BadInput, match=rf"{path.name}: changed after the run was planned; run"):
+        transactions.ingest(data, tmp_path, plan=recorded_plan)
+    assert not list(tmp_path.rglob("*.gz"))
 
 
 def test_bad_input_reaches_the_caller_and_the_next_run_succeeds(
@@ -143,5 +222,5 @@ def test_bad_input_reaches_the_caller_and_the_next_run_succeeds(
 
 
 def test_an_as_of_day_that_is_no_day_is_bad_input(run: Run) -> None:
-    with pytest.raises(BadInput, match="--as-of yesterday: not a day; write it as YYYY-MM-DD"):
+    with pytest.raises(BadInput, match="--as-of 'yesterday' is not a day; write it as"):
         run("yesterday")

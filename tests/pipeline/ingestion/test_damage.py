@@ -1,4 +1,4 @@
-"""Damaged input: one message that names file, place and fix, and nothing published."""
+"""Damaged input: one message that names file, place and fix; nothing is published."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILE = rf"date={DAY}/transactions\.(parquet|csv|csv\.gz)"
 
 Damage = Callable[[Path, pa.Table], None]
 Case = tuple[str, tuple[str, ...], Damage, str]
-"""Name, kinds of files, what happens to one, what the message must say."""
+"""Name, kinds of files, damage to one file, what the message must say."""
 
 
 def with_value(column: str, value: object, row: int = 3) -> Damage:
@@ -229,19 +229,19 @@ CASES: list[Case] = [
         "time unreadable",
         (".csv",),
         with_value("TX_DATETIME", "noon"),
-        "line 5: TX_DATETIME is 'noon', not a time; write all like",
+        "line 5: TX_DATETIME is 'noon', not a time; write times as",
     ),
     (
         "times with and without zone",
         (".csv",),
         with_value("TX_DATETIME", f"{DAY} 12:00:00Z"),
-        "line 5: TX_DATETIME is '.*Z', not a time; write all like",
+        "line 5: TX_DATETIME is '.*Z', not a time; write times as",
     ),
     (
         "time of another day",
         ANY,
         other_day,
-        rf"(row 4|line 5): TX_DATETIME is {NEXT_DAY}.*not of {DAY} as the folder says",
+        rf"(row 4|line 5): TX_DATETIME is {NEXT_DAY}.*but its folder is for {DAY}",
     ),
     (
         "entity missing",

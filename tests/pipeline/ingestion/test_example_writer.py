@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder, RecordBatchToExamplesEncoder
 
-from fraud.pipeline.ingestion import example_writer as examples
+from fraud.pipeline.ingestion import example_writer
 
 ROWS = 5000
 
@@ -53,14 +53,14 @@ def by_tfx_bsl(columns: dict[str, pa.Array]) -> list[bytes]:
 
 
 def test_the_examples_are_those_of_tfx_bsl() -> None:
-    ours, theirs = examples.serialized(columns()), by_tfx_bsl(columns())
+    ours, theirs = example_writer.serialized(columns()), by_tfx_bsl(columns())
     assert len(ours) == len(theirs) == ROWS
     for mine, other in zip(ours, theirs, strict=True):
         assert tf.train.Example.FromString(mine) == tf.train.Example.FromString(other)
 
 
 def test_tfx_bsl_and_tensorflow_decode_them_the_same() -> None:
-    ours, theirs = examples.serialized(columns()), by_tfx_bsl(columns())
+    ours, theirs = example_writer.serialized(columns()), by_tfx_bsl(columns())
     decoder = ExamplesToRecordBatchDecoder()
     assert decoder.DecodeBatch(ours).equals(decoder.DecodeBatch(theirs))
     types = {"float": tf.float32, "float with gaps": tf.float32, "no float": tf.float32}
@@ -76,13 +76,13 @@ def test_tfx_bsl_and_tensorflow_decode_them_the_same() -> None:
 @pytest.mark.parametrize("names", [["float", "small"], ["text"], ["no float"], ["time"]])
 def test_any_columns_make_examples(names: list[str]) -> None:
     some = {name: columns()[name].slice(7, 1) for name in names}
-    (ours,), (theirs,) = examples.serialized(some), by_tfx_bsl(some)
+    (ours,), (theirs,) = example_writer.serialized(some), by_tfx_bsl(some)
     assert tf.train.Example.FromString(ours) == tf.train.Example.FromString(theirs)
 
 
 def test_a_file_has_all_rows_in_order(tmp_path: Path) -> None:
     path = tmp_path / "data.gz"
-    examples.write(str(path), {"row": pa.array(np.arange(ROWS))})
+    example_writer.write(str(path), {"row": pa.array(np.arange(ROWS))})
     records = tf.data.TFRecordDataset(str(path), compression_type="GZIP").batch(ROWS)
     (batch,) = records.as_numpy_iterator()
     parsed = tf.io.parse_example(batch, {"row": tf.io.FixedLenFeature([], tf.int64)})

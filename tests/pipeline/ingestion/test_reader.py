@@ -1,4 +1,4 @@
-"""The ways there are to write the same transactions."""
+"""The same transactions, stored in different formats and types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pytest
 from pyarrow import parquet
 
-from fraud.pipeline.ingestion import reader as files
+from fraud.pipeline.ingestion import reader
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import AS_OF, read
 
@@ -68,11 +68,11 @@ def test_csv_reads_as_parquet_does(
     if form == "two gzip members":
         path = tmp_path / "packed.csv.gz"
         path.write_bytes(gzip.compress(data[:5000]) + gzip.compress(data[5000:]))
-    found = read(path)
+    rows_read = read(path)
     if form == "everything quoted":
-        found = found.drop(["COUNTRY"])
+        rows_read = rows_read.drop(["COUNTRY"])
         plain = plain.drop(["COUNTRY"])
-    assert found.equals(plain)
+    assert rows_read.equals(plain)
 
 
 @pytest.mark.parametrize(
@@ -139,14 +139,14 @@ def test_empty_text_and_nan_are_missing(tmp_path: Path, table: pa.Table) -> None
 
 
 def test_batches_are_small_and_know_where_they_begin(tmp_path: Path) -> None:
-    rows = 3 * files.BATCH_ROWS + 5
+    rows = 3 * reader.BATCH_ROWS + 5
     table = pa.table({"number": np.arange(rows)})
     for suffix in (".parquet", ".csv"):
         path = transactions.write_file(table, tmp_path / f"all{suffix}")
-        file = files.File(str(path), path.name, path.stat().st_size, 0)
+        file = reader.File(str(path), path.name, path.stat().st_size, 0)
         seen = 0
-        for first, batch in files.read(file, {"number": pa.int64()}):
-            assert first == seen and 0 < batch.num_rows <= files.BATCH_ROWS
+        for first, batch in reader.read(file, {"number": pa.int64()}):
+            assert first == seen and 0 < batch.num_rows <= reader.BATCH_ROWS
             assert batch.column(0)[0].as_py() == first
             seen += batch.num_rows
         assert seen == rows
@@ -155,14 +155,14 @@ def test_batches_are_small_and_know_where_they_begin(tmp_path: Path) -> None:
 def test_rows_are_counted(tmp_path: Path, table: pa.Table) -> None:
     for suffix, tolerance in ((".parquet", 0), (".csv", 0), (".csv.gz", 0.5)):
         path = transactions.write_file(table, tmp_path / f"all{suffix}")
-        file = files.File(str(path), path.name, path.stat().st_size, 0)
-        assert files.count_rows(file) == pytest.approx(300, rel=tolerance)
+        file = reader.File(str(path), path.name, path.stat().st_size, 0)
+        assert reader.count_rows(file) == pytest.approx(300, rel=tolerance)
         empty = transactions.write_file(table.slice(0, 0), tmp_path / f"none{suffix}")
-        assert files.count_rows(files.File(str(empty), "none", empty.stat().st_size, 0)) == 0
+        assert reader.count_rows(reader.File(str(empty), "none", empty.stat().st_size, 0)) == 0
 
 
 def test_a_line_is_the_one_an_editor_shows(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('a,b\n1,"x\ny"\n\n2,z\n')
-    file = files.File(str(path), "a.csv", path.stat().st_size, 0)
-    assert [files.place(file, row) for row in (0, 1)] == ["line 3", "line 5"]
+    file = reader.File(str(path), "a.csv", path.stat().st_size, 0)
+    assert [reader.place(file, row) for row in (0, 1)] == ["line 3", "line 5"]

@@ -1,4 +1,4 @@
-"""What is said about the data before anything is read but headers."""
+"""Checks of the data from names, headers and footers, before values are read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from fraud.errors import BadInput
-from fraud.pipeline.ingestion.source import Source, check_columns, discover, plan
+from fraud.pipeline.ingestion.source import Source, check_columns, discover, plan, plan_ingestion
 from fraud.pipeline.windows import Window
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import (
@@ -36,7 +36,7 @@ def data(tmp_path: Path, table: pa.Table) -> Path:
     return transactions.write_days(table, tmp_path / "data")
 
 
-def found(data: Path | str) -> Source:
+def source_at(data: Path | str) -> Source:
     return discover(str(data), CONFIG.dataset)
 
 
@@ -45,24 +45,24 @@ def test_day_folders_are_found_in_order(data: Path) -> None:
     (data / f"date={AS_OF}" / "_SUCCESS").write_text("")
     (data / f"date={AS_OF}" / ".transactions.parquet.crc").write_text("x")
     (data / "_temporary").mkdir()
-    there = found(data)
-    assert there.days == tuple(FIRST_DAY + timedelta(days=i) for i in range(DAYS))
-    assert [file.name for file in there.all_files] == [
-        f"date={day}/transactions.parquet" for day in there.days
+    source = source_at(data)
+    assert source.days == tuple(FIRST_DAY + timedelta(days=i) for i in range(DAYS))
+    assert [file.name for file in source.all_files] == [
+        f"date={day}/transactions.parquet" for day in source.days
     ]
     window = Window(FIRST_DAY + timedelta(days=2), FIRST_DAY + timedelta(days=3))
-    assert [file.days for file in there.files(window)] == [(day,) for day in window]
+    assert [file.days for file in source.files(window)] == [(day,) for day in window]
 
 
 def test_data_may_be_a_uri_or_a_relative_path(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = found(data)
-    assert [f.name for f in found(data.as_uri()).all_files] == [f.name for f in here.all_files]
+    here = source_at(data)
+    assert [f.name for f in source_at(data.as_uri()).all_files] == [f.name for f in here.all_files]
     monkeypatch.chdir(data)
-    assert found(".").days == here.days
+    assert source_at(".").days == here.days
     monkeypatch.chdir(data.parent)
-    assert found("data/").days == here.days
-    windows = plan(found("data/"), CONFIG, None)
-    assert check_columns(found(data.as_uri()), windows, CONFIG.dataset)["MCC"] == pa.string()
+    assert source_at("data/").days == here.days
+    windows = plan(source_at("data/"), CONFIG, None)
+    assert check_columns(source_at(data.as_uri()), windows, CONFIG.dataset)["MCC"] == pa.string()
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".csv.gz"])
@@ -74,28 +74,28 @@ def test_days_of_one_file_are_those_of_its_timestamps(
     path = transactions.write_file(
         pa.concat_tables(days[day] for day in without), tmp_path / f"all{suffix}"
     )
-    assert found(path).days == tuple(without)
+    assert source_at(path).days == tuple(without)
     folder = tmp_path / "several"
     for number, day in enumerate(without):
         transactions.write_file(days[day], folder / f"{number}.parquet")
-    assert found(folder).days == tuple(without)
+    assert source_at(folder).days == tuple(without)
 
 
 def test_nothing_there_is_said(tmp_path: Path, data: Path) -> None:
     with pytest.raises(BadInput, match="nowhere: no such file or directory"):
-        found(tmp_path / "nowhere")
+        source_at(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="empty: no transactions here; expected day folders"):
-        found(tmp_path / "empty")
+        source_at(tmp_path / "empty")
     (tmp_path / "table.xlsx").write_text("x")
     with pytest.raises(BadInput, match=r"table\.xlsx: neither .*convert it"):
-        found(tmp_path / "table.xlsx")
+        source_at(tmp_path / "table.xlsx")
     with pytest.raises(BadInput, match="nosuch://x: cannot be opened"):
-        found("nosuch://x")
+        source_at("nosuch://x")
     (data / "date=2024-02-30").mkdir()
     transactions.write_file(transactions.make(10), data / "date=2024-02-30" / "x.csv")
     with pytest.raises(BadInput, match="date=2024-02-30: not a day"):
-        found(data)
+        source_at(data)
 
 
 def test_a_time_that_cannot_be_read_is_said_while_looking_for_days(
@@ -104,14 +104,14 @@ def test_a_time_that_cannot_be_read_is_said_while_looking_for_days(
     broken = transactions.replaced(table, "TX_DATETIME", 7, "soon")
     path = transactions.write_file(broken, tmp_path / "all.csv")
     with pytest.raises(BadInput, match=r"all\.csv, line 9: TX_DATETIME is 'soon', not a time"):
-        found(path)
+        source_at(path)
     path = transactions.write_file(table.drop(["TX_DATETIME"]), tmp_path / "other.csv")
     with pytest.raises(BadInput, match=r"no column 'TX_DATETIME'.*dataset\.timestamp"):
-        found(path)
+        source_at(path)
 
 
 def test_the_as_of_day_is_the_last_day_of_data_by_default(data: Path) -> None:
-    windows = plan(found(data), CONFIG, None)
+    windows = plan(source_at(data), CONFIG, None)
     assert windows is not None and windows.as_of == AS_OF
     assert windows.train == Window(AS_OF - timedelta(days=7), AS_OF - timedelta(days=5))
     assert windows.all_days.first < FIRST_DAY
@@ -120,7 +120,7 @@ def test_the_as_of_day_is_the_last_day_of_data_by_default(data: Path) -> None:
 def test_an_as_of_day_after_the_data_is_refused(data: Path) -> None:
     late = AS_OF + timedelta(days=1)
     with pytest.raises(BadInput, match=f"{late} is after the last day.*choose --as-of {AS_OF}"):
-        plan(found(data), CONFIG, late)
+        plan(source_at(data), CONFIG, late)
 
 
 @pytest.mark.parametrize(
@@ -147,18 +147,18 @@ def test_windows_longer_than_the_data_name_what_to_change(
     data: Path, lengths: dict[str, int], as_of: date, fixes: list[str]
 ) -> None:
     with pytest.raises(BadInput) as raised:
-        plan(found(data), with_windows(**lengths), as_of)
+        plan(source_at(data), with_windows(**lengths), as_of)
     message = str(raised.value)
     assert f"begins before the first day of data, {FIRST_DAY}" in message
     assert all(fix in message for fix in fixes), message
 
 
 def test_what_a_message_says_to_lower_is_enough(data: Path) -> None:
-    assert plan(found(data), with_windows(train_days=7), AS_OF) is not None
+    assert plan(source_at(data), with_windows(train_days=7), AS_OF) is not None
     early = AS_OF - timedelta(days=3)
-    assert plan(found(data), with_windows(train_days=4), early) is not None
-    assert plan(found(data), with_windows(train_days=5), early + timedelta(days=1)) is not None
-    assert plan(found(data), CONFIG, FIRST_DAY + timedelta(days=7)) is not None
+    assert plan(source_at(data), with_windows(train_days=4), early) is not None
+    assert plan(source_at(data), with_windows(train_days=5), early + timedelta(days=1)) is not None
+    assert plan(source_at(data), CONFIG, FIRST_DAY + timedelta(days=7)) is not None
 
 
 @pytest.mark.parametrize(
@@ -174,59 +174,59 @@ def test_days_without_transactions_are_refused_beyond_what_is_tolerated(
         BadInput,
         match=f"no transactions on {day} in the {window} window.*max_empty_days from 0 to 1",
     ):
-        plan(found(data), CONFIG, AS_OF)
-    assert plan(found(data), with_windows(max_empty_days=1), AS_OF) is not None
+        plan(source_at(data), CONFIG, AS_OF)
+    assert plan(source_at(data), with_windows(max_empty_days=1), AS_OF) is not None
     if days_ago:
         path.unlink()
         with pytest.raises(BadInput, match=f"no transactions on {day}"):
-            plan(found(data), CONFIG, AS_OF)
+            plan(source_at(data), CONFIG, AS_OF)
 
 
 def test_a_gap_between_train_and_eval_would_be_a_gap_of_features(data: Path) -> None:
     day_file(data, AS_OF - timedelta(days=4)).unlink()
     with pytest.raises(BadInput, match="in the days between the train and eval windows"):
-        plan(found(data), CONFIG, AS_OF)
-    assert plan(found(data), with_dataset(entities=()), AS_OF) is not None
+        plan(source_at(data), CONFIG, AS_OF)
+    assert plan(source_at(data), with_dataset(entities=()), AS_OF) is not None
 
 
 def test_without_a_timestamp_there_are_no_windows(tmp_path: Path, table: pa.Table) -> None:
     config = with_dataset(timestamp=None)
     path = transactions.write_file(table, tmp_path / "all.csv")
-    there = discover(str(path), config.dataset)
-    assert plan(there, config, None) is None
-    assert there.days == () and len(there.files(None)) == 1
+    source = discover(str(path), config.dataset)
+    assert plan(source, config, None) is None
+    assert source.days == () and len(source.files(None)) == 1
     path = transactions.write_file(table.slice(0, 0), tmp_path / "none.csv")
-    with pytest.raises(BadInput, match="not a single transaction"):
+    with pytest.raises(BadInput, match="there are no transactions"):
         plan(discover(str(path), config.dataset), config, None)
 
 
 def test_a_missing_column_is_named_with_its_key_and_what_is_close(data: Path) -> None:
     config = with_dataset(amount="TX_AMONT", categorical=("MCC", "CHANNEL"))
-    windows = plan(found(data), config, None)
+    windows = plan(source_at(data), config, None)
     with pytest.raises(
         BadInput, match=r"no column 'TX_AMONT'; perhaps dataset\.amount should be TX_AMOUNT"
     ):
-        check_columns(found(data), windows, config.dataset)
+        check_columns(source_at(data), windows, config.dataset)
     config = with_dataset(categorical=("MCC", "ZZZ"))
     with pytest.raises(BadInput, match=r"'ZZZ'; set dataset\.categorical to one of TRANSACTION_ID"):
-        check_columns(found(data), windows, config.dataset)
+        check_columns(source_at(data), windows, config.dataset)
 
 
 def test_columns_are_checked_in_the_files_of_the_windows_only(data: Path, table: pa.Table) -> None:
     config = with_windows(train_days=1, eval_days=1)
     as_of = AS_OF - timedelta(days=2)
-    windows = plan(found(data), config, as_of)
+    windows = plan(source_at(data), config, as_of)
     transactions.write_file(table.select(["TX_DATETIME"]), day_file(data, AS_OF))
-    assert "MCC" in check_columns(found(data), windows, config.dataset)
+    assert "MCC" in check_columns(source_at(data), windows, config.dataset)
 
 
 def test_keys_are_text_as_soon_as_one_file_has_text(data: Path, table: pa.Table) -> None:
-    windows = plan(found(data), CONFIG, None)
-    assert check_columns(found(data), windows, CONFIG.dataset)["CUSTOMER_ID"] == pa.int64()
+    windows = plan(source_at(data), CONFIG, None)
+    assert check_columns(source_at(data), windows, CONFIG.dataset)["CUSTOMER_ID"] == pa.int64()
     path = day_file(data)
-    rows = transactions.by_day(table)[found(data).days[4]]
+    rows = transactions.by_day(table)[source_at(data).days[4]]
     transactions.write_file(transactions.replaced(rows, "CUSTOMER_ID", 0, "C17"), path)
-    assert check_columns(found(data), windows, CONFIG.dataset)["CUSTOMER_ID"] == pa.string()
+    assert check_columns(source_at(data), windows, CONFIG.dataset)["CUSTOMER_ID"] == pa.string()
 
 
 def test_the_fingerprint_is_of_the_files_of_the_windows(data: Path, table: pa.Table) -> None:
@@ -234,8 +234,7 @@ def test_the_fingerprint_is_of_the_files_of_the_windows(data: Path, table: pa.Ta
     as_of = AS_OF - timedelta(days=2)
 
     def fingerprint() -> str:
-        there = found(data)
-        return there.fingerprint(plan(there, config, as_of))
+        return plan_ingestion(str(data), config, as_of).fingerprint
 
     first = fingerprint()
     transactions.write_file(table.slice(0, 5), day_file(data, AS_OF))
@@ -255,8 +254,8 @@ import sys
 from fraud.pipeline.config import Config
 from tests.pipeline.ingestion.transactions import CONFIG
 from fraud.pipeline.ingestion.source import *
-found = discover({str(data)!r}, CONFIG.dataset)
-check_columns(found, plan(found, CONFIG, None), CONFIG.dataset)
+source = discover({str(data)!r}, CONFIG.dataset)
+check_columns(source, plan(source, CONFIG, None), CONFIG.dataset)
 heavy = ["tfx", "tensorflow", "apache_beam", "tfx_bsl", "pandas"]
 print([name for name in heavy if name in sys.modules])
 """

@@ -16,8 +16,7 @@ from pyarrow import parquet
 from fraud import features
 from fraud.errors import BadInput
 from fraud.pipeline.config import Config, WindowLengths
-from fraud.pipeline.ingestion import reader as files
-from fraud.pipeline.ingestion import stages
+from fraud.pipeline.ingestion import reader, stages
 from fraud.pipeline.windows import Window, windows_for
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import AS_OF, CONFIG, ingest
@@ -31,7 +30,7 @@ SPLITS = {"train": TRAIN, "eval": EVAL, "recent": RECENT}
 def expected(
     table: pa.Table, window: Window, config: Config = CONFIG, as_of: date = AS_OF
 ) -> dict[str, list]:
-    """What the examples of a window must hold, computed in memory, in the order of the table."""
+    """What the examples of a window must hold, computed in memory, in table order."""
     dataset, delay = config.dataset, config.windows.label_delay_days
     days = pc.cast(table["TX_DATETIME"], pa.date32())
     unknown = pc.greater(days, as_of - timedelta(days=delay))
@@ -69,12 +68,14 @@ def single_values(table: pa.Table) -> dict[str, list]:
     }
 
 
-def assert_ingested(found: transactions.Ingested, table: pa.Table, config: Config = CONFIG) -> None:
+def assert_ingested(
+    ingested: transactions.Ingested, table: pa.Table, config: Config = CONFIG
+) -> None:
     for split, window in SPLITS.items():
         want = expected(table, window, config)
         if split == "recent":
             del want[config.dataset.label]
-        got = single_values(found.splits[split])
+        got = single_values(ingested.splits[split])
         assert set(got) == set(want)
         for name in want:
             assert got[name] == want[name], (split, name)
@@ -84,15 +85,15 @@ def assert_ingested(found: transactions.Ingested, table: pa.Table, config: Confi
 def test_examples_are_the_columns_and_features_of_the_windows(tmp_path: Path, suffix: str) -> None:
     table = transactions.make()
     data = transactions.write_days(table, tmp_path / "data", suffix)
-    found = ingest(data, tmp_path)
-    assert_ingested(found, table)
+    ingested = ingest(data, tmp_path)
+    assert_ingested(ingested, table)
     rows = {split: len(expected(table, window)["MCC"]) for split, window in SPLITS.items()}
-    assert found.properties["rows"] == rows
-    assert found.properties["as_of"] == str(AS_OF)
-    assert found.properties["windows"] == {
+    assert ingested.properties["rows"] == rows
+    assert ingested.properties["as_of"] == str(AS_OF)
+    assert ingested.properties["windows"] == {
         split: [str(window.first), str(window.last)] for split, window in SPLITS.items()
     }
-    assert found.properties["positives"] == {
+    assert ingested.properties["positives"] == {
         "train": sum(expected(table, TRAIN)["TX_FRAUD"]),
         "eval": sum(expected(table, EVAL)["TX_FRAUD"]),
         "recent": 0,
@@ -111,19 +112,21 @@ def test_chunks_and_partitions_change_nothing(
 ) -> None:
     table = transactions.make()
     data = transactions.write_days(table, tmp_path / "data")
-    for module in (files, stages):
+    for module in (reader, stages):
         monkeypatch.setattr(module, "BATCH_ROWS", 37)
     monkeypatch.setattr(stages, "PARTITION_ROWS", 100)
-    found = ingest(data, tmp_path)
-    assert_ingested(found, table)
-    assert len(found.files["train"]) > 6
-    assert found.files["train"][0] == (f"data_tfrecord-00000-of-{len(found.files['train']):05d}.gz")
+    ingested = ingest(data, tmp_path)
+    assert_ingested(ingested, table)
+    assert len(ingested.files["train"]) > 6
+    assert ingested.files["train"][0] == (
+        f"data_tfrecord-00000-of-{len(ingested.files['train']):05d}.gz"
+    )
 
 
 def test_small_files_share_a_shard(tmp_path: Path) -> None:
     data = transactions.write_days(transactions.make(), tmp_path / "data")
-    found = ingest(data, tmp_path)
-    assert {split: len(names) for split, names in found.files.items()} == {
+    ingested = ingest(data, tmp_path)
+    assert {split: len(names) for split, names in ingested.files.items()} == {
         "train": 1,
         "eval": 1,
         "recent": 1,
@@ -136,9 +139,9 @@ def test_text_keys_have_the_features_of_number_keys(tmp_path: Path) -> None:
         text = pc.binary_join_element_wise("key ", table[name].cast(pa.string()), "")
         table = table.set_column(table.schema.get_field_index(name), name, text)
     data = transactions.write_days(table, tmp_path / "data")
-    found = ingest(data, tmp_path)
-    assert_ingested(found, table)
-    assert found.splits["train"]["CUSTOMER_ID"][0].as_py()[0].startswith(b"key ")
+    ingested = ingest(data, tmp_path)
+    assert_ingested(ingested, table)
+    assert ingested.splits["train"]["CUSTOMER_ID"][0].as_py()[0].startswith(b"key ")
 
 
 def test_rows_of_a_day_in_any_order_have_the_same_features(tmp_path: Path) -> None:
@@ -183,8 +186,10 @@ def test_without_timestamp_rows_are_split_by_a_hash_of_the_id(tmp_path: Path) ->
     table = transactions.make(3000)
     config = transactions.with_dataset(timestamp=None)
     path = transactions.write_file(table, tmp_path / "all.parquet")
-    found = ingest(path, tmp_path / "1", config, as_of=None)
-    ids = {split: single_values(found.splits[split])["TRANSACTION_ID"] for split in found.splits}
+    ingested = ingest(path, tmp_path / "1", config, as_of=None)
+    ids = {
+        split: single_values(ingested.splits[split])["TRANSACTION_ID"] for split in ingested.splits
+    }
     assert set(ids) == {"train", "eval"}
     assert sorted(ids["train"] + ids["eval"]) == list(range(3000))
     assert 0.17 < len(ids["eval"]) / 3000 < 0.23
@@ -197,16 +202,18 @@ def test_without_timestamp_rows_are_split_by_a_hash_of_the_id(tmp_path: Path) ->
     assert set(ids["eval"]) == {
         i for i in single_values(again.splits["eval"])["TRANSACTION_ID"] if i < 3000
     }
-    assert "CUSTOMER_ID_count_1d" not in found.splits["train"].column_names
+    assert "CUSTOMER_ID_count_1d" not in ingested.splits["train"].column_names
 
 
 def test_without_timestamp_and_id_equal_rows_are_in_the_same_split(tmp_path: Path) -> None:
     table = pa.concat_tables([transactions.make(500), transactions.make(500)])
     config = transactions.with_dataset(timestamp=None, id=None)
     path = transactions.write_file(table, tmp_path / "all.parquet")
-    found = ingest(path, tmp_path, config, as_of=None)
-    rows = {split: {str(row) for row in found.splits[split].to_pylist()} for split in found.splits}
-    assert found.properties["rows"]["train"] + found.properties["rows"]["eval"] == 1000
+    ingested = ingest(path, tmp_path, config, as_of=None)
+    rows = {
+        split: {str(row) for row in ingested.splits[split].to_pylist()} for split in ingested.splits
+    }
+    assert ingested.properties["rows"]["train"] + ingested.properties["rows"]["eval"] == 1000
     assert rows["eval"] and not rows["train"] & rows["eval"]
 
 
@@ -223,7 +230,7 @@ def test_a_dataset_without_entities_or_amount(tmp_path: Path) -> None:
 def test_two_ingestions_are_equal_byte_for_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (files, stages):
+    for module in (reader, stages):
         monkeypatch.setattr(module, "BATCH_ROWS", 50)
     data = transactions.write_days(transactions.make(), tmp_path / "data")
     written = []
@@ -235,7 +242,7 @@ def test_two_ingestions_are_equal_byte_for_byte(
     assert written[0] == written[1]
 
 
-def test_bad_input_is_found_in_what_runners_raise() -> None:
+def test_bad_input_is_extracted_from_what_runners_raise() -> None:
     message = "a.csv, line 3: TX_FRAUD is 2"
     text = f"""Traceback (most recent call last):
 fraud.errors.BadInput: {message}
@@ -245,8 +252,8 @@ During handling of the above exception, another exception occurred:
 fraud.errors.BadInput: {message} [while running 'Read/ParDo(ReadChunks)']
 """
     for error in (RuntimeError(text), BadInput(f"{message} [while running 'Read']")):
-        found = stages.bad_input_in(error)
-        assert type(found) is BadInput and str(found) == message
+        bad_input = stages.bad_input_in(error)
+        assert type(bad_input) is BadInput and str(bad_input) == message
     assert stages.bad_input_in(RuntimeError("fraud.errors: no more space")) is None
 
 
@@ -254,7 +261,7 @@ fraud.errors.BadInput: {message} [while running 'Read/ParDo(ReadChunks)']
 def test_handbook_features_are_those_of_the_whole_table(tmp_path: Path, handbook: Path) -> None:
     config = replace(Config(), windows=WindowLengths(train_days=2, eval_days=1))
     as_of = date(2018, 5, 10)
-    found = ingest(handbook, tmp_path, config, as_of)
+    ingested = ingest(handbook, tmp_path, config, as_of)
     days = sorted(path for path in handbook.glob("date=*") if path.name <= f"date={as_of}")
     table = pa.concat_tables(
         parquet.read_table(str(path / "transactions.parquet")) for path in days
@@ -262,6 +269,6 @@ def test_handbook_features_are_those_of_the_whole_table(tmp_path: Path, handbook
     windows = windows_for(as_of, train_days=2, eval_days=1, label_delay_days=7)
     for split, window in windows.splits().items():
         want = expected(table, window, config, as_of)
-        got = single_values(found.splits[split])
+        got = single_values(ingested.splits[split])
         for name in ("TRANSACTION_ID", *features.feature_names(config.features, config.dataset)):
             assert got[name] == want[name], (split, name)

@@ -1,4 +1,4 @@
-"""Small made-up transactions for the tests of ingestion, and runs of it."""
+"""Small synthetic transactions for the tests of ingestion, and helpers to ingest them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from pyarrow import csv, parquet
 
 from fraud.features.spec import Dataset
 from fraud.pipeline.config import Config, WindowLengths, to_json
-from fraud.pipeline.ingestion import reader as files
-from fraud.pipeline.ingestion import values
+from fraud.pipeline.ingestion import reader, values
 from fraud.pipeline.ingestion.source import check_columns, discover, plan
 
 FIRST_DAY = date(2024, 2, 26)
@@ -95,8 +94,8 @@ def read(data: Path) -> pa.Table:
     layout = values.Layout(CONFIG.dataset, types, windows)
     batches = []
     for file in source.files(windows and windows.all_days):
-        for first, batch in files.read(file, layout.to_read(file)):
-            rows = values.Rows(file, np.arange(first, first + batch.num_rows))
+        for first, batch in reader.read(file, layout.to_read(file)):
+            rows = values.RowOrigins(file, np.arange(first, first + batch.num_rows))
             batches.append(values.clean(batch, rows, layout)[1])
     return pa.Table.from_batches(batches).combine_chunks()
 
@@ -122,6 +121,7 @@ def ingest(
     config: Config = CONFIG,
     as_of: date | None = AS_OF,
     beam: list[str] | None = None,
+    plan: str | None = None,
 ) -> Ingested:
     """Runs the executor as the launcher does, and reads back what it wrote."""
     from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
@@ -138,6 +138,7 @@ def ingest(
         "dataset": to_json(config.dataset),
         "windows": to_json(config.windows),
         "features": to_json(config.features),
+        "plan": plan,
     }
     Executor(context).Do({}, {"examples": [examples]}, properties)
     return read_back(examples)
