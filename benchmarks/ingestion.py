@@ -44,8 +44,8 @@ def configuration(case: str, data: str, as_of: date | None) -> Any:
 
 def ours(case: str, data: str, as_of: date | None, folder: Path) -> dict[str, Any]:
     """TransactionExampleGen; its examples stay in the folder."""
+    from fraud.codec import to_json
     from fraud.pipeline.components.transaction_example_gen import Executor
-    from fraud.pipeline.config import to_json
     from fraud.pipeline.ingestion.reader import count_rows
     from fraud.pipeline.ingestion.source import discover, plan
 

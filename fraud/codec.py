@@ -13,12 +13,15 @@ import typing
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, to_jsonable_python
 
 from fraud.errors import BadInput
 
 T = TypeVar("T")
+
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+"""How every class of the configuration is validated."""
 
 _EXPECTED = {
     "bool_type": "true or false",
@@ -57,7 +60,11 @@ def from_values(kind: type[T], document: Any) -> T:
       BadInput: an unknown key, a wrong type or a value out of range, named by its dotted key.
     """
     # As JSON, because there lists may stand for tuples and keys and values for an object.
-    return from_json(kind, json.dumps(document, default=str))
+    try:
+        text = json.dumps(document, default=str)
+    except ValueError:
+        raise BadInput("the document: a value contains itself; write it out") from None
+    return from_json(kind, text)
 
 
 @lru_cache
@@ -80,33 +87,35 @@ def _finite(value: Any) -> Any:
 
 def _explained(kind: Any, error: ErrorDetails) -> str:
     """One validation error as "key: what is wrong; what to do"."""
-    where, value, context = error["loc"], error["input"], error.get("ctx", {})
-    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in where).lstrip(".")
-    return f"{key or 'the document'}: {_problem(kind, error, where, value, context)}"
+    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error["loc"]).lstrip(".")
+    return f"{key or 'the document'}: {_problem(kind, error, error.get('ctx', {}))}"
 
 
-def _problem(
-    kind: Any, error: ErrorDetails, where: tuple[int | str, ...], value: Any, context: Any
-) -> str:
-    type_ = error["type"]
+def _problem(kind: Any, error: ErrorDetails, context: dict[str, Any]) -> str:
+    type_, where, value = error["type"], error["loc"], error["input"]
     if type_ in _EXPECTED:
         return f"expected {_EXPECTED[type_]}, got {value!r}"
     if type_ == "unexpected_keyword_argument":
-        known = _fields_at(kind, where[:-1])
+        known = list(_schema_at(kind, where[:-1])["properties"])
         close = difflib.get_close_matches(str(where[-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
         return f"unknown key; {hint}"
     if type_ == "literal_error":
         choices = context["expected"].replace(" or ", ", ").replace("'", "")
         return f"{value!r} is not one of {choices}"
-    if type_ == "greater_than_equal":
-        return f"{value} is too small; the least is {context['ge']:g}"
-    if type_ == "less_than_equal":
-        return f"{value} is too large; the most is {context['le']:g}"
+    if type_ in ("greater_than_equal", "less_than_equal"):
+        schema = _schema_at(kind, where)
+        if {"minimum", "maximum"} <= schema.keys():
+            return f"{value} is out of range; use {schema['minimum']} to {schema['maximum']}"
+        if type_ == "greater_than_equal":
+            return f"{value} is too small; the least is {context['ge']}"
+        return f"{value} is too large; the most is {context['le']}"
     if type_ == "greater_than":
-        return f"{value} must be above {context['gt']:g}"
+        return f"{value} must be above {context['gt']}"
     if type_ == "less_than":
-        return f"{value} must be below {context['lt']:g}"
+        return f"{value} must be below {context['lt']}"
+    if type_ == "too_short":
+        return f"{value!r} has too few items; the least is {context['min_length']}"
     if type_ == "finite_number":
         return f"{value} is not a finite number"
     if type_ == "missing":
@@ -116,12 +125,17 @@ def _problem(
     return f"{error['msg']}, got {value!r}"
 
 
-def _fields_at(kind: Any, where: tuple[int | str, ...]) -> list[str]:
-    """The names of the fields of the object at a place within an object of a kind."""
-    for part in where:
-        arguments = typing.get_args(kind)
-        if dataclasses.is_dataclass(kind):
-            kind = typing.get_type_hints(kind)[str(part)]
-        elif arguments:
-            kind = arguments[0] if isinstance(part, int) else arguments[-1]
-    return [field.name for field in dataclasses.fields(kind)]
+def _schema_at(kind: Any, where: tuple[int | str, ...]) -> dict[str, Any]:
+    """The JSON Schema of the value at a place within an object of a kind."""
+    whole = schema = _adapter(kind).json_schema()
+    for part in (None, *where):
+        if isinstance(part, int):
+            schema = schema["items"]
+        elif part is not None:
+            schema = schema.get("properties", {}).get(part) or schema["additionalProperties"]
+        for choice in schema.get("anyOf", ()):  # of a value that may also be null
+            if choice.get("type") != "null":
+                schema = choice
+        if "$ref" in schema:
+            schema = whole["$defs"][schema["$ref"].rpartition("/")[2]]
+    return schema

@@ -20,7 +20,7 @@ def resolve(path: str, beside: Path | None = None) -> str:
     """
     if is_uri(path):
         return path
-    return str(Path(beside or "", Path(path).expanduser()).resolve())
+    return str(Path(beside or "", os.path.expanduser(path)).resolve())
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow_transform as tft
 
+from fraud import codec
 from fraud.models import examples
 from fraud.models import export as serving
 from fraud.models.columns import ModelColumns
@@ -47,7 +48,7 @@ def train(fn_args: Any, read: Examples, transform: tft.TFTransformOutput) -> Non
     """
     config = fn_args.custom_config
     columns = ModelColumns.from_json(config["columns"])
-    spec = Network.from_json(config["network"])
+    spec = codec.from_json(Network, config["network"])
     if fn_args.hyperparameters:
         spec = spec.tuned(fn_args.hyperparameters["values"])
     fitted = training.fit(

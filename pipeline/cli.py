@@ -1,4 +1,4 @@
-"""`fraud-pipeline …`: parse, call, print."""
+"""The command `fraud-pipeline`: parses the command line and runs one command."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from fraud.errors import FraudPipelineError
 
 COMMANDS = {
     "simulate": "write day folders of simulated transactions",
-    "run": "one run of the graph: validate, train, judge, push",
-    "backtest": "how good the model would have been, week after week",
-    "status": "what is live, since when, from what",
+    "run": "run the pipeline once: validate, train, evaluate, push",
+    "backtest": "evaluate past weeks as if the model had been live",
+    "status": "show the live model, its origin and the latest runs",
+    "config": "print the effective configuration",
     "schema": "print, compare or update the curated schema",
     "compile": "write the graph for an orchestrator",
     "node": "run one node of the compiled graph",
@@ -32,10 +33,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"fraud-pipeline: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("fraud-pipeline: interrupted; run again to go on", file=sys.stderr)
+        print("fraud-pipeline: interrupted; run again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone: nothing left to say
+        sys.stderr.close()  # whoever read the output has gone
         return 1
 
 

@@ -30,6 +30,7 @@ from tfx.proto import distribution_validator_pb2, pusher_pb2, trainer_pb2, trans
 from tfx.types import standard_artifacts
 
 from fraud import features
+from fraud.codec import to_json
 from fraud.models.columns import ModelColumns
 from fraud.models.evaluation.eval_config import eval_config
 from fraud.models.spec import Network
@@ -43,7 +44,7 @@ from fraud.pipeline.components.serving_check import ServingCheck
 from fraud.pipeline.components.trainer import MeasuredTrainerExecutor
 from fraud.pipeline.components.transaction_example_gen import TransactionExampleGen
 from fraud.pipeline.components.transform import in_one_pass
-from fraud.pipeline.config import Config, to_json
+from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
 
 NAME = "fraud"
@@ -89,7 +90,7 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
     nodes = [example_gen, statistics_gen, schema_gen]
     schema = schema_gen.outputs["schema"]
     if config.curated_schema is not None:
-        file = RuntimeParameter(SCHEMA, str, str(config.curated_schema))
+        file = RuntimeParameter(SCHEMA, str, config.curated_schema)
         curated = ImportSchemaGen(schema_file=file).with_id("CuratedSchema")
         schema = curated.outputs["schema"]
         nodes.append(curated)

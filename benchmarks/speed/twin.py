@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx_bsl.public.tfxio import TensorFlowDatasetOptions
 
+from fraud import codec
 from fraud.models import entry_point as trainer
 from fraud.models.columns import ModelColumns
 from fraud.models.network.training import Examples
@@ -25,7 +26,7 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, str]) -> d
     writes them to files.
     """
     columns = ModelColumns.from_json(custom_config["columns"])
-    network = Network.from_json(custom_config["network"])
+    network = codec.from_json(Network, custom_config["network"])
     label = tf.cast(_dense(inputs[columns.label], 0), tf.float32)
     x = tf.concat([_dense(inputs[name], float("nan")) for name in columns.numeric], 1)
     edges = _edges([_quantiles(x, label), _quantiles(x, 1 - label)], network.bins)

@@ -14,6 +14,7 @@ from keras_tuner.engine import base_tuner
 from keras_tuner.engine import trial as trials
 from tfx.components.tuner.component import TunerFnResult
 
+from fraud import codec
 from fraud.models.columns import ModelColumns
 from fraud.models.examples import load_split
 from fraud.models.network import training
@@ -33,10 +34,10 @@ def tuner_fn(fn_args: Any) -> TunerFnResult:
     """
     config = fn_args.custom_config
     columns = ModelColumns.from_json(config["columns"])
-    spec = Network.from_json(config["network"])
+    spec = codec.from_json(Network, config["network"])
     transform = tft.TFTransformOutput(fn_args.transform_graph_path)
     search = NetworkTuner(
-        spec, Tuning.from_json(config["tuning"]), config["alert_budget"], fn_args.working_dir
+        spec, codec.from_json(Tuning, config["tuning"]), config["alert_budget"], fn_args.working_dir
     )
     return TunerFnResult(
         tuner=search,

@@ -14,6 +14,7 @@ import tensorflow_transform as tft
 from numpy.typing import NDArray
 from tensorflow.lookup import TextFileIndex
 
+from fraud import codec
 from fraud.models.columns import ModelColumns
 from fraud.models.preprocessing.analysis import read_edges, vocabulary_path
 from fraud.models.spec import Network
@@ -39,7 +40,7 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, str]) -> d
       "missing", then come the vocabulary and the buckets of unseen values.
     """
     columns = ModelColumns.from_json(custom_config["columns"])
-    network = Network.from_json(custom_config["network"])
+    network = codec.from_json(Network, custom_config["network"])
     folder = Path(custom_config["analysis"])
     x = tf.concat([tf.reshape(inputs[c], [-1, 1]) for c in columns.numeric], axis=1)
     outputs = {NUMERIC: positions(x, read_edges(folder))}

@@ -45,7 +45,7 @@ def ModelCard(  # noqa: N802 (TFX names components like classes)
       infra_blessing: of ServingCheck.
       pushed_model: of the Pusher.
       card: the page and its Markdown; see `types.ModelCard`.
-      words: JSON of `fraud.pipeline.config.ModelCard`.
+      words: JSON of `fraud.pipeline.config.ModelCardText`.
       columns: JSON of `fraud.models.columns.ModelColumns`.
       demands: JSON of `fraud.models.spec.Evaluation`.
       label_delay_days: of `fraud.pipeline.config.WindowLengths`.

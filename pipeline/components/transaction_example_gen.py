@@ -26,9 +26,10 @@ from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
+from fraud import codec
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset, Features
-from fraud.pipeline.config import Config, WindowLengths, from_dict
+from fraud.pipeline.config import Config, WindowLengths
 from fraud.pipeline.ingestion import stages
 from fraud.pipeline.ingestion.source import Source, check_columns, discover, plan
 from fraud.pipeline.ingestion.stages import Ingestion, Shard
@@ -46,9 +47,9 @@ def _found(exec_properties: dict[str, Any]) -> tuple[Config, Source, Windows | N
       BadInput: the data does not do.
     """
     config = Config(
-        dataset=from_dict(Dataset, json.loads(exec_properties["dataset"])),
-        windows=from_dict(WindowLengths, json.loads(exec_properties["windows"])),
-        features=from_dict(Features, json.loads(exec_properties["features"])),
+        dataset=codec.from_json(Dataset, exec_properties["dataset"]),
+        windows=codec.from_json(WindowLengths, exec_properties["windows"]),
+        features=codec.from_json(Features, exec_properties["features"]),
     )
     text = exec_properties.get("as_of")
     try:
@@ -176,7 +177,7 @@ class TransactionExampleGen(base_beam_component.BaseBeamComponent):
         Args:
           data: where the files are (`fraud.pipeline.ingestion.source.discover`).
           as_of: the day the run pretends it is, YYYY-MM-DD; "" for the last day of data.
-          dataset, windows, features: `fraud.pipeline.config.to_json` of those parts of the
+          dataset, windows, features: `fraud.codec.to_json` of those parts of the
             configuration.
         """
         super().__init__(

@@ -26,6 +26,7 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
 
+from fraud import codec
 from fraud.models.columns import ModelColumns
 from fraud.models.preprocessing.analysis import Analysis, Analyzer
 from fraud.models.preprocessing.transform_graph import write_transform_graph
@@ -63,7 +64,7 @@ class TransformExecutor(LocalBeam, executor.Executor):
             for file in sorted(tf.io.gfile.glob(io_utils.all_files_pattern(uri)))
         ]
         analyze = Analyze(
-            ModelColumns.from_json(config["columns"]), Network.from_json(config["network"])
+            ModelColumns.from_json(config["columns"]), codec.from_json(Network, config["network"])
         )
         folder = Path(self._get_tmp_dir(), "analysis")
         with self._make_beam_pipeline() as pipeline:

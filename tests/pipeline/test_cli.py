@@ -19,7 +19,7 @@ def cli(repository, tmp_path):
     return call
 
 
-@pytest.mark.parametrize("command", ["simulate", "run", "status", "schema"])
+@pytest.mark.parametrize("command", ["simulate", "run", "status", "schema", "config"])
 def test_help_has_an_example(cli, command):
     done = cli(command, "--help")
     assert done.returncode == 0
@@ -52,6 +52,7 @@ def test_help_imports_nothing_heavy(repository):
         (["run", "--data", "nowhere"], "nowhere"),
         (["run", "--config", "nowhere.yaml", "--data", "x"], "nowhere.yaml: cannot read"),
         (["schema", "--diff", "--update"], "not allowed with"),
+        (["config", "--root", "s3://bank/root"], "s3://bank/root: the root must be a local or"),
     ],
 )
 def test_misuse_is_one_message_and_exit_2(cli, tmp_path, arguments, message):

@@ -7,6 +7,7 @@ import pytest
 from tfx.components.tuner import executor
 from tfx.types.standard_artifacts import HyperParameters, TunerResults
 
+from fraud import codec
 from fraud.models.network.training import Examples
 from fraud.models.network.tuning import NetworkTuner
 from fraud.models.spec import Network, Tuning, settings
@@ -79,7 +80,5 @@ def test_without_frauds_there_is_nothing_to_choose_by(tmp_path):
 
 
 def test_tuning_can_be_handed_to_the_component():
-    assert Tuning.from_json(json.dumps(dataclasses.asdict(TUNING))).choices == {
-        "learning_rate": [0.05, 0.02],
-        "towers": [[[8, 4]], [[4]]],
-    }
+    assert codec.from_json(Tuning, codec.to_json(TUNING)) == TUNING
+    assert TUNING.choices == {"learning_rate": (0.05, 0.02), "towers": (((8, 4),), ((4,),))}

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from fraud.codec import to_json
 from fraud.models.columns import ModelColumns
 from fraud.models.preprocessing import transform_fn as preprocessing
 from fraud.models.preprocessing.analysis import Analyzer
 from fraud.models.preprocessing.transform_graph import TransformGraph, write_transform_graph
 from fraud.models.spec import Network
-from fraud.pipeline.config import to_json
 
 COLUMNS = ModelColumns(
     ("amount", "rate", "genuine_only", "never"), ("channel",), "fraud", None, None

@@ -6,6 +6,7 @@ import pytest
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
+from fraud.codec import to_json
 from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
 from fraud.models.spec import Evaluation, Network
 from fraud.pipeline import config, summary
@@ -63,9 +64,9 @@ def card(tmp_path, monkeypatch):
         }
         output = artifact(types.ModelCard)
         parameters = {
-            "words": config.to_json(config.ModelCard()),
+            "words": to_json(config.ModelCardText()),
             "columns": json.dumps({**columns, "timestamp": None, "card": None}),
-            "demands": config.to_json(Evaluation()),
+            "demands": to_json(Evaluation()),
             "label_delay_days": 7,
         }
         component = ModelCard.EXECUTOR_SPEC.executor_class()

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from fraud.codec import to_json
 from fraud.errors import BadInput
-from fraud.pipeline.config import to_json
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import AS_OF, CONFIG, day_file
 

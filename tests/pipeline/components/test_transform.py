@@ -15,13 +15,13 @@ from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import standard_artifacts
 from tfx.utils import io_utils
 
+from fraud.codec import to_json
 from fraud.models.columns import ModelColumns
 from fraud.models.preprocessing.analysis import Analyzer
 from fraud.models.preprocessing.transform_fn import positions, vocabulary_sizes
 from fraud.models.preprocessing.transform_graph import TransformGraph
 from fraud.models.spec import Network
 from fraud.pipeline.components.transform import TransformExecutor, dense
-from fraud.pipeline.config import to_json
 
 COLUMNS = ModelColumns(("amount", "count"), ("channel",), "fraud", None, None)
 NETWORK = Network(bins=8, vocabulary_size=2)
