@@ -1,7 +1,7 @@
-"""Typed objects to JSON and back.
+"""Conversion between typed objects and JSON.
 
-An object is a dataclass, a pydantic dataclass, or a tuple, mapping, date or number in one. Reading
-is strict: a wrong type is an error, not a conversion.
+An object is a dataclass, plain or pydantic, of tuples, mappings, dates, text, numbers and further
+dataclasses. Reading is strict: a wrong type is an error, never converted.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _EXPECTED = {
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Canonical JSON: keys sorted; numbers that are not finite are null."""
+    """Canonical JSON: keys are sorted, and a number that is not finite becomes null."""
     plain = to_jsonable_python(_finite(value))
     return json.dumps(plain, sort_keys=True, indent=indent, allow_nan=False, ensure_ascii=False)
 
 
 def from_json(kind: type[T], text: str | bytes) -> T:
-    """Reads what `to_json` wrote.
+    """Reads the output of `to_json`.
 
     Raises:
-      BadInput: not JSON, or not of this kind.
+      BadInput: the text is not JSON, or not of this kind.
     """
     try:
         return _adapter(typing.cast(typing.Hashable, kind)).validate_json(text, strict=True)
@@ -54,12 +54,12 @@ def from_json(kind: type[T], text: str | bytes) -> T:
 
 
 def from_values(kind: type[T], document: Any) -> T:
-    """Makes an object out of plain values, such as a YAML file's.
+    """Makes an object from plain values, such as those of a YAML file.
 
     Raises:
       BadInput: an unknown key, a wrong type or a value out of range, named by its dotted key.
     """
-    # As JSON, because there lists may stand for tuples and keys and values for an object.
+    # Through JSON, where strict validation accepts lists as tuples and mappings as objects.
     try:
         text = json.dumps(document, default=str)
     except ValueError:
@@ -119,7 +119,7 @@ def _problem(kind: Any, error: ErrorDetails, context: dict[str, Any]) -> str:
     if type_ == "finite_number":
         return f"{value} is not a finite number"
     if type_ == "missing":
-        return "missing; every file needs it"
+        return "missing; it has no default"
     if type_ == "value_error":
         return str(context["error"])
     return f"{error['msg']}, got {value!r}"

@@ -26,7 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
       The exit code: 0 completed, 1 failure, 2 misuse or bad input, 3 stopped by the data gate.
     """
-    arguments = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    chosen = next((argument for argument in argv if argument in COMMANDS), None)
+    arguments = _parser(chosen).parse_args(argv)
     try:
         return arguments.run(arguments)
     except FraudPipelineError as error:
@@ -40,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The parser of all commands, of which only the chosen one is imported and has options."""
     parser = argparse.ArgumentParser(
         prog="fraud-pipeline",
         description="From a day of card transactions to a blessed, pushed fraud model.",
@@ -48,10 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
-        module = importlib.import_module(f"fraud.pipeline.commands.{name}")
         command = commands.add_parser(name, help=summary, allow_abbrev=False)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        if name == chosen:
+            module = importlib.import_module(f"fraud.pipeline.commands.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
     return parser
 
 

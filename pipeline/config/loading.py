@@ -41,16 +41,18 @@ def load(*paths: str | Path) -> Config:
 class _Loader(yaml.SafeLoader):
     """Plain YAML, in which keys are text and none is given twice."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
             if key.value in seen:
                 line = key.start_mark.line + 1
                 raise BadInput(f"line {line}: key {key.value!r} is already given; keep one of them")
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                key.tag = "tag:yaml.org,2002:str"
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
+            key.tag = "tag:yaml.org,2002:str"
+            seen.add(key.value)
+        return node
 
 
 # As in JSON and YAML 1.2, 1e-5 is a number; YAML 1.1 requires 1.0e-5.

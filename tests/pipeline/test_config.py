@@ -147,6 +147,8 @@ def test_only_the_built_in_columns_are_judged_by_the_packaged_schema(load):
             "name an amount, numeric or categorical",
         ),
         ("a: [", "line", "not valid YAML"),
+        ("? [a]\n: 1", "line", "not valid YAML"),
+        ("!!map [1]", "line", "not valid YAML"),
     ],
 )
 def test_what_is_wrong_is_said_with_file_key_and_fix(load, text, key, fix):
@@ -181,13 +183,21 @@ def test_keys_are_text_and_may_be_merged(load):
     loaded = load(
         "dataset: {numeric: ['on', '1']}\n"
         "data_gate: {drift_thresholds: {on: 0.1, 1: 0.2}}\n"
-        "features: {groups: [&a {families: [count], windows: [1]}, {<<: *a, windows: [2]}]}\n"
+        "features: {groups: [&a {families: [count], windows: [1]}, &b {<<: *a, windows: [2]}]}\n"
     )
     assert loaded.features.groups == (
         FeatureGroup(("count",), (1,)),
         FeatureGroup(("count",), (2,)),
     )
     assert loaded.data_gate.drift_thresholds == {"on": 0.1, "1": 0.2}
+
+
+def test_a_merged_key_may_be_overridden(load):
+    text = "features: {groups: [&a {families: [count]}, &b {<<: *a, families: [mean]}]}\nwindows: "
+    assert load(text + "{train_days: 9}").features.groups[1].families == ("mean",)
+    # Here the merged group is read before the list of groups that it is in.
+    with pytest.raises(BadInput, match=r"windows\.families: unknown key"):
+        load(text + "{<<: *b}")
 
 
 def test_numbers_may_be_written_as_in_json(load):
