@@ -24,7 +24,7 @@ def resolve(path: str, beside: Path | None = None) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file at once: a reader sees the old content or the new, never a part of it."""
+    """Replaces a file atomically: even after a crash, its content is the old or all of the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     with open(beside, "w", encoding="utf-8") as file:
