@@ -64,7 +64,7 @@ format: setup ## ruff's formatting and safe fixes
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 
-docs: setup ## write docs/configuration.md anew from the code
+docs: setup ## generate docs/configuration.md and docs/config.schema.json from the code
 	$(bin)/python scripts/document_configuration.py
 
 lock: setup ## renew the pins of both stacks from setup.py and pyproject.toml

@@ -44,8 +44,8 @@ def configuration(case: str, data: str, as_of: date | None) -> Any:
 
 def ours(case: str, data: str, as_of: date | None, folder: Path) -> dict[str, Any]:
     """Measures TransactionExampleGen; its examples stay in the folder."""
+    from fraud.codec import to_json
     from fraud.pipeline.components.transaction_example_gen import Executor
-    from fraud.pipeline.config import to_json
     from fraud.pipeline.ingestion.source import plan_ingestion
 
     config = configuration(case, data, as_of)

@@ -1,43 +1,58 @@
-"""What a dataset and its features are: the part of the configuration that features, models and
-pipeline all read.
+"""The columns of a dataset and the features computed from them: configuration shared by features,
+models and pipeline.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from fraud.codec import STRICT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Dataset:
-    """The columns of the user's transactions.
+    """The columns of the transactions and the role of each."""
 
-    Attributes:
-      timestamp: when the transaction happened. None: the data has no time; rows are then split by
-        a hash and no time-based feature exists.
-      amount: what was spent, in one currency. None: no amount-based feature exists.
-      label: 1 for fraud, 0 for genuine.
-      id: unique per transaction. None: uniqueness is not checked.
-      entities: who or what takes part (customer, terminal, account, device, …). The first one is
-        the card that analysts check, unless `card` names another.
-      card: the entity that the alert budget counts. None: the first of `entities`.
-      numeric: other numeric columns the model reads.
-      categorical: other columns the model reads as categories.
-      slices: columns whose every value is judged by itself in evaluation.
-    """
-
-    timestamp: str | None = "TX_DATETIME"
-    amount: str | None = "TX_AMOUNT"
-    label: str = "TX_FRAUD"
-    id: str | None = "TRANSACTION_ID"
-    entities: tuple[str, ...] = ("CUSTOMER_ID", "TERMINAL_ID")
-    card: str | None = None
-    numeric: tuple[str, ...] = ()
-    categorical: tuple[str, ...] = ()
-    slices: tuple[str, ...] = ()
+    timestamp: str | None = Field(
+        default="TX_DATETIME",
+        description="Time of the transaction; null if the data has none, in which case rows are "
+        "split by a hash and there are no time-based features.",
+    )
+    amount: str | None = Field(
+        default="TX_AMOUNT",
+        description="Amount of the transaction, in one currency; null if the data has none, in "
+        "which case there are no amount-based features.",
+    )
+    label: str = Field(default="TX_FRAUD", description="Label: 1 for fraud, 0 for genuine.")
+    id: str | None = Field(
+        default="TRANSACTION_ID",
+        description="Unique identifier of the transaction; null skips the uniqueness check.",
+    )
+    entities: tuple[str, ...] = Field(
+        default=("CUSTOMER_ID", "TERMINAL_ID"),
+        description="Parties to a transaction, such as customer, terminal, account or device; "
+        "analysts check the first one, unless `card` names another.",
+    )
+    card: str | None = Field(
+        default=None,
+        description="Entity that the alert budget counts; null means the first of `entities`.",
+    )
+    numeric: tuple[str, ...] = Field(
+        default=(), description="Other numeric columns that the model reads."
+    )
+    categorical: tuple[str, ...] = Field(
+        default=(), description="Other columns that the model reads as categories."
+    )
+    slices: tuple[str, ...] = Field(
+        default=(), description="Columns whose values are each evaluated separately."
+    )
 
     @property
     def card_entity(self) -> str | None:
-        """The entity an alert is about, or None where the data has no entities."""
+        """The entity an alert is about, or None if the data has no entities."""
         return self.card or (self.entities[0] if self.entities else None)
 
     @property
@@ -52,46 +67,58 @@ CARD = "card"
 """In `FeatureGroup.entities`: whichever entity is `Dataset.card_entity`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class FeatureGroup:
-    """Families of features computed for entities over windows.
+    """Families of features computed for entities over windows."""
 
-    Attributes:
-      families: names of definitions in this package.
-      windows: lengths in days.
-      entities: for which entities; the word "card" stands for the entity that the alert budget
-        counts. None means all of `dataset.entities`.
-    """
-
-    families: tuple[str, ...] = ()
-    windows: tuple[int, ...] = (1, 7, 30)
-    entities: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Features:
-    """Which point-in-time features are made.
-
-    Attributes:
-      calendar: what is read off the timestamp.
-      groups: what is read off the past of the entities.
-      normal_days: how long a past `high_count` takes for an entity's normal behaviour.
-      high_multiple: an amount is high above so many times the entity's normal amount.
-      prior_risk: the share of frauds that `smoothed_risk` expects where nothing is known.
-      prior_count: how many known labels that expectation is worth.
-    """
-
-    calendar: tuple[str, ...] = ("weekend", "night")
-    groups: tuple[FeatureGroup, ...] = (
-        FeatureGroup(("count", "mean", "high_count"), entities=(CARD,)),
-        FeatureGroup(
-            ("amount_to_mean", "amount_to_median", "amount_to_max", "amount_z"), (30,), (CARD,)
-        ),
-        FeatureGroup(("known_count", "risk"), (1, 7, 30)),
-        FeatureGroup(("fraud_amount",), (7, 30)),
-        FeatureGroup(("fraud_streak", "streak_age", "last_labels"), (30,)),
+    families: tuple[str, ...] = Field(
+        default=(), description="Names of feature families; see docs/features.md."
     )
-    normal_days: int = 30
-    high_multiple: float = 3.0
-    prior_risk: float = 0.01
-    prior_count: float = 10.0
+    windows: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(1, 7, 30), description="Window lengths in days."
+    )
+    entities: tuple[str, ...] | None = Field(
+        default=None,
+        description="Entities to compute the features for; the word `card` stands for the entity "
+        "that the alert budget counts, and null means all of `dataset.entities`.",
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class Features:
+    """The point-in-time features to compute."""
+
+    calendar: tuple[str, ...] = Field(
+        default=("weekend", "night"), description="Features derived from the timestamp alone."
+    )
+    groups: tuple[FeatureGroup, ...] = Field(
+        default=(
+            FeatureGroup(("count", "mean", "high_count"), entities=(CARD,)),
+            FeatureGroup(
+                ("amount_to_mean", "amount_to_median", "amount_to_max", "amount_z"), (30,), (CARD,)
+            ),
+            FeatureGroup(("known_count", "risk"), (1, 7, 30)),
+            FeatureGroup(("fraud_amount",), (7, 30)),
+            FeatureGroup(("fraud_streak", "streak_age", "last_labels"), (30,)),
+        ),
+        description="Features derived from the history of the entities: a list of `families`, "
+        "`windows` (days) and `entities`.",
+    )
+    normal_days: int = Field(
+        default=30,
+        ge=1,
+        description="Days of history that define an entity's normal amount for `high_count`.",
+    )
+    high_multiple: float = Field(
+        default=3.0,
+        ge=0,
+        description="Multiple of the entity's normal amount above which an amount is high.",
+    )
+    prior_risk: float = Field(
+        default=0.01,
+        ge=0,
+        description="Fraud rate that `smoothed_risk` assumes in the absence of known labels.",
+    )
+    prior_count: float = Field(
+        default=10.0, gt=0, description="Weight of that assumption, as a number of known labels."
+    )

@@ -1,7 +1,7 @@
-"""Typed objects to JSON and back.
+"""Conversion between typed objects and JSON.
 
-An object is a dataclass, a pydantic dataclass, or a tuple, mapping, date or number in one. Reading
-is strict: a wrong type is an error, not a conversion.
+An object is a dataclass, plain or pydantic, of tuples, mappings, dates, text, numbers and further
+dataclasses. Reading is strict: a wrong type is an error, never converted.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import typing
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, to_jsonable_python
 
 from fraud.errors import BadInput
 
 T = TypeVar("T")
+
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+"""How every class of the configuration is validated."""
 
 _EXPECTED = {
     "bool_type": "true or false",
@@ -33,16 +36,16 @@ _EXPECTED = {
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Canonical JSON: keys sorted; numbers that are not finite are null."""
+    """Canonical JSON: keys are sorted, and a number that is not finite becomes null."""
     plain = to_jsonable_python(_finite(value))
     return json.dumps(plain, sort_keys=True, indent=indent, allow_nan=False, ensure_ascii=False)
 
 
 def from_json(kind: type[T], text: str | bytes) -> T:
-    """Reads what `to_json` wrote.
+    """Reads the output of `to_json`.
 
     Raises:
-      BadInput: not JSON, or not of this kind.
+      BadInput: the text is not JSON, or not of this kind.
     """
     try:
         return _adapter(typing.cast(typing.Hashable, kind)).validate_json(text, strict=True)
@@ -51,13 +54,17 @@ def from_json(kind: type[T], text: str | bytes) -> T:
 
 
 def from_values(kind: type[T], document: Any) -> T:
-    """Makes an object out of plain values, such as a YAML file's.
+    """Makes an object from plain values, such as those of a YAML file.
 
     Raises:
       BadInput: an unknown key, a wrong type or a value out of range, named by its dotted key.
     """
-    # As JSON, because there lists may stand for tuples and keys and values for an object.
-    return from_json(kind, json.dumps(document, default=str))
+    # Through JSON, where strict validation accepts lists as tuples and mappings as objects.
+    try:
+        text = json.dumps(document, default=str)
+    except ValueError:
+        raise BadInput("the document: a value contains itself; write it out") from None
+    return from_json(kind, text)
 
 
 @lru_cache
@@ -80,48 +87,55 @@ def _finite(value: Any) -> Any:
 
 def _explained(kind: Any, error: ErrorDetails) -> str:
     """One validation error as "key: what is wrong; what to do"."""
-    where, value, context = error["loc"], error["input"], error.get("ctx", {})
-    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in where).lstrip(".")
-    return f"{key or 'the document'}: {_problem(kind, error, where, value, context)}"
+    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error["loc"]).lstrip(".")
+    return f"{key or 'the document'}: {_problem(kind, error, error.get('ctx', {}))}"
 
 
-def _problem(
-    kind: Any, error: ErrorDetails, where: tuple[int | str, ...], value: Any, context: Any
-) -> str:
-    type_ = error["type"]
+def _problem(kind: Any, error: ErrorDetails, context: dict[str, Any]) -> str:
+    type_, where, value = error["type"], error["loc"], error["input"]
     if type_ in _EXPECTED:
         return f"expected {_EXPECTED[type_]}, got {value!r}"
     if type_ == "unexpected_keyword_argument":
-        known = _fields_at(kind, where[:-1])
+        known = list(_schema_at(kind, where[:-1])["properties"])
         close = difflib.get_close_matches(str(where[-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
         return f"unknown key; {hint}"
     if type_ == "literal_error":
         choices = context["expected"].replace(" or ", ", ").replace("'", "")
         return f"{value!r} is not one of {choices}"
-    if type_ == "greater_than_equal":
-        return f"{value} is too small; the least is {context['ge']:g}"
-    if type_ == "less_than_equal":
-        return f"{value} is too large; the most is {context['le']:g}"
+    if type_ in ("greater_than_equal", "less_than_equal"):
+        schema = _schema_at(kind, where)
+        if {"minimum", "maximum"} <= schema.keys():
+            return f"{value} is out of range; use {schema['minimum']} to {schema['maximum']}"
+        if type_ == "greater_than_equal":
+            return f"{value} is too small; the least is {context['ge']}"
+        return f"{value} is too large; the most is {context['le']}"
     if type_ == "greater_than":
-        return f"{value} must be above {context['gt']:g}"
+        return f"{value} must be above {context['gt']}"
     if type_ == "less_than":
-        return f"{value} must be below {context['lt']:g}"
+        return f"{value} must be below {context['lt']}"
+    if type_ == "too_short":
+        return f"{value!r} has too few items; the least is {context['min_length']}"
     if type_ == "finite_number":
         return f"{value} is not a finite number"
     if type_ == "missing":
-        return "missing; every file needs it"
+        return "missing; it has no default"
     if type_ == "value_error":
         return str(context["error"])
     return f"{error['msg']}, got {value!r}"
 
 
-def _fields_at(kind: Any, where: tuple[int | str, ...]) -> list[str]:
-    """The names of the fields of the object at a place within an object of a kind."""
-    for part in where:
-        arguments = typing.get_args(kind)
-        if dataclasses.is_dataclass(kind):
-            kind = typing.get_type_hints(kind)[str(part)]
-        elif arguments:
-            kind = arguments[0] if isinstance(part, int) else arguments[-1]
-    return [field.name for field in dataclasses.fields(kind)]
+def _schema_at(kind: Any, where: tuple[int | str, ...]) -> dict[str, Any]:
+    """The JSON Schema of the value at a place within an object of a kind."""
+    whole = schema = _adapter(kind).json_schema()
+    for part in (None, *where):
+        if isinstance(part, int):
+            schema = schema["items"]
+        elif part is not None:
+            schema = schema.get("properties", {}).get(part) or schema["additionalProperties"]
+        for choice in schema.get("anyOf", ()):  # of a value that may also be null
+            if choice.get("type") != "null":
+                schema = choice
+        if "$ref" in schema:
+            schema = whole["$defs"][schema["$ref"].rpartition("/")[2]]
+    return schema

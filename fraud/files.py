@@ -1,4 +1,4 @@
-"""Paths and URIs, and files that are whole or absent."""
+"""Paths, URIs, and writing files that are never incomplete."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 
 
 def is_uri(path: str) -> bool:
-    """Whether it is a URI (s3://bank/transactions), not a path on this machine."""
+    """Whether this is a URI (s3://bank/transactions) rather than a path on this machine."""
     return "://" in path
 
 
 def resolve(path: str, beside: Path | None = None) -> str:
-    """An absolute path, with ~ expanded; a URI stays as it is.
+    """The absolute path, with ~ expanded; a URI is returned unchanged.
 
     Args:
       path: a path or URI.
-      beside: the folder that a relative path starts from. None: the working directory.
+      beside: the folder that a relative path is relative to; None means the working directory.
     """
     if is_uri(path):
         return path
-    return str(Path(beside or "", Path(path).expanduser()).resolve())
+    return str(Path(beside or "", os.path.expanduser(path)).resolve())
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes beside, syncs, renames: a reader sees the old file or the new one, never a part."""
+    """Replaces a file atomically: even after a crash, its content is the old or all of the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     with open(beside, "w", encoding="utf-8") as file:
@@ -35,7 +35,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def sync_tree(directory: str | Path, recurse: bool = True) -> None:
-    """Flushes a directory, and with `recurse` everything below it, to the disk."""
+    """Flushes a directory to disk, with `recurse` including everything below it."""
     paths = [Path(directory)]
     if recurse:
         paths += sorted(Path(directory).rglob("*"))

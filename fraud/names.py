@@ -1,4 +1,4 @@
-"""How columns are named where a model is served."""
+"""The names of columns in a served model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import re
 def input_name(column: str) -> str:
     """The name of a column as an input of a SavedModel signature.
 
-    TensorFlow allows letters, digits and underscores there, and a letter first: "age of account"
-    becomes "age_of_account", "3ds" becomes "column_3ds".
+    TensorFlow allows only letters, digits and underscores in it, starting with a letter:
+    "age of account" becomes "age_of_account", and "3ds" becomes "column_3ds".
     """
     name = re.sub(r"[^A-Za-z0-9_]", "_", column)
     return name if name[:1].isalpha() else f"column_{name}"

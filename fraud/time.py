@@ -1,4 +1,4 @@
-"""Days and the units they are counted in."""
+"""Days, and the units of time in a day."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ EPOCH = date(1970, 1, 1)
 
 
 def parse_day(text: str) -> date:
-    """Reads YYYY-MM-DD and nothing else.
+    """Parses YYYY-MM-DD and no other form.
 
     Raises:
-      BadInput: another form, or no such day.
+      BadInput: the text has another form, or there is no such day.
     """
     try:
-        # fromisoformat alone would also take 20180731 and 2018-W31-2, on newer Pythons.
+        # On newer Pythons, fromisoformat alone would also accept 20180731 and 2018-W31-2.
         if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
             return date.fromisoformat(text)
     except ValueError:

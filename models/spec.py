@@ -1,95 +1,143 @@
-"""What the network is and what it must show: the part of the configuration that `models` reads."""
+"""The network and the requirements it must meet: the configuration that `models` reads."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from fraud import codec
+from fraud.codec import STRICT
+
+# A tuned setting has the same range as the setting itself.
+Epochs = Annotated[int, Field(ge=1)]
+LearningRate = Annotated[float, Field(gt=0)]
+WeightDecay = Annotated[float, Field(ge=0)]
+Towers = Annotated[tuple[tuple[Annotated[int, Field(ge=1)], ...], ...], Field(min_length=1)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Network:
-    """The Keras model and how it is trained.
+    """The Keras model and its training."""
 
-    Attributes:
-      bins: bins of the piecewise-linear encoding of each numeric column.
-      towers: units of the hidden layers of each tower; the towers' logits are averaged.
-      embedding_dim: width of each category's embedding.
-      vocabulary_size: most frequent values kept of each categorical column; the rest share the
-        `oov_buckets` buckets.
-      oov_buckets: hash buckets of unseen values, at least 1.
-      dropout: share of hidden units dropped in training, in [0, 1).
-      batch_size: examples per step.
-      epochs: passes over the train split; the best one by average precision on the validation
-        cards is kept, and training ends once `patience` passes brought none better.
-      patience: see `epochs`.
-      learning_rate: AdamW's, at its peak; it warms up and then falls as a cosine.
-      weight_decay: AdamW's.
-      ema_momentum: of the moving average of the weights that is kept; less where steps are few.
-      positive_weight: weight of a fraud in the loss, a genuine transaction having 1.
-      focal_gamma: exponent of the focal loss (Lin et al. 2017), at least 1; 0 is plain
-        cross-entropy.
-      validation_percent: share of the cards (of the rows, without entities) that are held out of
-        training to choose the epoch, calibrate, and set the threshold.
-      seed: of weights, shuffling and dropout.
-    """
-
-    bins: int = 16
-    towers: tuple[tuple[int, ...], ...] = ((128, 64),)
-    embedding_dim: int = 8
-    vocabulary_size: int = 1000
-    oov_buckets: int = 4
-    dropout: float = 0.0
-    batch_size: int = 1024
-    epochs: int = 6
-    patience: int = 3
-    learning_rate: float = 4e-3
-    weight_decay: float = 1e-2
-    ema_momentum: float = 0.999
-    positive_weight: float = 1.0
-    focal_gamma: float = 0.0
-    validation_percent: int = 10
-    seed: int = 7
-
-    @classmethod
-    def from_json(cls, text: str) -> Network:
-        """Reads what `fraud.pipeline.config.to_json` wrote."""
-        document = json.loads(text)
-        return cls(**{**document, "towers": tuple(map(tuple, document["towers"]))})
+    bins: int = Field(
+        default=16,
+        ge=1,
+        description="Number of bins in the piecewise-linear encoding of each numeric column.",
+    )
+    towers: Towers = Field(
+        default=((128, 64),),
+        description="Units in the hidden layers of each tower; the logits of the towers are "
+        "averaged.",
+    )
+    embedding_dim: int = Field(
+        default=8, ge=1, description="Width of the embedding of each categorical column."
+    )
+    vocabulary_size: int = Field(
+        default=1000,
+        ge=1,
+        description="Number of most frequent values kept per categorical column; the rest share "
+        "the `oov_buckets` buckets.",
+    )
+    oov_buckets: int = Field(
+        default=4, ge=1, description="Number of hash buckets for values outside the vocabulary."
+    )
+    dropout: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.99,
+        description="Fraction of hidden units dropped in each training step.",
+    )
+    batch_size: int = Field(default=1024, ge=1, description="Examples per training step.")
+    epochs: Epochs = Field(
+        default=6,
+        description="Maximum number of passes over the train split; the pass with the best "
+        "average precision on the validation cards is kept.",
+    )
+    patience: int = Field(
+        default=3, ge=1, description="Passes without improvement after which training stops."
+    )
+    learning_rate: LearningRate = Field(
+        default=4e-3,
+        description="Peak learning rate of AdamW, reached after a warm-up and followed by a cosine "
+        "decay.",
+    )
+    weight_decay: WeightDecay = Field(default=1e-2, description="Weight decay of AdamW.")
+    ema_momentum: float = Field(
+        default=0.999,
+        ge=0,
+        le=1,
+        description="Momentum of the exponential moving average of the weights; it is lowered "
+        "automatically when there are few steps.",
+    )
+    positive_weight: float = Field(
+        default=1.0,
+        gt=0,
+        description="Weight of a fraud in the loss, relative to a genuine transaction.",
+    )
+    focal_gamma: float = Field(
+        default=0.0,
+        ge=0,
+        description="Exponent of the focal loss (Lin et al. 2017), at least 1; 0 means plain "
+        "cross-entropy.",
+    )
+    validation_percent: int = Field(
+        default=10,
+        ge=1,
+        le=50,
+        description="Percentage of cards (of rows, if there are no entities) held out of training "
+        "to choose the epoch, calibrate the scores and set the threshold.",
+    )
+    seed: int = Field(
+        default=7, description="Random seed of initial weights, shuffling and dropout."
+    )
 
     def tuned(self, values: Mapping[str, Any]) -> Network:
-        """The same network with some other settings, `values` as in `settings`."""
-        return Network.from_json(json.dumps({**asdict(self), **settings(values)}))
+        """The same network with some settings replaced by `values`, in the form `settings` reads.
+
+        Raises:
+          BadInput: a setting is unknown or out of range.
+        """
+        return codec.from_values(Network, {**asdict(self), **settings(values)})
 
 
 def settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the network out of a Tuner's hyperparameters, which hold lists as JSON text."""
+    """Network settings from a Tuner's hyperparameters, in which lists are JSON text."""
     return {k: json.loads(v) if isinstance(v, str) else v for k, v in values.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Tuning:
-    """The search for better settings of the network, before it is trained.
+    """The search for better network settings before the model is trained."""
 
-    Attributes:
-      enabled: whether a run searches; `run --tune` sets it.
-      trials: how many settings are tried at most, those of `network` first. Each takes as long as
-        a training.
-      learning_rate, weight_decay, epochs, towers: values that are tried besides the one in
-        `network`; an empty list leaves that one.
-    """
-
-    enabled: bool = False
-    trials: int = 8
-    learning_rate: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
-    weight_decay: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
-    epochs: tuple[int, ...] = (4, 6, 9)
-    towers: tuple[tuple[tuple[int, ...], ...], ...] = (
-        ((64, 32),),
-        ((128, 64),),
-        ((256, 128),),
-        ((128, 64), (128, 64)),
+    enabled: bool = Field(
+        default=False, description="Whether a run searches; `run --tune` turns it on."
+    )
+    trials: int = Field(
+        default=8,
+        ge=1,
+        description="Maximum number of settings to try, starting with those of `network`; each "
+        "takes as long as a training.",
+    )
+    learning_rate: tuple[LearningRate, ...] = Field(
+        default=(1e-3, 2e-3, 4e-3, 8e-3),
+        description="Values of `network.learning_rate` to try; an empty list keeps its value.",
+    )
+    weight_decay: tuple[WeightDecay, ...] = Field(
+        default=(1e-3, 1e-2, 1e-1),
+        description="Values of `network.weight_decay` to try; an empty list keeps its value.",
+    )
+    epochs: tuple[Epochs, ...] = Field(
+        default=(4, 6, 9),
+        description="Values of `network.epochs` to try; an empty list keeps its value.",
+    )
+    towers: tuple[Towers, ...] = Field(
+        default=(((64, 32),), ((128, 64),), ((256, 128),), ((128, 64), (128, 64))),
+        description="Values of `network.towers` to try; an empty list keeps its value.",
     )
 
     @property
@@ -98,40 +146,69 @@ class Tuning:
         names = ("learning_rate", "weight_decay", "epochs", "towers")
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
-    @classmethod
-    def from_json(cls, text: str) -> Tuning:
-        """Reads what `fraud.pipeline.config.to_json` wrote."""
-        return cls(**json.loads(text))
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Evaluation:
-    """What a model must show to be blessed.
+    """The requirements a model must meet to be blessed."""
 
-    Attributes:
-      alert_budget: how many cards a day analysts can check.
-      min_average_precision, min_roc_auc, min_recall_at_budget: absolute thresholds on the eval
-        window.
-      max_average_precision_drop, max_roc_auc_drop, max_recall_at_budget_drop: how far a challenger
-        may stay behind the champion on the same examples.
-      max_slice_recall_gap: how far the recall at the budget of a slice may stay below the overall
-        one.
-      max_slice_fpr_gap: how far the false-positive rate of a slice may lie above the overall one.
-      min_slice_examples: how many frauds (for the recall) and how many genuine transactions (for
-        the false-positive rate) a slice must have to be judged; with fewer, chance decides.
-      check_cost: what checking a card costs, in the currency of the amounts.
-      saved_share: of a fraud's amount, what an alert saves.
-    """
-
-    alert_budget: int = 100
-    min_average_precision: float = 0.3
-    min_roc_auc: float = 0.75
-    min_recall_at_budget: float = 0.3
-    max_average_precision_drop: float = 0.01
-    max_roc_auc_drop: float = 0.01
-    max_recall_at_budget_drop: float = 0.1
-    max_slice_recall_gap: float = 0.2
-    max_slice_fpr_gap: float = 0.02
-    min_slice_examples: int = 50
-    check_cost: float = 5.0
-    saved_share: float = 0.8
+    alert_budget: int = Field(
+        default=100, ge=1, description="Number of cards that analysts can check per day."
+    )
+    min_average_precision: float = Field(
+        default=0.3, ge=0, le=1, description="Minimum average precision on the eval window."
+    )
+    min_roc_auc: float = Field(
+        default=0.75, ge=0, le=1, description="Minimum area under the ROC curve on the eval window."
+    )
+    min_recall_at_budget: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description="Minimum recall within the alert budget on the eval window.",
+    )
+    max_average_precision_drop: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="How far a challenger's average precision may be below the champion's on the "
+        "same examples.",
+    )
+    max_roc_auc_drop: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="How far a challenger's area under the ROC curve may be below the champion's "
+        "on the same examples.",
+    )
+    max_recall_at_budget_drop: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="How far a challenger's recall within the alert budget may be below the "
+        "champion's on the same examples.",
+    )
+    max_slice_recall_gap: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="How far a slice's recall within the alert budget may be below the overall "
+        "recall.",
+    )
+    max_slice_fpr_gap: float = Field(
+        default=0.02,
+        ge=0,
+        le=1,
+        description="How far a slice's false-positive rate may be above the overall rate.",
+    )
+    min_slice_examples: int = Field(
+        default=50,
+        ge=1,
+        description="Minimum number of frauds (for recall) and of genuine transactions (for the "
+        "false-positive rate) a slice needs to be evaluated; with fewer, chance dominates.",
+    )
+    check_cost: float = Field(
+        default=5.0, ge=0, description="Cost of checking one card, in the currency of the amounts."
+    )
+    saved_share: float = Field(
+        default=0.8, ge=0, le=1, description="Fraction of a fraud's amount that an alert saves."
+    )

@@ -1,4 +1,4 @@
-"""`fraud-pipeline …`: parse, call, print."""
+"""The command `fraud-pipeline`: parses the command line and runs one command."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from fraud.errors import FraudPipelineError
 
 COMMANDS = {
     "simulate": "write day folders of simulated transactions",
-    "run": "one run of the graph: validate, train, judge, push",
-    "backtest": "how good the model would have been, week after week",
-    "status": "what is live, since when, from what",
+    "run": "run the pipeline once: validate, train, evaluate, push",
+    "backtest": "evaluate past weeks as if the model had been live",
+    "status": "show the live model, its origin and the latest runs",
+    "config": "print the effective configuration",
     "schema": "print, compare or update the curated schema",
     "compile": "write the graph for an orchestrator",
     "node": "run one node of the compiled graph",
@@ -25,21 +26,24 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
       The exit code: 0 completed, 1 failure, 2 misuse or bad input, 3 stopped by the data gate.
     """
-    arguments = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    chosen = next((argument for argument in argv if argument in COMMANDS), None)
+    arguments = _parser(chosen).parse_args(argv)
     try:
         return arguments.run(arguments)
     except FraudPipelineError as error:
         print(f"fraud-pipeline: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("fraud-pipeline: interrupted; run again to go on", file=sys.stderr)
+        print("fraud-pipeline: interrupted; run again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone: nothing left to say
+        sys.stderr.close()  # whoever read the output has gone
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The parser of all commands, of which only the chosen one is imported and has options."""
     parser = argparse.ArgumentParser(
         prog="fraud-pipeline",
         description="From a day of card transactions to a blessed, pushed fraud model.",
@@ -47,10 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
-        module = importlib.import_module(f"fraud.pipeline.commands.{name}")
         command = commands.add_parser(name, help=summary, allow_abbrev=False)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        if name == chosen:
+            module = importlib.import_module(f"fraud.pipeline.commands.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
     return parser
 
 

@@ -31,6 +31,7 @@ from tfx.proto import distribution_validator_pb2, pusher_pb2, trainer_pb2, trans
 from tfx.types import standard_artifacts
 
 from fraud import features
+from fraud.codec import to_json
 from fraud.models.columns import ModelColumns
 from fraud.models.evaluation.eval_config import eval_config
 from fraud.models.spec import Network
@@ -45,7 +46,7 @@ from fraud.pipeline.components.serving_check import ServingCheck
 from fraud.pipeline.components.trainer import TrainerExecutor
 from fraud.pipeline.components.transaction_example_gen import TransactionExampleGen
 from fraud.pipeline.components.transform import TransformExecutor
-from fraud.pipeline.config import Config, to_json
+from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
 
 NAME = "fraud"

@@ -137,8 +137,8 @@ def _ingested(config: Config, transactions: Path, folder: Path) -> Path:
     from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
     from tfx.types import standard_artifacts
 
+    from fraud.codec import to_json
     from fraud.pipeline.components.transaction_example_gen import Executor
-    from fraud.pipeline.config import to_json
 
     examples = standard_artifacts.Examples()
     examples.uri = str(folder / "examples")

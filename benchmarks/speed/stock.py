@@ -26,14 +26,15 @@ def pipeline(case: Case, root: Path) -> Pipeline:
     """The graph: CsvExampleGen to Pusher."""
     from tfx import v1 as tfx
 
+    from fraud import codec
     from fraud.models.columns import ModelColumns
     from fraud.pipeline import config as configuration
 
     config = configuration.load(case.config)
     columns = ModelColumns.of(config.dataset, config.features)
     learned = {
-        "columns": configuration.to_json(columns),
-        "network": configuration.to_json(config.network),
+        "columns": codec.to_json(columns),
+        "network": codec.to_json(config.network),
     }
     splits = [tfx.proto.Input.Split(name=name, pattern=f"{name}/*") for name in SPLITS]
     example_gen = tfx.components.CsvExampleGen(

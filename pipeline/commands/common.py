@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import argparse
 from datetime import date
 from pathlib import Path
 
+from fraud import files
+from fraud.errors import BadInput
 from fraud.pipeline import config
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
+from fraud.time import parse_day
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -18,11 +21,13 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="YAML that says what differs from the built-in defaults; may be given several times, "
-        "later files go before",
+        help="YAML file with what differs from the defaults; may be repeated, and later files "
+        "override earlier ones",
     )
     parser.add_argument(
-        "--root", metavar="DIR", help=f"where everything is kept (default {Config().paths.root})"
+        "--root",
+        metavar="DIR",
+        help=f"folder for everything that runs produce (default {Config().paths.root})",
     )
 
 
@@ -32,31 +37,34 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def example(parser: argparse.ArgumentParser, description: str, text: str) -> None:
-    """Sets what `--help` says before and after the options."""
+    """Sets the text that `--help` prints before and after the options."""
     parser.description = description
     parser.epilog = f"example:\n{text}"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
 
 def config_and_root(arguments: argparse.Namespace) -> tuple[Config, Root]:
-    """Reads the configuration and finds the root; the option goes before the file.
+    """The configuration and the root; `--root` overrides the configuration.
 
     Raises:
-      BadInput: the configuration is wrong.
+      BadInput: the configuration contains a mistake, or the root is a URI.
     """
     loaded = config.load(*arguments.config)
-    return loaded, Root(Path(arguments.root or loaded.paths.root).expanduser().resolve())
+    root = files.resolve(arguments.root or loaded.paths.root)
+    if files.is_uri(root):
+        raise BadInput(f"{root}: the root must be a local or mounted folder, not a URI")
+    return loaded, Root(Path(root))
 
 
 def day(text: str) -> date:
     """An argparse type: YYYY-MM-DD."""
     try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a day; write it as 2018-07-31") from None
+        return parse_day(text)
+    except BadInput as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def data_path(arguments: argparse.Namespace, config: Config | None = None) -> str | None:
-    """`--data`, or else the configuration's, as an absolute path; a URI stays as it is."""
+    """`--data`, or else the configuration's, as an absolute path or URI."""
     data = arguments.data or (config.paths.data if config else None)
-    return data if data is None or "://" in data else str(Path(data).expanduser().resolve())
+    return files.resolve(data) if data else None

@@ -9,6 +9,7 @@ from typing import Any
 
 from fraud import features
 from fraud.errors import BadInput
+from fraud.files import is_uri, write_atomically
 from fraud.pipeline.artifacts import StatisticsFiles
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import Config
@@ -37,12 +38,15 @@ def run(arguments: argparse.Namespace) -> int:
       BadInput: no schema is configured, it cannot be read, or there has been no run yet.
     """
     config, root = common.config_and_root(arguments)
-    path = config.curated_schema
-    if path is None:
+    location = config.curated_schema
+    if location is None:
         raise BadInput(
             "no curated schema is configured: set paths.schema in the configuration to the file "
             "that should hold it, then `fraud-pipeline schema --update` writes it"
         )
+    if is_uri(location):
+        raise BadInput(f"paths.schema: {location} is a URI; this command needs a local file")
+    path = Path(location)
     if not (arguments.diff or arguments.update):
         print(_read(path), end="")
         return 0
@@ -54,8 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
     shown = "\n".join(changes)
     print(shown or f"{path}: the data of the last run fits the schema")
     if arguments.update and shown:
-        from fraud.files import write_atomically
-
         write_atomically(path, after)
         print(f"\n{path} is updated; review it, then run again")
     return 0

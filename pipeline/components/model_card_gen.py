@@ -42,7 +42,7 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
       infra_blessing: from ServingCheck.
       pushed_model: from the Pusher.
       card: the page and its Markdown; see `types.ModelCard`.
-      text: JSON of `fraud.pipeline.config.ModelCard`.
+      text: JSON of `fraud.pipeline.config.ModelCardText`.
       columns: JSON of `fraud.models.columns.ModelColumns`.
       evaluation_settings: JSON of `fraud.models.spec.Evaluation`.
       label_delay_days: from `fraud.pipeline.config.WindowLengths`.

@@ -28,7 +28,7 @@ from fraud import codec
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset, Features
 from fraud.pipeline.components.executors import LocalBeam
-from fraud.pipeline.config import Config, WindowLengths, from_dict
+from fraud.pipeline.config import Config, WindowLengths
 from fraud.pipeline.ingestion import stages
 from fraud.pipeline.ingestion.source import IngestionPlan, plan_ingestion
 from fraud.pipeline.ingestion.stages import Ingestion, Shard
@@ -44,9 +44,9 @@ PLAN, BAD_INPUT = "plan", "bad_input"
 
 def _config(exec_properties: dict[str, Any]) -> Config:
     return Config(
-        dataset=from_dict(Dataset, json.loads(exec_properties["dataset"])),
-        windows=from_dict(WindowLengths, json.loads(exec_properties["windows"])),
-        features=from_dict(Features, json.loads(exec_properties["features"])),
+        dataset=codec.from_json(Dataset, exec_properties["dataset"]),
+        windows=codec.from_json(WindowLengths, exec_properties["windows"]),
+        features=codec.from_json(Features, exec_properties["features"]),
     )
 
 
@@ -180,7 +180,7 @@ class TransactionExampleGen(base_beam_component.BaseBeamComponent):
         Args:
           data: path or URI of the files; see `fraud.pipeline.ingestion.source.discover`.
           as_of: run as if today were this day, YYYY-MM-DD; "" for the last day of data.
-          dataset, windows, features: `fraud.pipeline.config.to_json` of these parts of the
+          dataset, windows, features: `fraud.codec.to_json` of these parts of the
             configuration.
         """
         super().__init__(

@@ -176,7 +176,7 @@ def with_schema_by_content(config: Config, out: Path) -> Config:
     if curated is None:
         return config
     try:
-        text = curated.read_text(encoding="utf-8")
+        text = Path(curated).read_text(encoding="utf-8")
     except OSError as error:
         raise BadInput(
             f"{curated}: cannot read the curated schema: {error.strerror}; create it with "

@@ -395,11 +395,8 @@ def group(**different: tuple) -> Features:
         (Features(calendar=("moon",)), ["features.calendar", "'moon'", "weekend"]),
         (group(families=("rate",)), ["features.groups[0].families", "'rate'", "risk"]),
         (group(entities=("SHOP",)), ["features.groups[0].entities", "'SHOP'", "TERMINAL_ID"]),
-        (group(windows=(7, 0)), ["features.groups[0].windows", "0", ">= 1"]),
         (group(windows=()), ["features.groups[0].windows", "empty"]),
         (group(families=()), ["features.groups[0].families", "empty", "risk"]),
-        (Features(normal_days=0), ["features.normal_days", "1 or more"]),
-        (Features(prior_count=0.0), ["features.prior_count", "more than 0"]),
     ],
 )
 def test_check_names_key_value_and_fix(spec: Features, words: list[str]) -> None:

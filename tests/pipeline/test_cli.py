@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from fraud.pipeline import cli as cli_module
+
 
 @pytest.fixture
 def cli(repository, tmp_path):
@@ -19,7 +21,7 @@ def cli(repository, tmp_path):
     return call
 
 
-@pytest.mark.parametrize("command", ["simulate", "run", "status", "schema"])
+@pytest.mark.parametrize("command", ["simulate", "run", "status", "schema", "config"])
 def test_help_has_an_example(cli, command):
     done = cli(command, "--help")
     assert done.returncode == 0
@@ -30,14 +32,29 @@ def test_help_has_an_example(cli, command):
 def test_help_imports_nothing_heavy(repository):
     heavy = "{'tfx', 'tensorflow', 'apache_beam', 'pandas', 'pyarrow', 'ml_metadata'}"
     script = (
-        "import sys; from pipeline import cli\n"
-        "try: cli.main(['run', '--help'])\n"
-        "except SystemExit: pass\n"
+        "import sys; from fraud.pipeline import cli\n"
+        "for command in cli.COMMANDS:\n"
+        "  try: cli.main([command, '--help'])\n"
+        "  except SystemExit: pass\n"
         f"print(sorted({heavy} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=repository, check=True
     )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_list_of_commands_imports_none_of_them(repository):
+    script = (
+        "import sys; from fraud.pipeline import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([n for n in sys.modules if n.startswith(('fraud.pipeline.commands', 'pydantic'))])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=repository, check=True
+    )
+    assert all(command in done.stdout for command in cli_module.COMMANDS)
     assert done.stdout.splitlines()[-1] == "[]"
 
 
@@ -52,6 +69,7 @@ def test_help_imports_nothing_heavy(repository):
         (["run", "--data", "nowhere"], "nowhere"),
         (["run", "--config", "nowhere.yaml", "--data", "x"], "nowhere.yaml: cannot read"),
         (["schema", "--diff", "--update"], "not allowed with"),
+        (["config", "--root", "s3://bank/root"], "s3://bank/root: the root must be a local or"),
     ],
 )
 def test_misuse_is_one_message_and_exit_2(cli, tmp_path, arguments, message):

@@ -1,11 +1,13 @@
 import dataclasses
+import pickle
 
 import pytest
 
+from fraud import codec
 from fraud.errors import BadInput
-from fraud.features.spec import Dataset
+from fraud.features.spec import Dataset, FeatureGroup
 from fraud.pipeline import config
-from fraud.pipeline.config import Config, Paths
+from fraud.pipeline.config import Config, Paths, WindowLengths
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def test_a_file_names_only_what_differs(load):
 def test_paths_of_a_file_are_relative_to_it_but_not_the_default_root(load, tmp_path):
     loaded = load("paths: {data: days, schema: my/schema.pbtxt}")
     assert loaded.paths.data == str(tmp_path / "days")
-    assert loaded.curated_schema == tmp_path / "my/schema.pbtxt"
+    assert loaded.curated_schema == str(tmp_path / "my/schema.pbtxt")
     assert loaded.paths.root == Config().paths.root
     assert load("paths: {root: elsewhere}").paths.root == str(tmp_path / "elsewhere")
 
@@ -62,8 +64,8 @@ def test_of_two_files_the_later_one_counts_key_by_key(tmp_path):
     tuned.write_text("network: {epoch: 9}")
     with pytest.raises(BadInput, match=r"^\S*tuned\.yaml: network\.epoch: unknown key"):
         config.load(bank, tuned)
-    tuned.write_text("windows: {train_days: 0}")
-    with pytest.raises(BadInput, match=r"bank\.yaml, \S*tuned\.yaml: windows\.train_days"):
+    tuned.write_text("dataset: {card: SHOP}")
+    with pytest.raises(BadInput, match=r"bank\.yaml, \S*tuned\.yaml: dataset\.card"):
         config.load(bank, tuned)
 
 
@@ -98,19 +100,55 @@ def test_only_the_built_in_columns_are_judged_by_the_packaged_schema(load):
         ("data_gate: {drift_thresholds: {x: 0.1}}", "data_gate.drift_thresholds", "no feature"),
         ("network: {dropout: 1.0}", "network.dropout", "out of range"),
         ("network: {learning_rate: 0}", "network.learning_rate", "above 0"),
+        ("network: {towers: []}", "network.towers", "the least is 1"),
+        ("network: {validation_percent: 51}", "network.validation_percent", "1 to 50"),
+        ("network: {focal_gamma: -1}", "network.focal_gamma", "the least is 0"),
         ("network: {focal_gamma: 0.5}", "network.focal_gamma", "the least is 1"),
         ("tuning: {trials: 0}", "tuning.trials", "the least is 1"),
-        ("tuning: {learning_rate: [0.1, 0]}", "tuning.learning_rate", "above 0"),
+        ("tuning: {learning_rate: [0.1, 0]}", "tuning.learning_rate[1]", "above 0"),
+        ("tuning: {epochs: [0]}", "tuning.epochs[0]", "the least is 1"),
+        ("tuning: {weight_decay: [-1]}", "tuning.weight_decay[0]", "the least is 0"),
+        ("tuning: {towers: [[]]}", "tuning.towers[0]", "the least is 1"),
+        ("tuning: {towers: [[[0]]]}", "tuning.towers[0][0][0]", "the least is 1"),
         ("tuning: {towers: [[32]]}", "tuning.towers[0][0]", "expected a list"),
         ("evaluation: {alert_budget: 0}", "evaluation.alert_budget", "the least is 1"),
         ("features: {groups: [{families: [mean], windows: [0]}]}", "groups[0].windows", "0"),
         ("features: {groups: [{families: [rsk]}]}", "rsk", "risk"),
+        ("features: {groups: [{}]}", "features.groups[0].families", "choose from"),
+        ("features: {groups: [{familys: [risk]}]}", "groups[0].familys", "'families'?"),
+        ("features: {normal_days: 0}", "features.normal_days", "the least is 1"),
+        ("features: {prior_count: 0}", "features.prior_count", "above 0"),
+        ("metadata: {store: oracle}", "metadata.store", "sqlite, mysql"),
+        ("metadata: {port: 65536}", "metadata.port", "0 to 65535"),
+        ("windws:", "windws", "did you mean 'windows'?"),
+        ("network: {learning_rate: .nan}", "network.learning_rate", "not a finite number"),
+        ("network: {positive_weight: .inf}", "network.positive_weight", "not a finite number"),
+        ("evaluation: {check_cost: -.inf}", "evaluation.check_cost", "not a finite number"),
+        ("data_gate: {drift_thresholds: {TX_AMOUNT: .nan}}", "TX_AMOUNT", "not a finite number"),
+        ("data_gate: {drift_thresholds: {TX_AMOUNT: 2}}", "TX_AMOUNT", "0 to 1"),
+        ("windows:\n  train_days: 9\n  train_days: 8", "train_days", "line 3: key"),
+        ("windows: {}\ndataset: {}\nwindows: {}", "'windows'", "line 3: key"),
+        ("dataset: {card: &a [*a]}", "the document", "contains itself"),
+        (
+            "dataset: {categorical: [night]}",
+            "dataset.categorical: column 'night'",
+            "the generated feature 'night'",
+        ),
+        (
+            "dataset: {slices: [CUSTOMER_ID_count_7d]}",
+            "dataset.slices: column 'CUSTOMER_ID_count_7d'",
+            "the generated feature 'CUSTOMER_ID_count_7d'",
+        ),
+        ("dataset: {numeric: [a b, a_b]}", "'a b' and 'a_b'", "rename one"),
+        ("dataset: {numeric: [3ds, column_3ds]}", "'3ds' and 'column_3ds'", "rename one"),
         (
             "dataset: {timestamp: null, amount: null, entities: []}",
             "dataset",
             "name an amount, numeric or categorical",
         ),
         ("a: [", "line", "not valid YAML"),
+        ("? [a]\n: 1", "line", "not valid YAML"),
+        ("!!map [1]", "line", "not valid YAML"),
     ],
 )
 def test_what_is_wrong_is_said_with_file_key_and_fix(load, text, key, fix):
@@ -137,11 +175,58 @@ def test_yaml_cannot_make_python_objects(load):
         load("dataset: !!python/object/apply:os.system ['true']")
 
 
-def test_what_a_component_is_given_can_be_read_back():
-    for part in (Config().dataset, Config().windows, Config().features):
-        import json
+def test_an_empty_section_has_its_defaults(load):
+    assert load("dataset:\nwindows:\n  train_days: 9\npaths:\n") == load("windows: {train_days: 9}")
 
-        assert config.from_dict(type(part), json.loads(config.to_json(part))) == part
+
+def test_keys_are_text_and_may_be_merged(load):
+    loaded = load(
+        "dataset: {numeric: ['on', '1']}\n"
+        "data_gate: {drift_thresholds: {on: 0.1, 1: 0.2}}\n"
+        "features: {groups: [&a {families: [count], windows: [1]}, &b {<<: *a, windows: [2]}]}\n"
+    )
+    assert loaded.features.groups == (
+        FeatureGroup(("count",), (1,)),
+        FeatureGroup(("count",), (2,)),
+    )
+    assert loaded.data_gate.drift_thresholds == {"on": 0.1, "1": 0.2}
+
+
+def test_a_merged_key_may_be_overridden(load):
+    text = "features: {groups: [&a {families: [count]}, &b {<<: *a, families: [mean]}]}\nwindows: "
+    assert load(text + "{train_days: 9}").features.groups[1].families == ("mean",)
+    # Here the merged group is read before the list of groups that it is in.
+    with pytest.raises(BadInput, match=r"windows\.families: unknown key"):
+        load(text + "{<<: *b}")
+
+
+def test_numbers_may_be_written_as_in_json(load):
+    assert load("network: {learning_rate: 1e-5}").network.learning_rate == 1e-5
+
+
+def test_a_column_may_have_the_name_of_a_feature_that_is_not_generated(load):
+    assert load("dataset: {categorical: [night]}\nfeatures: {calendar: []}")
+
+
+def test_home_is_expanded_and_uris_are_kept(load, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert load("paths: {data: ~/days, root: ~/root, schema: ~/s.pbtxt}").paths == Paths(
+        *(str(tmp_path / "home" / name) for name in ("days", "root", "s.pbtxt"))
+    )
+    uris = load("paths: {data: 's3://b/days', root: 's3://b/root', schema: 's3://b/s.pbtxt'}")
+    assert uris.paths == Paths("s3://b/days", "s3://b/root", "s3://b/s.pbtxt")
+    assert uris.curated_schema == "s3://b/s.pbtxt"
+
+
+def test_sections_are_handed_to_components_as_json():
+    for section in vars(Config()).values():
+        assert codec.from_json(type(section), codec.to_json(section)) == section
+
+
+def test_a_configuration_can_be_copied_and_sent_to_another_process():
+    config = dataclasses.replace(Config(), windows=WindowLengths(train_days=9))
+    assert pickle.loads(pickle.dumps(config)) == config != Config()
+    assert hash(config.network) == hash(Config().network)
 
 
 def test_the_sample_configuration_is_valid(repository):

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from fraud.models.spec import Evaluation
-from fraud.pipeline.config import ModelCard
+from fraud.pipeline.config import ModelCardText
 from fraud.report import document, intervals, model_card
 from fraud.report.document import Table
 from fraud.report.model_card import Facts
@@ -20,7 +20,7 @@ OVERALL = {
     "false_negatives": 40.0,
 }
 FACTS = Facts(
-    words=dataclasses.asdict(ModelCard(owners=("Fraud team",))),
+    words=dataclasses.asdict(ModelCardText(owners=("Fraud team",))),
     version="1753",
     path="root/pushed/1753",
     as_of="2026-03-13",
@@ -59,10 +59,11 @@ def table(blocks, *first):
 def test_configured_words_are_on_it():
     found = sections()
     assert found["Owners"][0].items == ("Fraud team",)
-    assert found["Intended use"][0].text == ModelCard().intended_use
-    assert found["Limits"][0].items == ModelCard().limits
+    assert found["Intended use"][0].text == ModelCardText().intended_use
+    assert found["Limits"][0].items == ModelCardText().limits
     assert (
-        "model_card.owners" in sections(words=dataclasses.asdict(ModelCard()))["Owners"][0].items[0]
+        "model_card.owners"
+        in sections(words=dataclasses.asdict(ModelCardText()))["Owners"][0].items[0]
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
+from fraud.codec import to_json
 from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
 from fraud.models.spec import Evaluation, Network
 from fraud.pipeline import artifacts, config
@@ -66,9 +67,9 @@ def card(tmp_path, monkeypatch):
         }
         output = artifact(types.ModelCard)
         parameters = {
-            "text": config.to_json(config.ModelCard()),
+            "text": to_json(config.ModelCardText()),
             "columns": json.dumps({**columns, "timestamp": None, "card": None}),
-            "evaluation_settings": config.to_json(Evaluation()),
+            "evaluation_settings": to_json(Evaluation()),
             "label_delay_days": 7,
         }
         component = ModelCardGen.EXECUTOR_SPEC.executor_class()

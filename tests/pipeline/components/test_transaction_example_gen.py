@@ -12,8 +12,8 @@ import pytest
 from pyarrow import parquet
 
 from fraud import codec
+from fraud.codec import to_json
 from fraud.errors import BadInput
-from fraud.pipeline.config import to_json
 from fraud.pipeline.ingestion.source import (
     IngestionPlan,
     check_columns,

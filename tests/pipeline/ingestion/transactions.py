@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
+from fraud.codec import to_json
 from fraud.features.spec import Dataset
-from fraud.pipeline.config import Config, WindowLengths, to_json
+from fraud.pipeline.config import Config, WindowLengths
 from fraud.pipeline.ingestion import reader, values
 from fraud.pipeline.ingestion.source import check_columns, discover, plan
 

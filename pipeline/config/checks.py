@@ -1,0 +1,86 @@
+"""Rules that involve more than one key of the configuration."""
+
+from __future__ import annotations
+
+from fraud.errors import BadInput
+from fraud.features.spec import Dataset
+from fraud.names import input_name
+from fraud.pipeline.config.sections import Beam, Config
+
+
+def check(config: Config) -> None:
+    """Checks what the types and ranges of single keys cannot express.
+
+    Raises:
+      BadInput: naming key, value and fix.
+    """
+    from fraud import features
+
+    _check_beam(config.beam)
+    if 0 < config.network.focal_gamma < 1:  # the gradient of a certain score would be infinite
+        raise BadInput(
+            f"network.focal_gamma: {config.network.focal_gamma} is too small; the least is 1, and "
+            "0 means plain cross-entropy"
+        )
+    try:
+        features.check(config.features, config.dataset)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    dataset = config.dataset
+    generated = features.feature_names(config.features, dataset)
+    _check_columns(dataset, generated)
+    can_drift = {*dataset.columns, *generated} - {dataset.id, dataset.timestamp, dataset.label}
+    for column in config.data_gate.drift_thresholds:
+        if column not in can_drift:
+            raise BadInput(
+                f"data_gate.drift_thresholds: {column!r} is no column of dataset and no feature"
+            )
+
+
+def _check_beam(beam: Beam) -> None:
+    for option in beam.options:
+        if not option.startswith("--") or option.startswith("--runner"):
+            raise BadInput(
+                f"beam.options: {option!r}; write options as --name=value, and the runner as "
+                "beam.runner"
+            )
+    if beam.options and beam.runner is None:
+        raise BadInput("beam.options: they need a beam.runner; DirectRunner is the local one")
+
+
+def _check_columns(dataset: Dataset, generated: tuple[str, ...]) -> None:
+    """Checks the roles and names of the columns beside those of the `generated` features."""
+    roles: dict[str, str] = {}
+    for role in ("timestamp", "amount", "label", "id", "entities", "numeric", "categorical"):
+        value = getattr(dataset, role)
+        for column in (value,) if isinstance(value, str) else value or ():
+            if column in roles:
+                raise BadInput(
+                    f"dataset.{role}: column {column!r} is already dataset.{roles[column]}; "
+                    "a column has one role"
+                )
+            roles[column] = role
+    for column in dataset.columns:
+        if column in generated:
+            role = roles.get(column, "slices")
+            raise BadInput(
+                f"dataset.{role}: column {column!r} has the name of the generated feature "
+                f"{column!r}; rename the column, or remove the feature from features"
+            )
+    inputs: dict[str, str] = {}
+    for column in (c for c in (dataset.amount, *dataset.numeric, *dataset.categorical) if c):
+        other = inputs.setdefault(input_name(column), column)
+        if other != column:
+            raise BadInput(
+                f"dataset: {other!r} and {column!r} are both {input_name(column)!r} where the "
+                "model is served, which allows only letters, digits and _; rename one"
+            )
+    if dataset.card and dataset.card not in dataset.entities:
+        raise BadInput(f"dataset.card: {dataset.card!r} is not in dataset.entities")
+    for column in dataset.slices:
+        if column in (dataset.label, dataset.id, dataset.timestamp, dataset.amount):
+            raise BadInput(f"dataset.slices: {column!r} has a value per row; name a category")
+    if not (dataset.amount or dataset.numeric or dataset.categorical or generated):
+        raise BadInput(
+            "dataset: nothing to learn from; name an amount, numeric or categorical columns"
+        )
