@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fraud.files import write_atomically
+from fraud.models.evaluation.registry import GAPS, HEADLINE
 from fraud.models.spec import settings
 from fraud.pipeline import lineage
 from fraud.pipeline.lineage import NodeRecord, value
@@ -18,8 +19,6 @@ LAST = "ModelCard"
 """The node that no other waits for."""
 LABELLED = ("train", "eval")
 VERDICT = "fraud.DataVerdict"
-HEADLINE = ("average_precision", "roc_auc", "precision_at_budget", "recall_at_budget")
-GAPS = ("recall_gap", "false_positive_rate_gap")
 VALIDATED = {"threshold": "threshold", "brier": "Brier", "expected_calibration_error": "ECE"}
 """What is shown of the metrics on the held-out cards, and under which word."""
 

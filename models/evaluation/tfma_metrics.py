@@ -19,9 +19,8 @@ from tensorflow_model_analysis.metrics import metric_types
 
 from fraud.models.evaluation import metrics
 from fraud.models.evaluation.extractors import OVERALL, SCORES
-
-SCORE, ALERT = "score", "alert"
-DAY = 86400
+from fraud.models.evaluation.registry import ALERT, SCORE
+from fraud.time import SECONDS_PER_DAY
 
 UNJUDGED = -np.inf
 """The gap of a slice with too few examples: none is too large, and none is claimed."""
@@ -125,7 +124,7 @@ def _card_precision(
     k: int, label: str, timestamp: str, card: str, columns: Columns, model: str
 ) -> float:
     score = columns[SCORES][model][SCORE]
-    days = columns[timestamp] // DAY
+    days = columns[timestamp] // SECONDS_PER_DAY
     return metrics.card_precision_at_k(columns[label], score, days, columns[card], k)
 
 
@@ -143,7 +142,7 @@ def _cost_saved(
         columns[label],
         _alerts(columns, model),
         columns[amount],
-        columns[timestamp] // DAY,
+        columns[timestamp] // SECONDS_PER_DAY,
         columns[card],
         check_cost,
         saved_share,

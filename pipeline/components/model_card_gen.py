@@ -13,6 +13,7 @@ from tfx.utils import path_utils
 
 from fraud.models.columns import ModelColumns
 from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
+from fraud.models.evaluation import registry
 from fraud.pipeline import summary
 from fraud.pipeline.components import types
 from fraud.report import document
@@ -75,6 +76,7 @@ def ModelCard(  # noqa: N802 (TFX names components like classes)
         threshold=trained["threshold"],
         alert_budget=required["alert_budget"],
         validation=trained["validation"],
+        definitions=registry.named_for(required),
         metrics=metrics,
         champion=champion,
         demands=required,

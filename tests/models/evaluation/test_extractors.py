@@ -26,6 +26,7 @@ from fraud.models.evaluation import extractors as evaluation_extractors
 from fraud.models.evaluation.extractors import SCORES
 from fraud.models.spec import Evaluation
 from fraud.pipeline.components.batched_reading import EvaluatorExecutor
+from fraud.time import SECONDS_PER_DAY
 
 ROWS = 600
 DATASET = Dataset(
@@ -59,7 +60,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     channel = rng.choice([b"web", "café".encode(), b""], ROWS)  # "": no value
     amount = rng.gamma(2, 30, ROWS).astype(np.float32)
     spent = np.where(rng.random(ROWS) < 0.1, np.nan, amount).astype(np.float32)
-    time = 1_700_000_000 + rng.integers(0, 5 * 86400, ROWS)
+    time = 1_700_000_000 + rng.integers(0, 5 * SECONDS_PER_DAY, ROWS)
     card = rng.choice([b"a%d" % i for i in range(150)], ROWS)
     split = directory / "examples" / "Split-eval"
     split.mkdir(parents=True)

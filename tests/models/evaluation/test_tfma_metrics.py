@@ -13,6 +13,7 @@ from fraud.models.evaluation import metrics
 from fraud.models.evaluation.tfma_metrics import UNJUDGED
 from fraud.models.spec import Evaluation
 from fraud.pipeline.components.batched_reading import EvaluatorExecutor
+from fraud.time import SECONDS_PER_DAY
 from tests.models.evaluation.test_extractors import DATASET, ROWS, evaluate, world
 
 __all__ = ["world"]
@@ -73,13 +74,13 @@ def judged(world, where, model):
         (
             "card_precision_at_7",
             lambda w, y, s, a, r: metrics.card_precision_at_k(
-                y, s, w.time[r] // 86400, w.card[r], 7
+                y, s, w.time[r] // SECONDS_PER_DAY, w.card[r], 7
             ),
         ),
         (
             "expected_cost_saved",
             lambda w, y, s, a, r: metrics.expected_cost_saved(
-                y, a, w.spent[r], w.time[r] // 86400, w.card[r], 3.0, 0.6
+                y, a, w.spent[r], w.time[r] // SECONDS_PER_DAY, w.card[r], 3.0, 0.6
             ),
         ),
     ],
