@@ -155,13 +155,7 @@ METRICS = (
             **_CARD_DAYS,
         },
     ),
-    Metric(
-        "recall_gap",
-        "recall gap",
-        "RecallGap",
-        arguments=_GAP,
-        max_gap="max_slice_recall_gap",
-    ),
+    Metric("recall_gap", "recall gap", "RecallGap", arguments=_GAP, max_gap="max_slice_recall_gap"),
     Metric(
         "false_positive_rate_gap",
         "false positive rate gap",

@@ -1,8 +1,8 @@
-"""Metrics that TFMA does not have, as TFMA metrics. What they compute stands in `fraud.models.evaluation.metrics`.
+"""Metrics that TFMA lacks, as TFMA metrics; `fraud.models.evaluation.metrics` computes them.
 
-Each asks `fraud.models.evaluation.extractors` for the columns it needs and gets them as arrays of one
-value an example of the slice. Within a slice a metric sees the slice alone: Card Precision@k there
-is that of analysts who check k of the slice's cards a day.
+Each names the columns it needs and receives them from `fraud.models.evaluation.extractors` as
+arrays with one value per example of the slice. A metric of a slice sees only that slice: its Card
+Precision@k is that of analysts who check k of the slice's cards a day.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from fraud.models.evaluation.registry import ALERT, SCORE
 from fraud.time import SECONDS_PER_DAY
 
 UNJUDGED = -np.inf
-"""The gap of a slice with too few examples: none is too large, and none is claimed."""
+"""The gap of a slice with too few examples; it passes every upper limit."""
 
 Columns = Mapping[str, Any]
 
 
 class CardPrecisionAtK(metric_types.Metric):
-    """Compromised cards among the k most suspicious ones of a day / k, mean over the days.
+    """Compromised cards among the k most suspicious ones of a day / k, averaged over the days.
 
     Formula and source: `fraud.models.evaluation.metrics.daily_card_precision_at_k`.
 
     Args:
-      k: cards a day.
+      k: cards checked a day.
       label, timestamp, card: columns.
       name: of the metric.
     """
 
     def __init__(self, k: int, label: str, timestamp: str, card: str, name: str) -> None:
         compute = partial(_card_precision, k, label, timestamp, card)
-        asked = (label, timestamp, card, SCORES)
-        super().__init__(_computations, compute=compute, asked=asked, name=name)
+        columns = (label, timestamp, card, SCORES)
+        super().__init__(_computations, compute=compute, columns=columns, name=name)
 
 
 class ExpectedCostSaved(metric_types.Metric):
@@ -52,7 +52,7 @@ class ExpectedCostSaved(metric_types.Metric):
 
     Args:
       check_cost: of checking a card, in the currency of the amounts.
-      saved_share: of a fraud's amount.
+      saved_share: the share of a fraud's amount that an alert saves.
       label, amount, timestamp, card: columns.
       name: of the metric.
     """
@@ -68,8 +68,8 @@ class ExpectedCostSaved(metric_types.Metric):
         name: str,
     ) -> None:
         compute = partial(_cost_saved, check_cost, saved_share, label, amount, timestamp, card)
-        asked = (label, amount, timestamp, card, SCORES)
-        super().__init__(_computations, compute=compute, asked=asked, name=name)
+        columns = (label, amount, timestamp, card, SCORES)
+        super().__init__(_computations, compute=compute, columns=columns, name=name)
 
 
 class ExpectedCalibrationError(metric_types.Metric):
@@ -84,40 +84,44 @@ class ExpectedCalibrationError(metric_types.Metric):
 
     def __init__(self, label: str, name: str) -> None:
         compute = partial(_calibration_error, label)
-        super().__init__(_computations, compute=compute, asked=(label, SCORES), name=name)
+        super().__init__(_computations, compute=compute, columns=(label, SCORES), name=name)
 
 
 class RecallGap(metric_types.Metric):
-    """Recall overall − recall of the slice, at the budget: how much more of its frauds is missed.
+    """Recall overall − recall of the slice, at the budget: the larger share of its frauds missed.
 
-    That it is 0 is "equality of opportunity" (Hardt, Price, Srebro, "Equality of opportunity in
+    A gap of 0 is "equality of opportunity" (Hardt, Price, Srebro, "Equality of opportunity in
     supervised learning", NIPS 2016).
 
     Args:
       label: column.
-      min_examples: frauds that a slice must have, else its gap is `UNJUDGED`.
+      min_examples: the frauds a slice must have; with fewer, its gap is `UNJUDGED`.
       name: of the metric.
     """
 
     def __init__(self, label: str, min_examples: int, name: str) -> None:
         compute = partial(_recall_gap, label, min_examples)
-        super().__init__(_computations, compute=compute, asked=(label, SCORES, OVERALL), name=name)
+        super().__init__(
+            _computations, compute=compute, columns=(label, SCORES, OVERALL), name=name
+        )
 
 
 class FalsePositiveRateGap(metric_types.Metric):
-    """False-positive rate of the slice − overall, at the budget: how much more it is bothered.
+    """False-positive rate of the slice − overall, at the budget: its larger burden of false alerts.
 
-    That it and `RecallGap` are 0 is "equalized odds" (Hardt, Price, Srebro, NIPS 2016).
+    This gap and `RecallGap` both 0 is "equalized odds" (Hardt, Price, Srebro, NIPS 2016).
 
     Args:
       label: column.
-      min_examples: genuine transactions that a slice must have, else its gap is `UNJUDGED`.
+      min_examples: the genuine transactions a slice must have; with fewer, its gap is `UNJUDGED`.
       name: of the metric.
     """
 
     def __init__(self, label: str, min_examples: int, name: str) -> None:
         compute = partial(_false_positive_rate_gap, label, min_examples)
-        super().__init__(_computations, compute=compute, asked=(label, SCORES, OVERALL), name=name)
+        super().__init__(
+            _computations, compute=compute, columns=(label, SCORES, OVERALL), name=name
+        )
 
 
 def _card_precision(
@@ -155,18 +159,18 @@ def _calibration_error(label: str, columns: Columns, model: str) -> float:
 
 def _recall_gap(label: str, min_examples: int, columns: Columns, model: str) -> float:
     labels, overall = columns[label], columns[OVERALL][model][ALERT]
-    everywhere = overall.share_at(1.0, label=1)
-    if np.sum(labels == 1) < min_examples or np.isnan(everywhere):
+    rate_overall = overall.share_at(1.0, label=1)
+    if np.sum(labels == 1) < min_examples or np.isnan(rate_overall):
         return UNJUDGED
-    return everywhere - metrics.recall_at_budget(labels, _alerts(columns, model))
+    return rate_overall - metrics.recall_at_budget(labels, _alerts(columns, model))
 
 
 def _false_positive_rate_gap(label: str, min_examples: int, columns: Columns, model: str) -> float:
     labels, overall = columns[label], columns[OVERALL][model][ALERT]
-    everywhere = overall.share_at(1.0, label=0)
-    if np.sum(labels == 0) < min_examples or np.isnan(everywhere):
+    rate_overall = overall.share_at(1.0, label=0)
+    if np.sum(labels == 0) < min_examples or np.isnan(rate_overall):
         return UNJUDGED
-    return metrics.false_positive_rate(labels, _alerts(columns, model)) - everywhere
+    return metrics.false_positive_rate(labels, _alerts(columns, model)) - rate_overall
 
 
 def _alerts(columns: Columns, model: str) -> NDArray[np.bool_]:
@@ -175,7 +179,7 @@ def _alerts(columns: Columns, model: str) -> NDArray[np.bool_]:
 
 def _computations(
     compute: Callable[[Columns, str], float],
-    asked: Sequence[str],
+    columns: Sequence[str],
     name: str,
     model_names: Sequence[str],
     example_weighted: bool,
@@ -183,13 +187,13 @@ def _computations(
     """One computation for each model.
 
     Args:
-      compute: the columns of a slice and the model's name → the metric.
-      asked: the columns.
+      compute: (columns of a slice, model name) → value of the metric.
+      columns: the columns it needs.
       name: of the metric.
-      model_names, example_weighted: TFMA's.
+      model_names, example_weighted: passed by TFMA.
     """
-    wanted = metric_types.StandardMetricInputsPreprocessor(
-        {constants.FEATURES_KEY: {column: {} for column in asked}}, include_default_inputs=False
+    preprocessor = metric_types.StandardMetricInputsPreprocessor(
+        {constants.FEATURES_KEY: {column: {} for column in columns}}, include_default_inputs=False
     )
     keys = [
         metric_types.MetricKey(name, model, example_weighted=example_weighted)
@@ -197,14 +201,14 @@ def _computations(
     ]
     return [
         metric_types.MetricComputation(
-            keys=[key], preprocessors=[wanted], combiner=_OfSlice(key, compute)
+            keys=[key], preprocessors=[preprocessor], combiner=_SliceCombiner(key, compute)
         )
         for key in keys
     ]
 
 
-class _OfSlice(beam.CombineFn):
-    """Keeps the one extract of a slice (see `fraud.models.evaluation.extractors`) until the end."""
+class _SliceCombiner(beam.CombineFn):
+    """Computes from the one extract that is a slice (see `fraud.models.evaluation.extractors`)."""
 
     def __init__(
         self, key: metric_types.MetricKey, compute: Callable[[Columns, str], float]
