@@ -17,12 +17,12 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from fraud.codec import from_json, from_values
+from fraud.models.evaluation.registry import GAPS
+from fraud.models.evaluation.registry import HEADLINE as HEADLINE  # for reports
 
 SUMMARY_FILE = "summary.json"
 VERDICT_FILE = "verdict.json"
 CARD_PAGE, CARD_TEXT = "model_card.html", "model_card.md"
-GAPS = ("recall_gap", "false_positive_rate_gap")
-"""Metrics of a slice that compare it with all examples; undefined overall."""
 
 Row = dict[str, float | None]
 """Metric name → value; None where there are too few examples to judge."""

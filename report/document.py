@@ -1,6 +1,6 @@
 """A document of sections, as one self-contained HTML page and as Markdown.
 
-Whatever stands in it is text: nothing in a column's name or a configured sentence becomes markup.
+All content is plain text: nothing in a column name or a configured sentence becomes markup.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Table:
     Attributes:
       head: titles of the columns.
       rows: each as long as the head.
-      numbers: whether the other columns are numbers, which line up at the right.
+      numbers: whether the other columns are numbers and right-aligned.
     """
 
     head: tuple[str, ...]
@@ -46,7 +46,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Code:
-    """Something to be copied as it is."""
+    """Code to copy verbatim."""
 
     text: str
 
@@ -56,7 +56,7 @@ Block = Text | Items | Table | Code
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part."""
+    """A titled section."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -64,7 +64,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """A page."""
+    """A document with its sections."""
 
     title: str
     subtitle: str
@@ -72,7 +72,7 @@ class Document:
 
 
 def to_html(document: Document) -> str:
-    """The page; it loads nothing, and follows the reader's light or dark setting."""
+    """The document as a page that loads nothing and follows the reader's light or dark setting."""
     parts = [
         "<!doctype html>",
         '<html lang="en">',
@@ -93,7 +93,7 @@ def to_html(document: Document) -> str:
 
 
 def to_markdown(document: Document) -> str:
-    """The same content as Markdown (GitHub's, which has tables)."""
+    """The document as GitHub Flavored Markdown, which has tables."""
     parts = [f"# {_markdown(document.title)}", _markdown(document.subtitle)]
     for section in document.sections:
         parts.append(f"## {_markdown(section.title)}")
@@ -142,6 +142,6 @@ def _html(text: str) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Text without any meaning to Markdown or to the HTML within it, on one line."""
+    """Escapes text for Markdown and the HTML in it, on one line."""
     plain = html.escape(" ".join(text.split()), quote=False)
     return re.sub(r"^(\d*)([-+.)])(?=\s)", r"\1\\\2", _MARKDOWN.sub(r"\\\1", plain))

@@ -1,70 +1,45 @@
-"""The model card: what a pushed model is for, what it was made from, and what it showed.
+"""The model card: the purpose of a pushed model, its origin, and its results.
 
-The outline is that of Mitchell et al., "Model cards for model reporting", FAT* 2019.
+The outline follows Mitchell et al., "Model cards for model reporting", FAT* 2019.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fraud.report import intervals
 from fraud.report.document import Code, Document, Items, Section, Table, Text
-from fraud.report.intervals import Interval
 
-INTERVALS = {
-    "average_precision": lambda at, n: intervals.average_precision(at, n.frauds),
-    "roc_auc": lambda at, n: intervals.roc_auc(at, n.frauds, n.examples - n.frauds),
-    "precision_at_budget": lambda at, n: intervals.proportion(at * n.alerts, n.alerts),
-    "recall_at_budget": lambda at, n: intervals.proportion(at * n.frauds, n.frauds),
-}
-"""The metrics that have one, in the order in which they are shown: from its value and `Counts`."""
-
-COUNTS = ("example_count", "true_positives", "false_positives", "false_negatives")
 UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Transactions of a slice of the eval window; NaN where they were not counted."""
-
-    examples: float
-    frauds: float
-    alerts: float
-
-    @classmethod
-    def of(cls, row: Mapping[str, float]) -> Counts:
-        """From the Evaluator's metrics of the slice."""
-        examples, caught, false, missed = (row.get(name, math.nan) for name in COUNTS)
-        return cls(examples, caught + missed, caught + false)
-
-
-@dataclass(frozen=True)
 class Facts:
-    """What a card is made from.
+    """Everything a card shows.
 
     Attributes:
       words: the configured texts: `intended_use`, `limits`, `ethics`, `owners`.
       version: of the pushed model.
-      path: where it was pushed.
-      as_of: the as-of day; empty where the data has no time.
-      windows: split → first and last day; empty where the data has no time.
-      rows, positives: split → transactions, frauds.
+      path: the folder it was pushed to.
+      as_of: the as-of day; empty if the data has no time.
+      windows: split → first and last day; empty if the data has no time.
+      rows, positives: split → number of transactions, of frauds.
       label_delay_days: days until labels are known.
-      numeric, categorical: the columns that the model reads.
-      network: its settings, by name.
-      threshold: the lowest score that alerts.
+      numeric, categorical: the columns the model reads.
+      network: its settings by name.
+      threshold: the lowest score that raises an alert.
       alert_budget: cards a day.
-      validation: metrics on the held-out cards, by name.
-      metrics: the Evaluator's: `overall` (by name) and `slices` (slice → by name).
-      champion: the same of the champion on the same examples; empty without one.
-      demands: the configured `Evaluation`, by name.
-      notes: what the data gate could not judge.
-      served: how many examples ServingCheck sent.
-      run_id: the run that trained the model; empty where it is not known.
-      artifacts: what → (id in ML Metadata, folder).
+      validation: metrics on the held-out cards by name.
+      definitions: the `fraud.models.evaluation.registry.Metric`s, in the order shown.
+      metrics: from the Evaluator: `overall` (by name) and `slices` (slice → by name).
+      champion: the same for the champion on the same examples; empty if there is none.
+      demands: the settings of `fraud.models.spec.Evaluation` by name.
+      notes: the checks that the data gate could not make.
+      served: the number of examples ServingCheck sent.
+      run_id: the run that trained the model; empty if unknown.
+      artifacts: type → (id in ML Metadata, folder).
       versions: package → version.
     """
 
@@ -82,6 +57,7 @@ class Facts:
     threshold: float | None
     alert_budget: int
     validation: Mapping[str, float | None]
+    definitions: Sequence[Any]
     metrics: Mapping[str, Any]
     champion: Mapping[str, Any]
     demands: Mapping[str, Any]
@@ -93,9 +69,9 @@ class Facts:
 
 
 def document(facts: Facts) -> Document:
-    """The card's content."""
+    """The content of the card."""
     words = facts.words
-    owners = words["owners"] or ("Nobody is named: set model_card.owners in the configuration.",)
+    owners = words["owners"] or ("Not named; set model_card.owners in the configuration.",)
     run = f" by run {facts.run_id}" if facts.run_id else ""
     day = f" as of {facts.as_of}" if facts.as_of else ""
     return Document(
@@ -134,15 +110,17 @@ def _data(facts: Facts) -> Section:
                 UNKNOWN if share is None else f"{share:.3%}",
             )
         )
-    text = "train is learned from, eval is judged on, recent only shows drift."
+    text = (
+        "The model was trained on train and evaluated on eval; recent only served to detect drift."
+    )
     if facts.windows:
         text += (
-            f" A label is used {facts.label_delay_days} days after its transaction at the earliest:"
-            " in features, in training and in evaluation."
+            f" No label was used before {facts.label_delay_days} days after its transaction: "
+            "neither in features nor in training or evaluation."
         )
     else:
-        text += " The data has no time: a hash divides it."
-    head = ("window", "first day", "last day", "transactions", "frauds", "share")
+        text += " The data has no time, so transactions were assigned to splits by a hash."
+    head = ("window", "first day", "last day", "transactions", "frauds", "fraud rate")
     return Section("Data", (Text(text), Table(head, tuple(rows), numbers=True)))
 
 
@@ -156,71 +134,74 @@ def _features(facts: Facts) -> Section:
 
 
 def _metrics(facts: Facts) -> Section:
-    shown = [name for name in INTERVALS if name in facts.metrics.get("overall", {})]
+    overall = facts.metrics.get("overall", {})
+    shown = [m for m in facts.definitions if m.headline and m.name in overall]
     if not shown:
-        return Section("Metrics", (Text("None were measured."),))
-    head = ("slice", "transactions", "frauds", *map(_words, shown))
-    of_slices = sorted(facts.metrics.get("slices", {}).items())
+        return Section("Metrics", (Text("No metrics were measured."),))
+    head = ("slice", "transactions", "frauds", *(metric.title for metric in shown))
     rows = []
-    for name, row in [("overall", facts.metrics["overall"]), *of_slices]:
-        n = Counts.of(row)
-        cells = [_with_interval(row.get(m), INTERVALS[m](row.get(m, math.nan), n)) for m in shown]
-        rows.append((name, _number(n.examples), _number(n.frauds), *cells))
+    for name, row in [("overall", overall), *sorted(facts.metrics.get("slices", {}).items())]:
+        frauds = row.get("true_positives", math.nan) + row.get("false_negatives", math.nan)
+        cells = [_with_interval(row.get(m.name), m.interval_in(row)) for m in shown]
+        rows.append((name, _number(row.get("example_count")), _number(frauds), *cells))
     text = (
         "On the eval window, with 95 % intervals: Boyd, Eng and Page's logit interval for average "
-        "precision, Hanley and McNeil's for ROC AUC, Wilson's for precision and recall. They take "
-        "transactions as independent; frauds come in series on one card or terminal, so the real "
-        f"uncertainty is larger. A transaction alerts where its score reaches the threshold of "
-        f"{facts.alert_budget:,} cards a day."
+        "precision, Hanley and McNeil's for ROC AUC, Wilson's for precision and recall. The "
+        "intervals assume that transactions are independent; frauds come in series on one card or "
+        "terminal, so the true uncertainty is larger. A transaction raises an alert if its score "
+        f"reaches the threshold for {facts.alert_budget:,} cards a day."
     )
     return Section("Metrics", (Text(text), Table(head, tuple(rows), numbers=True)))
 
 
 def _calibration(facts: Facts) -> Section:
     text = (
-        f"A transaction alerts from a score of {_number(facts.threshold)} on. Scores are calibrated"
-        " (Platt scaling) and the threshold is set on cards held out of training, where the model "
-        "showed:"
+        f"A transaction raises an alert if its score is at least {_number(facts.threshold)}. Scores"
+        " are calibrated (Platt scaling), and the threshold is set, on cards held out of training. "
+        "Results on these cards:"
     )
-    rows = [(_words(name), _number(found)) for name, found in sorted(facts.validation.items())]
+    titles = {metric.name: metric.title for metric in facts.definitions}
+    rows = [(titles.get(k, _words(k)), _number(v)) for k, v in sorted(facts.validation.items())]
     table = Table(("metric on held-out cards", "value"), tuple(rows), numbers=True)
     return Section("Calibration and threshold", (Text(text), table))
 
 
 def _gate(facts: Facts) -> Section:
-    found, champion = facts.metrics.get("overall", {}), facts.champion.get("overall", {})
+    overall, champion = facts.metrics.get("overall", {}), facts.champion.get("overall", {})
+    compared = [m for m in facts.definitions if m.name in overall and m.name != "example_count"]
     rows = []
-    for name in sorted(set(found) - {"example_count"}):
-        change = found[name] - champion[name] if name in champion else None
-        least = facts.demands.get(f"min_{name}")
-        drop = facts.demands.get(f"max_{name}_drop")
+    for metric in compared:
+        value, before = overall[metric.name], champion.get(metric.name)
+        change = UNKNOWN
+        if before is not None:
+            change = f"{value - before:+,.0f}" if metric.is_count else f"{value - before:+.4f}"
         rows.append(
             (
-                _words(name),
-                _number(found[name]),
-                _number(least, absent=""),
-                _number(champion.get(name)),
-                UNKNOWN if change is None else f"{change:+.4f}",
-                _number(drop, absent=""),
+                metric.title,
+                _number(value),
+                _number(facts.demands.get(metric.minimum), absent=""),
+                _number(before),
+                change,
+                _number(facts.demands.get(metric.max_drop), absent=""),
             )
         )
-    named = {f"min_{name}" for name in found} | {f"max_{name}_drop" for name in found}
-    others = {k: v for k, v in facts.demands.items() if k not in named}
+    in_table = {name for metric in compared for name in (metric.minimum, metric.max_drop)}
+    others = {k: v for k, v in facts.demands.items() if k not in in_table}
     against = (
-        "The champion was judged on the same examples."
+        "The champion was evaluated on the same examples."
         if champion
         else "There was no champion to compare with."
     )
-    serving = f"ServingCheck: {facts.served} examples were answered by a fresh process."
-    said = [
+    checks = [
         "Data gate: passed.",
         *(f"Data gate: {note}." for note in facts.notes),
         f"Evaluator: blessed. {against}",
-        *([serving] if facts.served is not None else []),
     ]
-    head = ("overall", "this model", "at least", "champion", "change", "may fall by")
-    judged = Table(head, tuple(rows), numbers=True)
-    return Section("How it was gated", (Items(tuple(said)), judged, _settings(others)))
+    if facts.served is not None:
+        checks.append(f"ServingCheck: a fresh process answered {facts.served} examples.")
+    head = ("overall", "this model", "minimum", "champion", "change", "largest drop allowed")
+    table = Table(head, tuple(rows), numbers=True)
+    return Section("Checks before the push", (Items(tuple(checks)), table, _settings(others)))
 
 
 def _lineage(facts: Facts) -> Section:
@@ -229,7 +210,7 @@ def _lineage(facts: Facts) -> Section:
         "Lineage",
         (
             Table(("artifact", "id in ML Metadata", "folder"), tuple(artifacts)),
-            Table(("made with", "version"), tuple(facts.versions.items())),
+            Table(("package", "version"), tuple(facts.versions.items())),
         ),
     )
 
@@ -238,13 +219,13 @@ def _loading(facts: Facts) -> Section:
     code = f"""import tensorflow as tf
 
 model = tf.saved_model.load({facts.path!r})
-answer = model.signatures["serving_default"](examples=tf.constant([serialized_example]))
-answer["score"]  # probability of fraud
-answer["alert"]  # 1.0 where the score reaches the threshold"""
+outputs = model.signatures["serving_default"](examples=tf.constant([serialized_example]))
+outputs["score"]  # probability of fraud
+outputs["alert"]  # 1.0 where the score reaches the threshold"""
     text = (
-        "TensorFlow is all it needs. serving_default and explain take serialized tf.train.Example; "
-        "predict takes a tensor for each column by its name, in which letters, digits and _ stay "
-        "and any other sign becomes _."
+        "Only TensorFlow is required. serving_default and explain take serialized "
+        "tf.train.Example; predict takes one tensor per column, named after the column with every "
+        "character other than letters, digits and _ replaced by _."
     )
     return Section("How to load it", (Text(text), Code(code)))
 
@@ -254,7 +235,7 @@ def _settings(values: Mapping[str, Any]) -> Table:
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ").replace("roc auc", "ROC AUC").replace("brier", "Brier")
+    return name.replace("_", " ").replace("roc auc", "ROC AUC")
 
 
 def _number(number: float | None, absent: str = UNKNOWN) -> str:
@@ -265,7 +246,7 @@ def _number(number: float | None, absent: str = UNKNOWN) -> str:
     return f"{number:,.0f}" if number == int(number) and abs(number) > 1 else f"{number:.4f}"
 
 
-def _with_interval(found: float | None, interval: Interval | None) -> str:
-    if found is None or math.isnan(found):
+def _with_interval(value: float | None, interval: tuple[float, float] | None) -> str:
+    if value is None or math.isnan(value):
         return UNKNOWN
-    return f"{found:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")
+    return f"{value:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from fraud.pipeline import artifacts
-from fraud.pipeline.artifacts import Push, Row, RunSummary
+from fraud.pipeline.artifacts import HEADLINE, Push, Row, RunSummary
 from fraud.pipeline.lineage import NodeRecord
 
-HEADLINE = ("average_precision", "roc_auc", "precision_at_budget", "recall_at_budget")
 VALIDATED = {"threshold": "threshold", "brier": "Brier", "expected_calibration_error": "ECE"}
 """Metric on the held-out cards → its label."""
 

@@ -1,1 +1,1 @@
-"""How a model is judged: metrics, and what the Evaluator is told to measure and demand."""
+"""How a model is evaluated: metrics, and what the Evaluator measures and requires."""

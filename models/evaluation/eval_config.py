@@ -1,142 +1,80 @@
-"""What the Evaluator measures and demands, as a TFMA EvalConfig."""
+"""What the Evaluator measures and requires, as a TFMA EvalConfig."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from operator import attrgetter
+from types import SimpleNamespace
 
-# TFMA 0.52 no longer shows these at its top.
+# TFMA 0.52 no longer exports these at its top level.
 from tensorflow_model_analysis.proto import config_pb2
 
 from fraud.features.spec import Dataset
-from fraud.models.evaluation import tfma_metrics as evaluation_metrics
-from fraud.models.evaluation.tfma_metrics import ALERT, SCORE
+from fraud.models.evaluation import registry, tfma_metrics
+from fraud.models.evaluation.registry import ALERT, SCORE
 from fraud.models.spec import Evaluation
-
-RECALL_GAP, FPR_GAP = "recall_gap", "false_positive_rate_gap"
 
 
 def eval_config(dataset: Dataset, evaluation: Evaluation) -> config_pb2.EvalConfig:
-    """Metrics overall and by slice, absolute thresholds, change thresholds against the champion.
+    """The metrics of the registry overall and by slice, with their thresholds.
 
-    `score` is judged as a probability, `alert` (the score at the alert budget's threshold, each
-    model at its own) as a decision. Thresholds count for the overall slice, those of the gaps for
-    every slice.
+    `score` is evaluated as a probability; `alert`, whether the score reaches the model's own
+    threshold for the alert budget, as a decision. Minima and drops apply to all transactions
+    together, because a small slice varies by chance; the limits of gaps apply to every slice.
     """
-    labels = {SCORE: dataset.label, ALERT: dataset.label}
     models = [
         config_pb2.ModelSpec(
             name=name,
             is_baseline=is_baseline,
             model_type="tf_generic",
             signature_name="serving_default",
-            label_keys=labels,
+            label_keys={SCORE: dataset.label, ALERT: dataset.label},
         )
         for name, is_baseline in (("challenger", False), ("champion", True))
     ]
-    # An example weight is a number of examples: see fraud.models.evaluation.extractors.
-    counted = config_pb2.ExampleWeightOptions(weighted=True)
-    slices = [config_pb2.SlicingSpec()] + [
-        config_pb2.SlicingSpec(feature_keys=[c]) for c in dataset.slices
-    ]
+    slices = [config_pb2.SlicingSpec(feature_keys=[c]) for c in dataset.slices]
+    metrics = registry.named_for(vars(evaluation))
+    specs = []
+    for output in (SCORE, ALERT, None):
+        configs = [_config(m, dataset, evaluation, slices) for m in metrics if m.output == output]
+        spec = config_pb2.MetricsSpec(metrics=[config for config in configs if config])
+        if output:
+            spec.output_names.append(output)
+            # An example weight is a number of examples: see fraud.models.evaluation.extractors.
+            spec.example_weights.weighted = True
+        specs.append(spec)
     return config_pb2.EvalConfig(
         model_specs=models,
-        slicing_specs=slices,
-        metrics_specs=[
-            config_pb2.MetricsSpec(
-                output_names=[SCORE],
-                example_weights=counted,
-                metrics=[
-                    _metric(
-                        "AUCPrecisionRecall",
-                        "average_precision",
-                        evaluation.min_average_precision,
-                        evaluation.max_average_precision_drop,
-                    ),
-                    _metric("AUC", "roc_auc", evaluation.min_roc_auc, evaluation.max_roc_auc_drop),
-                    _metric("Calibration", "calibration"),
-                    _metric("MeanSquaredError", "brier"),
-                    _metric("ExampleCount", "example_count"),
-                ],
-            ),
-            config_pb2.MetricsSpec(
-                output_names=[ALERT],
-                example_weights=counted,
-                metrics=[
-                    _metric("Precision", "precision_at_budget"),
-                    _metric(
-                        "Recall",
-                        "recall_at_budget",
-                        evaluation.min_recall_at_budget,
-                        evaluation.max_recall_at_budget_drop,
-                    ),
-                    _metric("FallOut", "false_positive_rate"),
-                    # From these a reader knows how many transactions a figure rests on.
-                    _metric("TruePositives", "true_positives"),
-                    _metric("FalsePositives", "false_positives"),
-                    _metric("FalseNegatives", "false_negatives"),
-                ],
-            ),
-            config_pb2.MetricsSpec(metrics=_own_metrics(dataset, evaluation)),
-        ],
+        slicing_specs=[config_pb2.SlicingSpec(), *slices],
+        metrics_specs=specs,
     )
 
 
-def _own_metrics(dataset: Dataset, evaluation: Evaluation) -> list[config_pb2.MetricConfig]:
-    """Those of `fraud.models.evaluation.tfma_metrics` that the dataset has the columns for."""
-    label, timestamp, card = dataset.label, dataset.timestamp, dataset.card_entity
-    metrics = [_own("ExpectedCalibrationError", "expected_calibration_error", label=label)]
-    if timestamp and card:
-        when_and_who = {"label": label, "timestamp": timestamp, "card": card}
-        k = evaluation.alert_budget
-        metrics.append(_own("CardPrecisionAtK", f"card_precision_at_{k}", k=k, **when_and_who))
-        if dataset.amount:
-            metrics.append(
-                _own(
-                    "ExpectedCostSaved",
-                    "expected_cost_saved",
-                    check_cost=evaluation.check_cost,
-                    saved_share=evaluation.saved_share,
-                    amount=dataset.amount,
-                    **when_and_who,
-                )
-            )
-    if dataset.slices:
-        gaps = (
-            ("RecallGap", RECALL_GAP, evaluation.max_slice_recall_gap),
-            ("FalsePositiveRateGap", FPR_GAP, evaluation.max_slice_fpr_gap),
-        )
-        for class_name, name, most in gaps:
-            least = evaluation.min_slice_examples
-            gap = _own(class_name, name, label=label, min_examples=least)
-            limited = gap.per_slice_thresholds.add(
-                slicing_specs=[config_pb2.SlicingSpec(feature_keys=[c]) for c in dataset.slices]
-            )
-            limited.threshold.value_threshold.upper_bound.value = most
-            metrics.append(gap)
-    return metrics
-
-
-def _own(class_name: str, name: str, **settings: Any) -> config_pb2.MetricConfig:
-    """A metric of `fraud.models.evaluation.tfma_metrics`."""
-    return config_pb2.MetricConfig(
-        class_name=class_name,
-        module=evaluation_metrics.__name__,
-        config=json.dumps({"name": name, **settings}),
+def _config(
+    metric: registry.Metric,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    slices: list[config_pb2.SlicingSpec],
+) -> config_pb2.MetricConfig | None:
+    """One metric with its thresholds; None if the dataset lacks its columns or has no slices."""
+    settings = SimpleNamespace(dataset=dataset, evaluation=evaluation)
+    arguments = {name: attrgetter(path)(settings) for name, path in metric.arguments.items()}
+    lacks_column = not {None, ""}.isdisjoint(arguments.values())
+    if lacks_column or (metric.max_gap and not slices):
+        return None
+    config = config_pb2.MetricConfig(
+        class_name=metric.tfma_class,
+        module="" if metric.output else tfma_metrics.__name__,
+        config=json.dumps({"name": metric.name, **arguments}),
     )
-
-
-def _metric(
-    class_name: str, name: str, least: float | None = None, drop: float | None = None
-) -> config_pb2.MetricConfig:
-    """A metric, with thresholds for the overall slice alone: a small slice varies by chance."""
-    config = config_pb2.MetricConfig(class_name=class_name, config=f'{{"name": "{name}"}}')
-    if least is None and drop is None:
-        return config
-    overall = config.per_slice_thresholds.add(slicing_specs=[config_pb2.SlicingSpec()])
-    if least is not None:
-        overall.threshold.value_threshold.lower_bound.value = least
-    if drop is not None:
-        overall.threshold.change_threshold.direction = config_pb2.MetricDirection.HIGHER_IS_BETTER
-        overall.threshold.change_threshold.absolute.value = -drop
+    if metric.max_gap:
+        limit = config.per_slice_thresholds.add(slicing_specs=slices).threshold
+        limit.value_threshold.upper_bound.value = getattr(evaluation, metric.max_gap)
+    if metric.minimum or metric.max_drop:
+        limit = config.per_slice_thresholds.add(slicing_specs=[config_pb2.SlicingSpec()]).threshold
+        if metric.minimum:
+            limit.value_threshold.lower_bound.value = getattr(evaluation, metric.minimum)
+        if metric.max_drop:
+            limit.change_threshold.direction = config_pb2.MetricDirection.HIGHER_IS_BETTER
+            limit.change_threshold.absolute.value = -getattr(evaluation, metric.max_drop)
     return config

@@ -1,14 +1,15 @@
 """What a model's scores are worth, each metric a function of arrays.
 
-The Evaluator's metrics and the backtest come down to these. In all of them:
+The Evaluator's metrics and the backtest both reduce to these functions. Their arguments:
 
 * labels: [n], 1 for fraud, 0 for genuine;
-* scores: float [n], the higher the more suspicious;
-* alerts: bool [n], which transactions alert: those whose score reaches `fraud.models.network.threshold`'s limit;
-* days: int [n], any numbering that grows with time;
-* cards: [n], the card of each transaction, of any type that compares.
+* scores: float [n], higher is more suspicious;
+* alerts: bool [n], whether the transaction's score reaches the threshold that
+  `fraud.models.network.threshold` computes;
+* days: int [n], any numbering that increases with time;
+* cards: [n], the card of each transaction, of any comparable type.
 
-A metric that the labels leave undefined (no fraud among them, or nothing else) is NaN.
+A metric without a denominator (no fraud, no genuine transaction, no alert) is NaN.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def average_precision(labels: NDArray, scores: NDArray) -> float:
     """Σ (Rᵢ − Rᵢ₋₁) Pᵢ over the distinct scores from the highest down, with Pᵢ precision and Rᵢ
     recall of alerting at that score or above.
 
-    The area under the precision-recall curve without interpolation. Equal scores are one step.
+    The area under the precision-recall curve without interpolation. Equal scores form one step.
 
     Source: Zhu, "Recall, precision and average precision", University of Waterloo (2004);
     handbook, chapter 4, "Precision-recall curve".
@@ -37,7 +38,7 @@ def average_precision(labels: NDArray, scores: NDArray) -> float:
 def roc_auc(labels: NDArray, scores: NDArray) -> float:
     """P(score of a fraud > score of a genuine transaction) + ½ P(they are equal).
 
-    The area under the ROC curve, which is the statistic U of Mann and Whitney over its maximum.
+    The area under the ROC curve, equal to the Mann-Whitney statistic U over its maximum.
 
     Source: Hanley, McNeil, "The meaning and use of the area under a receiver operating
     characteristic (ROC) curve", Radiology 143 (1982).
@@ -63,15 +64,15 @@ def daily_card_precision_at_k(
 ) -> NDArray[np.float64]:
     """Compromised cards among the k most suspicious ones of each day / k, [days in order].
 
-    A card is as suspicious as its most suspicious transaction of the day, and compromised if any
-    of them is a fraud. A compromised card that was among the k is blocked: its transactions of
-    later days do not count. Of cards with equal scores those of smaller number go first.
+    A card's score is the highest of its transactions of the day, and the card is compromised if
+    any of them is a fraud. A compromised card among the k is blocked: its transactions on later
+    days do not count. Ties are broken in the order of the cards' values.
 
     Source: handbook, chapter 4, "Precision top-k metrics".
     """
     names, card = np.unique(cards, return_inverse=True)
     blocked = np.zeros(names.size, bool)
-    found = []
+    precisions = []
     for day in np.unique(days):
         rows = (days == day) & ~blocked[card]
         of_day, group = np.unique(card[rows], return_inverse=True)
@@ -81,9 +82,9 @@ def daily_card_precision_at_k(
         compromised[group[labels[rows] == 1]] = True
         checked = np.argsort(-highest, kind="stable")[:k]
         caught = of_day[checked[compromised[checked]]]
-        found.append(caught.size / k)
+        precisions.append(caught.size / k)
         blocked[caught] = True
-    return np.array(found)
+    return np.array(precisions)
 
 
 def precision_at_budget(labels: NDArray, alerts: NDArray[np.bool_]) -> float:
@@ -112,18 +113,18 @@ def expected_cost_saved(
 ) -> float:
     """saved_share × Σ amounts of frauds that alert − check_cost × cards checked.
 
-    What acting on the alerts saves against not acting at all, in the currency of the amounts. A
-    card that alerts several times on one day is checked once. Missing amounts count as 0.
+    The savings from acting on the alerts compared with not acting, in the currency of the amounts.
+    A card that alerts several times on one day is checked once. Missing amounts count as 0.
 
     Source: the cost matrix with amounts of Bahnsen, Stojanovic, Aouada, Ottersten, "Cost sensitive
-    credit card fraud detection using Bayes minimum risk", ICMLA 2013, with a check paid once a
-    card and day.
+    credit card fraud detection using Bayes minimum risk", ICMLA 2013, with one check per card and
+    day.
 
     Args:
-      labels, alerts, days, cards: see the module.
-      amounts: float [n], what each transaction is worth; NaN where missing.
-      check_cost: of checking one card, in the currency of the amounts.
-      saved_share: of a fraud's amount, what an alert saves, in [0, 1].
+      labels, alerts, days, cards: see the module docstring.
+      amounts: float [n], the amount of each transaction; NaN where missing.
+      check_cost: the cost of checking one card, in the currency of the amounts.
+      saved_share: the share of a fraud's amount that an alert saves, in [0, 1].
     """
     saved = np.nansum(amounts[alerts & (labels == 1)])
     _, card = np.unique(cards[alerts], return_inverse=True)

@@ -1,8 +1,8 @@
-"""Metrics that TFMA does not have, as TFMA metrics. What they compute stands in `fraud.models.evaluation.metrics`.
+"""Metrics that TFMA lacks, as TFMA metrics; `fraud.models.evaluation.metrics` computes them.
 
-Each asks `fraud.models.evaluation.extractors` for the columns it needs and gets them as arrays of one
-value an example of the slice. Within a slice a metric sees the slice alone: Card Precision@k there
-is that of analysts who check k of the slice's cards a day.
+Each names the columns it needs and receives them from `fraud.models.evaluation.extractors` as
+arrays with one value per example of the slice. A metric of a slice sees only that slice: its Card
+Precision@k is that of analysts who check k of the slice's cards a day.
 """
 
 from __future__ import annotations
@@ -13,184 +13,139 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from numpy.typing import NDArray
 from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.metrics import metric_types
 
 from fraud.models.evaluation import metrics
 from fraud.models.evaluation.extractors import OVERALL, SCORES
-
-SCORE, ALERT = "score", "alert"
-DAY = 86400
+from fraud.models.evaluation.registry import ALERT, SCORE
+from fraud.time import SECONDS_PER_DAY
 
 UNJUDGED = -np.inf
-"""The gap of a slice with too few examples: none is too large, and none is claimed."""
+"""The gap of a slice with too few examples; it passes every upper limit."""
 
 Columns = Mapping[str, Any]
 
 
-class CardPrecisionAtK(metric_types.Metric):
-    """Compromised cards among the k most suspicious ones of a day / k, mean over the days.
+class _SliceMetric(metric_types.Metric):
+    """A metric computed from the columns of a slice, once for each model.
 
-    Formula and source: `fraud.models.evaluation.metrics.daily_card_precision_at_k`.
-
-    Args:
-      k: cards a day.
-      label, timestamp, card: columns.
-      name: of the metric.
+    Attributes:
+      columns: the arguments that name columns; `_compute` receives the columns themselves.
+      _compute: (columns by argument, outputs of the model on the slice, the model's
+        `ScoreHistogram`s of all examples by output, the other arguments by name) → value.
     """
 
-    def __init__(self, k: int, label: str, timestamp: str, card: str, name: str) -> None:
-        compute = partial(_card_precision, k, label, timestamp, card)
-        asked = (label, timestamp, card, SCORES)
-        super().__init__(_computations, compute=compute, asked=asked, name=name)
+    columns: tuple[str, ...]
+    _compute: Callable[..., float]
+
+    def __init__(self, name: str, **arguments: Any) -> None:
+        super().__init__(_computations, kind=type(self), arguments=arguments, name=name)
 
 
-class ExpectedCostSaved(metric_types.Metric):
-    """saved_share × Σ amounts of frauds that alert − check_cost × cards checked.
+class CardPrecisionAtK(_SliceMetric):
+    """Formula and source: `fraud.models.evaluation.metrics.daily_card_precision_at_k`.
 
-    Formula and source: `fraud.models.evaluation.metrics.expected_cost_saved`.
+    Args:
+      k: cards checked a day.
+      label, timestamp, card: columns.
+    """
+
+    columns = ("label", "timestamp", "card")
+
+    @staticmethod
+    def _compute(columns: Columns, outputs: Columns, overall: Columns, k: int) -> float:
+        days = columns["timestamp"] // SECONDS_PER_DAY
+        return metrics.card_precision_at_k(
+            columns["label"], outputs[SCORE], days, columns["card"], k
+        )
+
+
+class ExpectedCostSaved(_SliceMetric):
+    """Formula and source: `fraud.models.evaluation.metrics.expected_cost_saved`.
 
     Args:
       check_cost: of checking a card, in the currency of the amounts.
-      saved_share: of a fraud's amount.
+      saved_share: the share of a fraud's amount that an alert saves.
       label, amount, timestamp, card: columns.
-      name: of the metric.
     """
 
-    def __init__(
-        self,
-        check_cost: float,
-        saved_share: float,
-        label: str,
-        amount: str,
-        timestamp: str,
-        card: str,
-        name: str,
-    ) -> None:
-        compute = partial(_cost_saved, check_cost, saved_share, label, amount, timestamp, card)
-        asked = (label, amount, timestamp, card, SCORES)
-        super().__init__(_computations, compute=compute, asked=asked, name=name)
+    columns = ("label", "amount", "timestamp", "card")
+
+    @staticmethod
+    def _compute(
+        columns: Columns, outputs: Columns, overall: Columns, check_cost: float, saved_share: float
+    ) -> float:
+        days = columns["timestamp"] // SECONDS_PER_DAY
+        label, alerts = columns["label"], outputs[ALERT] == 1
+        return metrics.expected_cost_saved(
+            label, alerts, columns["amount"], days, columns["card"], check_cost, saved_share
+        )
 
 
-class ExpectedCalibrationError(metric_types.Metric):
-    """Σ over ten bins of scores of (share of examples) × |mean score − share of frauds|.
+class ExpectedCalibrationError(_SliceMetric):
+    """Formula and source: `fraud.models.evaluation.metrics.expected_calibration_error`."""
 
-    Formula and source: `fraud.models.evaluation.metrics.expected_calibration_error`.
+    columns = ("label",)
 
-    Args:
-      label: column.
-      name: of the metric.
-    """
-
-    def __init__(self, label: str, name: str) -> None:
-        compute = partial(_calibration_error, label)
-        super().__init__(_computations, compute=compute, asked=(label, SCORES), name=name)
+    @staticmethod
+    def _compute(columns: Columns, outputs: Columns, overall: Columns) -> float:
+        return metrics.expected_calibration_error(columns["label"], outputs[SCORE])
 
 
-class RecallGap(metric_types.Metric):
-    """Recall overall − recall of the slice, at the budget: how much more of its frauds is missed.
+class RecallGap(_SliceMetric):
+    """Recall overall − recall of the slice, at the budget: the larger share of its frauds missed.
 
-    That it is 0 is "equality of opportunity" (Hardt, Price, Srebro, "Equality of opportunity in
+    A gap of 0 is "equality of opportunity" (Hardt, Price, Srebro, "Equality of opportunity in
     supervised learning", NIPS 2016).
 
     Args:
       label: column.
-      min_examples: frauds that a slice must have, else its gap is `UNJUDGED`.
-      name: of the metric.
+      min_examples: the frauds a slice must have; with fewer, its gap is `UNJUDGED`.
     """
 
-    def __init__(self, label: str, min_examples: int, name: str) -> None:
-        compute = partial(_recall_gap, label, min_examples)
-        super().__init__(_computations, compute=compute, asked=(label, SCORES, OVERALL), name=name)
+    columns = ("label",)
+
+    @staticmethod
+    def _compute(columns: Columns, outputs: Columns, overall: Columns, min_examples: int) -> float:
+        label, rate_overall = columns["label"], overall[ALERT].share_at(1.0, label=1)
+        if np.sum(label == 1) < min_examples or np.isnan(rate_overall):
+            return UNJUDGED
+        return rate_overall - metrics.recall_at_budget(label, outputs[ALERT] == 1)
 
 
-class FalsePositiveRateGap(metric_types.Metric):
-    """False-positive rate of the slice − overall, at the budget: how much more it is bothered.
+class FalsePositiveRateGap(_SliceMetric):
+    """False-positive rate of the slice − overall, at the budget: its larger burden of false alerts.
 
-    That it and `RecallGap` are 0 is "equalized odds" (Hardt, Price, Srebro, NIPS 2016).
+    This gap and `RecallGap` both 0 is "equalized odds" (Hardt, Price, Srebro, NIPS 2016).
 
     Args:
       label: column.
-      min_examples: genuine transactions that a slice must have, else its gap is `UNJUDGED`.
-      name: of the metric.
+      min_examples: the genuine transactions a slice must have; with fewer, its gap is `UNJUDGED`.
     """
 
-    def __init__(self, label: str, min_examples: int, name: str) -> None:
-        compute = partial(_false_positive_rate_gap, label, min_examples)
-        super().__init__(_computations, compute=compute, asked=(label, SCORES, OVERALL), name=name)
+    columns = ("label",)
 
-
-def _card_precision(
-    k: int, label: str, timestamp: str, card: str, columns: Columns, model: str
-) -> float:
-    score = columns[SCORES][model][SCORE]
-    days = columns[timestamp] // DAY
-    return metrics.card_precision_at_k(columns[label], score, days, columns[card], k)
-
-
-def _cost_saved(
-    check_cost: float,
-    saved_share: float,
-    label: str,
-    amount: str,
-    timestamp: str,
-    card: str,
-    columns: Columns,
-    model: str,
-) -> float:
-    return metrics.expected_cost_saved(
-        columns[label],
-        _alerts(columns, model),
-        columns[amount],
-        columns[timestamp] // DAY,
-        columns[card],
-        check_cost,
-        saved_share,
-    )
-
-
-def _calibration_error(label: str, columns: Columns, model: str) -> float:
-    return metrics.expected_calibration_error(columns[label], columns[SCORES][model][SCORE])
-
-
-def _recall_gap(label: str, min_examples: int, columns: Columns, model: str) -> float:
-    labels, overall = columns[label], columns[OVERALL][model][ALERT]
-    everywhere = overall.share_at(1.0, label=1)
-    if np.sum(labels == 1) < min_examples or np.isnan(everywhere):
-        return UNJUDGED
-    return everywhere - metrics.recall_at_budget(labels, _alerts(columns, model))
-
-
-def _false_positive_rate_gap(label: str, min_examples: int, columns: Columns, model: str) -> float:
-    labels, overall = columns[label], columns[OVERALL][model][ALERT]
-    everywhere = overall.share_at(1.0, label=0)
-    if np.sum(labels == 0) < min_examples or np.isnan(everywhere):
-        return UNJUDGED
-    return metrics.false_positive_rate(labels, _alerts(columns, model)) - everywhere
-
-
-def _alerts(columns: Columns, model: str) -> NDArray[np.bool_]:
-    return columns[SCORES][model][ALERT] == 1
+    @staticmethod
+    def _compute(columns: Columns, outputs: Columns, overall: Columns, min_examples: int) -> float:
+        label, rate_overall = columns["label"], overall[ALERT].share_at(1.0, label=0)
+        if np.sum(label == 0) < min_examples or np.isnan(rate_overall):
+            return UNJUDGED
+        return metrics.false_positive_rate(label, outputs[ALERT] == 1) - rate_overall
 
 
 def _computations(
-    compute: Callable[[Columns, str], float],
-    asked: Sequence[str],
+    kind: type[_SliceMetric],
+    arguments: Mapping[str, Any],
     name: str,
     model_names: Sequence[str],
     example_weighted: bool,
 ) -> list[metric_types.MetricComputation]:
-    """One computation for each model.
-
-    Args:
-      compute: the columns of a slice and the model's name → the metric.
-      asked: the columns.
-      name: of the metric.
-      model_names, example_weighted: TFMA's.
-    """
-    wanted = metric_types.StandardMetricInputsPreprocessor(
-        {constants.FEATURES_KEY: {column: {} for column in asked}}, include_default_inputs=False
+    """One computation for each model; TFMA passes the last two arguments."""
+    features = (*(arguments[column] for column in kind.columns), SCORES, OVERALL)
+    preprocessor = metric_types.StandardMetricInputsPreprocessor(
+        {constants.FEATURES_KEY: {feature: {} for feature in features}},
+        include_default_inputs=False,
     )
     keys = [
         metric_types.MetricKey(name, model, example_weighted=example_weighted)
@@ -198,14 +153,27 @@ def _computations(
     ]
     return [
         metric_types.MetricComputation(
-            keys=[key], preprocessors=[wanted], combiner=_OfSlice(key, compute)
+            keys=[key],
+            preprocessors=[preprocessor],
+            combiner=_SliceCombiner(key, partial(_value, kind, arguments)),
         )
         for key in keys
     ]
 
 
-class _OfSlice(beam.CombineFn):
-    """Keeps the one extract of a slice (see `fraud.models.evaluation.extractors`) until the end."""
+def _value(
+    kind: type[_SliceMetric], arguments: Mapping[str, Any], features: Columns, model: str
+) -> float:
+    """The metric of one model on one slice."""
+    columns = {column: features[arguments[column]] for column in kind.columns}
+    others = {key: value for key, value in arguments.items() if key not in kind.columns}
+    return kind._compute(
+        columns, features[SCORES][model], features[OVERALL].get(model, {}), **others
+    )
+
+
+class _SliceCombiner(beam.CombineFn):
+    """Computes from the one extract that is a slice (see `fraud.models.evaluation.extractors`)."""
 
     def __init__(
         self, key: metric_types.MetricKey, compute: Callable[[Columns, str], float]

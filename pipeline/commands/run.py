@@ -52,11 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     if data is None:
         raise BadInput("no data: give --data PATH, or set paths.data in the configuration")
 
-    from fraud.pipeline.ingestion import source
+    from fraud.pipeline.ingestion.source import plan_ingestion
 
-    transactions = source.discover(data, config.dataset)
-    windows = source.plan(transactions, config, arguments.as_of)
-    source.check_columns(transactions, windows, config.dataset)
+    windows = plan_ingestion(data, config, arguments.as_of).windows
 
     from fraud.codec import to_json
     from fraud.pipeline.console import Console

@@ -10,6 +10,7 @@ from tfx.types import standard_artifacts
 
 from fraud.codec import from_json
 from fraud.models.columns import ModelColumns
+from fraud.models.evaluation import registry
 from fraud.pipeline import artifacts
 from fraud.pipeline.components import types
 from fraud.report import document
@@ -72,6 +73,7 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
         threshold=trained.threshold,
         alert_budget=settings["alert_budget"],
         validation=trained.validation,
+        definitions=registry.named_for(settings),
         metrics=evaluated.metrics,
         champion=evaluated.champion,
         demands=settings,

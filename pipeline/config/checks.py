@@ -22,10 +22,7 @@ def check(config: Config) -> None:
             f"network.focal_gamma: {config.network.focal_gamma} is too small; the least is 1, and "
             "0 means plain cross-entropy"
         )
-    try:
-        features.check(config.features, config.dataset)
-    except ValueError as error:
-        raise BadInput(str(error)) from None
+    features.check(config.features, config.dataset)
     dataset = config.dataset
     generated = features.feature_names(config.features, dataset)
     _check_columns(dataset, generated)

@@ -35,12 +35,10 @@ def test_text_never_becomes_markup_in_the_page():
     parsed = Parsed(to_html(EVERYTHING))
     assert "script" not in parsed.tags
     assert "a" not in parsed.tags
-    assert (
-        parsed.text.count(HOSTILE) == 9
-    )  # title twice, subtitle, section, and what the blocks hold
+    assert parsed.text.count(HOSTILE) == 9  # title twice, subtitle, section title and the blocks
 
 
-def test_the_page_needs_nothing_else():
+def test_the_page_is_self_contained():
     parsed = Parsed(to_html(EVERYTHING))
     assert not {"link", "img", "iframe"} & set(parsed.tags)
     assert not {"src", "href"} & {name for name, _ in parsed.attributes}

@@ -3,9 +3,10 @@ import math
 
 import pytest
 
+from fraud.models.evaluation import intervals, registry
 from fraud.models.spec import Evaluation
 from fraud.pipeline.config import ModelCardText
-from fraud.report import document, intervals, model_card
+from fraud.report import document, model_card
 from fraud.report.document import Table
 from fraud.report.model_card import Facts
 
@@ -34,8 +35,12 @@ FACTS = Facts(
     threshold=0.125,
     alert_budget=15,
     validation={"brier": 0.004},
+    definitions=registry.named_for(vars(Evaluation())),
     metrics={"overall": OVERALL, "slices": {"CHANNEL=online": {**OVERALL, "example_count": 500.0}}},
-    champion={"overall": {**OVERALL, "average_precision": 0.68}, "slices": {}},
+    champion={
+        "overall": {**OVERALL, "average_precision": 0.68, "true_positives": 63.0},
+        "slices": {},
+    },
     demands=dataclasses.asdict(Evaluation()),
     notes=("drift not judged",),
     served=100,
@@ -51,16 +56,16 @@ def sections(**differs):
 
 
 def table(blocks, *first):
-    """The rows of the table whose head begins so, by name."""
-    (found,) = [b for b in blocks if isinstance(b, Table) and b.head[: len(first)] == first]
-    return {row[0]: row[1:] for row in found.rows}
+    """The rows of the table whose head begins with these titles, by name."""
+    (table,) = [b for b in blocks if isinstance(b, Table) and b.head[: len(first)] == first]
+    return {row[0]: row[1:] for row in table.rows}
 
 
-def test_configured_words_are_on_it():
-    found = sections()
-    assert found["Owners"][0].items == ("Fraud team",)
-    assert found["Intended use"][0].text == ModelCardText().intended_use
-    assert found["Limits"][0].items == ModelCardText().limits
+def test_it_shows_the_configured_texts():
+    card = sections()
+    assert card["Owners"][0].items == ("Fraud team",)
+    assert card["Intended use"][0].text == ModelCardText().intended_use
+    assert card["Limits"][0].items == ModelCardText().limits
     assert (
         "model_card.owners"
         in sections(words=dataclasses.asdict(ModelCardText()))["Owners"][0].items[0]
@@ -77,27 +82,32 @@ def test_metrics_have_their_intervals_overall_and_by_slice():
     assert rows["CHANNEL=online"][3] == f"0.900 ({low:.3f}–{high:.3f})"
 
 
-def test_it_says_how_the_model_was_gated():
-    blocks = sections()["How it was gated"]
-    rows = table(blocks, "overall", "this model", "at least", "champion", "change", "may fall by")
+def test_it_lists_the_checks_before_the_push():
+    blocks = sections()["Checks before the push"]
+    rows = table(
+        blocks, "overall", "this model", "minimum", "champion", "change", "largest drop allowed"
+    )
     assert rows["average precision"] == ("0.7000", "0.3000", "0.6800", "+0.0200", "0.0100")
     assert rows["recall at budget"][1] == "0.3000"
+    assert rows["true positives"] == ("60", "", "63", "-3", "")
+    assert rows["ROC AUC"][0] == "0.9000"
+    assert "transactions" not in rows
     assert "Data gate: drift not judged." in blocks[0].items
     assert table(blocks, "setting")["alert budget"] == ("100",)
 
 
 def test_without_champion_slices_or_counts():
-    found = sections(
+    card = sections(
         champion={},
         metrics={"overall": {"average_precision": 0.7, "roc_auc": math.nan}, "slices": {}},
     )
-    assert table(found["Metrics"], "slice") == {"overall": ("–", "–", "0.700", "–")}
-    assert "There was no champion" in found["How it was gated"][0].items[2]
+    assert table(card["Metrics"], "slice") == {"overall": ("–", "–", "0.700", "–")}
+    assert "There was no champion" in card["Checks before the push"][0].items[2]
 
 
-def test_without_any_metric():
-    found = sections(metrics={"overall": {}, "slices": {}}, validation={}, champion={})
-    assert found["Metrics"][0].text == "None were measured."
+def test_without_metrics():
+    card = sections(metrics={"overall": {}, "slices": {}}, validation={}, champion={})
+    assert card["Metrics"][0].text == "No metrics were measured."
 
 
 def test_data_without_time():
@@ -105,12 +115,12 @@ def test_data_without_time():
     assert rows["train"] == ("–", "–", "20,000", "200", "1.000%")
 
 
-def test_frauds_of_the_recent_window_are_not_known_yet():
-    found = sections(rows={"recent": 5}, positives={"recent": 0})
-    assert table(found["Data"], "window")["recent"][3:] == ("–", "–")
+def test_frauds_of_the_recent_window_are_unknown():
+    card = sections(rows={"recent": 5}, positives={"recent": 0})
+    assert table(card["Data"], "window")["recent"][3:] == ("–", "–")
 
 
-def test_the_code_on_it_runs_as_it_stands(tmp_path):
+def test_its_code_runs_unchanged(tmp_path):
     tf = pytest.importorskip("tensorflow")
 
     class Model(tf.Module):
@@ -125,11 +135,11 @@ def test_the_code_on_it_runs_as_it_stands(tmp_path):
     code = sections(path=path)["How to load it"][1].text
     names = {"serialized_example": b"four"}
     exec(code, names)
-    assert float(names["answer"]["score"][0]) == 4
+    assert float(names["outputs"]["score"][0]) == 4
 
 
-def test_both_forms_say_the_same():
+def test_both_formats_have_the_same_content():
     page = model_card.document(FACTS)
     for text in (document.to_html(page), document.to_markdown(page)):
-        for said in ("1753", "20260313-1", "Fraud team", "CHANNEL=online", "&lt;b&gt;", "3.10.13"):
-            assert said in text
+        for part in ("1753", "20260313-1", "Fraud team", "CHANNEL=online", "&lt;b&gt;", "3.10.13"):
+            assert part in text

@@ -1,4 +1,4 @@
-"""Counting examples before TFMA sees them changes none of its results."""
+"""Counting examples before TFMA sees them does not change its results."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from fraud.models.evaluation import extractors as evaluation_extractors
 from fraud.models.evaluation.extractors import SCORES
 from fraud.models.spec import Evaluation
 from fraud.pipeline.components.batched_reading import EvaluatorExecutor
+from fraud.time import SECONDS_PER_DAY
 
 ROWS = 600
 DATASET = Dataset(
@@ -34,7 +35,7 @@ DATASET = Dataset(
 
 
 class Model(tf.Module):
-    """Squeezes the column RISK by a power and alerts above a limit."""
+    """Raises the column RISK to a power and alerts from a limit on."""
 
     def __init__(self, power: float, limit: float) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class Model(tf.Module):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Examples in two files, two models, and what the examples hold as arrays."""
+    """Examples in two files, two models, and the columns of the examples as arrays."""
     directory = tmp_path_factory.mktemp("evaluation")
     rng = np.random.default_rng(3)
     label = (rng.random(ROWS) < 0.1).astype(int)
@@ -59,7 +60,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     channel = rng.choice([b"web", "café".encode(), b""], ROWS)  # "": no value
     amount = rng.gamma(2, 30, ROWS).astype(np.float32)
     spent = np.where(rng.random(ROWS) < 0.1, np.nan, amount).astype(np.float32)
-    time = 1_700_000_000 + rng.integers(0, 5 * 86400, ROWS)
+    time = 1_700_000_000 + rng.integers(0, 5 * SECONDS_PER_DAY, ROWS)
     card = rng.choice([b"a%d" % i for i in range(150)], ROWS)
     split = directory / "examples" / "Split-eval"
     split.mkdir(parents=True)
@@ -106,9 +107,9 @@ def evaluate(
     """
 
     def artifact(kind: Any, path: Path) -> Any:
-        made = kind()
-        made.uri, made.id = str(path), 1
-        return made
+        new = kind()
+        new.uri, new.id = str(path), 1
+        return new
 
     examples = artifact(standard_artifacts.Examples, world.directory / "examples")
     examples.split_names = '["eval"]'
@@ -131,18 +132,18 @@ def evaluate(
             "module_path": evaluation_extractors.__name__ if ours else None,
         },
     )
-    found = {}
+    results = {}
     for of_slice in tfma.load_metrics(str(to / "evaluation")):
         where = json_format.MessageToJson(of_slice.slice_key)
         for pair in of_slice.metric_keys_and_values:
             key = pair.key
-            found[where, key.model_name, key.name, key.is_diff] = pair.value.double_value.value
-    result = json_format.MessageToDict(tfma.load_validation_result(str(to / "evaluation")))
-    return found, result, sorted(file.name for file in (to / "blessing").iterdir())
+            results[where, key.model_name, key.name, key.is_diff] = pair.value.double_value.value
+    validation = json_format.MessageToDict(tfma.load_validation_result(str(to / "evaluation")))
+    return results, validation, sorted(file.name for file in (to / "blessing").iterdir())
 
 
 @pytest.mark.parametrize(
-    ("with_champion", "demanded", "blessing"),
+    ("with_champion", "requirements", "blessing"),
     [
         (True, Evaluation(max_roc_auc_drop=-0.2), "NOT_BLESSED"),
         (False, Evaluation(min_average_precision=0.1, min_recall_at_budget=0), "BLESSED"),
@@ -152,11 +153,11 @@ def test_results_are_those_of_stock_tfma(
     world: SimpleNamespace,
     tmp_path: Path,
     with_champion: bool,
-    demanded: Evaluation,
+    requirements: Evaluation,
     blessing: str,
 ) -> None:
-    config = evaluation.eval_config(DATASET, demanded)
-    del config.metrics_specs[-1]  # those that TFMA does not have
+    config = evaluation.eval_config(DATASET, requirements)
+    del config.metrics_specs[-1]  # the metrics that TFMA lacks
     ours, verdict, files = evaluate(
         world, tmp_path / "ours", EvaluatorExecutor, config, with_champion
     )
@@ -177,7 +178,7 @@ def _without_figures(document: Any) -> Any:
     if isinstance(document, dict):
         return {k: _without_figures(v) for k, v in document.items() if not isinstance(v, float)}
     if isinstance(document, list):
-        # TFMA lists failures in no particular order.
+        # TFMA lists failures in arbitrary order.
         return sorted((_without_figures(v) for v in document), key=json.dumps)
     return document
 
@@ -192,13 +193,13 @@ class AlertedAmount(tfma.metrics.Metric):
 def _alerted_amount(
     column: str, name: str, model_names: list[str], example_weighted: bool
 ) -> list[Any]:
-    wanted = metric_types.StandardMetricInputsPreprocessor(
+    preprocessor = metric_types.StandardMetricInputsPreprocessor(
         {tfma.FEATURES_KEY: {column: {}, SCORES: {}}}, include_default_inputs=False
     )
     return [
         metric_types.MetricComputation(
             keys=[key],
-            preprocessors=[wanted],
+            preprocessors=[preprocessor],
             combiner=_SumAlerted(key, column),
         )
         for model in model_names
@@ -224,16 +225,16 @@ class _SumAlerted(beam.CombineFn):
         return {self.key: accumulator}
 
 
-def test_a_metric_gets_the_columns_it_asks_for(world: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_metric_gets_the_columns_it_requires(world: SimpleNamespace, tmp_path: Path) -> None:
     config = evaluation.eval_config(dataclasses.replace(DATASET, slices=("CHANNEL",)), Evaluation())
     custom = tfma.MetricConfig(
         class_name="AlertedAmount", module=__name__, config='{"column": "AMOUNT"}'
     )
     config.metrics_specs.append(tfma.MetricsSpec(metrics=[custom]))
-    found, _, _ = evaluate(world, tmp_path, EvaluatorExecutor, config)
+    results, _, _ = evaluate(world, tmp_path, EvaluatorExecutor, config)
     sums = {
         (where, model): value
-        for (where, model, name, is_diff), value in found.items()
+        for (where, model, name, is_diff), value in results.items()
         if name == "alerted_amount" and not is_diff
     }
     assert len(sums) == 6
@@ -245,7 +246,7 @@ def test_a_metric_gets_the_columns_it_asks_for(world: SimpleNamespace, tmp_path:
         assert value == pytest.approx(world.amount[alert].sum(), rel=1e-5)
 
 
-def test_an_example_without_label_is_refused(world: SimpleNamespace, tmp_path: Path) -> None:
+def test_an_example_without_label_is_an_error(world: SimpleNamespace, tmp_path: Path) -> None:
     dataset = dataclasses.replace(DATASET, label="CHANNEL")
     config = evaluation.eval_config(dataset, Evaluation())
     with pytest.raises(Exception, match=r"CHANNEL: \d+ values in 300 examples"):

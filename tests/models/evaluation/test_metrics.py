@@ -1,4 +1,4 @@
-"""Each metric against a slow computation that follows its definition word by word."""
+"""Each metric against a slow computation that follows its definition literally."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from fraud.models.evaluation import metrics
 
 
 def transactions(seed, n=4000, cards=300, days=7, share=0.05):
-    """Labels, tied scores that tell something, days and cards."""
+    """Labels, informative scores with ties, days and cards."""
     random = np.random.default_rng(seed)
     labels = (random.random(n) < share).astype(np.int64)
     scores = np.round(random.beta(1 + 2 * labels, 4), 2)
@@ -28,7 +28,7 @@ def test_areas_under_curves_are_those_of_scikit_learn(seed, digits):
     )
 
 
-def test_equal_scores_are_worth_chance():
+def test_equal_scores_are_as_good_as_chance():
     labels = np.array([1, 0, 0, 0])
     assert metrics.average_precision(labels, np.full(4, 0.5)) == 0.25
     assert metrics.roc_auc(labels, np.full(4, 0.5)) == 0.5
@@ -53,9 +53,9 @@ def slow_card_precisions(labels, scores, days, cards, k):
             if label == 1:
                 compromised.add(card)
         top = sorted(highest, key=lambda card: (-highest[card], card))[:k]
-        found = compromised.intersection(top)
-        precisions.append(len(found) / k)
-        detected |= found
+        caught = compromised.intersection(top)
+        precisions.append(len(caught) / k)
+        detected |= caught
     return precisions
 
 
@@ -63,8 +63,8 @@ def slow_card_precisions(labels, scores, days, cards, k):
 def test_card_precision_follows_the_handbook(k):
     labels, scores, days, cards = transactions(5)
     expected = slow_card_precisions(labels, scores, days, cards, k)
-    found = metrics.daily_card_precision_at_k(labels, scores, days, cards, k)
-    np.testing.assert_allclose(found, expected)
+    value = metrics.daily_card_precision_at_k(labels, scores, days, cards, k)
+    np.testing.assert_allclose(value, expected)
     assert metrics.card_precision_at_k(labels, scores, days, cards, k) == pytest.approx(
         np.mean(expected)
     )
@@ -74,8 +74,8 @@ def test_a_detected_card_is_gone_on_later_days():
     # Day 0: card a is caught. Day 1: a would be first again, but is blocked; b is checked.
     labels, scores = np.array([1, 1, 0]), np.array([0.9, 0.9, 0.5])
     cards = np.array([b"a", b"a", b"b"])
-    found = metrics.daily_card_precision_at_k(labels, scores, np.array([0, 1, 1]), cards, 1)
-    assert found.tolist() == [1.0, 0.0]
+    value = metrics.daily_card_precision_at_k(labels, scores, np.array([0, 1, 1]), cards, 1)
+    assert value.tolist() == [1.0, 0.0]
 
 
 def test_a_compromised_card_counts_by_its_highest_score_even_of_a_genuine_transaction():
@@ -96,7 +96,7 @@ def test_alerts_at_the_budget():
     )
 
 
-def test_what_has_no_denominator_is_not_a_number():
+def test_a_metric_without_a_denominator_is_nan():
     none = np.zeros(3, bool)
     assert np.isnan(metrics.precision_at_budget(np.ones(3, int), none))
     assert np.isnan(metrics.recall_at_budget(np.zeros(3, int), none))
@@ -114,8 +114,8 @@ def test_cost_saved_pays_one_check_for_each_card_and_day():
             checks.add((days[row], cards[row]))
             if labels[row] == 1 and amounts[row] == amounts[row]:
                 saved += amounts[row]
-    found = metrics.expected_cost_saved(labels, alerts, amounts, days, cards, 4.0, 0.8)
-    assert found == pytest.approx(0.8 * saved - 4.0 * len(checks))
+    value = metrics.expected_cost_saved(labels, alerts, amounts, days, cards, 4.0, 0.8)
+    assert value == pytest.approx(0.8 * saved - 4.0 * len(checks))
 
 
 def test_no_alert_saves_and_costs_nothing():

@@ -1,4 +1,4 @@
-"""What TFMA reports is what `fraud.models.evaluation.metrics` gives on the same arrays, overall and by slice."""
+"""TFMA reports what `fraud.models.evaluation.metrics` computes, overall and by slice."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fraud.models.evaluation import metrics
 from fraud.models.evaluation.tfma_metrics import UNJUDGED
 from fraud.models.spec import Evaluation
 from fraud.pipeline.components.batched_reading import EvaluatorExecutor
+from fraud.time import SECONDS_PER_DAY
 from tests.models.evaluation.test_extractors import DATASET, ROWS, evaluate, world
 
 __all__ = ["world"]
@@ -24,13 +25,17 @@ LIMITS = {"challenger": (0.5, np.float32(0.6)), "champion": (1.0, np.float32(0.3
 
 
 @pytest.fixture(scope="module")
-def found(world, tmp_path_factory):
+def results(world, tmp_path_factory):
     config = evaluation.eval_config(DATASET, SPEC)
-    return evaluate(world, tmp_path_factory.mktemp("found"), EvaluatorExecutor, config)[0]
+    return evaluate(world, tmp_path_factory.mktemp("results"), EvaluatorExecutor, config)[0]
 
 
 def rows_of(world, where):
-    """The rows of a slice, as TFMA names it."""
+    """The rows of a slice.
+
+    Args:
+      where: the slice's key as JSON.
+    """
     keys = json.loads(where).get("singleSliceKeys", [])
     if not keys:
         return np.ones(ROWS, bool)
@@ -42,17 +47,17 @@ def rows_of(world, where):
     return world.channel == base64.b64decode(key["bytesValue"])
 
 
-def values(found, name):
-    """(slice, model) → value of a metric, differences left out."""
+def values(results, name):
+    """(slice, model) → value of a metric, without differences to the champion."""
     return {
         (where, model): value
-        for (where, model, metric, is_diff), value in found.items()
+        for (where, model, metric, is_diff), value in results.items()
         if metric == name and not is_diff
     }
 
 
-def judged(world, where, model):
-    """Labels, scores, alerts, rows of a slice, computed directly."""
+def predictions(world, where, model):
+    """Labels, scores, alerts and rows of a slice, computed directly."""
     rows = rows_of(world, where)
     power, limit = LIMITS[model]
     score = world.risk**power
@@ -73,23 +78,23 @@ def judged(world, where, model):
         (
             "card_precision_at_7",
             lambda w, y, s, a, r: metrics.card_precision_at_k(
-                y, s, w.time[r] // 86400, w.card[r], 7
+                y, s, w.time[r] // SECONDS_PER_DAY, w.card[r], 7
             ),
         ),
         (
             "expected_cost_saved",
             lambda w, y, s, a, r: metrics.expected_cost_saved(
-                y, a, w.spent[r], w.time[r] // 86400, w.card[r], 3.0, 0.6
+                y, a, w.spent[r], w.time[r] // SECONDS_PER_DAY, w.card[r], 3.0, 0.6
             ),
         ),
     ],
 )
-def test_a_metric_is_the_direct_computation(world, found, name, direct):
-    reported = values(found, name)
+def test_a_metric_is_the_direct_computation(world, results, name, direct):
+    reported = values(results, name)
     assert len(reported) == 2 * 6  # two models; overall, two channels, three bands
     assert len(set(reported.values())) >= 6  # slices differ; both models may rank alike
     for (where, model), value in reported.items():
-        labels, scores, alerts, rows = judged(world, where, model)
+        labels, scores, alerts, rows = predictions(world, where, model)
         expected = direct(world, labels, scores, alerts, rows)
         assert value == pytest.approx(expected, abs=1e-5), (where, model)
 
@@ -101,12 +106,12 @@ def test_a_metric_is_the_direct_computation(world, found, name, direct):
         ("false_positive_rate_gap", metrics.false_positive_rate, 1, 0),
     ],
 )
-def test_a_gap_is_how_far_a_slice_trails(world, found, name, rate, sign, of):
-    reported = values(found, name)
+def test_a_gap_is_how_much_worse_a_slice_is(world, results, name, rate, sign, of):
+    reported = values(results, name)
     unjudged = 0
     for (where, model), value in reported.items():
-        labels, _, alerts, _ = judged(world, where, model)
-        every_label, _, every_alert, _ = judged(world, "{}", model)
+        labels, _, alerts, _ = predictions(world, where, model)
+        every_label, _, every_alert, _ = predictions(world, "{}", model)
         if np.sum(labels == of) < SPEC.min_slice_examples:
             assert value == UNJUDGED
             unjudged += 1
@@ -117,11 +122,11 @@ def test_a_gap_is_how_far_a_slice_trails(world, found, name, rate, sign, of):
     assert (unjudged > 0) == (of == 1)  # some slices have fewer than 20 frauds
 
 
-def verdict(world, tmp_path, **demanded):
-    open_to_all = Evaluation(
+def verdict(world, tmp_path, **requirements):
+    no_minimum = Evaluation(
         min_average_precision=0, min_roc_auc=0, min_recall_at_budget=0, alert_budget=7
     )
-    config = evaluation.eval_config(DATASET, dataclasses.replace(open_to_all, **demanded))
+    config = evaluation.eval_config(DATASET, dataclasses.replace(no_minimum, **requirements))
     _, result, files = evaluate(world, tmp_path, EvaluatorExecutor, config, with_champion=False)
     failed = {
         (of_slice["sliceKey"]["singleSliceKeys"][0]["column"], failure["metricKey"]["name"])
@@ -131,7 +136,7 @@ def verdict(world, tmp_path, **demanded):
     return files, failed
 
 
-def test_a_slice_left_behind_is_not_blessed(world, tmp_path):
+def test_a_large_gap_prevents_blessing(world, tmp_path):
     files, failed = verdict(
         world, tmp_path, max_slice_recall_gap=0.0, max_slice_fpr_gap=0.0, min_slice_examples=1
     )
@@ -147,14 +152,14 @@ def test_gaps_within_the_limits_are_blessed(world, tmp_path):
     assert not failed
 
 
-def test_slices_too_small_do_not_refuse_a_model(world, tmp_path):
+def test_small_slices_do_not_prevent_blessing(world, tmp_path):
     files, _ = verdict(
         world, tmp_path, max_slice_recall_gap=0.0, max_slice_fpr_gap=0.0, min_slice_examples=ROWS
     )
     assert files == ["BLESSED"]
 
 
-def test_recall_at_the_budget_is_demanded(world, tmp_path):
+def test_recall_at_budget_is_required(world, tmp_path):
     files, _ = verdict(world, tmp_path / "low", min_recall_at_budget=0.01)
     assert files == ["BLESSED"]
     config = evaluation.eval_config(DATASET, Evaluation(min_recall_at_budget=0.999))

@@ -3,8 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from fraud.models.evaluation import metrics
-from fraud.report import intervals
+from fraud.models.evaluation import intervals, metrics
 
 
 @pytest.mark.parametrize(
@@ -43,25 +42,25 @@ def test_no_certainty_is_claimed_from_perfect_metrics(area):
     assert intervals.roc_auc(area, 5, 50) is None
 
 
-def test_without_transactions_there_is_no_interval():
+def test_no_interval_without_transactions():
     for of in (0, math.nan):
         assert intervals.proportion(0, of) is None
         assert intervals.average_precision(0.5, of) is None
         assert intervals.roc_auc(0.5, of, 9) is None
 
 
-def test_they_hold_the_truth_about_as_often_as_they_say():
+def test_intervals_contain_the_truth_about_as_often_as_they_claim():
     """Scores of two normal distributions 1.5 apart, 60 frauds among 600: ROC AUC is Φ(1.5/√2)."""
     random = np.random.default_rng(1)
     labels = np.repeat([1, 0], [60, 540])
-    many = random.normal(np.repeat([1.5, 0], [40_000, 360_000]))
-    truth = metrics.average_precision(np.repeat([1, 0], [40_000, 360_000]), many)
+    population = random.normal(np.repeat([1.5, 0], [40_000, 360_000]))
+    truth = metrics.average_precision(np.repeat([1, 0], [40_000, 360_000]), population)
     area = (1 + math.erf(1.5 / 2)) / 2
-    held = {"average_precision": 0, "roc_auc": 0}
+    covered = {"average_precision": 0, "roc_auc": 0}
     for _ in range(200):
         scores = random.normal(1.5 * labels)
         low, high = intervals.average_precision(metrics.average_precision(labels, scores), 60)
-        held["average_precision"] += low < truth < high
+        covered["average_precision"] += low < truth < high
         low, high = intervals.roc_auc(metrics.roc_auc(labels, scores), 60, 540)
-        held["roc_auc"] += low < area < high
-    assert all(170 < count <= 200 for count in held.values()), held
+        covered["roc_auc"] += low < area < high
+    assert all(170 < count <= 200 for count in covered.values()), covered

@@ -1,7 +1,7 @@
-"""95 % intervals of metrics, from the metric and the numbers of transactions behind it.
+"""95 % intervals of metrics, from the metric's value and the numbers of transactions behind it.
 
-All take transactions as independent. Where a formula gives nothing (no transactions, or a metric
-that is 0 or 1, of which it would claim certainty) the answer is None.
+All assume that transactions are independent. The result is None where a formula is undefined (no
+transactions) or would claim certainty (an area of 0 or 1).
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ def proportion(hits: float, of: float) -> Interval | None:
     With n = of: (p + z²/2n ± z √(p (1 − p) / n + z²/4n²)) / (1 + z²/n)
 
     Source: Wilson, "Probable inference, the law of succession, and statistical inference", Journal
-    of the American Statistical Association 22 (1927). For precision `of` is the transactions that
-    alert, for recall the frauds.
+    of the American Statistical Association 22 (1927).
+
+    Args:
+      hits: how many of them count, for example the frauds that alert.
+      of: how many there are: for precision the alerts, for recall the frauds.
     """
     if not of > 0:
         return None

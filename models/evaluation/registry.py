@@ -1,0 +1,180 @@
+"""Every metric of the evaluation, each defined once.
+
+The EvalConfig, the summary of a run and the model card are all derived from `METRICS`; see
+docs/extending.md. This module loads neither TensorFlow nor TFMA.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fraud.models.evaluation import intervals
+from fraud.models.evaluation.intervals import Interval
+
+SCORE, ALERT = "score", "alert"
+"""The outputs of a model: the probability of fraud, and whether it reaches the model's threshold
+(1.0 or 0.0)."""
+
+
+@dataclass(frozen=True)
+class SliceCounts:
+    """Numbers of transactions in one slice of the eval window; NaN where they were not counted."""
+
+    examples: float
+    frauds: float
+    alerts: float
+
+    @classmethod
+    def of(cls, row: Mapping[str, float]) -> SliceCounts:
+        """Reads the counts from a slice's metrics by name."""
+        names = ("example_count", "true_positives", "false_positives", "false_negatives")
+        examples, caught, false_alerts, missed = (row.get(name, math.nan) for name in names)
+        return cls(examples, caught + missed, caught + false_alerts)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The definition of one metric.
+
+    Attributes:
+      name: in results. `{setting}` in it is replaced by a setting of `Evaluation`.
+      title: the same in words.
+      tfma_class: the class that computes it: TFMA's own if `output` is given, otherwise one of
+        `fraud.models.evaluation.tfma_metrics`.
+      output: the output of the model that TFMA's own class reads: `SCORE` or `ALERT`.
+      arguments: argument of the class → where its value is configured, as a path from `dataset` or
+        `evaluation`. A metric is left out if the dataset lacks one of its columns.
+      minimum: the setting of `Evaluation` with the lowest value a challenger may have.
+      max_drop: the setting with the most it may be below the champion's value.
+      max_gap: the setting with the largest gap allowed; makes the metric a slice gap: how far a
+        slice is worse than all transactions together.
+      interval: the 95 % interval, from the metric's value and the counts behind it.
+      headline: whether the summary and the model card show it for every slice.
+      is_count: whether it only counts transactions and says nothing about quality.
+    """
+
+    name: str
+    title: str
+    tfma_class: str
+    output: str | None = None
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    minimum: str | None = None
+    max_drop: str | None = None
+    max_gap: str | None = None
+    interval: Callable[[float, SliceCounts], Interval | None] | None = None
+    headline: bool = False
+    is_count: bool = False
+
+    def interval_in(self, row: Mapping[str, float]) -> Interval | None:
+        """The 95 % interval of this metric in a slice, None if it has none.
+
+        Args:
+          row: the slice's metrics by name.
+        """
+        if self.interval is None:
+            return None
+        return self.interval(row.get(self.name, math.nan), SliceCounts.of(row))
+
+
+_CARD_DAYS = {
+    "label": "dataset.label",
+    "timestamp": "dataset.timestamp",
+    "card": "dataset.card_entity",
+}
+_GAP = {"label": "dataset.label", "min_examples": "evaluation.min_slice_examples"}
+
+METRICS = (
+    Metric(
+        "average_precision",
+        "average precision",
+        "AUCPrecisionRecall",
+        SCORE,
+        minimum="min_average_precision",
+        max_drop="max_average_precision_drop",
+        interval=lambda value, n: intervals.average_precision(value, n.frauds),
+        headline=True,
+    ),
+    Metric(
+        "roc_auc",
+        "ROC AUC",
+        "AUC",
+        SCORE,
+        minimum="min_roc_auc",
+        max_drop="max_roc_auc_drop",
+        interval=lambda value, n: intervals.roc_auc(value, n.frauds, n.examples - n.frauds),
+        headline=True,
+    ),
+    Metric("calibration", "calibration", "Calibration", SCORE),
+    Metric("brier", "Brier", "MeanSquaredError", SCORE),
+    Metric("example_count", "transactions", "ExampleCount", SCORE, is_count=True),
+    Metric(
+        "precision_at_budget",
+        "precision at budget",
+        "Precision",
+        ALERT,
+        interval=lambda value, n: intervals.proportion(value * n.alerts, n.alerts),
+        headline=True,
+    ),
+    Metric(
+        "recall_at_budget",
+        "recall at budget",
+        "Recall",
+        ALERT,
+        minimum="min_recall_at_budget",
+        max_drop="max_recall_at_budget_drop",
+        interval=lambda value, n: intervals.proportion(value * n.frauds, n.frauds),
+        headline=True,
+    ),
+    Metric("false_positive_rate", "false positive rate", "FallOut", ALERT),
+    Metric("true_positives", "true positives", "TruePositives", ALERT, is_count=True),
+    Metric("false_positives", "false positives", "FalsePositives", ALERT, is_count=True),
+    Metric("false_negatives", "false negatives", "FalseNegatives", ALERT, is_count=True),
+    Metric(
+        "expected_calibration_error",
+        "expected calibration error",
+        "ExpectedCalibrationError",
+        arguments={"label": "dataset.label"},
+    ),
+    Metric(
+        "card_precision_at_{alert_budget}",
+        "card precision at {alert_budget}",
+        "CardPrecisionAtK",
+        arguments={"k": "evaluation.alert_budget", **_CARD_DAYS},
+    ),
+    Metric(
+        "expected_cost_saved",
+        "expected cost saved",
+        "ExpectedCostSaved",
+        arguments={
+            "check_cost": "evaluation.check_cost",
+            "saved_share": "evaluation.saved_share",
+            "amount": "dataset.amount",
+            **_CARD_DAYS,
+        },
+    ),
+    Metric("recall_gap", "recall gap", "RecallGap", arguments=_GAP, max_gap="max_slice_recall_gap"),
+    Metric(
+        "false_positive_rate_gap",
+        "false positive rate gap",
+        "FalsePositiveRateGap",
+        arguments=_GAP,
+        max_gap="max_slice_fpr_gap",
+    ),
+)
+HEADLINE = tuple(metric.name for metric in METRICS if metric.headline)
+GAPS = tuple(metric.name for metric in METRICS if metric.max_gap)
+
+
+def named_for(evaluation: Mapping[str, Any]) -> tuple[Metric, ...]:
+    """`METRICS` with their names and titles completed.
+
+    Args:
+      evaluation: the settings of `Evaluation` by name.
+    """
+    return tuple(
+        replace(m, name=m.name.format_map(evaluation), title=m.title.format_map(evaluation))
+        for m in METRICS
+    )
