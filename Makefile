@@ -4,26 +4,26 @@
 	docs lock clean
 bin := .venv/bin
 
-help: ## this list
+help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 	@echo '  ARGS=… is added to the command of run, test and unit; PYTHON=… names the interpreter'
 
-setup: ## .venv with everything in it, redone when the pins change
+setup: ## create .venv, or update it when the pins have changed
 	@scripts/setup.sh
 
 run: setup ## the whole pipeline on the sample in data/, up to a pushed model
 	$(bin)/fraud-pipeline run --config data/sample/config.yaml --data data/sample/transactions $(ARGS)
 
-test: lint ## lint, then every test but the slow ones (ARGS="-k windows" for some)
+test: lint ## lint, then all tests except the slow ones (ARGS="-k windows" for some)
 	$(bin)/python -m pytest -m "not slow" $(ARGS)
 
-test-slow: setup ## more whole runs: orchestrators, tuning, the backtest
+test-slow: setup ## more complete runs: orchestrators, tuning, the backtest
 	$(bin)/python -m pytest -m slow $(ARGS)
 
 unit: setup ## the tests that take seconds
 	$(bin)/python -m pytest -m "not e2e" $(ARGS)
 
-test-modern: ## `make test` on TFX 1.21, in a Debian 13 root where this machine is older
+test-modern: ## `make test` on TFX 1.21, in a Debian 13 root if this machine is older
 	scripts/modern.sh make test $(if $(ARGS),ARGS='$(ARGS)')
 
 airflow: setup ## run two days of the sample with a real Airflow, in its own environment
@@ -45,13 +45,13 @@ kubeflow: setup ## run the sample with Kubeflow's local runner; write the YAML f
 		--pipeline $(abspath $(bin))/fraud-pipeline
 	$(bin)/fraud-pipeline status --root build/kubeflow/root
 
-bench: setup ## what a run costs, beside stock TFX and a floor (ARGS="--rows 1200000" for more)
+bench: setup ## compare the cost of a run with stock TFX and a floor (ARGS="--rows 1200000" for more)
 	scripts/setup_beside.sh bench
 	mkdir -p build/speed
 	$(bin)/python -m benchmarks.speed $(ARGS)
 	.venv-bench/bin/python -m benchmarks.speed.plot build/speed/speed.json build/speed/speed.svg
 
-bench-models: setup ## the network beside boosting and others: DATA=transactions FIRST=2018-07-04
+bench-models: setup ## compare the network with boosting and others: DATA=transactions FIRST=2018-07-04
 	scripts/setup_beside.sh bench
 	$(bin)/python -m benchmarks.models.compare $(DATA) --first-test-day $(FIRST) $(ARGS)
 

@@ -1,13 +1,13 @@
-"""Metadata of the package: what it needs, what it brings, and its command.
+"""Metadata of the package: its requirements, packages and command.
 
 Two stacks share this file. TFX 1.16 is the last one whose wheels run on an older C library
-(glibc before 2.39) and it needs Python 3.10; TFX 1.21 is today's. One marker splits them.
-Development tools are a dependency group in pyproject.toml, hashed pins lie in requirements/.
+(glibc before 2.39) and it needs Python 3.10; TFX 1.21 is current. One marker separates them.
+Development tools are a dependency group in pyproject.toml; hashed pins are in requirements/.
 """
 
 from setuptools import find_packages, setup
 
-# What the two stacks pin is what TFX itself was released with.
+# Both stacks pin the versions that TFX itself was released with.
 COMPAT = """
     tfx==1.16.0 tfx-bsl==1.16.1 ml-metadata==1.16.0 tensorflow-data-validation==1.16.1
     tensorflow-metadata==1.16.1 tensorflow-model-analysis==0.47.1 tensorflow-transform==1.16.0
@@ -22,11 +22,11 @@ MODERN = """
     kfp-pipeline-spec
 """.split()
 
-# tfx-bsl 1.16 imports dill, which Beam no longer brings.
+# tfx-bsl 1.16 imports dill, which Beam no longer installs.
 COMPAT += ["dill"]
 
-# The last of Google's packages that accept protobuf 3.20. uv finds them by itself; pip, without
-# these bounds, tries version after version for more than half an hour.
+# The last versions of Google's packages that accept protobuf 3.20. uv finds them by itself; without
+# these bounds, pip tries version after version for more than half an hour.
 COMPAT += """
     google-api-core<2.30 google-cloud-aiplatform<1.166 google-cloud-bigquery-storage<2.37
     google-cloud-bigtable<2.37 google-cloud-build<3.36 google-cloud-datastore<2.24
@@ -43,7 +43,7 @@ setup(
     description="A TFX pipeline from a folder of card transactions to a served fraud model",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    # fraud/ has links to the folders beside it: models/ is fraud.models. See docs/adr/0010.
+    # fraud/ has links to the folders next to it: models/ is fraud.models. See docs/adr/0010.
     packages=find_packages(include=["fraud", "fraud.*"]),
     package_data={"fraud.schema": ["*.pbtxt"], "fraud.report": ["*.css"]},
     install_requires=[

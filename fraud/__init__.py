@@ -1,4 +1,4 @@
-"""The fraud pipeline. The folders beside this one are its parts: `fraud.models` is `models/`."""
+"""The fraud pipeline. Its parts are the folders next to this one: `fraud.models` is `models/`."""
 
 from typing import Any
 

@@ -11,27 +11,27 @@ def is_uri(path: str) -> bool:
     return "://" in path
 
 
-def resolve(path: str, beside: Path | None = None) -> str:
+def resolve(path: str, folder: Path | None = None) -> str:
     """The absolute path, with ~ expanded; a URI is returned unchanged.
 
     Args:
       path: a path or URI.
-      beside: the folder that a relative path is relative to; None means the working directory.
+      folder: what a relative path is relative to; None means the working directory.
     """
     if is_uri(path):
         return path
-    return str(Path(beside or "", os.path.expanduser(path)).resolve())
+    return str(Path(folder or "", os.path.expanduser(path)).resolve())
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Replaces a file atomically: even after a crash, its content is the old or all of the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(beside, "w", encoding="utf-8") as file:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(beside, path)
+    os.replace(temporary, path)
 
 
 def sync_tree(directory: str | Path, recurse: bool = True) -> None:

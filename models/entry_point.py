@@ -61,7 +61,7 @@ def train(fn_args: Any, examples: Examples, transform: tft.TFTransformOutput) ->
 
 
 def _write_extra(folder: Path, fitted: Fitted, spec: Network) -> None:
-    """Writes threshold, validation metrics (null if undefined) and settings beside the graph."""
+    """Writes threshold, validation metrics (null if undefined) and settings next to the graph."""
     quality = {"threshold": fitted.threshold, "validation": fitted.validation}
     (folder / THRESHOLD_FILE).write_text(to_json(quality, indent=1), encoding="utf-8")
     (folder / NETWORK_FILE).write_text(to_json(spec, indent=1), encoding="utf-8")

@@ -157,7 +157,7 @@ class ModelFacts:
 
     @classmethod
     def read(cls, artifact: Any) -> ModelFacts:
-        """Reads the files that the Trainer leaves beside the SavedModel's graph."""
+        """Reads the files that the Trainer writes next to the SavedModel's graph."""
         from tfx.utils import path_utils
 
         from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
@@ -178,7 +178,7 @@ class Failure:
       metric: its name.
       value: the metric; for `max_drop`, its difference from the champion's.
       at_least, at_most, max_drop: the limit; all but one are None.
-      message: TFMA's explanation why the metric could not be judged; usually empty.
+      message: TFMA's explanation of why the metric could not be judged; usually empty.
     """
 
     of_slice: str
@@ -391,7 +391,7 @@ def _only_file(artifact: Any) -> Any:
 
 
 def _failure(of_slice: str, failure: Any) -> Failure:
-    """A failure out of TFMA's record of one."""
+    """Converts TFMA's record of a failure."""
     name, number = failure.metric_key.name, failure.metric_value.double_value.value
     limits = failure.metric_threshold
     if failure.message:

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         print("fraud-pipeline: interrupted; run again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read the output has gone
+        sys.stderr.close()  # the reader of the output is gone
         return 1
 
 

@@ -66,9 +66,11 @@ def connection_config(config: Metadata, root: Root) -> mlmd.ConnectionConfig:
 
     It has no password, so it may be written down; see `with_password`.
     """
-    if config.store == "sqlite":
-        return _sqlite(root.metadata)
     connection = mlmd.ConnectionConfig()
+    if config.store == "sqlite":
+        connection.sqlite.filename_uri = str(root.metadata)
+        connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+        return connection
     connection.mysql.host = config.host
     connection.mysql.port = config.port
     connection.mysql.database = config.database
@@ -122,11 +124,6 @@ def find_store(config: Metadata, root: Root) -> metadata_store.MetadataStore | N
     if config.store == "sqlite" and not root.metadata.exists():
         return None
     return open_store(connection_config(config, root))
-
-
-def sqlite_store(path: Path) -> metadata_store.MetadataStore:
-    """Opens a SQLite file of ML Metadata and creates it if there is none."""
-    return open_store(_sqlite(path))
 
 
 def champions(store: metadata_store.MetadataStore) -> Iterator[Champion]:
@@ -239,10 +236,3 @@ def _node_name(store: metadata_store.MetadataStore, execution: mlmd.Execution) -
         if context.type == "node":
             return context.name.split(".", 1)[1]
     return ""
-
-
-def _sqlite(path: Path) -> mlmd.ConnectionConfig:
-    connection = mlmd.ConnectionConfig()
-    connection.sqlite.filename_uri = str(path)
-    connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
-    return connection

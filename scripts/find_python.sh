@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Prints the Python to use on this machine, or says what to install (exit 2).
+# Prints the Python to use on this machine, or explains what to install (exit 2).
 #
 #   Linux x86-64, C library (glibc) before 2.39   3.10              compat stack, TFX 1.16
 #   Linux x86-64, glibc 2.39 or newer             3.13, 3.12, 3.11  modern stack, TFX 1.21
 #                                                 3.10              compat stack, as a fallback
 #   macOS on Apple silicon                        3.13, 3.12, 3.11  modern stack, TFX 1.21
 #
-# That is where the two stacks have wheels. 3.13 comes first because it is the one the modern
-# stack is tested on. PYTHON=/path/to/python3 overrides the search, not the rule.
+# These are the platforms for which the two stacks have wheels. 3.13 comes first because the modern
+# stack is tested on it. PYTHON=/path/to/python3 replaces the search, not the rule.
 set -euo pipefail
 
 die() {
@@ -19,7 +19,7 @@ platform="$(uname -s) $(uname -m)"
 case "$platform" in
 "Linux x86_64")
     libc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed -n 's/^glibc //p' || true)
-    [ -n "$libc" ] || die "TFX needs glibc, which this Linux has not. Use Debian, Ubuntu or Fedora."
+    [ -n "$libc" ] || die "TFX needs glibc, which this Linux does not have. Use Debian, Ubuntu or Fedora."
     platform="$platform, glibc $libc"
     if [ "$(printf '%s\n' 2.39 "$libc" | sort -V | head -n 1)" = 2.39 ]; then
         versions=(3.13 3.12 3.11 3.10)
@@ -31,11 +31,11 @@ case "$platform" in
 *) die "TFX has no wheels for $platform. Use Linux on x86-64, or macOS on Apple silicon." ;;
 esac
 
-version_of() { # by running it: a pyenv shim lies on PATH but refuses to start
+version_of() { # by running it: a pyenv shim on PATH may refuse to start
     "$1" -c 'import sys, venv, ensurepip; print("%d.%d" % sys.version_info[:2])' 2>/dev/null
 }
 
-# A job may run with another HOME or none, so the user database is asked too.
+# A job may run with another HOME or none, so look in the user database too.
 home=$(getent passwd "$(id -u)" 2>/dev/null | cut -d: -f6 || true)
 
 candidates() { # of version $1: on PATH, in the usual folders, of pyenv and uv, under /opt
@@ -69,8 +69,8 @@ done
 
 want=${versions[0]}
 die "no Python here that starts, has venv, and is one of: ${versions[*]}
-  This machine ($platform) needs one of them. Any of these brings it:
+  This machine ($platform) needs one of them. Any of these installs it:
     pyenv install $want     (found in ~/.pyenv; it need not be activated)
     uv python install $want
     apt-get install python$want python$want-venv python$want-dev     (where the release has it)
-  One that lies elsewhere: make PYTHON=/path/to/python$want …"
+  To use one that is elsewhere: make PYTHON=/path/to/python$want …"

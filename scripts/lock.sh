@@ -3,9 +3,9 @@
 #
 #   compat.txt      what the package needs on Python 3.10, Linux
 #   modern.txt      the same for Python 3.11 to 3.13, Linux and macOS
-#   *-dev.txt       development tools (pyproject.toml's group), fitting the file above
+#   *-dev.txt       development tools (pyproject.toml's group), compatible with the file above
 #   uv.txt          the installer itself
-#   airflow.txt, kubeflow.txt, bench.txt    for environments of their own; see scripts/setup_beside.sh
+#   airflow.txt, kubeflow.txt, bench.txt    for separate environments; see scripts/setup_beside.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ compile() {
         --no-emit-find-links "$@"
 }
 
-lock_stack() { # name, then the options that say for which Pythons and platforms
+lock_stack() { # name, then the options that select Pythons and platforms
     local name=$1
     shift
     compile "$@" setup.py -o "requirements/$name.txt"

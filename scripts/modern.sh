@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Runs a command on the modern stack (TFX 1.21): scripts/modern.sh make unit
 #
-# Where this machine takes the modern stack by itself, the command simply runs here. On an older
-# Debian it runs in a Debian 13 root that is made once under .venv-modern/ (root rights needed),
+# If this machine supports the modern stack, the command simply runs here. On an older Debian
+# it runs in a Debian 13 root that is created once under .venv-modern/ (root rights needed),
 # on a copy of the checkout, with this machine's own mirror, certificates and settings of pip and
 # uv. All mounts are private to this process, so nothing is left mounted however it ends.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PATH=$PATH:/usr/sbin:/sbin # debootstrap and chroot lie there
+PATH=$PATH:/usr/sbin:/sbin # where debootstrap and chroot are
 release=trixie
 packages=ca-certificates,g++,git,make,python3,python3-dev,python3-venv
 base=.venv-modern
@@ -33,7 +33,7 @@ fi
 [ "$(uname -s) $(uname -m)" = "Linux x86_64" ] || exec scripts/find_python.sh
 [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||
     die "this machine's C library is too old for TFX 1.21 (glibc 2.39 or newer is needed)." \
-        "A Debian 13 root can be made here, but only as root on a Debian machine."
+        "A Debian 13 root can be created here, but only as root on a Debian machine."
 
 mkdir -p "$base"
 exec 9<"$base"
@@ -49,8 +49,8 @@ if [ "$(cat "$base/.ready" 2>/dev/null)" != "$release $packages" ]; then
             die "apt-get could not install debootstrap (see above)."
     fi
     mirror=${DEBIAN_MIRROR:-$(apt_mirror)}
-    [ -n "$mirror" ] || die "apt names no Debian mirror here. DEBIAN_MIRROR=… does."
-    printf 'modern stack: making a Debian %s root in %s (a minute or two, once)\n' \
+    [ -n "$mirror" ] || die "apt names no Debian mirror here; set DEBIAN_MIRROR=…"
+    printf 'modern stack: creating a Debian %s root in %s (a minute or two, once)\n' \
         "$release" "$base" >&2
     rm -rf --one-file-system "$root" "$base/.ready"
     proxy=
@@ -63,7 +63,7 @@ $(tail -n 5 "$base/debootstrap.log")"
     echo "$release $packages" >"$base/.ready"
 fi
 
-# What this machine knows of networks, certificates and package indexes.
+# This machine's settings of networks, certificates and package indexes.
 for file in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt /etc/pip.conf \
     /etc/xdg/pip /etc/uv /etc/xdg/uv; do
     if [ -e "$file" ]; then
@@ -78,7 +78,7 @@ for file in .pip .config/pip .config/uv; do
     fi
 done
 
-# The checkout as it stands, committed or not; only its environments stay from the last time.
+# The checkout as it stands, committed or not; only its environments are kept from the last time.
 mkdir -p "$root/checkout"
 find "$root/checkout" -mindepth 1 -maxdepth 1 ! -name '.venv*' -exec rm -rf {} +
 git -c safe.directory='*' ls-files -z --cached --others --exclude-standard |

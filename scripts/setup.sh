@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes .venv what the pins say, or does nothing, quickly, where it already is.
+# Brings .venv in line with the pins; returns at once if it already is.
 #
-# Ready means: .venv/.ready holds the digest of everything the environment is made from. The
-# file is removed first and written last, so an interrupted set-up is done again from nothing.
-# With other pins a finished environment is brought up to date in place.
+# It is if .venv/.ready contains the digest of everything the environment depends on. The file is
+# removed first and written last, so an interrupted set-up starts over. When pins change, a
+# finished environment is updated in place.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=.venv
@@ -14,7 +14,7 @@ die() {
     exit 2
 }
 
-# `make run` beside `make test`: the second waits. The lock ends with its process.
+# If `make run` and `make test` run at once, the second waits. The lock ends with its process.
 exec 9<scripts/setup.sh
 if command -v flock >/dev/null; then flock 9; fi
 
@@ -25,7 +25,7 @@ digest() {
 key=$({
     cat setup.py scripts/setup.sh scripts/find_python.sh requirements/{compat,modern}{,-dev}.txt \
         requirements/uv.txt
-    # An editable install notes the packages and where they lie.
+    # An editable install records the packages and their folders.
     ls -- */__init__.py
     echo "$PWD ${PYTHON:-} $(uname -sm) $(getconf GNU_LIBC_VERSION 2>/dev/null || true)"
 } | digest)
@@ -43,7 +43,7 @@ True) stack=compat ;;
 esac
 pins=("requirements/$stack.txt" "requirements/$stack-dev.txt")
 
-# pyfarmhash, which TFDV needs, comes as C++ source.
+# pyfarmhash, which TFDV needs, is distributed as C++ source.
 compiler=''
 for name in ${CXX:-} c++ g++ clang++; do
     if command -v "$name" >/dev/null; then compiler=$name && break; fi
@@ -58,27 +58,27 @@ include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
 printf 'set-up: %s, %s stack, into %s (a minute or two the first time)\n' \
     "$python" "$stack" "$venv" >&2
 rm -f "$ready"
-if [ "$made_for" != "$python $PWD" ]; then # scripts in .venv/bin hold its path
+if [ "$made_for" != "$python $PWD" ]; then # scripts in .venv/bin contain its path
     rm -rf "$venv"
     "$python" -m venv "$venv"
 fi
 pip=("$venv/bin/python" -m pip --disable-pip-version-check -q)
 
-# uv reads neither pip's settings nor, by itself, the machine's certificates.
+# By default, uv uses neither pip's settings nor the machine's certificates.
 index=${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-$("${pip[@]}" config get global.index-url 2>/dev/null || true)}}
 index=${index:-${PIP_INDEX_URL:-}}
 if [ -n "$index" ]; then export UV_DEFAULT_INDEX=$index; fi
 export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true} UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-180}
 
 # Compiled here, because importing TFX uncompiled takes three times as long, and some machines
-# forbid Python to keep what it compiles on import (PYTHONDONTWRITEBYTECODE).
+# do not let Python keep what it compiles on import (PYTHONDONTWRITEBYTECODE).
 with_uv() {
     "${pip[@]}" install --require-hashes -r requirements/uv.txt &&
         "$venv/bin/uv" pip sync -q --require-hashes --compile-bytecode -p "$venv" "${pins[@]}" &&
         "$venv/bin/uv" pip install -q --no-deps --no-build-isolation -p "$venv" -e .
 }
 with_pip() {
-    printf 'set-up: uv did not manage; trying pip, which takes several minutes\n' >&2
+    printf 'set-up: uv failed; trying pip, which takes several minutes\n' >&2
     rm -rf "$venv"
     "$python" -m venv "$venv"
     "${pip[@]}" install --require-hashes -r "${pins[0]}" -r "${pins[1]}" &&

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv-NAME from requirements/NAME.txt, or does nothing where it already is: for a tool that
-# cannot, or need not, share an environment with TFX (airflow, kubeflow, bench). Needs .venv; see
+# Creates .venv-NAME from requirements/NAME.txt unless it is up to date: for a tool that cannot, or
+# need not, share an environment with TFX (airflow, kubeflow, bench). Needs .venv; see
 # scripts/setup.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,7 +22,7 @@ export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true} UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOU
 printf 'set-up: %s into %s\n' "$pins" "$venv" >&2
 rm -rf "$venv"
 .venv/bin/python -c 'import subprocess, sys
-# Not of .venv, but of the Python that .venv was made from.
+# The Python that .venv was created with, not that of .venv itself.
 subprocess.run([sys._base_executable, "-m", "venv", sys.argv[1]], check=True)' "$venv"
 if [ -x .venv/bin/uv ]; then
     .venv/bin/uv pip sync -q --require-hashes --compile-bytecode -p "$venv" "$pins"

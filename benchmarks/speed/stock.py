@@ -1,4 +1,4 @@
-"""Measures the same graph made of stock TFX: python -m benchmarks.speed.stock CASE ROOT COSTS.
+"""Measures the same graph in stock TFX: python -m benchmarks.speed.stock CASE ROOT COSTS.
 
 Components, executors, Beam and reading are TFX's, with its defaults. The data is the same examples
 as a CSV file with our features as columns. Preprocessing, network and training are ours, in

@@ -1,4 +1,4 @@
-"""What a user of stock TFX writes: preprocessing_fn and run_fn, around our network."""
+"""What a user of stock TFX would write: preprocessing_fn and run_fn, around our network."""
 
 from __future__ import annotations
 

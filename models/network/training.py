@@ -147,7 +147,7 @@ class BestEpoch(keras.callbacks.Callback):
 
     Args:
       validation: the examples to evaluate on.
-      patience: training stops after so many epochs in a row without improvement.
+      patience: training stops after this many epochs in a row without improvement.
       optimizer: holds the moving average.
 
     Attributes:

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     def logging_to(log: Path) -> AbstractContextManager[None]:
         return nullcontext() if arguments.verbose else console.logging_to(log)
 
-    # What imports print is the same every time and says nothing about the run.
+    # What imports print is always the same and irrelevant to the run.
     with logging_to(Path(os.devnull)):
         from fraud.pipeline import lineage, summary
         from fraud.pipeline.runners import local

@@ -1,4 +1,4 @@
-"""`fraud-pipeline schema`: the curated schema, beside what the data of the last run looks like."""
+"""`fraud-pipeline schema`: the curated schema, compared with the data of the last run."""
 
 from __future__ import annotations
 

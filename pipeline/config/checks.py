@@ -46,7 +46,7 @@ def _check_beam(beam: Beam) -> None:
 
 
 def _check_columns(dataset: Dataset, generated: tuple[str, ...]) -> None:
-    """Checks the roles and names of the columns beside those of the `generated` features."""
+    """Checks the roles and names of the columns, given the names of the `generated` features."""
     roles: dict[str, str] = {}
     for role in ("timestamp", "amount", "label", "id", "entities", "numeric", "categorical"):
         value = getattr(dataset, role)

@@ -216,7 +216,7 @@ def _listed(data: str, system: arrow_fs.FileSystem, root: str) -> Iterator[File]
     """The data files in a directory, or in its day folders if it has any.
 
     Names that begin with a dot or an underscore belong to other tools and are skipped, as is
-    everything beside day folders.
+    everything next to day folders.
     """
     entries = system.get_file_info(arrow_fs.FileSelector(root))
     by_day = any(entry.base_name.startswith(_DAY_FOLDER) for entry in entries)

@@ -78,8 +78,8 @@ def read(path: Path) -> pipeline_pb2.Pipeline:
         ) from None
     for parameter in _parameters(ir):
         if parameter.name == graph.SCHEMA:
-            beside = path.resolve().parent / parameter.default_value.string_value
-            parameter.default_value.string_value = str(beside)
+            schema = path.resolve().parent / parameter.default_value.string_value
+            parameter.default_value.string_value = str(schema)
     return ir
 
 

@@ -6,7 +6,7 @@ TFX nor the pipeline: tasks run `fraud-pipeline` as a process, from its own envi
 docs/orchestrators.md.
 
 Environment variables of the scheduler, the DAG processor and the workers:
-  FRAUD_GRAPH          folder written by `fraud-pipeline compile` (default: graph, beside this file)
+  FRAUD_GRAPH          folder written by `fraud-pipeline compile` (default: graph, next to this)
   FRAUD_PIPELINE       the fraud-pipeline command (default: fraud-pipeline)
   FRAUD_RETRY_SECONDS  delay between attempts of a task (default: 60)
   FRAUD_ALERT_URL      gets a POST of JSON when a task has failed for good (default: none)
