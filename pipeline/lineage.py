@@ -66,9 +66,11 @@ def connection_config(config: Metadata, root: Root) -> mlmd.ConnectionConfig:
 
     It has no password, so it may be written down; see `with_password`.
     """
-    if config.store == "sqlite":
-        return _sqlite(root.metadata)
     connection = mlmd.ConnectionConfig()
+    if config.store == "sqlite":
+        connection.sqlite.filename_uri = str(root.metadata)
+        connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+        return connection
     connection.mysql.host = config.host
     connection.mysql.port = config.port
     connection.mysql.database = config.database
@@ -124,18 +126,14 @@ def find_store(config: Metadata, root: Root) -> metadata_store.MetadataStore | N
     return open_store(connection_config(config, root))
 
 
-def sqlite_store(path: Path) -> metadata_store.MetadataStore:
-    """Opens a SQLite file of ML Metadata and creates it if there is none."""
-    return open_store(_sqlite(path))
-
-
 def champions(store: metadata_store.MetadataStore) -> Iterator[Champion]:
     """Every model that was really pushed, newest first: the first one is in production."""
     pushed = [a for a in store.get_artifacts_by_type("PushedModel") if value(a, "pushed") == 1]
     for artifact in sorted(pushed, key=lambda a: -a.id):
         executions = _producers_of(store, artifact.id)
         models = [m for e in executions for m in _artifacts_of(store, e.id, _INPUT)["model"]]
-        runs = [c.name for e in executions for c in _run_contexts(store, e.id)]
+        contexts = [c for e in executions for c in store.get_contexts_by_execution(e.id)]
+        runs = [context.name for context in contexts if context.type == RUN_CONTEXT]
         # The first execution pushed it; later ones reused its result from the cache.
         yield Champion(artifact, models[0].id, runs[0])
 
@@ -228,21 +226,6 @@ def _artifacts_of(
     return by_key
 
 
-def _run_contexts(store: metadata_store.MetadataStore, execution_id: int) -> list[mlmd.Context]:
-    contexts = store.get_contexts_by_execution(execution_id)
-    return [c for c in contexts if c.type == RUN_CONTEXT]
-
-
 def _node_name(store: metadata_store.MetadataStore, execution: mlmd.Execution) -> str:
     contexts = store.get_contexts_by_execution(execution.id)
-    for context in contexts:
-        if context.type == "node":
-            return context.name.split(".", 1)[1]
-    return ""
-
-
-def _sqlite(path: Path) -> mlmd.ConnectionConfig:
-    connection = mlmd.ConnectionConfig()
-    connection.sqlite.filename_uri = str(path)
-    connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
-    return connection
+    return next((c.name.split(".", 1)[1] for c in contexts if c.type == "node"), "")

@@ -8,6 +8,8 @@ import time
 import pytest
 
 from fraud.pipeline import lineage
+from fraud.pipeline.config import Metadata
+from fraud.pipeline.root import Root
 from tests.e2e.conftest import REPOSITORY, SAMPLE
 
 pytestmark = pytest.mark.e2e
@@ -68,12 +70,11 @@ def test_a_killed_run_leaves_nothing_half_done(bank, node):
     assert bank.versions() == []
     if node == "TransactionExampleGen":
         return  # ML Metadata may not be there yet
+    store = lineage.find_store(Metadata(), Root(bank.root))
     states = {
         record.state
-        for run_id in lineage.runs(lineage.sqlite_store(bank.root / "metadata.sqlite"))
-        for record in lineage.nodes(
-            lineage.sqlite_store(bank.root / "metadata.sqlite"), run_id
-        ).values()
+        for run_id in lineage.runs(store)
+        for record in lineage.nodes(store, run_id).values()
     }
     assert states <= {"COMPLETE", "CACHED", "RUNNING", "CANCELED"}
 
@@ -90,6 +91,6 @@ def test_after_all_that_a_run_succeeds_and_a_second_one_at_once_is_refused(bank)
     assert f'"pushed_version": "{version}"' in stdout
     assert (bank.root / "pushed" / version / "saved_model.pb").exists()
 
-    store = lineage.sqlite_store(bank.root / "metadata.sqlite")
+    store = lineage.find_store(Metadata(), Root(bank.root))
     records = [r for run_id in lineage.runs(store) for r in lineage.nodes(store, run_id).values()]
     assert not [r.name for r in records if r.state == "RUNNING"]

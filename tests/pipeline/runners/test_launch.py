@@ -14,6 +14,7 @@ import tiny_graph
 
 from fraud.errors import BadInput, StoppedByDataGate
 from fraud.pipeline import cli, lineage
+from fraud.pipeline.config import Metadata
 from fraud.pipeline.root import Root
 from fraud.pipeline.runners import compiled, launch
 
@@ -51,7 +52,7 @@ class Run:
         return len((self.folder / "attempts").read_text())
 
     def executions(self, name: str) -> list:
-        store = lineage.sqlite_store(Root(self.folder).metadata)
+        store = lineage.open_store(lineage.connection_config(Metadata(), Root(self.folder)))
         return lineage.executions(store, "monday", name)
 
 
