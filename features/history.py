@@ -21,7 +21,7 @@ UNIT = 2.0**-20
 """Amounts are rounded to multiples of this (a millionth of the currency) and summed as integers."""
 
 LARGEST = 1e9
-"""Amounts whose absolute value exceeds this are rejected."""
+"""Amounts beyond ± this are rejected, because their sums would not be exact."""
 
 
 class History:

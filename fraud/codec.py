@@ -6,15 +6,15 @@ dataclasses. Reading is strict: a wrong type is an error, never converted.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import json
 import typing
 from functools import lru_cache
 from typing import Any, TypeVar
 
+import pydantic_core
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails, to_jsonable_python
+from pydantic_core import ErrorDetails
 
 from fraud.errors import BadInput
 
@@ -34,10 +34,21 @@ _EXPECTED = {
     "tuple_type": "a list",
 }
 
+_PROBLEMS = {
+    "greater_than_equal": "{value} is too small; the least is {ge}",
+    "less_than_equal": "{value} is too large; the most is {le}",
+    "greater_than": "{value} must be above {gt}",
+    "less_than": "{value} must be below {lt}",
+    "too_short": "{value!r} has too few items; the least is {min_length}",
+    "finite_number": "{value} is not a finite number",
+    "missing": "missing; it has no default",
+    "value_error": "{error}",
+}
+
 
 def to_json(value: Any, indent: int | None = None) -> str:
     """Canonical JSON: keys are sorted, and a number that is not finite becomes null."""
-    plain = to_jsonable_python(_finite(value))
+    plain = json.loads(pydantic_core.to_json(value, inf_nan_mode="null"))
     return json.dumps(plain, sort_keys=True, indent=indent, allow_nan=False, ensure_ascii=False)
 
 
@@ -72,19 +83,6 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = dataclasses.fields(value)
-        return {field.name: _finite(getattr(value, field.name)) for field in fields}
-    if isinstance(value, typing.Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
-
-
 def _explained(kind: Any, error: ErrorDetails) -> str:
     """One validation error as "key: what is wrong; what to do"."""
     key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error["loc"]).lstrip(".")
@@ -107,22 +105,9 @@ def _problem(kind: Any, error: ErrorDetails, context: dict[str, Any]) -> str:
         schema = _schema_at(kind, where)
         if {"minimum", "maximum"} <= schema.keys():
             return f"{value} is out of range; use {schema['minimum']} to {schema['maximum']}"
-        if type_ == "greater_than_equal":
-            return f"{value} is too small; the least is {context['ge']}"
-        return f"{value} is too large; the most is {context['le']}"
-    if type_ == "greater_than":
-        return f"{value} must be above {context['gt']}"
-    if type_ == "less_than":
-        return f"{value} must be below {context['lt']}"
-    if type_ == "too_short":
-        return f"{value!r} has too few items; the least is {context['min_length']}"
-    if type_ == "finite_number":
-        return f"{value} is not a finite number"
-    if type_ == "missing":
-        return "missing; it has no default"
-    if type_ == "value_error":
-        return str(context["error"])
-    return f"{error['msg']}, got {value!r}"
+    return _PROBLEMS.get(type_, "{msg}, got {value!r}").format(
+        value=value, msg=error["msg"], **context
+    )
 
 
 def _schema_at(kind: Any, where: tuple[int | str, ...]) -> dict[str, Any]:

@@ -1,14 +1,12 @@
 """What the artifacts of a run contain, as typed records.
 
 Every `read` takes an artifact of ML Metadata or the TFX artifact that a component receives. Nothing
-here judges or renders. Heavy packages are imported by the readers that need them, so `status`
-answers at once.
+here judges. Heavy packages are imported by the readers that need them, so `status` answers at once.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -78,21 +76,10 @@ class ExamplesFacts:
         return from_values(cls, {"as_of": value(artifact, "as_of") or None, **counts})
 
 
-@dataclass(frozen=True)
-class StatisticsFiles:
-    """TFDV's statistics of the data of a run: an ExampleStatistics artifact.
-
-    Attributes:
-      by_split: split → file of a DatasetFeatureStatisticsList, train first.
-    """
-
-    by_split: dict[str, Path]
-
-    @classmethod
-    def read(cls, artifact: Any) -> StatisticsFiles:
-        """Names the files that StatisticsGen writes."""
-        folders = sorted(Path(artifact.uri).iterdir(), key=lambda path: path.name != "Split-train")
-        return cls({f.name.removeprefix("Split-"): f / "FeatureStats.pb" for f in folders})
+def statistics_files(artifact: Any) -> dict[str, Path]:
+    """Split → file of TFDV's statistics, train first: an ExampleStatistics artifact."""
+    folders = sorted(Path(artifact.uri).iterdir(), key=lambda path: path.name != "Split-train")
+    return {f.name.removeprefix("Split-"): f / "FeatureStats.pb" for f in folders}
 
 
 @dataclass(frozen=True)
@@ -170,40 +157,19 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A metric of the challenger beyond its limit.
-
-    Attributes:
-      of_slice: "column=value", or "overall".
-      metric: its name.
-      value: the metric; for `max_drop`, its difference from the champion's.
-      at_least, at_most, max_drop: the limit; all but one are None.
-      message: TFMA's explanation of why the metric could not be judged; usually empty.
-    """
-
-    of_slice: str
-    metric: str
-    value: float
-    at_least: float | None = None
-    at_most: float | None = None
-    max_drop: float | None = None
-    message: str = ""
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """The challenger and the champion on the eval window: a ModelEvaluation artifact.
 
     Attributes:
       metrics: the challenger's.
       champion: the champion's; empty without one.
-      failures: why the challenger was refused.
+      failures: why the challenger was refused, a sentence each.
       missing_slices: slices with a threshold but without examples.
     """
 
     metrics: Metrics
     champion: Metrics
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[str, ...] = ()
     missing_slices: tuple[str, ...] = ()
 
     @classmethod
@@ -229,7 +195,7 @@ class Evaluation:
             metrics,
             champion if champion["overall"] else {},
             tuple(
-                _failure(_slice_name(of_slice.slice_key) or "overall", failure)
+                _refusal(_slice_name(of_slice.slice_key) or "overall", failure)
                 for of_slice in result.metric_validations_per_slice
                 for failure in of_slice.failures
             ),
@@ -308,18 +274,11 @@ class CardFiles:
         return cls(value(artifact, "written") == 1, folder / CARD_PAGE, folder / CARD_TEXT)
 
 
-@dataclass(frozen=True)
-class TunedSettings:
+def tuned_network(artifact: Any) -> dict[str, Any]:
     """The best settings of the network in a search: a HyperParameters artifact."""
+    from fraud.models.spec import settings
 
-    network: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, artifact: Any) -> TunedSettings:
-        """Reads the file that the Tuner writes."""
-        from fraud.models.spec import settings
-
-        return cls(settings(_only_file(artifact)["values"]))
+    return dict(settings(_only_file(artifact)["values"]))
 
 
 def trial_scores(artifact: Any) -> tuple[float, ...]:
@@ -390,19 +349,20 @@ def _only_file(artifact: Any) -> Any:
     return json.loads(file.read_bytes())
 
 
-def _failure(of_slice: str, failure: Any) -> Failure:
-    """Converts TFMA's record of a failure."""
+def _refusal(of_slice: str, failure: Any) -> str:
+    """Why the model was refused, as a sentence, from TFMA's record of a failure."""
     name, number = failure.metric_key.name, failure.metric_value.double_value.value
-    limits = failure.metric_threshold
-    if failure.message:
-        return Failure(of_slice, name, number, message=" ".join(failure.message.split()))
-    if failure.metric_key.is_diff:
-        drop = -limits.change_threshold.absolute.value
-        return Failure(of_slice, name, number, max_drop=drop)
-    bounds = limits.value_threshold
-    if bounds.HasField("upper_bound"):
-        return Failure(of_slice, name, number, at_most=bounds.upper_bound.value)
-    return Failure(of_slice, name, number, at_least=bounds.lower_bound.value)
+    limits, bounds = failure.metric_threshold, failure.metric_threshold.value_threshold
+    if failure.message:  # the metric could not be judged
+        problem = f"{name}: {' '.join(failure.message.split())}"
+    elif failure.metric_key.is_diff:
+        drop = f"{name} is {-number:.4f} below the champion's"
+        problem = f"{drop}; at most {-limits.change_threshold.absolute.value:.4f} is allowed"
+    elif bounds.HasField("upper_bound"):
+        problem = f"{name} is {number:.4f}; at most {bounds.upper_bound.value} is allowed"
+    else:
+        problem = f"{name} is {number:.4f}; at least {bounds.lower_bound.value} is required"
+    return f"{of_slice}: {problem}"
 
 
 def _slice_name(slice_key: Any) -> str:

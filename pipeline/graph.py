@@ -66,22 +66,6 @@ class DataStage:
     verdict: types.Channel
 
 
-@dataclass(frozen=True)
-class TrainingStage:
-    """The nodes and outputs of the training stage."""
-
-    nodes: list[BaseNode]
-    model: types.Channel  # the challenger
-
-
-@dataclass(frozen=True)
-class ReleaseStage:
-    """The nodes and outputs of the release stage."""
-
-    nodes: list[BaseNode]
-    pushed_model: types.Channel  # the new champion, if there is one
-
-
 def create_pipeline(config: Config, root: Root, data: str, latest: bool = False) -> Pipeline:
     """Wires the graph. The as-of day, the data and the schema file are parameters of each run.
 
@@ -94,12 +78,12 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
     """
     ingested = data_stage(config, data, latest)
     with Cond(ingested.verdict.future()[0].custom_property("passed") == 1):
-        trained = training_stage(config, ingested)
-        released = release_stage(config, root, ingested, trained, latest)
+        trained, challenger = training_stage(config, ingested)
+        released = release_stage(config, root, ingested, challenger, latest)
     return Pipeline(
         pipeline_name=NAME,
         pipeline_root=str(root.artifacts),
-        components=[*ingested.nodes, *trained.nodes, *released.nodes],
+        components=[*ingested.nodes, *trained, *released],
         metadata_connection_config=lineage.connection_config(config.metadata, root),
         beam_pipeline_args=beam_pipeline_args(config),
         enable_cache=True,
@@ -150,8 +134,12 @@ def data_stage(config: Config, data: str, latest: bool) -> DataStage:
     return DataStage(nodes, examples, schema, data_gate.outputs["verdict"])
 
 
-def training_stage(config: Config, ingested: DataStage) -> TrainingStage:
-    """From judged examples to a challenger, with a search for hyperparameters if configured."""
+def training_stage(config: Config, ingested: DataStage) -> tuple[list[BaseNode], types.Channel]:
+    """From judged examples to a challenger, with a search for hyperparameters if configured.
+
+    Returns:
+      The nodes, and the challenger.
+    """
     columns = to_json(ModelColumns.of(config.dataset, config.features))
     network = config.network
     # Pass only the settings Transform uses, so that other changes still hit its cache.
@@ -203,14 +191,14 @@ def training_stage(config: Config, ingested: DataStage) -> TrainingStage:
         TrainerExecutor,
     )
     nodes = [tuner, transform, trainer] if tuner else [transform, trainer]
-    return TrainingStage(nodes, trainer.outputs["model"])
+    return nodes, trainer.outputs["model"]
 
 
 def release_stage(
-    config: Config, root: Root, ingested: DataStage, trained: TrainingStage, latest: bool
-) -> ReleaseStage:
+    config: Config, root: Root, ingested: DataStage, model: types.Channel, latest: bool
+) -> list[BaseNode]:
     """Compares the challenger with the champion, pushes it if it is blessed, and reports."""
-    examples, model = ingested.examples, trained.model
+    examples = ingested.examples
     champion = _champion(model, latest).with_id("Champion")
     evaluator = with_executor(
         Evaluator(
@@ -247,8 +235,7 @@ def release_stage(
         evaluation_settings=to_json(config.evaluation),
         label_delay_days=config.windows.label_delay_days,
     )
-    nodes = [champion, evaluator, serving_check, pusher, model_card]
-    return ReleaseStage(nodes, pusher.outputs["pushed_model"])
+    return [champion, evaluator, serving_check, pusher, model_card]
 
 
 def beam_pipeline_args(config: Config) -> list[str]:

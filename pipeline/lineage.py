@@ -132,7 +132,8 @@ def champions(store: metadata_store.MetadataStore) -> Iterator[Champion]:
     for artifact in sorted(pushed, key=lambda a: -a.id):
         executions = _producers_of(store, artifact.id)
         models = [m for e in executions for m in _artifacts_of(store, e.id, _INPUT)["model"]]
-        runs = [c.name for e in executions for c in _run_contexts(store, e.id)]
+        contexts = [c for e in executions for c in store.get_contexts_by_execution(e.id)]
+        runs = [context.name for context in contexts if context.type == RUN_CONTEXT]
         # The first execution pushed it; later ones reused its result from the cache.
         yield Champion(artifact, models[0].id, runs[0])
 
@@ -225,14 +226,6 @@ def _artifacts_of(
     return by_key
 
 
-def _run_contexts(store: metadata_store.MetadataStore, execution_id: int) -> list[mlmd.Context]:
-    contexts = store.get_contexts_by_execution(execution_id)
-    return [c for c in contexts if c.type == RUN_CONTEXT]
-
-
 def _node_name(store: metadata_store.MetadataStore, execution: mlmd.Execution) -> str:
     contexts = store.get_contexts_by_execution(execution.id)
-    for context in contexts:
-        if context.type == "node":
-            return context.name.split(".", 1)[1]
-    return ""
+    return next((c.name.split(".", 1)[1] for c in contexts if c.type == "node"), "")

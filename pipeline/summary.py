@@ -8,7 +8,7 @@ from typing import Any
 from fraud.codec import to_json
 from fraud.files import write_atomically
 from fraud.pipeline import artifacts, lineage
-from fraud.pipeline.artifacts import GAPS, Evaluation, Failure, Metrics, RunSummary
+from fraud.pipeline.artifacts import GAPS, Evaluation, Metrics, RunSummary
 from fraud.pipeline.lineage import NodeRecord
 from fraud.pipeline.root import Root
 from fraud.pipeline.windows import LABELLED_SPLITS
@@ -19,14 +19,7 @@ LAST = "ModelCardGen"
 
 
 def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> RunSummary:
-    """The summary of a finished run.
-
-    Args:
-      store: ML Metadata.
-      run_id: the run.
-      root: where it ran.
-      seconds: wall seconds by node.
-    """
+    """The summary of a finished run, given ML Metadata and the wall seconds of each node."""
     nodes = lineage.nodes(store, run_id)
     examples = artifacts.ExamplesFacts.read(nodes["TransactionExampleGen"].outputs["examples"][0])
     verdict = artifacts.Verdict.read(nodes["DataGate"].outputs["verdict"][0])
@@ -58,7 +51,7 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> Ru
     return RunSummary(
         outcome="pushed" if push.pushed else "not_blessed",
         reasons=(
-            *map(_reason, evaluation.failures),
+            *evaluation.failures,
             *(f"no examples of slice {name}" for name in evaluation.missing_slices),
             *([] if serving.blessed else [f"ServingCheck: {serving.reason}"]),
         ),
@@ -82,8 +75,8 @@ def write(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> Run
     summary = of_run(store, run_id, root, seconds)
     if summary.tuned:
         tuner = lineage.nodes(store, run_id)["Tuner"]
-        settings = artifacts.TunedSettings.read(tuner.outputs["best_hyperparameters"][0])
-        write_atomically(Path(summary.tuned), _as_configuration(settings, run_id))
+        network = artifacts.tuned_network(tuner.outputs["best_hyperparameters"][0])
+        write_atomically(Path(summary.tuned), _as_configuration(network, run_id))
     write_atomically(root.run(run_id) / artifacts.SUMMARY_FILE, to_json(summary, indent=1))
     return summary
 
@@ -112,24 +105,9 @@ def unjudged(metrics: Metrics) -> tuple[str, ...]:
     )
 
 
-def _as_configuration(settings: artifacts.TunedSettings, run_id: str) -> str:
+def _as_configuration(network: dict[str, Any], run_id: str) -> str:
     """Tuned settings as a file for `--config`."""
     import yaml
 
-    text = yaml.safe_dump({"network": dict(settings.network)}, default_flow_style=None)
+    text = yaml.safe_dump({"network": network}, default_flow_style=None)
     return f"# Found by run {run_id}; pass it to --config after your own file.\n{text}"
-
-
-def _reason(failure: Failure) -> str:
-    """Why the model was refused, as a sentence."""
-    name, number = failure.metric, failure.value
-    if failure.message:
-        problem = f"{name}: {failure.message}"
-    elif failure.max_drop is not None:
-        drop = f"{name} is {-number:.4f} below the champion's"
-        problem = f"{drop}; at most {failure.max_drop:.4f} is allowed"
-    elif failure.at_most is not None:
-        problem = f"{name} is {number:.4f}; at most {failure.at_most} is allowed"
-    else:
-        problem = f"{name} is {number:.4f}; at least {failure.at_least} is required"
-    return f"{failure.of_slice}: {problem}"

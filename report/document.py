@@ -5,9 +5,9 @@ All content is plain text: nothing in a column name or a configured sentence bec
 
 from __future__ import annotations
 
-import html
 import re
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 STYLE = Path(__file__).with_name("page.css")
@@ -80,13 +80,13 @@ def to_html(document: Document) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "style-src 'unsafe-inline'\">",
-        f"<title>{_html(document.title)}</title>",
+        f"<title>{escape(document.title)}</title>",
         f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>",
         "<main>",
-        f"<header><h1>{_html(document.title)}</h1><p>{_html(document.subtitle)}</p></header>",
+        f"<header><h1>{escape(document.title)}</h1><p>{escape(document.subtitle)}</p></header>",
     ]
     for section in document.sections:
-        parts.append(f"<section><h2>{_html(section.title)}</h2>")
+        parts.append(f"<section><h2>{escape(section.title)}</h2>")
         parts += [_block_html(block) for block in section.blocks]
         parts.append("</section>")
     return "\n".join([*parts, "</main>", "</html>", ""])
@@ -103,15 +103,15 @@ def to_markdown(document: Document) -> str:
 
 def _block_html(block: Block) -> str:
     if isinstance(block, Text):
-        return f"<p>{_html(block.text)}</p>"
+        return f"<p>{escape(block.text)}</p>"
     if isinstance(block, Items):
-        return "<ul>" + "".join(f"<li>{_html(item)}</li>" for item in block.items) + "</ul>"
+        return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in block.items) + "</ul>"
     if isinstance(block, Code):
-        return f"<pre><code>{_html(block.text)}</code></pre>"
-    head = "".join(f'<th scope="col">{_html(title)}</th>' for title in block.head)
+        return f"<pre><code>{escape(block.text)}</code></pre>"
+    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in block.head)
     rows = [
-        f'<tr><th scope="row">{_html(name)}</th>'
-        + "".join(f"<td>{_html(cell)}</td>" for cell in cells)
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         + "</tr>"
         for name, *cells in block.rows
     ]
@@ -137,11 +137,7 @@ def _block_markdown(block: Block) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rows))
 
 
-def _html(text: str) -> str:
-    return html.escape(text)
-
-
 def _markdown(text: str) -> str:
     """Escapes text for Markdown and the HTML in it, on one line."""
-    plain = html.escape(" ".join(text.split()), quote=False)
+    plain = escape(" ".join(text.split()), quote=False)
     return re.sub(r"^(\d*)([-+.)])(?=\s)", r"\1\\\2", _MARKDOWN.sub(r"\\\1", plain))

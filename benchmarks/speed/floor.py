@@ -16,13 +16,7 @@ from benchmarks.speed.case import Case
 
 
 def main(folder: str, root: str, costs: str) -> None:
-    """Measures the floor.
-
-    Args:
-      folder: the folder of the case.
-      root: the output folder for the model.
-      costs: the output file for the costs of the stages.
-    """
+    """Writes the model to `root` and the costs of the stages to `costs`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     case, meter = Case(Path(folder)), Meter()
     with meter.stage("imports"):

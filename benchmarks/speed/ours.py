@@ -10,13 +10,7 @@ from benchmarks.speed.case import Case
 
 
 def main(folder: str, root: str, costs: str) -> int:
-    """Runs the command as a user would and measures it.
-
-    Args:
-      folder: the folder of the case.
-      root: the folder for everything the run writes.
-      costs: the file for the costs of the nodes.
-    """
+    """Runs the command as a user would, and writes the costs of its nodes to `costs`."""
     case, meter = Case(Path(folder)), Meter()
     with meter.stage("imports"):
         from fraud.pipeline import cli

@@ -99,13 +99,7 @@ def eval_config(config: Config) -> config_pb2.EvalConfig:
 
 
 def main(folder: str, root: str, costs: str) -> None:
-    """Runs the graph.
-
-    Args:
-      folder: the folder of the case.
-      root: the folder for all outputs of the run.
-      costs: the output file for the costs of the nodes.
-    """
+    """Runs the graph, and writes the costs of its nodes to `costs`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     meter = Meter()
     with meter.stage("imports"):

@@ -69,11 +69,7 @@ class Metric:
     is_count: bool = False
 
     def interval_in(self, row: Mapping[str, float]) -> Interval | None:
-        """The 95 % interval of this metric in a slice, None if it has none.
-
-        Args:
-          row: the slice's metrics by name.
-        """
+        """The 95 % interval, None if it has none, given a slice's metrics by name."""
         if self.interval is None:
             return None
         return self.interval(row.get(self.name, math.nan), SliceCounts.of(row))
@@ -169,11 +165,7 @@ GAPS = tuple(metric.name for metric in METRICS if metric.max_gap)
 
 
 def named_for(evaluation: Mapping[str, Any]) -> tuple[Metric, ...]:
-    """`METRICS` with their names and titles completed.
-
-    Args:
-      evaluation: the settings of `Evaluation` by name.
-    """
+    """`METRICS` with names and titles completed by the settings of `Evaluation`."""
     return tuple(
         replace(m, name=m.name.format_map(evaluation), title=m.title.format_map(evaluation))
         for m in METRICS

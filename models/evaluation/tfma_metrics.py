@@ -147,16 +147,10 @@ def _computations(
         {constants.FEATURES_KEY: {feature: {} for feature in features}},
         include_default_inputs=False,
     )
-    keys = [
-        metric_types.MetricKey(name, model, example_weighted=example_weighted)
-        for model in model_names
-    ]
+    compute = partial(_value, kind, arguments)
+    keys = [metric_types.MetricKey(name, m, example_weighted=example_weighted) for m in model_names]
     return [
-        metric_types.MetricComputation(
-            keys=[key],
-            preprocessors=[preprocessor],
-            combiner=_SliceCombiner(key, partial(_value, kind, arguments)),
-        )
+        metric_types.MetricComputation([key], [preprocessor], _SliceCombiner(key, compute))
         for key in keys
     ]
 

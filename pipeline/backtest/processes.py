@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path
 from time import process_time
 
@@ -27,25 +26,6 @@ PROCESS_BYTES = 1_200_000_000
 
 COPIES = 6
 """How many copies of a fold's columns are in memory at once: read, in Transform, as inputs."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """The work of one process.
-
-    Attributes:
-      fold: the fold to train and test.
-      table: the file with the rows of all folds.
-      config: the dataset, features, network and alert budget.
-      seeds: one model is trained for each.
-      log: the file that receives the output of libraries.
-    """
-
-    fold: Fold
-    table: str
-    config: Config
-    seeds: tuple[int, ...]
-    log: str
 
 
 def run(
@@ -82,8 +62,8 @@ def run(
             waiting = {}
             for number, fold in enumerate(planned):
                 log = str(folder / f"fold-{number + 1}.log")
-                task = Task(fold, path, config, tuple(seeds), log)
-                waiting[pool.submit(fit_and_evaluate, task)] = number, log
+                submitted = pool.submit(fit_and_evaluate, fold, path, config, seeds, log)
+                waiting[submitted] = number, log
             try:
                 for done in as_completed(waiting):
                     number, log = waiting[done]
@@ -118,34 +98,36 @@ def jobs_that_fit(table: pa.Table, planned: Sequence[Fold]) -> int:
     return max(1, min(len(planned), os.cpu_count() or 1, int(free / needed)))
 
 
-def fit_and_evaluate(task: Task) -> Outcome:
+def fit_and_evaluate(
+    fold: Fold, table_file: str, config: Config, seeds: Sequence[int], log_file: str
+) -> Outcome:
     """Trains a model per seed on the train rows of a fold and evaluates each on its test rows.
+
+    Runs in a process of its own, whose output goes to `log_file`. `table_file` has the rows of all
+    folds.
 
     Raises:
       BadInput: no train row is a fraud, or there are no test rows.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    log = os.open(task.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)
-    with pa.memory_map(task.table) as source:
+    with pa.memory_map(table_file) as source:
         table = pa.ipc.open_file(source).read_all()
-        train, test = split(table, task.fold, task.config)
+        train, test = split(table, fold, config)
     if not train.labels.any():
-        raise BadInput(f"no fraud in the train window {task.fold.train}: nothing to learn from")
+        raise BadInput(f"no fraud in the train window {fold.train}: nothing to learn from")
     if not test.labels.size:
-        raise BadInput(
-            f"no rows to test on in {task.fold.test}: every card had a known fraud before"
-        )
+        raise BadInput(f"no rows to test on in {fold.test}: every card had a known fraud before")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     from fraud.models.columns import ModelColumns
     from fraud.models.examples import Examples
     from fraud.models.network import training
     from fraud.models.preprocessing import in_memory
 
-    config = task.config
     columns = ModelColumns.of(config.dataset, config.features)
     by_seed = {}
     with tempfile.TemporaryDirectory() as learned:
@@ -156,7 +138,7 @@ def fit_and_evaluate(task: Task) -> Outcome:
         )
         prepared = process_time() - started
         inputs = preprocessing(test.columns)
-        for seed in task.seeds:
+        for seed in seeds:
             started = process_time()
             fitted = training.fit(
                 dataclasses.replace(config.network, seed=seed),

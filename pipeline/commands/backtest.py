@@ -73,8 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
     """
     config, root = common.config_and_root(arguments)
     data = common.data_path(arguments, config)
-    if data is None:
-        raise BadInput("no data: give --data PATH, or set paths.data in the configuration")
     if config.dataset.timestamp is None:
         raise BadInput("dataset.timestamp: a backtest needs the time of each transaction; set it")
     for option in ("seeds", "jobs"):

@@ -64,7 +64,12 @@ def day(text: str) -> date:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def data_path(arguments: argparse.Namespace, config: Config | None = None) -> str | None:
-    """`--data`, or else the configuration's, as an absolute path or URI."""
-    data = arguments.data or (config.paths.data if config else None)
-    return files.resolve(data) if data else None
+def data_path(arguments: argparse.Namespace, config: Config) -> str:
+    """`--data`, or else the configuration's, as an absolute path or URI.
+
+    Raises:
+      BadInput: neither is given.
+    """
+    if data := arguments.data or config.paths.data:
+        return files.resolve(data)
+    raise BadInput("no data: give --data PATH, or set paths.data in the configuration")

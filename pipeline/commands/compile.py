@@ -41,8 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
     """
     config, root = common.config_and_root(arguments)
     data = common.data_path(arguments, config)
-    if data is None:
-        raise BadInput("no data: give --data PATH, or set paths.data in the configuration")
     if "vertex" in arguments.target and not arguments.image:
         raise BadInput("--target vertex: give --image IMAGE, the image its containers run")
     out = Path(arguments.out).expanduser().resolve()

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from fraud import files
 from fraud.errors import StoppedByDataGate
 from fraud.pipeline.commands import common
 from fraud.pipeline.console import Console
@@ -74,7 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
         force=True,  # an import may have configured logging already
     )
     ir = compiled.read(arguments.ir)
-    graph = compiled.for_run(ir, run_id, arguments.as_of, common.data_path(arguments))
+    data = files.resolve(arguments.data) if arguments.data else None
+    graph = compiled.for_run(ir, run_id, arguments.as_of, data)
     root = compiled.root_of(graph)
     connection = compiled.connection_of(graph)
     log = root.run(run_id) / local.LOG

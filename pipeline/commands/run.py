@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from fraud.errors import BadInput
 from fraud.pipeline.commands import common
 
 EXIT_GATE_STOPPED = 3
@@ -49,8 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.tune:
         config = replace(config, tuning=replace(config.tuning, enabled=True))
     data = common.data_path(arguments, config)
-    if data is None:
-        raise BadInput("no data: give --data PATH, or set paths.data in the configuration")
 
     from fraud.pipeline.ingestion.source import plan_ingestion
 

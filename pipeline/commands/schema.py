@@ -10,7 +10,7 @@ from typing import Any
 from fraud import features
 from fraud.errors import BadInput
 from fraud.files import is_uri, write_atomically
-from fraud.pipeline.artifacts import StatisticsFiles
+from fraud.pipeline.artifacts import statistics_files
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
@@ -87,7 +87,7 @@ def updated(before: str, config: Config, root: Root, path: Path) -> str:
             schema = text_format.Parse(before, schema_pb2.Schema())
         except text_format.ParseError as error:
             raise BadInput(f"{path}: not a schema: {error}") from None
-    for split, file in files.by_split.items():
+    for split, file in files.items():
         statistics = tfdv.load_stats_binary(str(file))
         if schema is None:
             schema = tfdv.infer_schema(statistics, infer_feature_shape=False)
@@ -112,7 +112,7 @@ def _without(schema: Any, column: str) -> Any:
     return rest
 
 
-def _last_statistics(config: Config, root: Root) -> StatisticsFiles:
+def _last_statistics(config: Config, root: Root) -> dict[str, Path]:
     from fraud.pipeline import lineage
 
     store = lineage.find_store(config.metadata, root)
@@ -120,7 +120,7 @@ def _last_statistics(config: Config, root: Root) -> StatisticsFiles:
         for run_id in reversed(lineage.runs(store)):
             statistics = lineage.artifacts_of_run(store, run_id, "ExampleStatistics")
             if statistics:
-                return StatisticsFiles.read(statistics[-1])
+                return statistics_files(statistics[-1])
     raise BadInput(
         f"{root.path}: no run has described any data yet; `fraud-pipeline run` does, and the data "
         "gate then says whether it fits"

@@ -36,12 +36,7 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
     """Writes the card of a model that was pushed; writes nothing for one that was not.
 
     Args:
-      examples: from TransactionExampleGen.
-      verdict: from DataGate.
-      model: from the Trainer.
-      evaluation: from the Evaluator.
-      infra_blessing: from ServingCheck.
-      pushed_model: from the Pusher.
+      examples, verdict, model, evaluation, infra_blessing, pushed_model: outputs of earlier nodes.
       card: the page and its Markdown; see `types.ModelCard`.
       text: JSON of `fraud.pipeline.config.ModelCardText`.
       columns: JSON of `fraud.models.columns.ModelColumns`.

@@ -155,8 +155,7 @@ def plan(source: Source, config: Config, as_of: date | None) -> Windows | None:
 
     Args:
       source: the data.
-      config: the lengths of the windows, and the features, which need history.
-      as_of: run as if today were this day; None for the last day of data.
+      config, as_of: see `plan_ingestion`.
 
     Raises:
       BadInput: the data does not cover the windows.

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fraud.errors import BadInput
+from fraud.features.history import LARGEST
 from fraud.features.spec import Dataset
 from fraud.pipeline.ingestion.reader import File, place
 from fraud.pipeline.windows import Window, Windows
@@ -31,7 +32,6 @@ SINGLE_ROLES = ("timestamp", "amount", "label", "id")
 
 _TIME = pa.timestamp("us")
 _TEXT_FORMS = [pa.timestamp("ns"), pa.timestamp("ns", "UTC"), pa.int64()]
-_LARGEST_AMOUNT = 1e9  # Beyond it, sums of amounts are not exact (fraud.features.history).
 _LARGEST_NUMBER = float(np.finfo(np.float32).max)  # Examples hold 32-bit floats.
 
 
@@ -107,12 +107,7 @@ def wrong_type(column: str, type_: pa.DataType, dataset: Dataset) -> str | None:
 
 
 def types_of(dataset: Dataset, seen: Mapping[str, set[pa.DataType]]) -> dict[str, pa.DataType]:
-    """The canonical type of every column over all files; see the table above.
-
-    Args:
-      dataset: the role of each column.
-      seen: column → the types it has in the files.
-    """
+    """The canonical type of every column, by the types `seen` in all files; see the table above."""
     types = {column: wanted_type(column, dataset) for column in dataset.columns}
     for column in (dataset.id, *dataset.entities):
         if column and all(
@@ -200,7 +195,7 @@ def clean(
         elif name == dataset.timestamp:
             cleaned[name] = columns[name]
         elif layout.types[name] == pa.float64():
-            largest = _LARGEST_AMOUNT if name == dataset.amount else _LARGEST_NUMBER
+            largest = LARGEST if name == dataset.amount else _LARGEST_NUMBER
             cleaned[name] = _numbers(columns[name], largest, name, origins)
         else:
             cleaned[name] = _names(columns[name], layout.types[name], name, origins)

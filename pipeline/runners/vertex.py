@@ -23,11 +23,9 @@ def write(config: Config, root: Root, data: str, image: str, out: Path) -> Path:
     """Writes the pipeline job to submit to Vertex AI.
 
     Args:
-      config: everything a run depends on.
+      config, data, out: see `compiled.write`.
       root: where runs keep artifacts and models, as seen from the containers.
-      data: the default of the data parameter.
       image: the container image, with the pipeline installed.
-      out: the folder to write to.
 
     Returns:
       The path of the pipeline job.

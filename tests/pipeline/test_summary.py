@@ -2,7 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
 from ml_metadata.proto import metadata_store_pb2 as mlmd
+from tensorflow_model_analysis.proto import validation_result_pb2
 
 from fraud.codec import to_json
 from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
@@ -12,15 +14,15 @@ from fraud.pipeline.artifacts import (
     VERDICT_FILE,
     Anomaly,
     Evaluation,
-    Failure,
     ModelFacts,
     Push,
     RunSummary,
     ServingCheckResult,
-    StatisticsFiles,
-    TunedSettings,
     Verdict,
+    _refusal,
+    statistics_files,
     trial_scores,
+    tuned_network,
 )
 from fraud.pipeline.lineage import NodeRecord
 from fraud.pipeline.root import Root
@@ -62,7 +64,7 @@ def test_a_push_and_a_serving_check_are_read_from_properties():
 def test_statistics_are_named_by_split_with_train_first(tmp_path):
     for split in ("eval", "recent", "train"):
         (tmp_path / f"Split-{split}").mkdir()
-    files = StatisticsFiles.read(artifact(tmp_path)).by_split
+    files = statistics_files(artifact(tmp_path))
     assert next(iter(files)) == "train"
     assert files["recent"] == tmp_path / "Split-recent" / "FeatureStats.pb"
     assert set(files) == {"train", "eval", "recent"}
@@ -73,7 +75,7 @@ def test_what_a_tuner_found_becomes_a_configuration(tmp_path):
     document = {"space": [], "values": {"learning_rate": 1e-05, "towers": "[[64, 32], [8]]"}}
     (tmp_path / "best" / "best_hyperparameters.txt").write_text(json.dumps(document))
     file = tmp_path / "tuned.yaml"
-    settings = TunedSettings.read(artifact(tmp_path / "best"))
+    settings = tuned_network(artifact(tmp_path / "best"))
     file.write_text(summary._as_configuration(settings, "r1"))
     network = config.load(file).network
     assert network.learning_rate == 1e-05
@@ -116,7 +118,7 @@ def finished_run(tmp_path, monkeypatch):
         monkeypatch.setattr(lineage, "champions", lambda store: iter(()))
         model = ModelFacts(0.5, {"brier": 0.12345678, "roc_auc": None}, {})
         monkeypatch.setattr(ModelFacts, "read", lambda artifact: model)
-        failures = () if blessed else (Failure("overall", "roc_auc", 0.7, at_least=0.75),)
+        failures = () if blessed else ("overall: roc_auc is 0.7000; at least 0.75 is required",)
         evaluation = Evaluation({"overall": {"roc_auc": 0.7}, "slices": {}}, {}, failures)
         monkeypatch.setattr(Evaluation, "read", lambda artifact: evaluation)
         return summary.write(None, "r", Root(tmp_path), {"Trainer": 1.234})
@@ -155,28 +157,38 @@ def test_a_stopped_run_has_the_anomalies_as_reasons(finished_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("failure", "reason"),
+    ("of_slice", "failure", "reason"),
     [
         (
-            Failure("overall", "roc_auc", 0.7, at_least=0.75),
+            "overall",
+            """metric_key { name: "roc_auc" } metric_value { double_value { value: 0.7 } }
+            metric_threshold { value_threshold { lower_bound { value: 0.75 } } }""",
             "overall: roc_auc is 0.7000; at least 0.75 is required",
         ),
         (
-            Failure("CHANNEL=chip", "recall_gap", 0.3, at_most=0.2),
+            "CHANNEL=chip",
+            """metric_key { name: "recall_gap" } metric_value { double_value { value: 0.3 } }
+            metric_threshold { value_threshold { upper_bound { value: 0.2 } } }""",
             "CHANNEL=chip: recall_gap is 0.3000; at most 0.2 is allowed",
         ),
         (
-            Failure("overall", "roc_auc", -0.25, max_drop=0.01),
+            "overall",
+            """metric_key { name: "roc_auc" is_diff: true }
+            metric_value { double_value { value: -0.25 } }
+            metric_threshold { change_threshold { absolute { value: -0.01 } } }""",
             "overall: roc_auc is 0.2500 below the champion's; at most 0.0100 is allowed",
         ),
         (
-            Failure("overall", "roc_auc", 0.0, at_least=0.75, message="no metric"),
+            "overall",
+            """metric_key { name: "roc_auc" } message: "no  metric"
+            metric_threshold { value_threshold { lower_bound { value: 0.75 } } }""",
             "overall: roc_auc: no metric",
         ),
     ],
 )
-def test_a_refusal_names_slice_metric_and_limit(failure, reason):
-    assert summary._reason(failure) == reason
+def test_a_refusal_names_slice_metric_and_limit(of_slice, failure, reason):
+    record = text_format.Parse(failure, validation_result_pb2.ValidationFailure())
+    assert _refusal(of_slice, record) == reason
 
 
 def test_a_gap_without_enough_examples_is_unjudged():
