@@ -61,8 +61,11 @@ def from_values(kind: type[T], document: Any) -> T:
     """
     # Through JSON, where strict validation accepts lists as tuples and mappings as objects.
     try:
-        text = json.dumps(document, default=str)
-    except ValueError:
+        text = json.dumps(document, default=str, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        character = error.object[error.start]
+        raise BadInput(f"the document: {character!r} is not a character; remove it") from None
+    except (ValueError, RecursionError):
         raise BadInput("the document: a value contains itself; write it out") from None
     return from_json(kind, text)
 
