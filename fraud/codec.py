@@ -36,9 +36,14 @@ _EXPECTED = {
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Canonical JSON: keys are sorted, and a number that is not finite becomes null."""
+    """JSON, in which a number that is not finite becomes null.
+
+    On one line, it is canonical: keys are sorted. Indented, keys keep their order, for people.
+    """
     plain = to_jsonable_python(_finite(value))
-    return json.dumps(plain, sort_keys=True, indent=indent, allow_nan=False, ensure_ascii=False)
+    return json.dumps(
+        plain, sort_keys=indent is None, indent=indent, allow_nan=False, ensure_ascii=False
+    )
 
 
 def from_json(kind: type[T], text: str | bytes) -> T:

@@ -55,6 +55,10 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def _text(loader: yaml.SafeLoader, node: Any) -> str:
+    return str(loader.construct_scalar(node))
+
+
 class Dumper(yaml.SafeDumper):
     """Writes YAML that `load` reads back: text is quoted if it looks like a number there."""
 
@@ -67,7 +71,7 @@ for _class in (_Loader, Dumper):
         list("-+0123456789"),
     )
 for _tag in ("timestamp", "binary"):  # no key has such a value: a date is text, as it is written
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_yaml_str)
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _text)
 
 
 def _read(path: Path) -> dict[str, Any]:
