@@ -47,9 +47,14 @@ _PROBLEMS = {
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Canonical JSON: keys are sorted, and a number that is not finite becomes null."""
+    """JSON, in which a number that is not finite becomes null.
+
+    On one line, it is canonical: keys are sorted. Indented, keys keep their order, for people.
+    """
     plain = json.loads(pydantic_core.to_json(value, inf_nan_mode="null"))
-    return json.dumps(plain, sort_keys=True, indent=indent, allow_nan=False, ensure_ascii=False)
+    return json.dumps(
+        plain, sort_keys=indent is None, indent=indent, allow_nan=False, ensure_ascii=False
+    )
 
 
 def from_json(kind: type[T], text: str | bytes) -> T:
@@ -72,8 +77,11 @@ def from_values(kind: type[T], document: Any) -> T:
     """
     # Through JSON, where strict validation accepts lists as tuples and mappings as objects.
     try:
-        text = json.dumps(document, default=str)
-    except ValueError:
+        text = json.dumps(document, default=str, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        character = error.object[error.start]
+        raise BadInput(f"the document: {character!r} is not a character; remove it") from None
+    except (ValueError, RecursionError):
         raise BadInput("the document: a value contains itself; write it out") from None
     return from_json(kind, text)
 

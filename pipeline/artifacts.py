@@ -15,6 +15,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from fraud.codec import from_json, from_values
+from fraud.errors import BadInput
 from fraud.models.evaluation.registry import GAPS
 from fraud.models.evaluation.registry import HEADLINE as HEADLINE  # for reports
 
@@ -340,7 +341,12 @@ class RunSummary:
           BadInput: the file is not a summary.
         """
         path = folder / SUMMARY_FILE
-        return from_json(cls, path.read_bytes()) if path.exists() else None
+        try:
+            return from_json(cls, path.read_bytes()) if path.exists() else None
+        except OSError as error:
+            raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+        except BadInput as error:
+            raise BadInput(f"{path}: not the summary of a run: {error}") from None
 
 
 def _only_file(artifact: Any) -> Any:

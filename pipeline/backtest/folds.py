@@ -51,7 +51,7 @@ def plan_folds(
       known_days: the number of days before the delay whose frauds block a card.
 
     Raises:
-      BadInput: a number is below 1.
+      BadInput: a number is below 1, or too large for a calendar.
     """
     for option, value in (
         ("--folds", count),
@@ -62,16 +62,22 @@ def plan_folds(
         if value < 1:
             raise BadInput(f"{option}: {value} is too small; the least is 1")
     planned = []
-    for number in range(count):
-        first = first_test_day + timedelta(days=number * test_days)
-        last_known = first - timedelta(days=delay_days + 1)
-        planned.append(
-            Fold(
-                Window(last_known - timedelta(days=train_days - 1), last_known),
-                Window(first, first + timedelta(days=test_days - 1)),
-                last_known - timedelta(days=known_days - 1),
+    try:
+        for number in range(count):
+            first = first_test_day + timedelta(days=number * test_days)
+            last_known = first - timedelta(days=delay_days + 1)
+            planned.append(
+                Fold(
+                    Window(last_known - timedelta(days=train_days - 1), last_known),
+                    Window(first, first + timedelta(days=test_days - 1)),
+                    last_known - timedelta(days=known_days - 1),
+                )
             )
-        )
+    except OverflowError:
+        raise BadInput(
+            "the folds do not fit in the calendar; lower --folds, --test-days, --train-days or "
+            "--known-days"
+        ) from None
     return planned
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import Config
+from fraud.pipeline.config.loading import Dumper
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,5 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(document, indent=1))
     else:
-        print(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100), end="")
+        text = yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
+        print(text, end="")
     return 0

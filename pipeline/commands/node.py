@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fraud import files
-from fraud.errors import StoppedByDataGate
+from fraud.errors import BadInput, StoppedByDataGate
 from fraud.pipeline.commands import common
 from fraud.pipeline.console import Console
 
@@ -51,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
       FraudPipelineError: see `fraud.pipeline.runners.launch.failure`.
     """
+    if Path(arguments.run_id).name != arguments.run_id or arguments.run_id in ("", ".."):
+        raise BadInput(f"--run-id {arguments.run_id!r}: it names a folder; leave out slashes")
     started = time.monotonic()
     console = Console(sys.stdout)
 

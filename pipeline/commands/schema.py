@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ def updated(before: str, config: Config, root: Root, path: Path) -> str:
             schema.feature.extend(kept)
             continue
         schema = tfdv.update_schema(schema, statistics)
-    return text_format.MessageToString(schema)
+    heading = itertools.takewhile(lambda line: line.startswith("#"), before.splitlines(True))
+    return "".join(heading) + text_format.MessageToString(schema)
 
 
 def _without(schema: Any, column: str) -> Any:

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from fraud.errors import BadInput
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
@@ -89,7 +90,10 @@ def _outcome(root: Root, store: Any, run_id: str) -> str:
     from fraud.pipeline import lineage
     from fraud.pipeline.artifacts import RunSummary
 
-    summary = RunSummary.read(root.run(run_id))
+    try:
+        summary = RunSummary.read(root.run(run_id))
+    except BadInput as error:  # says nothing about the live model, nor about the other runs
+        return f"unknown: {error}"
     if summary:
         return summary.outcome
     records = lineage.nodes(store, run_id).values()

@@ -55,12 +55,23 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def _text(loader: yaml.SafeLoader, node: Any) -> str:
+    return str(loader.construct_scalar(node))
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes YAML that `load` reads back: text is quoted if it looks like a number there."""
+
+
 # As in JSON and YAML 1.2, 1e-5 is a number; YAML 1.1 requires 1.0e-5.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)
+for _class in (_Loader, Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
+        list("-+0123456789"),
+    )
+for _tag in ("timestamp", "binary"):  # no key has such a value: a date is text, as it is written
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _text)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -70,6 +81,8 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise BadInput(f"cannot read the configuration: {reason}") from None
+    except RecursionError:
+        raise BadInput("not valid YAML: nested too deeply") from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}: " if where else ""
@@ -79,10 +92,11 @@ def _read(path: Path) -> dict[str, Any]:
     if isinstance(document, dict):  # a section without keys has its defaults
         document = {key: {} if value is None else value for key, value in document.items()}
     codec.from_values(Config, document)  # here, so that the message names this file
-    locations = document.get("paths", {})
-    document["paths"] = {
-        key: value and files.resolve(value, path.parent) for key, value in locations.items()
-    }
+    for key, value in document.get("paths", {}).items():
+        try:
+            document["paths"][key] = value and files.resolve(value, path.parent)
+        except ValueError:
+            raise BadInput(f"paths.{key}: {value!r} is no path; remove the NUL character") from None
     return document
 
 

@@ -169,13 +169,19 @@ def plan(source: Source, config: Config, as_of: date | None) -> Windows | None:
         raise BadInput(f"{source.data}: there are no transactions")
     lengths = config.windows
     history = features.history_days(config.features, lengths.label_delay_days)
-    windows = windows_for(
-        as_of or days[-1],
-        train_days=lengths.train_days,
-        eval_days=lengths.eval_days,
-        label_delay_days=lengths.label_delay_days,
-        history_days=history if config.dataset.entities else 0,
-    )
+    try:
+        windows = windows_for(
+            as_of or days[-1],
+            train_days=lengths.train_days,
+            eval_days=lengths.eval_days,
+            label_delay_days=lengths.label_delay_days,
+            history_days=history if config.dataset.entities else 0,
+        )
+    except OverflowError:
+        raise BadInput(
+            f"{source.data}: the windows of a run on {as_of or days[-1]} would begin before the "
+            "year 1; lower windows.train_days or the windows of features.groups"
+        ) from None
     if windows.as_of > days[-1]:
         raise BadInput(
             f"{source.data}: the as-of day {windows.as_of} is after the last day of data, "

@@ -64,3 +64,8 @@ def test_a_mistake_is_named_by_its_key(values, message):
 def test_text_that_is_no_json_is_bad_input():
     with pytest.raises(BadInput, match="the document: Invalid JSON"):
         codec.from_json(Whole, "{")
+
+
+def test_keys_are_sorted_on_one_line_and_keep_their_order_for_people():
+    assert codec.to_json({"b": 1, "a": 2}) == '{"a": 2, "b": 1}'
+    assert codec.to_json({"b": 1, "a": 2}, indent=1) == '{\n "b": 1,\n "a": 2\n}'

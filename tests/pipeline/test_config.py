@@ -129,6 +129,9 @@ def test_only_the_built_in_columns_are_judged_by_the_packaged_schema(load):
         ("windows:\n  train_days: 9\n  train_days: 8", "train_days", "line 3: key"),
         ("windows: {}\ndataset: {}\nwindows: {}", "'windows'", "line 3: key"),
         ("dataset: {card: &a [*a]}", "the document", "contains itself"),
+        ('paths: {data: "a\\0b"}', "paths.data", "remove the NUL"),
+        ('paths: {data: "\\ud800"}', "ud800", "remove it"),
+        ("[" * 9999, "not valid YAML", "nested too deeply"),
         (
             "dataset: {categorical: [night]}",
             "dataset.categorical: column 'night'",
@@ -202,6 +205,11 @@ def test_a_merged_key_may_be_overridden(load):
 
 def test_numbers_may_be_written_as_in_json(load):
     assert load("network: {learning_rate: 1e-5}").network.learning_rate == 1e-5
+
+
+def test_dates_are_text_as_they_are_written(load):
+    columns = load("dataset: {numeric: [2018-07-31, 2018-07-31T10:00:00Z, !!binary YQ==]}").dataset
+    assert columns.numeric == ("2018-07-31", "2018-07-31T10:00:00Z", "YQ==")
 
 
 def test_a_column_may_have_the_name_of_a_feature_that_is_not_generated(load):

@@ -64,7 +64,7 @@ def _program(text: str) -> str:
 
 
 def test_lean_imports_give_every_name_that_plain_imports_give() -> None:
-    imports = "from pipeline import startup; startup.import_tfx()"
+    imports = "from fraud.pipeline import startup; startup.import_tfx()"
     lean = json.loads(_program(NAMES.replace("{imports}", imports)))
     plain = json.loads(_program(NAMES.replace("{imports}", "import tfx.components")))
     assert set(plain["names"]) - set(lean["names"]) == set()

@@ -66,3 +66,10 @@ def test_one_fold_of_fixed_days():
     # a: its fraud is too old; b: blocked; c: blocked on the last day, when its label is known.
     tested = rows_to_test(fold, days, cards, labels, delay_days=1)
     assert cards[tested].tolist() == ["a", "a"]
+
+
+@pytest.mark.parametrize("name", ["count", "test_days", "train_days", "known_days"])
+def test_folds_beyond_the_calendar_are_refused(name):
+    numbers = {"count": 2, "test_days": 7, "train_days": 30, "known_days": 7, name: 10**10}
+    with pytest.raises(BadInput, match="do not fit in the calendar"):
+        plan_folds(date(2024, 1, 1), **numbers, delay_days=7)

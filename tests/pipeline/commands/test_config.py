@@ -12,7 +12,7 @@ def effective(tmp_path, monkeypatch):
     """The effective configuration of a file with unusual values, and the options that name it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.yaml").write_text(
-        "dataset: {categorical: ['yes', Größe], slices: ['yes']}\n"
+        "dataset: {categorical: ['yes', Größe, '1e5'], slices: ['yes']}\n"
         "network: {weight_decay: 0.00001}\n"
         "data_gate: {drift_thresholds: {'yes': 0.1}}\n"
         "paths: {data: 's3://bank/days', schema: s.pbtxt}\n"

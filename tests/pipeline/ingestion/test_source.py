@@ -153,6 +153,14 @@ def test_windows_longer_than_the_data_name_what_to_change(
     assert all(fix in message for fix in fixes), message
 
 
+@pytest.mark.parametrize("train_days", [10**6, 10**10])
+def test_windows_that_would_begin_before_the_calendar_are_refused(
+    data: Path, train_days: int
+) -> None:
+    with pytest.raises(BadInput, match=r"before the year 1; lower windows\.train_days"):
+        plan(source_at(data), with_windows(train_days=train_days), None)
+
+
 def test_what_a_message_says_to_lower_is_enough(data: Path) -> None:
     assert plan(source_at(data), with_windows(train_days=7), AS_OF) is not None
     early = AS_OF - timedelta(days=3)
