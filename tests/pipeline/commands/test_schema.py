@@ -1,11 +1,8 @@
-from types import SimpleNamespace
-
 from fraud.pipeline.commands import schema
 from fraud.pipeline.config import Config
 
 
 def test_an_update_keeps_the_comment_at_the_top_of_the_schema(tmp_path, monkeypatch):
-    unchanged = SimpleNamespace(by_split={})
-    monkeypatch.setattr(schema, "_last_statistics", lambda *arguments: unchanged)
+    monkeypatch.setattr(schema, "_last_statistics", lambda *arguments: {})
     before = '# Reviewed like code.\nfeature {\n  name: "a"\n}\n'
     assert schema.updated(before, Config(), None, tmp_path / "schema.pbtxt") == before
