@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 
 from fraud.errors import FraudPipelineError
@@ -30,7 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     chosen = next((argument for argument in argv if argument in COMMANDS), None)
     arguments = _parser(chosen).parse_args(argv)
     try:
-        return arguments.run(arguments)
+        code = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
     except FraudPipelineError as error:
         print(f"fraud-pipeline: {error}", file=sys.stderr)
         return error.exit_code
@@ -38,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         print("fraud-pipeline: interrupted; run again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of the output is gone
+        # The reader is gone. Python flushes once more at exit and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 from fraud.pipeline import artifacts
 from fraud.pipeline.artifacts import HEADLINE, Push, Row, RunSummary
 from fraud.pipeline.lineage import NodeRecord
+
+TENSORBOARD = Path(sys.prefix, "bin", "tensorboard")
+"""By its path, because users need not activate the environment."""
 
 VALIDATED = {"threshold": "threshold", "brier": "Brier", "expected_calibration_error": "ECE"}
 """Metric on the held-out cards → its label."""
@@ -69,7 +75,7 @@ def render(summary: RunSummary) -> str:
         "",
         f"  took      {sum(summary.seconds.values()):.0f} s",
         f"  log       {summary.root}/runs/{summary.run_id}/run.log",
-        f"  look      tensorboard --logdir {summary.root}/artifacts/Trainer/model_run",
+        f"  look      {TENSORBOARD} --logdir {summary.root}/artifacts/Trainer/model_run",
         "",
     ]
     return "\n".join(lines)

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -78,6 +79,16 @@ def test_misuse_is_one_message_and_exit_2(cli, tmp_path, arguments, message):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_a_reader_that_stops_early_gets_no_complaint(repository):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "fraud.pipeline.cli", "config"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, cwd=repository)
+    os.close(writing)
+    assert done.returncode == 1
+    assert done.stderr == b""
 
 
 def test_status_of_an_empty_root_is_no_error(cli, tmp_path):
