@@ -81,10 +81,10 @@ def test_misuse_is_one_message_and_exit_2(cli, tmp_path, arguments, message):
     assert done.stdout == ""
 
 
-def test_a_reader_that_stops_early_gets_no_complaint(repository):
+def test_a_reader_that_stops_early_gets_no_complaint(repository, tmp_path):
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "fraud.pipeline.cli", "config"]
+    command = [sys.executable, "-m", "fraud.pipeline.cli", "status", "--root", str(tmp_path)]
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, cwd=repository)
     os.close(writing)
     assert done.returncode == 1
