@@ -85,7 +85,9 @@ def test_a_reader_that_stops_early_gets_no_complaint(repository, tmp_path):
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-m", "fraud.pipeline.cli", "status", "--root", str(tmp_path)]
-    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, cwd=repository)
+    # Buffered, as for users: the output is written when Python exits.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, cwd=repository, env=env)
     os.close(writing)
     assert done.returncode == 1
     assert done.stderr == b""
