@@ -19,23 +19,39 @@ PASSWORD = "FRAUD_METADATA_PASSWORD"
 """The environment variable that contains the password of a metadata server."""
 
 RUN_CONTEXT = "pipeline_run"
+ROLLBACK = "fraud.Rollback"
+"""The execution type of a rollback."""
+
+PUSHED_TO = "pushed_destination"
+"""The property of a PushedModel that names the folder of the version."""
+
 _INPUT = (mlmd.Event.INPUT, mlmd.Event.DECLARED_INPUT)
 _OUTPUT = (mlmd.Event.OUTPUT, mlmd.Event.DECLARED_OUTPUT)
 
 
 @dataclass(frozen=True)
 class Champion:
-    """The model in production.
+    """A model that is or was in production, as one version.
 
     Attributes:
       pushed: the PushedModel artifact.
+      version: the version, as text.
       model_id: id of the Model artifact that was pushed.
-      run_id: the run that pushed it.
+      run_id: the run that pushed these weights first.
+      restored: the version whose weights a rollback restored as this one; None after a push.
     """
 
     pushed: mlmd.Artifact
+    version: str
     model_id: int
     run_id: str
+    restored: str | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether ML Metadata says that its files are kept."""
+        gone = (mlmd.Artifact.MARKED_FOR_DELETION, mlmd.Artifact.DELETED)
+        return self.pushed.state not in gone
 
 
 @dataclass(frozen=True)
@@ -126,16 +142,76 @@ def find_store(config: Metadata, root: Root) -> metadata_store.MetadataStore | N
     return open_store(connection_config(config, root))
 
 
-def champions(store: metadata_store.MetadataStore) -> Iterator[Champion]:
-    """Every model that was really pushed, newest first: the first one is in production."""
+def pushes(store: metadata_store.MetadataStore) -> Iterator[Champion]:
+    """Every version that was really pushed or rolled back to, newest first, kept or not."""
     pushed = [a for a in store.get_artifacts_by_type("PushedModel") if value(a, "pushed") == 1]
-    for artifact in sorted(pushed, key=lambda a: -a.id):
-        executions = _producers_of(store, artifact.id)
-        models = [m for e in executions for m in _artifacts_of(store, e.id, _INPUT)["model"]]
-        contexts = [c for e in executions for c in store.get_contexts_by_execution(e.id)]
-        runs = [context.name for context in contexts if context.type == RUN_CONTEXT]
-        # The first execution pushed it; later ones reused its result from the cache.
-        yield Champion(artifact, models[0].id, runs[0])
+    for artifact in sorted(pushed, key=lambda a: (-int(value(a, "pushed_version")), -a.id)):
+        model_id, run_id = _origin(store, artifact)
+        version, restored = value(artifact, "pushed_version"), value(artifact, "restored_version")
+        yield Champion(artifact, version, model_id, run_id, restored)
+
+
+def champions(
+    store: metadata_store.MetadataStore, pushed: Path | None = None
+) -> Iterator[Champion]:
+    """Every version that is recorded and whose folder exists, newest first: the first one is live.
+
+    Args:
+      store: ML Metadata.
+      pushed: the push folder; None means where each version was pushed to.
+    """
+    for push in pushes(store):
+        folder = pushed / push.version if pushed else Path(value(push.pushed, PUSHED_TO))
+        if push.is_kept and folder.is_dir():
+            yield push
+
+
+def as_of(store: metadata_store.MetadataStore, champion: Champion) -> str:
+    """The as-of day of the data that a model was trained on; "" if it has no timestamp."""
+    models = store.get_artifacts_by_id([champion.model_id])
+    known = [value(model, "as_of") for model in models]
+    examples = artifacts_of_run(store, champion.run_id, "Examples")
+    return next((day for day in (*known, *(value(e, "as_of") for e in examples)) if day), "")
+
+
+def record_rollback(
+    store: metadata_store.MetadataStore, restored: Champion, folder: Path, facts: dict[str, str]
+) -> None:
+    """Records in one transaction that earlier weights went live as a new version.
+
+    Args:
+      store: ML Metadata.
+      restored: the version whose weights were restored.
+      folder: the new version's.
+      facts: properties of the execution and of the new PushedModel.
+    """
+    kind = store.put_execution_type(mlmd.ExecutionType(name=ROLLBACK), can_add_fields=True)
+    execution = mlmd.Execution(
+        type_id=kind,
+        name=f"rollback to {folder.name}",
+        last_known_state=mlmd.Execution.COMPLETE,
+    )
+    (model,) = store.get_artifacts_by_id([restored.model_id])
+    new = mlmd.Artifact(
+        type_id=restored.pushed.type_id, uri=str(folder), state=mlmd.Artifact.LIVE
+    )
+    new.custom_properties["pushed"].int_value = 1
+    new.custom_properties["pushed_version"].string_value = folder.name
+    new.custom_properties[PUSHED_TO].string_value = str(folder)
+    for name, fact in facts.items():
+        execution.custom_properties[name].string_value = fact
+        new.custom_properties[name].string_value = fact
+    linked = [
+        (model, mlmd.Event.INPUT, "model"),
+        (restored.pushed, mlmd.Event.INPUT, "pushed_model"),
+        (new, mlmd.Event.OUTPUT, "pushed_model"),
+    ]
+    contexts = store.get_contexts_by_artifact(restored.pushed.id)
+    store.put_execution(
+        execution,
+        [(artifact, _event(direction, key)) for artifact, direction, key in linked],
+        [context for context in contexts if context.type == "pipeline"],
+    )
 
 
 def runs(store: metadata_store.MetadataStore) -> list[str]:
@@ -206,6 +282,25 @@ def artifacts_of_run(
         for artifacts in record.outputs.values():
             by_id.update({a.id: a for a in artifacts if a.type == type_name})
     return [by_id[i] for i in sorted(by_id)]
+
+
+def _origin(store: metadata_store.MetadataStore, pushed: mlmd.Artifact) -> tuple[int, str]:
+    """The Model artifact behind a push or rollback, and the run that pushed it first."""
+    producers = _producers_of(store, pushed.id)
+    inputs = _artifacts_of(store, producers[0].id, _INPUT)
+    if "pushed_model" in inputs:  # a rollback
+        return _origin(store, inputs["pushed_model"][0])
+    contexts = [c for e in producers for c in store.get_contexts_by_execution(e.id)]
+    runs = [context.name for context in contexts if context.type == RUN_CONTEXT]
+    # The first execution pushed it; later ones reused its result from the cache.
+    return inputs["model"][0].id, runs[0]
+
+
+def _event(direction: mlmd.Event.Type, key: str) -> mlmd.Event:
+    event = mlmd.Event(type=direction)
+    event.path.steps.add().key = key
+    event.path.steps.add().index = 0
+    return event
 
 
 def _producers_of(store: metadata_store.MetadataStore, artifact_id: int) -> list[mlmd.Execution]:

@@ -12,6 +12,9 @@ from typing import TextIO
 
 from fraud.errors import BadInput
 
+_held: set[Path] = set()
+"""The locks of push folders that this process holds."""
+
 
 @dataclass(frozen=True)
 class Root:
@@ -37,6 +40,16 @@ class Root:
     def pushed(self) -> Path:
         """The pushed models, one folder per version; a server watches it."""
         return self.path / "pushed"
+
+    @property
+    def releases(self) -> Path:
+        """The journal of the pushed models, one file per version."""
+        return self.path / "releases"
+
+    @property
+    def staging(self) -> Path:
+        """Models on their way into the push folder; on the same file system."""
+        return self.path / ".staging"
 
     def run(self, run_id: str) -> Path:
         """The folder of one run, with its log and its summary."""
@@ -83,6 +96,40 @@ class Root:
             fcntl.flock(of_root, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
             self._sign(of_root)
             yield
+
+    @contextmanager
+    def pushing(self) -> Iterator[None]:
+        """Waits until no other process changes the push folder or its journal, and locks them.
+
+        A process that holds this lock may enter again.
+
+        Raises:
+          BadInput: the root is not writable.
+        """
+        path = (self.releases / ".lock").resolve()
+        if path in _held:
+            yield
+            return
+        with self._open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._sign(file)
+            _held.add(path)
+            try:
+                yield
+            finally:
+                _held.remove(path)
+
+    @contextmanager
+    def idle(self) -> Iterator[bool]:
+        """Whether no run is using the root; if so, none can start meanwhile."""
+        with self._open(self.path / ".lock") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+            else:
+                self._sign(file)
+                yield True
 
     def _open(self, path: Path) -> TextIO:
         try:

@@ -7,11 +7,13 @@ docs/adr/0003-champion-is-what-was-pushed.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ml_metadata.metadata_store import metadata_store
 from tfx import types
 from tfx.dsl.components.common import resolver
 
-from fraud.pipeline import lineage
+from fraud.pipeline import lineage, releases
 
 Artifacts = dict[str, list[types.Artifact]]
 
@@ -20,7 +22,8 @@ class ChampionModel(resolver.ResolverStrategy):
     """Resolves `model` to the champion's model.
 
     Inputs: `challenger` (the model to judge), `model` (all models), `pushed_model` (all pushes;
-    declared so that the node waits for none of them). Without a champion, `model` is empty.
+    declared so that the node waits for none of them). Without a champion, `model` is empty. If the
+    challenger is itself live, it is compared with what was live before.
     """
 
     def resolve_artifacts(
@@ -28,7 +31,7 @@ class ChampionModel(resolver.ResolverStrategy):
     ) -> Artifacts:
         """See ResolverStrategy."""
         challenger = {a.id for a in input_dict["challenger"]}
-        for champion in lineage.champions(store):
+        for champion in _champions(store):
             if champion.model_id not in challenger:
                 model = [a for a in input_dict["model"] if a.id == champion.model_id]
                 return {**input_dict, "model": model}
@@ -47,7 +50,7 @@ class ChampionStatistics(resolver.ResolverStrategy):
     ) -> Artifacts:
         """See ResolverStrategy."""
         own = {a.id for a in input_dict["statistics"]}
-        for champion in lineage.champions(store):
+        for champion in _champions(store):
             statistics = lineage.artifacts_of_run(store, champion.run_id, "ExampleStatistics")
             ids = {a.id for a in statistics}
             if not ids & own:
@@ -56,3 +59,11 @@ class ChampionStatistics(resolver.ResolverStrategy):
                     "baseline": [a for a in input_dict["baseline"] if a.id in ids],
                 }
         return {**input_dict, "baseline": []}
+
+
+def _champions(store: metadata_store.MetadataStore) -> Iterator[lineage.Champion]:
+    """What is live, then what was live before it, without what was rolled back from."""
+    pushes = list(lineage.pushes(store))
+    for champion in lineage.champions(store):
+        if not releases.is_rolled_back(pushes, champion.model_id):
+            yield champion

@@ -15,6 +15,7 @@ from fraud.pipeline.config.sections import (
     Metadata,
     ModelCardText,
     Paths,
+    ReleaseSettings,
     WindowLengths,
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "Metadata",
     "ModelCardText",
     "Paths",
+    "ReleaseSettings",
     "WindowLengths",
     "check",
     "load",

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from ml_metadata.metadata_store import metadata_store
@@ -17,9 +19,12 @@ from tfx.orchestration.portable import launcher, outputs_utils
 from tfx.proto.orchestration import pipeline_pb2
 
 from fraud.errors import BadInput, FraudPipelineError, StoppedByDataGate
-from fraud.pipeline import lineage, summary
+from fraud.pipeline import lineage, releases, summary
 from fraud.pipeline.lineage import NodeRecord
 from fraud.pipeline.runners import compiled
+
+PUSHER = "tfx.components.pusher.component.Pusher"
+"""The type of the node that pushes."""
 
 
 def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
@@ -54,19 +59,40 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
             return records[node_id]
         _check_upstream(by_id[node_id], records, run_id)
         _forget_attempt(handle.store, graph, by_id[node_id])
-    launcher.Launcher(
-        pipeline_node=by_id[node_id],
-        mlmd_connection=metadata.Metadata(connection),
-        pipeline_info=graph.pipeline_info,
-        pipeline_runtime_spec=graph.runtime_spec,
-        executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
-        custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
-    ).launch()
+    is_pusher = by_id[node_id].node_info.type.name == PUSHER
+    with _alone(graph, run_id) if is_pusher else nullcontext():
+        launcher.Launcher(
+            pipeline_node=by_id[node_id],
+            mlmd_connection=metadata.Metadata(connection),
+            pipeline_info=graph.pipeline_info,
+            pipeline_runtime_spec=graph.runtime_spec,
+            executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
+            custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
+        ).launch()
     with metadata.Metadata(connection) as handle:
         record = lineage.nodes(handle.store, run_id)[node_id]
     if not record.is_finished:
         raise FraudPipelineError(f"ended as {record.state}: {record.error or 'see the log'}")
     return record
+
+
+@contextmanager
+def _alone(graph: pipeline_pb2.Pipeline, run_id: str) -> Iterator[None]:
+    """Locks the push folder from the decision to push until ML Metadata has recorded the push.
+
+    What killed processes left is recovered first, and what this one leaves if it fails, after.
+    """
+    root, connection = compiled.root_of(graph), compiled.connection_of(graph)
+    with root.pushing():
+        for done in releases.recover(root, lineage.open_store(connection), keep_run=run_id):
+            logging.warning(done)
+        try:
+            yield
+        finally:
+            try:
+                releases.recover(root, lineage.open_store(connection))
+            except (OSError, RuntimeError, FraudPipelineError):  # the next one will do it
+                logging.exception("%s: the journal could not be brought up to date", root.releases)
 
 
 def failure(node_id: str, error: Exception, log: Path | str) -> FraudPipelineError:
