@@ -42,7 +42,7 @@ from fraud.pipeline.components.champion import ChampionModel, ChampionStatistics
 from fraud.pipeline.components.data_gate import DataGate
 from fraud.pipeline.components.executors import with_driver, with_executor
 from fraud.pipeline.components.model_card_gen import ModelCardGen
-from fraud.pipeline.components import pusher as pushing
+from fraud.pipeline.components.pusher import PusherDriver, PusherExecutor
 from fraud.pipeline.components.serving_check import ServingCheck
 from fraud.pipeline.components.trainer import TrainerExecutor
 from fraud.pipeline.components.transaction_example_gen import TransactionExampleGen
@@ -223,9 +223,9 @@ def release_stage(
             ),
             custom_config=dataclasses.asdict(config.release),
         ),
-        pushing.PusherExecutor,
+        PusherExecutor,
     )
-    pusher = with_driver(pusher, pushing.Driver)
+    pusher = with_driver(pusher, PusherDriver)
     model_card = ModelCardGen(
         examples=examples,
         verdict=ingested.verdict,

@@ -25,6 +25,7 @@ ROLLBACK = "fraud.Rollback"
 PUSHED_TO = "pushed_destination"
 """The property of a PushedModel that names the folder of the version."""
 
+UNFINISHED = (mlmd.Execution.RUNNING, mlmd.Execution.NEW)
 _INPUT = (mlmd.Event.INPUT, mlmd.Event.DECLARED_INPUT)
 _OUTPUT = (mlmd.Event.OUTPUT, mlmd.Event.DECLARED_OUTPUT)
 
@@ -192,9 +193,7 @@ def record_rollback(
         last_known_state=mlmd.Execution.COMPLETE,
     )
     (model,) = store.get_artifacts_by_id([restored.model_id])
-    new = mlmd.Artifact(
-        type_id=restored.pushed.type_id, uri=str(folder), state=mlmd.Artifact.LIVE
-    )
+    new = mlmd.Artifact(type_id=restored.pushed.type_id, uri=str(folder), state=mlmd.Artifact.LIVE)
     new.custom_properties["pushed"].int_value = 1
     new.custom_properties["pushed_version"].string_value = folder.name
     new.custom_properties[PUSHED_TO].string_value = str(folder)
@@ -260,11 +259,7 @@ def cancel_dead_executions(store: metadata_store.MetadataStore) -> list[str]:
     Returns:
       The names of the nodes that were cancelled.
     """
-    dead = [
-        e
-        for e in store.get_executions()
-        if e.last_known_state in (mlmd.Execution.RUNNING, mlmd.Execution.NEW)
-    ]
+    dead = [e for e in store.get_executions() if e.last_known_state in UNFINISHED]
     names = [_node_name(store, e) for e in dead]
     for execution in dead:
         execution.last_known_state = mlmd.Execution.CANCELED

@@ -195,12 +195,12 @@ def next_version(now: float, taken: Iterable[str]) -> str:
 
 def disagreements(root: Root, pushes: Sequence[Champion]) -> tuple[str, ...]:
     """What the push folder and ML Metadata disagree about, a sentence each."""
-    folders = _folders(root)
+    names = folders(root)
     kept = [push.version for push in pushes if push.is_kept]
     unfinished = {r.version for r in journal(root) if r.state == "prepared"}
-    highest = max((f for f in folders if f.isdigit()), key=int, default="")
+    highest = max((name for name in names if name.isdigit()), key=int, default="")
     found = []
-    for name in sorted(set(folders) - set(kept)):
+    for name in sorted(set(names) - set(kept)):
         if not name.isdigit():
             problem = "no version, so servers ignore it"
         elif name in unfinished:
@@ -212,9 +212,16 @@ def disagreements(root: Root, pushes: Sequence[Champion]) -> tuple[str, ...]:
     found += [
         f"{root.pushed / version}: recorded, but the folder is missing"
         for version in kept
-        if version not in folders
+        if version not in names
     ]
     return tuple(found)
+
+
+def folders(root: Root) -> list[str]:
+    """The names in the push folder, without hidden ones."""
+    if not root.pushed.is_dir():
+        return []
+    return [path.name for path in root.pushed.iterdir() if not path.name.startswith(".")]
 
 
 def journal(root: Root) -> list[Release]:
@@ -255,7 +262,7 @@ def publish(root: Root, source: str | Path, release: Release) -> Release:
     try:
         shutil.copytree(source, staged)
         files.sync_tree(staged)
-        taken = [*_folders(root), *(entry.version for entry in journal(root))]
+        taken = [*folders(root), *(entry.version for entry in journal(root))]
         release = replace(
             release,
             version=next_version(time.time(), taken),
@@ -378,6 +385,19 @@ def intact_copy(root: Root, push: Champion) -> Path:
     )
 
 
+def replace_folder(root: Root, version: str, source: Path) -> None:
+    """Replaces a version's damaged files. Call it while holding `root.pushing()`."""
+    fresh, damaged = (root.staging / uuid.uuid4().hex for _ in range(2))
+    try:
+        shutil.copytree(source, fresh)
+        files.sync_tree(fresh)
+        os.rename(root.pushed / version, damaged)
+        os.rename(fresh, root.pushed / version)
+        files.sync_tree(root.pushed, recurse=False)
+    finally:
+        shutil.rmtree(root.staging, ignore_errors=True)
+
+
 def user() -> str:
     """Who runs this process, as user@host."""
     try:
@@ -405,10 +425,3 @@ def _write(root: Root, release: Release) -> None:
     path = root.releases / f"{release.version}.json"
     files.write_atomically(path, to_json(release, indent=1))
     files.sync_tree(root.releases, recurse=False)
-
-
-def _folders(root: Root) -> list[str]:
-    """The names in the push folder that servers would look at."""
-    if not root.pushed.is_dir():
-        return []
-    return [path.name for path in root.pushed.iterdir() if not path.name.startswith(".")]

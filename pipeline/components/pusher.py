@@ -33,7 +33,7 @@ def _root(exec_properties: dict[str, Any]) -> Root:
     return Root(Path(destination.filesystem.base_directory).parent)
 
 
-class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
+class PusherDriver(base_driver.BaseDriver, portable_driver.BaseDriver):
     """Decides whether the challenger may be pushed, and records that as execution properties.
 
     TFX caches by execution properties, so the result of an earlier push answers for this one only
@@ -64,7 +64,11 @@ class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
             live_as_of = lineage.as_of(store, live) if live else ""
         settings = json.loads(properties.get("custom_config") or "null") or {}
         decision = releases.decide(challenger, pushes, live, live_as_of, **settings)
-        mine = [p.version for p in pushes if p.model_id == model.id and not (live and p.version == live.version)]
+        mine = [
+            p.version
+            for p in pushes
+            if p.model_id == model.id and not (live and p.version == live.version)
+        ]
         properties |= {
             OUTCOME: decision.outcome,
             REASON: decision.reason,
