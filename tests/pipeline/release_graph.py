@@ -84,7 +84,7 @@ class Bank:
         graph = self.graph(run_id, weights, **options)
         for node in NODES[: NODES.index(until) + 1]:
             record = launch.run_node(graph, node)
-        return next(iter(record.outputs.values()), [None])[0]
+        return next(iter(record.outputs.values()))[0]
 
     def push(self, graph) -> mlmd.Artifact:
         return launch.run_node(graph, "Pusher").outputs["pushed_model"][0]

@@ -246,8 +246,9 @@ def test_after_a_rollback_runs_are_compared_with_it_and_do_not_undo_it(bank):
     )
     assert bank.live() == live
     # It is no replay: the live weights are as of the 14th.
-    next_one = bank.run("5", "c", as_of="2026-03-15", until="Champion")
-    assert next_one.id == next(lineage.champions(bank.store)).model_id
+    blessing = bank.run("5", "c", as_of="2026-03-15", until="Judge")
+    restored = next(lineage.champions(bank.store)).model_id
+    assert value(blessing, "baseline_model_id") == restored
     assert outcome(bank.run("5", "c", as_of="2026-03-15"))[0] == "pushed"
 
 
@@ -256,7 +257,8 @@ def test_after_a_rollback_the_restored_model_itself_is_judged_as_it_first_was(ba
     bank.run("2", "b", as_of="2026-03-21")
     with bank.root.pushing():
         releases.roll_back(bank.root, bank.store, None, "bad")
-    assert bank.run("3", "a", as_of="2026-03-14", until="Champion") is None
+    blessing = bank.run("3", "a", as_of="2026-03-14", until="Judge")
+    assert value(blessing, "baseline_model_id") is None
 
 
 def test_the_command_rolls_back_and_says_what_is_live(bank, capsys):
@@ -332,11 +334,8 @@ def test_a_push_that_was_killed_happens_once_after_a_retry_and_after_a_new_run(b
     _, errors = killed.communicate("go\n")
     assert killed.returncode == -9, errors
     assert findings(bank), "nothing to recover: the kill came too late"
-    was_recorded = point == "recorded"
-    copy = bank.root.path.parent / f"{bank.root.path.name}-retried"
     for folder in sorted(bank.root.pushed.iterdir()):
         assert len(list(folder.rglob("*.*"))) == 2  # no version is half there
-    del copy
     there = set(os.listdir(bank.root.pushed))
 
     # The retry of the same run adopts what was published.
@@ -346,7 +345,7 @@ def test_a_push_that_was_killed_happens_once_after_a_retry_and_after_a_new_run(b
     assert bank.live()[1] == "b"
     if point in ("renamed", "published", "recorded"):
         assert set(bank.versions()) == there
-    assert bool(findings(bank)) is False, (was_recorded, findings(bank))
+    assert findings(bank) == []
 
 
 @pytest.mark.parametrize("point", ["renamed", "published"])
@@ -398,11 +397,10 @@ def test_a_rollback_that_was_killed_happened_or_did_not(bank, point):
 
 def test_two_pushers_at_once_publish_one_whole_model(bank):
     bank.run("1", "a")
-    for run_id, weights in (("2", "b" * 200_000), ("3", "c" * 200_000)):
+    rivals = [("2", "b" * 50_000), ("3", "c" * 50_000)]
+    for run_id, weights in rivals:
         bank.run(run_id, weights, until="Judge")
-    both = [start(bank, "2", "b" * 50_000, ""), start(bank, "3", "c" * 50_000, "")]
-    for run_id, weights in (("2", "b" * 50_000), ("3", "c" * 50_000)):
-        del run_id, weights
+    both = [start(bank, run_id, weights, "") for run_id, weights in rivals]
     for process in both:
         assert process.stdout.readline() == "ready\n"
     for process in both:
