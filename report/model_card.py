@@ -21,8 +21,7 @@ class Facts:
 
     Attributes:
       words: the configured texts: `intended_use`, `limits`, `ethics`, `owners`.
-      version: of the pushed model.
-      path: the folder it was pushed to.
+      version, path: of the pushed model, and the folder it was pushed to.
       as_of: the as-of day; empty if the data has no time.
       windows: split → first and last day; empty if the data has no time.
       rows, positives: split → number of transactions, of frauds.

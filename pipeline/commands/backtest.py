@@ -25,11 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="PATH", help="folders date=YYYY-MM-DD/*.parquet|csv|csv.gz, or one file"
     )
     parser.add_argument(
-        "--first-test-day",
-        type=common.day,
-        required=True,
-        metavar="DAY",
-        help="the first test day",
+        "--first-test-day", type=common.day, required=True, metavar="DAY", help="the first test day"
     )
     for option, default, meaning in (
         ("--folds", 4, "number of folds (default 4)"),
