@@ -10,18 +10,34 @@ import difflib
 import json
 import typing
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic_core
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from fraud.errors import BadInput
 
 T = TypeVar("T")
 
-STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-"""How every class of the configuration is validated."""
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _join_lines(schema: dict[str, Any]) -> None:
+    for field in schema["properties"].values():
+        if "description" in field:
+            field["description"] = field["description"].replace("\n", " ")
+
+
+STRICT = ConfigDict(
+    strict=True,
+    extra="forbid",
+    allow_inf_nan=False,
+    use_attribute_docstrings=True,
+    json_schema_extra=_join_lines,
+)
+"""How every class of the configuration is validated and described: a key by its docstring."""
 
 _EXPECTED = {
     "bool_type": "true or false",
