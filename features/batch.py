@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Columns = TypeVar("Columns", pa.Table, Mapping[str, NDArray])
 
 
-def check(spec: Features, dataset: Dataset) -> None:
+def check_features(spec: Features, dataset: Dataset) -> None:
     """Rejects features that this dataset cannot have.
 
     Raises:
@@ -158,11 +158,11 @@ def add_features(columns: Columns, dataset: Dataset, spec: Features, delay_days:
       rows.
 
     Raises:
-      BadInput: as in `check` and `entity_features`.
+      BadInput: as in `check_features` and `entity_features`.
     """
     import pyarrow as pa
 
-    check(spec, dataset)
+    check_features(spec, dataset)
     if isinstance(columns, Mapping):
         arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
         table = add_features(pa.table(arrays), dataset, spec, delay_days)

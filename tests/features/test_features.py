@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fraud import features
 from fraud.errors import BadInput
-from fraud.features import Dataset, FeatureGroup, Features
+from fraud.features import batch as features
 from fraud.features.definitions import CALENDAR, FAMILIES
+from fraud.features.spec import Dataset, FeatureGroup, Features
 
 EVERYTHING = Features(
     calendar=tuple(CALENDAR),
@@ -401,7 +401,7 @@ def group(**different: tuple) -> Features:
 )
 def test_check_names_key_value_and_fix(spec: Features, words: list[str]) -> None:
     with pytest.raises(BadInput) as error:
-        features.check(spec, DATASET)
+        features.check_features(spec, DATASET)
     assert all(word in str(error.value) for word in words)
 
 
