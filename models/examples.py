@@ -46,15 +46,10 @@ class Examples:
 def load_split(
     patterns: Sequence[str], transform: tft.TFTransformOutput, columns: ModelColumns
 ) -> Examples:
-    """Reads a split, applying Transform's graph in parallel, a batch at a time.
+    """Reads a split and applies Transform's graph, in parallel, a batch at a time.
 
-    Args:
-      patterns: of gzipped TFRecord files of serialized tf.train.Example.
-      transform: Transform's output.
-      columns: the model's columns.
-
-    Returns:
-      All examples, in an order that does not depend on the files'.
+    The patterns name gzipped TFRecord files of serialized tf.train.Example. The order of the result
+    does not depend on that of the files.
     """
     spec = model_feature_spec(transform, columns)
     raw = transform.raw_feature_spec()
@@ -69,18 +64,16 @@ def load_split(
             _flat(example.pop(name)) if name else tf.zeros_like(records, tf.int64)
             for name in (columns.label, columns.timestamp, columns.card)
         )
-        return graph(example), {"label": label, "timestamp": timestamp, "card": card}
+        return graph(example), {"labels": label, "timestamps": timestamp, "cards": card}
 
     # Files are read one by one: parallel reads hand over single records, at three times the cost.
     files = [file for pattern in patterns for file in tf.io.gfile.glob(pattern)]
     records = tf.data.TFRecordDataset(files, "GZIP").batch(READ_BATCH)
     batches = list(records.map(parse, tf.data.AUTOTUNE).prefetch(2).as_numpy_iterator())
-    inputs, side_columns = (_joined(parts) for parts in zip(*batches, strict=True))
+    inputs, others = (_joined(parts) for parts in zip(*batches, strict=True))
     numbers = [np.nan_to_num(column) for column in inputs["numeric"].T[:3]]
-    order = np.lexsort([*numbers, side_columns["card"], side_columns["timestamp"]])
-    loaded = Examples(
-        inputs, side_columns["label"], side_columns["timestamp"], side_columns["card"]
-    ).at(order)
+    order = np.lexsort([*numbers, others["cards"], others["timestamps"]])
+    loaded = Examples(inputs, **others).at(order)
     if np.unique(loaded.cards).size > 1:
         return loaded
     return replace(loaded, cards=np.arange(order.size))

@@ -62,12 +62,7 @@ class ScoreHistogram:
 
     @classmethod
     def of(cls, label: NDArray, score: NDArray) -> ScoreHistogram:
-        """Counts single examples.
-
-        Args:
-          label: [n], 0 or 1.
-          score: float32 [n], in [0, 1].
-        """
+        """Counts single examples: labels [n], 0 or 1, and scores, float32 [n] in [0, 1]."""
         exact = score.astype(np.float64)
         # Same arithmetic as TFMA's histogram, so that every example falls into the same bucket.
         bucket = np.clip(exact * BUCKETS + 1, 0, BUCKETS + 1).astype(np.int64)
@@ -310,12 +305,9 @@ def _extract(
     keyed: tuple[SliceKey, SliceData],
     overall: dict[tuple[str, str], ScoreHistogram],
 ) -> dict[str, Any]:
-    """The extract of a slice.
+    """The extract of a slice; with several models, TFMA expects values nested by model name.
 
-    Args:
-      multiple_models: whether TFMA expects values nested by model name.
-      keyed: the slice's key and its data.
-      overall: the histograms of all examples; empty if the overall slice is not evaluated.
+    `overall` is empty if the overall slice is not evaluated.
     """
     key, data = keyed
 
