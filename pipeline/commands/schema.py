@@ -7,8 +7,8 @@ import difflib
 import itertools
 from pathlib import Path
 
-from fraud import features
 from fraud.errors import BadInput
+from fraud.features.batch import feature_names
 from fraud.files import is_uri, write_atomically
 from fraud.pipeline.artifacts import statistics_files
 from fraud.pipeline.commands import common
@@ -76,7 +76,7 @@ def updated(before: str, config: Config, root: Root, path: Path) -> str:
       BadInput: the schema cannot be parsed, or there has been no run.
     """
     files, label = _last_statistics(config, root), config.dataset.label
-    derived = features.feature_names(config.features, config.dataset)
+    derived = feature_names(config.features, config.dataset)
     import tensorflow_data_validation as tfdv
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
