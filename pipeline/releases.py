@@ -284,9 +284,9 @@ def published(root: Root, run_id: str, model_id: int) -> Release | None:
     for release in journal(root):
         mine = run_id and (release.run_id, release.model_id) == (run_id, model_id)
         folder = root.pushed / release.version
-        if mine and release.state == "prepared" and folder.is_dir():
-            if files.digest(folder) == release.digest:
-                return release
+        is_open = mine and release.state == "prepared" and folder.is_dir()
+        if is_open and files.digest(folder) == release.digest:
+            return release
     return None
 
 

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.example(
         parser,
         "Make the weights of an earlier version live again, as a new version: servers take the\n"
-        "highest. The next run is compared with them, and what this takes back is not pushed again.",
+        "highest. The next run is compared with them; what this takes back stays back.",
         '  fraud-pipeline rollback --reason "twice the usual alerts since 9:00"',
     )
     parser.add_argument(

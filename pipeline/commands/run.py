@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
+from fraud.errors import StoppedByDataGate
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import ReleaseSettings
-
-EXIT_GATE_STOPPED = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,4 +77,4 @@ def run(arguments: argparse.Namespace) -> int:
     as_of = windows.as_of if windows else None
     summary = local.run(config, root, data, as_of, Console(), terminal.node_detail)
     print(to_json(summary, indent=1) if arguments.json else terminal.render(summary))
-    return EXIT_GATE_STOPPED if summary.outcome == "gate_stopped" else 0
+    return StoppedByDataGate.exit_code if summary.outcome == "gate_stopped" else 0

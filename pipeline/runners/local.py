@@ -86,7 +86,8 @@ def _run_nodes(
     store = lineage.open_store(lineage.connection_config(config.metadata, root))
     for done in verification.remove_leftovers(root, store):
         console.say(f"  {done}")
-    for node_id in compiled.node_ids(graph):
+    for node in graph.nodes:
+        node_id = node.pipeline_node.node_info.id
         started = time.monotonic()
         try:
             with console.waiting(node_id):
