@@ -256,12 +256,11 @@ def publish(root: Root, source: str | Path, release: Release) -> Release:
       The entry in the journal, with version and digest.
 
     Raises:
-      OSError: for example because the disk is full.
+      OSError, FraudPipelineError: for example because the disk is full.
     """
     staged = root.staging / uuid.uuid4().hex
     try:
-        shutil.copytree(source, staged)
-        files.sync_tree(staged)
+        _copy(source, staged)
         taken = [*folders(root), *(entry.version for entry in journal(root))]
         release = replace(
             release,
@@ -389,8 +388,7 @@ def replace_folder(root: Root, version: str, source: Path) -> None:
     """Replaces a version's damaged files. Call it while holding `root.pushing()`."""
     fresh, damaged = (root.staging / uuid.uuid4().hex for _ in range(2))
     try:
-        shutil.copytree(source, fresh)
-        files.sync_tree(fresh)
+        _copy(source, fresh)
         os.rename(root.pushed / version, damaged)
         os.rename(fresh, root.pushed / version)
         files.sync_tree(root.pushed, recurse=False)
@@ -419,6 +417,16 @@ def _undo(root: Root, release: Release) -> str:
         problem = "was never recorded in ML Metadata, so it was removed"
     _write(root, replace(release, state="undone"))
     return f"version {release.version}: its {release.kind} was interrupted; it {problem}"
+
+
+def _copy(source: str | Path, target: Path) -> None:
+    """Copies a folder and flushes it to disk."""
+    try:
+        shutil.copytree(source, target)
+    except shutil.Error as error:  # it lists every file
+        path, _, reason = error.args[0][0]
+        raise FraudPipelineError(f"{path}: cannot be copied to {target}: {reason}") from None
+    files.sync_tree(target)
 
 
 def _write(root: Root, release: Release) -> None:

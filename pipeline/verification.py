@@ -141,7 +141,8 @@ def _unfinished_outputs(root: Root, store: Any) -> Iterator[Path]:
     for folder in ("runs/*", "graph"):
         yield from root.path.glob(f"{folder}/.*.*.[0-9]*")  # see files.write_atomically
     yield from root.artifacts.glob("*/.system/executor_execution/*/.temp")
-    yield from root.artifacts.glob("*/.system/stateful_working_dir/*")
+    # Empty ones are no burden; TFX makes one for each execution, and ours write nothing there.
+    yield from root.artifacts.glob("*/.system/stateful_working_dir/*/*")
     uris = {artifact.uri.rstrip("/") for artifact in store.get_artifacts()}
     ended = (mlmd.Execution.FAILED, mlmd.Execution.CANCELED, *lineage.UNFINISHED)
     dead = {str(e.id) for e in store.get_executions() if e.last_known_state in ended}

@@ -151,3 +151,44 @@ def test_broken_data_stops_the_run_before_training(bank, later, tmp_path):
     live = json.loads(bank.call("status", "--json").stdout)
     assert live["live"]["version"] == later["pushed_version"]
     assert live["runs"][0]["outcome"] == "gate_stopped"
+
+
+def test_a_day_that_is_not_later_is_a_replay_and_does_not_replace_production(bank, first, later):
+    before = bank.versions()
+    again = bank.run(SAMPLE, FIRST)
+    assert again["outcome"] == "replay"
+    assert LATER in again["reasons"][0]
+    assert again["live_version"] == later["pushed_version"]
+    assert bank.versions() == before
+
+
+def test_a_rollback_lasts_until_a_better_model_comes(bank, first, later):
+    done = bank.call("rollback", "--reason", "too many alerts", "--json")
+    assert done.returncode == 0, done.stderr
+    restored = json.loads(done.stdout)["version"]
+    assert restored == bank.versions()[-1]
+    pushed = bank.root / "pushed"
+    weights = Path("variables", "variables.data-00000-of-00001")
+    of_first = (pushed / first["pushed_version"] / weights).read_bytes()
+    assert (pushed / restored / weights).read_bytes() == of_first
+    live = json.loads(bank.call("status", "--json").stdout)["live"]
+    assert (live["version"], live["as_of"], live["run_id"]) == (restored, FIRST, first["run_id"])
+    assert live["rollback"]["reason"] == "too many alerts"
+
+    same = bank.run(SAMPLE, LATER)
+    assert (same["outcome"], same["live_version"]) == ("not_pushed", restored)
+    assert "rolled back" in same["reasons"][0]
+    assert same["champion_metrics"] == later["champion_metrics"]
+    assert "Pusher" in same["seconds"]
+    own = bank.run(SAMPLE, FIRST)
+    assert (own["outcome"], own["reasons"]) == (
+        "not_pushed",
+        [f"already live as version {restored}"],
+    )
+    assert own["notes"] == first["notes"]  # judged as it was at first
+
+
+def test_after_all_that_the_root_agrees_with_itself(bank, later):
+    done = bank.call("verify")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.endswith(": clean\n")
