@@ -169,10 +169,12 @@ def champions(
 
 def as_of(store: metadata_store.MetadataStore, champion: Champion) -> str:
     """The as-of day of the data that a model was trained on; "" if it has no timestamp."""
-    models = store.get_artifacts_by_id([champion.model_id])
-    known = [value(model, "as_of") for model in models]
+    (model,) = store.get_artifacts_by_id([champion.model_id])
+    if day := value(model, "as_of"):
+        return day
+    # Models of earlier releases of this package do not say it themselves.
     examples = artifacts_of_run(store, champion.run_id, "Examples")
-    return next((day for day in (*known, *(value(e, "as_of") for e in examples)) if day), "")
+    return next((value(e, "as_of") for e in examples), None) or ""
 
 
 def record_rollback(

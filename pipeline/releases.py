@@ -338,7 +338,8 @@ def roll_back(root: Root, store: Any, to: str | None, reason: str) -> Release:
 
     Raises:
       BadInput: there is nothing to go back to; see `to_restore`.
-      FraudPipelineError: the files of that version are gone or damaged.
+      FraudPipelineError: the files of that version are gone or damaged, or ML Metadata did not
+        record the rollback, which was then undone.
     """
     pushes = list(lineage.pushes(store))
     live = next(lineage.champions(store, root.pushed), None)
@@ -363,7 +364,14 @@ def roll_back(root: Root, store: Any, to: str | None, reason: str) -> Release:
         "restored_version": restored.version,
         "user": release.user,
     }
-    lineage.record_rollback(store, restored, root.pushed / release.version, facts)
+    try:
+        lineage.record_rollback(store, restored, root.pushed / release.version, facts)
+    except Exception as error:
+        _undo(root, release)
+        cause = " ".join(str(error).split())
+        raise FraudPipelineError(
+            f"not rolled back: ML Metadata did not record it: {cause}"
+        ) from None
     recover(root, store)
     return replace(release, state="recorded")
 

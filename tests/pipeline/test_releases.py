@@ -412,6 +412,42 @@ def test_two_pushers_at_once_publish_one_whole_model(bank):
     assert findings(bank) == []
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MB."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("only root may mount a file system")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("free", [0, 20, 48, 64, 96, 100, 104, 112])
+def test_on_a_disk_that_is_really_full_a_push_happens_once_or_not(small_disk, free):
+    bank = Bank(small_disk)
+    bank.run("1", "a")
+    bank.run("2", "b" * 400, until="Judge")
+    filler = small_disk / "filler"
+    left = shutil.disk_usage(small_disk).free
+    filler.write_bytes(b"x" * (left - 1024 * free))
+    failed = ""
+    try:
+        bank.run("2", "b" * 400)
+    except Exception as error:
+        failed = str(error)
+    filler.unlink()
+    assert failed or len(bank.versions()) == 2
+    verification.remove_leftovers(bank.root, bank.store)
+    assert len(bank.versions()) == (1 if failed else 2)
+    assert findings(bank) == []
+    bank.run("3", "b" * 400)
+    assert len(bank.versions()) == 2
+    assert bank.live()[1] == "b" * 400
+    assert findings(bank) == []
+
+
 @pytest.mark.parametrize("call", range(10))
 def test_a_full_disk_leaves_no_version_that_is_not_recorded(bank, monkeypatch, call):
     """Each write of a push fails in turn, and with it all that follow."""

@@ -7,6 +7,7 @@ from tfx.types.standard_artifacts import Model, ModelBlessing, PushedModel
 from tfx.utils import proto_utils
 
 from fraud import files
+from fraud.files import digest
 from fraud.pipeline.components.pusher import PusherExecutor
 
 
@@ -48,7 +49,7 @@ def test_a_push_is_whole_and_recorded(push):
     assert result.get_int_custom_property("pushed") == 1
     assert result.get_string_custom_property("pushed_destination") == str(push.base / version)
     assert result.get_string_custom_property("outcome") == "pushed"
-    assert result.get_string_custom_property("digest") == files.digest(push.base / version)
+    assert result.get_string_custom_property("digest") == digest(push.base / version)
 
 
 def test_two_pushes_within_a_second_are_two_versions(push):
