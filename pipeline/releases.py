@@ -338,9 +338,10 @@ def roll_back(root: Root, store: Any, to: str | None, reason: str) -> Release:
 
     Raises:
       BadInput: there is nothing to go back to; see `to_restore`.
-      FraudPipelineError: the files of that version are gone or damaged, or ML Metadata did not
-        record the rollback, which was then undone.
+      FraudPipelineError: the disk is full; the files of that version are gone or damaged; or ML
+        Metadata did not record the rollback, which was then undone.
     """
+    root.require_space()
     pushes = list(lineage.pushes(store))
     live = next(lineage.champions(store, root.pushed), None)
     restored = to_restore(pushes, live, to)

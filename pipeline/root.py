@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from fraud.errors import BadInput
+from fraud.errors import BadInput, FraudPipelineError
+
+SPACE = 1 << 20
+"""Bytes that must be free before anything is recorded: many times what one record takes."""
 
 _held: set[Path] = set()
 """The locks of push folders that this process holds."""
@@ -54,6 +58,22 @@ class Root:
     def run(self, run_id: str) -> Path:
         """The folder of one run, with its log and its summary."""
         return self.path / "runs" / run_id
+
+    def require_space(self) -> None:
+        """Checks that there is space for records. Call it before writing to ML Metadata.
+
+        When the disk is full, SQLite rolls the whole transaction back, but ML Metadata goes on in
+        the middle of it: what it writes then, later runs take for theirs.
+
+        Raises:
+          FraudPipelineError: the disk is nearly full.
+        """
+        free = shutil.disk_usage(self.path).free
+        if free < SPACE:
+            raise FraudPipelineError(
+                f"{self.path}: the disk is full, with {free >> 10} kB left; free some space, at "
+                f"least {SPACE >> 10} kB, and try again"
+            )
 
     @contextmanager
     def locked(self) -> Iterator[None]:

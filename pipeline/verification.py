@@ -97,7 +97,11 @@ def remove_leftovers(root: Root, store: Any) -> list[str]:
 
     Returns:
       What was undone that someone may have seen: pushes.
+
+    Raises:
+      FraudPipelineError: the disk is full.
     """
+    root.require_space()
     with root.pushing():
         done = releases.recover(root, store)
     for finding in of_leftovers(root, store):

@@ -55,6 +55,8 @@ def verify(config: Config, root: Root, repair: bool) -> dict[str, Any]:
         found += verification.of_files(store)
         if idle:
             found += verification.of_leftovers(root, store)
+        if repair:
+            root.require_space()
         for finding in found:
             done = finding.repair() if repair and finding.repair else None
             advice = finding.advice or "fraud-pipeline verify --repair"

@@ -21,6 +21,7 @@ from tfx.proto.orchestration import pipeline_pb2
 from fraud.errors import BadInput, FraudPipelineError, StoppedByDataGate
 from fraud.pipeline import lineage, releases, summary
 from fraud.pipeline.lineage import NodeRecord
+from fraud.pipeline.root import Root
 from fraud.pipeline.runners import compiled
 
 PUSHER = "tfx.components.pusher.component.Pusher"
@@ -63,7 +64,7 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
     with _alone(graph, run_id) if is_pusher else nullcontext():
         launcher.Launcher(
             pipeline_node=by_id[node_id],
-            mlmd_connection=metadata.Metadata(connection),
+            mlmd_connection=_Connection(connection, compiled.root_of(graph)),
             pipeline_info=graph.pipeline_info,
             pipeline_runtime_spec=graph.runtime_spec,
             executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
@@ -74,6 +75,18 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
     if not record.is_finished:
         raise FraudPipelineError(f"ended as {record.state}: {record.error or 'see the log'}")
     return record
+
+
+class _Connection(metadata.Metadata):
+    """A connection to ML Metadata that is not opened while the disk is full."""
+
+    def __init__(self, connection: mlmd.ConnectionConfig, root: Root):
+        super().__init__(connection)
+        self._root = root
+
+    def __enter__(self) -> metadata.Metadata:
+        self._root.require_space()
+        return super().__enter__()
 
 
 @contextmanager
