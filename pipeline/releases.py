@@ -98,7 +98,8 @@ def decide(
     challenger: Challenger,
     pushes: Sequence[Champion],
     live: Champion | None,
-    live_as_of: str,
+    live_as_of: str = "",
+    live_reason: str = "",
     push_replays: bool = False,
     accept_unjudged_champion: bool = False,
 ) -> Decision:
@@ -109,13 +110,14 @@ def decide(
       pushes: every version ever, from `lineage.pushes`.
       live: the version in production; None if nothing is.
       live_as_of: the as-of day of its data.
+      live_reason: what was accepted to push it.
       push_replays, accept_unjudged_champion: the configuration's section `release`.
     """
     accepted = []
     if live and live.model_id == challenger.model_id:
         if live.restored:  # the version that this model was pushed as first is no longer live
             return Decision("not_pushed", f"already live as version {live.version}")
-        return Decision("pushed")
+        return Decision("pushed", live_reason)
     if is_rolled_back(pushes, challenger.model_id):
         return Decision(
             "not_pushed",

@@ -62,8 +62,9 @@ class PusherDriver(base_driver.BaseDriver, portable_driver.BaseDriver):
             pushes = list(lineage.pushes(store))
             live = next(lineage.champions(store, _root(properties).pushed), None)
             live_as_of = lineage.as_of(store, live) if live else ""
+        live_reason = (live and value(live.pushed, REASON)) or ""
         settings = json.loads(properties.get("custom_config") or "null") or {}
-        decision = releases.decide(challenger, pushes, live, live_as_of, **settings)
+        decision = releases.decide(challenger, pushes, live, live_as_of, live_reason, **settings)
         mine = [
             p.version
             for p in pushes

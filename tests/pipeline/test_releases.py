@@ -32,11 +32,18 @@ def version(number: int, model: int, restored: int | None = None) -> Champion:
 
 
 def decide(
-    pushes, model=9, as_of="", blessed=True, judged_against=0, live_as_of="", **release
+    pushes,
+    model=9,
+    as_of="",
+    blessed=True,
+    judged_against=0,
+    live_as_of="",
+    live_reason="",
+    **release,
 ) -> Decision:
     challenger = Challenger(model, as_of, blessed, judged_against)
     live = pushes[0] if pushes else None
-    return releases.decide(challenger, pushes, live, live_as_of, **release)
+    return releases.decide(challenger, pushes, live, live_as_of, live_reason, **release)
 
 
 # What may be pushed
@@ -90,7 +97,8 @@ def test_a_champion_that_was_not_judged_is_replaced_only_on_request():
 
 
 def test_what_is_live_is_not_pushed_again():
-    assert decide([version(5, 9)]) == Decision("pushed")  # the answer of the cache
+    # So that the cache answers:
+    assert decide([version(5, 9)], live_reason="replay") == Decision("pushed", "replay")
     restored = [version(7, 9, restored=5), version(6, 2), version(5, 9)]
     assert decide(restored) == Decision("not_pushed", "already live as version 7")
 
@@ -149,8 +157,11 @@ def test_a_replay_does_not_replace_production_unless_asked_to(bank):
     assert outcome(bank.run("4", "c", as_of="2026-03-21"))[0] == "replay"
     asked = bank.run("5", "a", as_of="2026-03-14", push_replays=True)
     assert outcome(asked)[0] == "pushed"
+    assert "replay" in outcome(asked)[1]
     assert bank.live()[1] == "a"
     assert len(bank.versions()) == 3
+    # The same once more is answered from the cache.
+    assert bank.run("6", "a", as_of="2026-03-14", push_replays=True).id == asked.id
 
 
 def test_the_same_run_again_is_answered_from_the_cache(bank):

@@ -13,7 +13,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from fraud.files import digest
 from fraud.pipeline import cli, lineage, releases
 from fraud.pipeline.artifacts import value
-from fraud.pipeline.commands import status, verify
+from fraud.pipeline.commands import verify
 from fraud.pipeline.config import Config
 from tests.pipeline.release_graph import Bank
 
@@ -92,7 +92,7 @@ def test_a_version_whose_copy_is_damaged_too_is_left_to_people(bank):
 def test_a_version_that_was_removed_by_hand_is_recorded_as_deleted(bank):
     live, _ = bank.live()
     shutil.rmtree(bank.root.pushed / live)
-    (before,) = status.status(Config(), bank.root)["disagreements"]
+    (before,) = releases.disagreements(bank.root, list(lineage.pushes(bank.store)))
     assert "the folder is missing" in before
     repaired(bank, f"version {live}: recorded, but")
     assert releases.disagreements(bank.root, list(lineage.pushes(bank.store))) == ()
@@ -147,10 +147,16 @@ def test_an_artifact_without_files_is_recorded_as_deleted(bank):
     assert after.state == mlmd.Artifact.DELETED
 
 
+def running(bank: Bank) -> int:
+    """Adds an execution that is recorded as running; its id."""
+    (like, *_) = lineage.executions(bank.store, "2", "Train")
+    contexts = bank.store.get_contexts_by_execution(like.id)
+    dead = mlmd.Execution(type_id=like.type_id, last_known_state=mlmd.Execution.RUNNING)
+    return bank.store.put_execution(dead, [], contexts)[0]
+
+
 def test_an_execution_that_nobody_runs_and_its_files_are_removed(bank):
-    kind = bank.store.get_execution_types()[0]
-    dead = mlmd.Execution(type_id=kind.id, last_known_state=mlmd.Execution.RUNNING)
-    (number,) = bank.store.put_executions([dead])
+    number = running(bank)
     left = [
         bank.root.artifacts / "Train" / "model" / str(number) / "half",
         bank.root.artifacts / "Train" / ".system" / "executor_execution" / str(number) / ".temp/x",
@@ -172,9 +178,7 @@ def test_an_execution_that_nobody_runs_and_its_files_are_removed(bank):
 
 
 def test_what_a_run_is_using_is_not_judged(bank, capsys):
-    kind = bank.store.get_execution_types()[0]
-    dead = mlmd.Execution(type_id=kind.id, last_known_state=mlmd.Execution.RUNNING)
-    (number,) = bank.store.put_executions([dead])
+    number = running(bank)
     with bank.root.locked():
         assert check(bank, repair=True) == []
         assert cli.main(["verify", "--root", str(bank.root.path)]) == 0
