@@ -233,7 +233,8 @@ def journal(root: Root) -> list[Release]:
       FraudPipelineError: a file is not an entry.
     """
     found = []
-    for path in sorted(root.releases.glob("[0-9]*.json"), key=lambda p: int(p.stem)):
+    paths = [path for path in root.releases.glob("*.json") if path.stem.isdigit()]
+    for path in sorted(paths, key=lambda path: int(path.stem)):
         try:
             found.append(from_json(Release, path.read_bytes()))
         except BadInput as error:
