@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from fraud.errors import BadInput
-from fraud.pipeline.windows import Window
+from fraud.pipeline.windows import Window, train_window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,14 +65,9 @@ def plan_folds(
     try:
         for number in range(count):
             first = first_test_day + timedelta(days=number * test_days)
-            last_known = first - timedelta(days=delay_days + 1)
-            planned.append(
-                Fold(
-                    Window(last_known - timedelta(days=train_days - 1), last_known),
-                    Window(first, first + timedelta(days=test_days - 1)),
-                    last_known - timedelta(days=known_days - 1),
-                )
-            )
+            train = train_window(first, train_days, delay_days)
+            test = Window(first, first + timedelta(days=test_days - 1))
+            planned.append(Fold(train, test, train.last - timedelta(days=known_days - 1)))
     except OverflowError:
         raise BadInput(
             "the folds do not fit in the calendar; lower --folds, --test-days, --train-days or "

@@ -66,7 +66,7 @@ def later(bank, first):
 def test_the_first_run_ends_pushed(bank, first):
     assert first["outcome"] == "pushed"
     assert first["windows"] == {
-        "train": ["2026-02-12", "2026-02-21"],
+        "train": ["2026-02-11", "2026-02-20"],
         "eval": ["2026-02-28", "2026-03-06"],
         "recent": ["2026-03-07", "2026-03-13"],
     }

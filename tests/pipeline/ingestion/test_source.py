@@ -113,7 +113,7 @@ def test_a_time_that_cannot_be_read_is_said_while_looking_for_days(
 def test_the_as_of_day_is_the_last_day_of_data_by_default(data: Path) -> None:
     windows = plan(source_at(data), CONFIG, None)
     assert windows is not None and windows.as_of == AS_OF
-    assert windows.train == Window(AS_OF - timedelta(days=7), AS_OF - timedelta(days=5))
+    assert windows.train == Window(AS_OF - timedelta(days=8), AS_OF - timedelta(days=6))
     assert windows.all_days.first < FIRST_DAY
 
 
@@ -126,16 +126,16 @@ def test_an_as_of_day_after_the_data_is_refused(data: Path) -> None:
 @pytest.mark.parametrize(
     ("lengths", "as_of", "fixes"),
     [
-        ({"train_days": 8}, AS_OF, ["lower windows.train_days from 8 to 7"]),
+        ({"train_days": 8}, AS_OF, ["lower windows.train_days from 8 to 6"]),
         (
             {"train_days": 5},
-            AS_OF - timedelta(days=3),
+            AS_OF - timedelta(days=2),
             [
                 "lower windows.train_days from 5 to 4",
-                f"or choose --as-of {AS_OF - timedelta(days=2)} or later",
+                f"or choose --as-of {AS_OF - timedelta(days=1)} or later",
             ],
         ),
-        ({}, FIRST_DAY, [f"; choose --as-of {FIRST_DAY + timedelta(days=7)} or later"]),
+        ({}, FIRST_DAY, [f"; choose --as-of {FIRST_DAY + timedelta(days=8)} or later"]),
         (
             {"eval_days": 20},
             AS_OF,
@@ -162,11 +162,11 @@ def test_windows_that_would_begin_before_the_calendar_are_refused(
 
 
 def test_what_a_message_says_to_lower_is_enough(data: Path) -> None:
-    assert plan(source_at(data), with_windows(train_days=7), AS_OF) is not None
-    early = AS_OF - timedelta(days=3)
+    assert plan(source_at(data), with_windows(train_days=6), AS_OF) is not None
+    early = AS_OF - timedelta(days=2)
     assert plan(source_at(data), with_windows(train_days=4), early) is not None
     assert plan(source_at(data), with_windows(train_days=5), early + timedelta(days=1)) is not None
-    assert plan(source_at(data), CONFIG, FIRST_DAY + timedelta(days=7)) is not None
+    assert plan(source_at(data), CONFIG, FIRST_DAY + timedelta(days=8)) is not None
 
 
 @pytest.mark.parametrize(

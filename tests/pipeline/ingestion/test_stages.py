@@ -21,7 +21,7 @@ from fraud.pipeline.windows import Window, windows_for
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import AS_OF, CONFIG, ingest
 
-TRAIN = Window(AS_OF - timedelta(days=7), AS_OF - timedelta(days=5))
+TRAIN = Window(AS_OF - timedelta(days=8), AS_OF - timedelta(days=6))
 EVAL = Window(AS_OF - timedelta(days=3), AS_OF - timedelta(days=2))
 RECENT = Window(AS_OF - timedelta(days=1), AS_OF)
 SPLITS = {"train": TRAIN, "eval": EVAL, "recent": RECENT}
