@@ -109,6 +109,18 @@ def one_class_only(data: ExamplesFacts) -> list[Anomaly]:
     ]
 
 
+def notes_on(data: ExamplesFacts) -> list[str]:
+    """What the data lacks without being wrong."""
+    notes = []
+    days = data.history
+    if days and days["available"] < days["needed"]:
+        notes.append(
+            f"the data has {days['available']} of the {days['needed']} days before train that "
+            "features look back on: those of early train days rest on fewer transactions"
+        )
+    return notes
+
+
 def verdict_of(
     examples: Examples,
     example_anomalies: ExampleAnomalies,
@@ -119,7 +131,8 @@ def verdict_of(
     curated: bool,
 ) -> Verdict:
     """Judges the data of a run. The arguments are those of `DataGate`."""
-    anomalies, notes = one_class_only(ExamplesFacts.read(examples)), []
+    data = ExamplesFacts.read(examples)
+    anomalies, notes = one_class_only(data), notes_on(data)
     for split in artifact_utils.decode_split_names(example_anomalies.split_names):
         of_split = read_anomalies(example_anomalies.uri, f"Split-{split}")
         if split == UNLABELLED:

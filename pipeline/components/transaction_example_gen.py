@@ -32,7 +32,6 @@ from fraud.pipeline.config import Config, WindowLengths
 from fraud.pipeline.ingestion import stages
 from fraud.pipeline.ingestion.source import IngestionPlan, plan_ingestion
 from fraud.pipeline.ingestion.stages import Ingestion, Shard
-from fraud.pipeline.windows import Windows
 from fraud.time import parse_day
 
 EXAMPLES = "examples"
@@ -114,7 +113,7 @@ class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
             plan.check_unchanged()
         else:  # Vertex AI does not run drivers.
             plan = _plan(exec_properties)
-        config, windows = _config(exec_properties), plan.windows
+        config = _config(exec_properties)
         ingestion = Ingestion(
             layout=plan.layout(config.dataset),
             features=config.features,
@@ -133,7 +132,7 @@ class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
             raise bad_input from None
         examples = artifact_utils.get_single_instance(output_dict[EXAMPLES])
         shards = stages.shards(ingestion)
-        _describe(examples, shards, windows)
+        _describe(examples, shards, plan)
         for split in artifact_utils.decode_split_names(examples.split_names):
             _publish(split, [shard for shard in shards if shard.split == split], examples)
         fileio.rmtree(ingestion.directory)
@@ -160,7 +159,8 @@ class TransactionExampleGen(base_beam_component.BaseBeamComponent):
     Output `examples`: tf.Examples in the splits train, eval and, with a label delay, recent (whose
     examples have no label). Custom properties: `as_of` (a day), `input_fingerprint`, and as JSON
     `windows` (split → [first, last] day), `rows` and `positives` (split → count). Without a
-    timestamp there are no windows; rows are split into train and eval by a hash.
+    timestamp there are no windows; rows are split into train and eval by a hash. `history` (JSON):
+    how many days before the train window are `needed` by features and `available`.
     """
 
     SPEC_CLASS = TransactionExampleGenSpec
@@ -206,8 +206,9 @@ def _publish(split: str, shards: list[Shard], examples: types.Artifact) -> None:
         fileio.rename(shard.path, f"{directory}/{name}")
 
 
-def _describe(examples: types.Artifact, shards: list[Shard], windows: Windows | None) -> None:
+def _describe(examples: types.Artifact, shards: list[Shard], plan: IngestionPlan) -> None:
     """Sets the properties of the artifact."""
+    windows = plan.windows
     splits = list(windows.splits()) if windows else ["train", "eval"]
     examples.split_names = artifact_utils.encode_split_names(splits)
     examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
@@ -219,6 +220,7 @@ def _describe(examples: types.Artifact, shards: list[Shard], windows: Windows | 
         "windows": spans,
         "rows": {s: sum(shard.rows for shard in of_split[s]) for s in splits},
         "positives": {s: sum(shard.positives for shard in of_split[s]) for s in splits},
+        "history": plan.history_days,
     }
     examples.set_string_custom_property("as_of", str(windows.as_of) if windows else "")
     for name, value in described.items():

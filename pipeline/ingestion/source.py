@@ -78,6 +78,15 @@ class IngestionPlan:
         types = {name: pa.type_for_alias(alias) for name, alias in self.types.items()}
         return values.Layout(dataset, types, self.windows)
 
+    @property
+    def history_days(self) -> dict[str, int]:
+        """How many days before train are `needed` by features and `available`; empty if none."""
+        if self.windows is None or self.windows.history is None:
+            return {}
+        first = min(day for file in self.files for day in file.days)
+        needed = self.windows.history
+        return {"available": sum(day >= first for day in needed), "needed": needed.days}
+
     def check_unchanged(self) -> None:
         """Checks that the files are still those that were planned.
 

@@ -34,8 +34,10 @@ def artifact(folder: Path, prefix: str, by_split: dict[str, anomalies_pb2.Anomal
     return new
 
 
-def examples(train=(10, 100), evaluated=(5, 50)):
+def examples(train=(10, 100), evaluated=(5, 50), **facts):
     new = Examples()
+    for name, fact in facts.items():
+        new.set_string_custom_property(name, json.dumps(fact))
     new.set_string_custom_property(
         "positives", json.dumps({"train": train[0], "eval": evaluated[0]})
     )
@@ -67,6 +69,13 @@ def test_no_champion_and_no_curated_schema_are_noted(judge):
     assert verdict.passed
     assert any("none is curated" in note for note in verdict.notes)
     assert any("no champion" in note for note in verdict.notes)
+
+
+@pytest.mark.parametrize(("available", "noted"), [(23, True), (37, False)])
+def test_a_history_shorter_than_the_look_back_is_noted(judge, available, noted):
+    short = examples(history={"available": available, "needed": 37})
+    notes = judge(by_pair={"recent_train": anomalies()}, examples=short).notes
+    assert [("23 of the 37 days" in note) for note in notes] == [True] * noted
 
 
 def test_an_anomaly_stops_and_names_feature_anomaly_and_window(judge):

@@ -159,7 +159,8 @@ def read_back(examples: Any) -> Ingested:
         names_of[split] = [path.name for path in paths]
     custom = examples.mlmd_artifact.custom_properties
     properties = {
-        name: json.loads(custom[name].string_value) for name in ("windows", "rows", "positives")
+        name: json.loads(custom[name].string_value)
+        for name in ("windows", "rows", "positives", "history")
     }
     properties["as_of"] = custom["as_of"].string_value
     return Ingested(splits, properties, names_of)
