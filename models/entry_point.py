@@ -15,7 +15,7 @@ from fraud.models.network import training
 from fraud.models.network.explain import Explainer, typical_genuine
 from fraud.models.network.training import Fitted
 from fraud.models.preprocessing.transform_fn import vocabulary_sizes
-from fraud.models.spec import Network
+from fraud.models.spec import AlertBudget, Network
 
 THRESHOLD_FILE = "threshold.json"
 NETWORK_FILE = "network.json"
@@ -26,8 +26,8 @@ def run_fn(fn_args: Any) -> None:
 
     Args:
       fn_args: TFX's FnArgs; `custom_config` holds `columns` (JSON of ModelColumns), `network` (JSON
-        of Network) and `alert_budget` (cards per day). If there was a Tuner, `hyperparameters` has
-        its best `values`, which override `network`.
+        of Network) and `alert_budget` (JSON of AlertBudget). If there was a Tuner,
+        `hyperparameters` has its best `values`, which override `network`.
     """
     columns = from_json(ModelColumns, fn_args.custom_config["columns"])
     transform = tft.TFTransformOutput(fn_args.transform_output)
@@ -51,7 +51,7 @@ def train(fn_args: Any, examples: Examples, transform: tft.TFTransformOutput) ->
         spec,
         examples,
         vocabulary_sizes(transform, columns, spec),
-        config["alert_budget"],
+        from_json(AlertBudget, config["alert_budget"]),
         fn_args.model_run_dir,
     )
     typical = typical_genuine(examples.inputs, examples.labels)

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from fraud import codec
 from fraud.codec import STRICT
+from fraud.features.spec import Dataset
 
 # A tuned setting has the same range as the setting itself.
 Epochs = Annotated[int, Field(ge=1)]
@@ -148,11 +149,38 @@ class Tuning:
 
 
 @dataclass(frozen=True, config=STRICT)
+class AlertBudget:
+    """What analysts can check: cards per day or, without timestamps, alerts per transactions.
+
+    Attributes:
+      size: the number of cards or alerts.
+      transactions: the number of transactions that `size` alerts are for; None for cards per day.
+    """
+
+    size: int
+    transactions: int | None = None
+
+    def __str__(self) -> str:
+        if self.transactions is None:
+            return f"{self.size:,} cards a day"
+        return f"{self.size:,} alerts per {self.transactions:,} transactions"
+
+
+@dataclass(frozen=True, config=STRICT)
 class Evaluation:
     """The requirements a model must meet to be blessed."""
 
     alert_budget: int = Field(
-        default=100, ge=1, description="Number of cards that analysts can check per day."
+        default=100,
+        ge=1,
+        description="Number of cards that analysts can check per day; without `dataset.timestamp`, "
+        "number of alerts per `budget_transactions` transactions.",
+    )
+    budget_transactions: int = Field(
+        default=2000,
+        ge=1,
+        description="Number of transactions that `alert_budget` alerts are for if the data has no "
+        "timestamp, hence no days.",
     )
     min_average_precision: float = Field(
         default=0.3, ge=0, le=1, description="Minimum average precision on the eval window."
@@ -212,3 +240,9 @@ class Evaluation:
     saved_share: float = Field(
         default=0.8, ge=0, le=1, description="Fraction of a fraud's amount that an alert saves."
     )
+
+    def budget(self, dataset: Dataset) -> AlertBudget:
+        """What the alert budget means for this data."""
+        return AlertBudget(
+            self.alert_budget, None if dataset.timestamp else self.budget_transactions
+        )

@@ -165,7 +165,7 @@ def training_stage(config: Config, ingested: DataStage) -> tuple[list[BaseNode],
     training_config = {
         "columns": columns,
         "network": to_json(network),
-        "alert_budget": config.evaluation.alert_budget,
+        "alert_budget": to_json(config.evaluation.budget(config.dataset)),
     }
     tuner = None
     if config.tuning.enabled:
@@ -233,6 +233,7 @@ def release_stage(
         text=to_json(config.model_card),
         columns=to_json(ModelColumns.of(config.dataset, config.features)),
         evaluation_settings=to_json(config.evaluation),
+        alert_budget=str(config.evaluation.budget(config.dataset)),
         label_delay_days=config.windows.label_delay_days,
     )
     return [champion, evaluator, serving_check, pusher, model_card]

@@ -30,7 +30,7 @@ class Facts:
       numeric, categorical: the columns the model reads.
       network: its settings by name.
       threshold: the lowest score that raises an alert.
-      alert_budget: cards a day.
+      alert_budget: in words, such as "100 cards a day".
       validation: metrics on the held-out cards by name.
       definitions: the `fraud.models.evaluation.registry.Metric`s, in the order shown.
       metrics: from the Evaluator: `overall` (by name) and `slices` (slice → by name).
@@ -55,7 +55,7 @@ class Facts:
     categorical: tuple[str, ...]
     network: Mapping[str, Any]
     threshold: float | None
-    alert_budget: int
+    alert_budget: str
     validation: Mapping[str, float | None]
     definitions: Sequence[Any]
     metrics: Mapping[str, Any]
@@ -149,7 +149,7 @@ def _metrics(facts: Facts) -> Section:
         "precision, Hanley and McNeil's for ROC AUC, Wilson's for precision and recall. The "
         "intervals assume that transactions are independent; frauds come in series on one card or "
         "terminal, so the true uncertainty is larger. A transaction raises an alert if its score "
-        f"reaches the threshold for {facts.alert_budget:,} cards a day."
+        f"reaches the threshold for {facts.alert_budget}."
     )
     return Section("Metrics", (Text(text), Table(head, tuple(rows), numbers=True)))
 

@@ -31,6 +31,7 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
     text: Parameter[str],
     columns: Parameter[str],
     evaluation_settings: Parameter[str],
+    alert_budget: Parameter[str],
     label_delay_days: Parameter[int],
 ) -> None:
     """Writes the card of a model that was pushed; writes nothing for one that was not.
@@ -41,6 +42,7 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
       text: JSON of `fraud.pipeline.config.ModelCardText`.
       columns: JSON of `fraud.models.columns.ModelColumns`.
       evaluation_settings: JSON of `fraud.models.spec.Evaluation`.
+      alert_budget: the alert budget in words.
       label_delay_days: from `fraud.pipeline.config.WindowLengths`.
     """
     push, files = artifacts.Push.read(pushed_model), artifacts.CardFiles.read(card)
@@ -66,7 +68,7 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
         categorical=model_columns.categorical,
         network=trained.network,
         threshold=trained.threshold,
-        alert_budget=settings["alert_budget"],
+        alert_budget=alert_budget,
         validation=trained.validation,
         definitions=registry.named_for(settings),
         metrics=evaluated.metrics,

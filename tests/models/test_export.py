@@ -18,7 +18,7 @@ from fraud.models.export import ServedModel
 from fraud.models.network import training
 from fraud.models.network.explain import Explainer, typical_genuine
 from fraud.models.preprocessing import in_memory
-from fraud.models.spec import Network
+from fraud.models.spec import AlertBudget, Network
 from fraud.names import input_name
 from fraud.pipeline.components.serving_check import check_serving
 
@@ -97,7 +97,7 @@ def scored(tmp_path_factory):
     _write_input_columns(folder / "transform")
     number = np.arange(5000)
     train = Examples(preprocessing(old), old["fraud"], number * 60, number % 400)
-    fitted = training.fit(SPEC, train, preprocessing.vocabularies, alert_budget=20)
+    fitted = training.fit(SPEC, train, preprocessing.vocabularies, AlertBudget(20))
     typical = typical_genuine(train.inputs, train.labels)
     explainer = Explainer(fitted.model, typical, COLUMNS.numeric, COLUMNS.categorical)
     model = ServedModel(fitted, explainer, preprocessing.transform, COLUMNS)

@@ -33,7 +33,7 @@ FACTS = Facts(
     categorical=("CHANNEL",),
     network={"bins": 16, "towers": [[32]]},
     threshold=0.125,
-    alert_budget=15,
+    alert_budget="15 cards a day",
     validation={"brier": 0.004},
     definitions=registry.named_for(vars(Evaluation())),
     metrics={"overall": OVERALL, "slices": {"CHANNEL=online": {**OVERALL, "example_count": 500.0}}},

@@ -70,6 +70,7 @@ def card(tmp_path, monkeypatch):
             "text": to_json(config.ModelCardText()),
             "columns": json.dumps({**columns, "timestamp": None, "card": None}),
             "evaluation_settings": to_json(Evaluation()),
+            "alert_budget": "100 cards a day",
             "label_delay_days": 7,
         }
         component = ModelCardGen.EXECUTOR_SPEC.executor_class()
