@@ -1,9 +1,11 @@
 from datetime import date, timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from fraud.features import Dataset, FeatureGroup, Features, add_features
+from fraud.features.batch import add_features
+from fraud.features.spec import Dataset, FeatureGroup, Features
 from fraud.pipeline.backtest.folds import plan_folds
 from fraud.pipeline.windows import Window, windows_for
 
@@ -56,15 +58,17 @@ def test_features_of_the_first_eval_moment_know_every_train_label(delay):
     windows = windows_for(date(2018, 7, 31), train_days=1, eval_days=1, label_delay_days=delay)
     midnight = np.datetime64(windows.eval.first, "us")
     train = np.datetime64(windows.train.last, "us") + np.arange(1, 25) * np.timedelta64(1, "h") - 1
-    columns = {
-        "at": np.array([*train, midnight - 2, midnight]),
-        "shop": np.ones(26, int),
-        "fraud": np.ones(26),
-    }
+    columns = pa.table(
+        {
+            "at": np.array([*train, midnight - 2, midnight]),
+            "shop": np.ones(26, int),
+            "fraud": np.ones(26),
+        }
+    )
     dataset = Dataset(timestamp="at", entities=("shop",), amount=None, label="fraud", id=None)
     known_count = Features(calendar=(), groups=(FeatureGroup(("known_count",), (2,)),))
     known = add_features(columns, dataset, known_count, delay)["shop_known_count_2d"]
-    assert known[-2:].tolist() == [23, 24]
+    assert known[-2:].to_pylist() == [23, 24]
 
 
 def test_history_lies_before_train():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fraud.features import Dataset
+from fraud.features.spec import Dataset
 from fraud.models.network import threshold
 from fraud.models.spec import AlertBudget, Evaluation
 from fraud.time import SECONDS_PER_DAY
