@@ -14,6 +14,7 @@ from fraud.features.definitions import CALENDAR, FAMILIES, Family
 from fraud.features.history import History
 from fraud.features.spans import Floats, Ints
 from fraud.features.spec import CARD, Dataset, Features
+from fraud.time import local_times
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,10 +76,14 @@ def history_days(spec: Features, delay_days: int) -> int:
 
 
 def calendar_features(
-    spec: Features, timestamps: NDArray[np.datetime64]
+    spec: Features, dataset: Dataset, timestamps: NDArray[np.datetime64]
 ) -> dict[str, NDArray[np.float32]]:
-    """The features that depend on the timestamp alone: name -> values, [rows] each."""
-    return {name: CALENDAR[name](timestamps).astype(np.float32) for name in spec.calendar}
+    """The features that depend on the timestamp alone: name -> values, [rows] each.
+
+    `timestamps` are datetime64[us] in UTC; the features are those of the dataset's timezone.
+    """
+    local = local_times(timestamps, dataset.timezone)
+    return {name: CALENDAR[name](local).astype(np.float32) for name in spec.calendar}
 
 
 def entity_features(
@@ -155,7 +160,7 @@ def add_features(table: pa.Table, dataset: Dataset, spec: Features, delay_days: 
     amounts = numbers(dataset.amount) if dataset.amount else None
     has_label = dataset.label in table.column_names
     labels = numbers(dataset.label) if has_label else np.full(len(timestamps), np.nan)
-    features = calendar_features(spec, timestamps)
+    features = calendar_features(spec, dataset, timestamps)
     for entity in dataset.entities:
         codes = table[entity].combine_chunks().dictionary_encode()
         keys = codes.indices.fill_null(-1).to_numpy().astype(np.int64)

@@ -35,6 +35,9 @@ class Dataset:
     """Other columns that the model reads as categories."""
     slices: tuple[str, ...] = ()
     """Columns whose values are each evaluated separately."""
+    timezone: str = "UTC"
+    """IANA name of the timezone, such as Europe/Berlin, that defines days, nights and weekends, and
+    to which timestamps without an offset belong."""
 
     @property
     def card_entity(self) -> str | None:

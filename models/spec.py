@@ -105,6 +105,8 @@ class AlertBudget:
     """The number of cards or alerts."""
     transactions: int | None = None
     """The number of transactions that `size` alerts are for; None for cards per day."""
+    timezone: str = "UTC"
+    """The timezone of the days."""
 
     def __str__(self) -> str:
         if self.transactions is None:
@@ -150,6 +152,5 @@ class Evaluation:
 
     def budget(self, dataset: Dataset) -> AlertBudget:
         """What the alert budget means for this data."""
-        return AlertBudget(
-            self.alert_budget, None if dataset.timestamp else self.budget_transactions
-        )
+        transactions = None if dataset.timestamp else self.budget_transactions
+        return AlertBudget(self.alert_budget, transactions, dataset.timezone)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fraud.models.spec import AlertBudget
-from fraud.time import SECONDS_PER_DAY
+from fraud.time import local_days
 
 
 def alert_threshold(
@@ -24,7 +24,7 @@ def alert_threshold(
     """
     if budget.transactions is not None:
         return for_share(scores, budget.size / budget.transactions)
-    return for_budget(scores, timestamps // SECONDS_PER_DAY, cards, budget.size, share)
+    return for_budget(scores, local_days(timestamps, budget.timezone), cards, budget.size, share)
 
 
 def for_share(scores: np.ndarray, share: float) -> float:

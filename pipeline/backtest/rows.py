@@ -99,7 +99,7 @@ def read(source: Source, windows: Windows, config: Config) -> pa.Table:
 def split(table: pa.Table, fold: Fold, config: Config) -> tuple[FoldRows, FoldRows]:
     """Returns the train rows and the test rows of a fold, given the result of `read`."""
     dataset = config.dataset
-    days = values.days_of(table[dataset.timestamp].combine_chunks())
+    days = values.days_of(table[dataset.timestamp].combine_chunks(), dataset.timezone)
     labels = table[dataset.label].to_numpy().astype(np.int64)
     card = dataset.card_entity
     cards = _keys(table[card]) if card else np.arange(len(days))

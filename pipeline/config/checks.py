@@ -6,6 +6,7 @@ from fraud.errors import BadInput
 from fraud.features.spec import Dataset
 from fraud.names import input_name
 from fraud.pipeline.config.sections import Beam, Config
+from fraud.time import check_timezone
 
 
 def check(config: Config) -> None:
@@ -17,6 +18,10 @@ def check(config: Config) -> None:
     from fraud.features.batch import check_features, feature_names
 
     _check_beam(config.beam)
+    try:
+        check_timezone(config.dataset.timezone)
+    except BadInput as error:
+        raise BadInput(f"dataset.timezone: {error}") from None
     if 0 < config.network.focal_gamma < 1:  # the gradient of a certain score would be infinite
         raise BadInput(
             f"network.focal_gamma: {config.network.focal_gamma} is too small; the least is 1, and "

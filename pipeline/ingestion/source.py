@@ -155,7 +155,8 @@ def discover(data: str, dataset: Dataset) -> Source:
     if dataset.timestamp is None:
         files = [dataclasses.replace(file, days=(), in_day_folder=False) for file in files]
     else:
-        files = [f if f.in_day_folder else _with_days(f, dataset.timestamp) for f in files]
+        zone = dataset.timezone
+        files = [f if f.in_day_folder else _with_days(f, dataset.timestamp, zone) for f in files]
     return Source(data, tuple(files))
 
 
@@ -262,7 +263,7 @@ def _file(path: str, info: arrow_fs.FileInfo, name: str) -> File:
 
 
 @functools.cache
-def _with_days(file: File, timestamp: str) -> File:
+def _with_days(file: File, timestamp: str, timezone: str) -> File:
     """Adds the days that occur in a file outside day folders; reads its timestamps for that."""
     type_ = _type_in(reader.schema(file), timestamp, "dataset.timestamp", file)
     if problem := values.wrong_type(timestamp, type_, Dataset(timestamp=timestamp)):
@@ -270,8 +271,8 @@ def _with_days(file: File, timestamp: str) -> File:
     days: set[int] = set()
     for first, batch in reader.read(file, {timestamp: pa.string()}):
         origins = values.RowOrigins(file, np.arange(first, first + batch.num_rows))
-        times = values.times(batch.column(0), timestamp, origins)
-        days.update(np.unique(values.days_of(times)).tolist())
+        times = values.times(batch.column(0), timestamp, timezone, origins)
+        days.update(np.unique(values.days_of(times, timezone)).tolist())
     return dataclasses.replace(
         file, days=tuple(EPOCH + timedelta(days=day) for day in sorted(days))
     )

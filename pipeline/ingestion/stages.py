@@ -117,7 +117,7 @@ class Ingestion:
             held_out = _hashes([chunk.column(name) for name in named]) % 100 < self.eval_percent
             masks = {"train": ~held_out, "eval": held_out}
         else:
-            days = days_of(chunk.column(dataset.timestamp))
+            days = days_of(chunk.column(dataset.timestamp), dataset.timezone)
             masks = {name: is_within(window, days) for name, window in windows.splits().items()}
         return {name: np.flatnonzero(mask) for name, mask in masks.items() if mask.any()}
 
@@ -358,7 +358,7 @@ def _features(
         name: np.full(chunk.num_rows, np.nan, np.float32) for name in feature_names(spec, dataset)
     }
     if dataset.timestamp is not None:
-        values |= calendar_features(spec, chunk.column(dataset.timestamp).to_numpy())
+        values |= calendar_features(spec, dataset, chunk.column(dataset.timestamp).to_numpy())
     for stored in parts:
         batch = stored.load()
         rows = batch.column("row").to_numpy()

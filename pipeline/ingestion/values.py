@@ -26,7 +26,7 @@ from fraud.features.history import LARGEST
 from fraud.features.spec import Dataset
 from fraud.pipeline.ingestion.reader import File, place
 from fraud.pipeline.windows import Window, Windows
-from fraud.time import MICROSECONDS_PER_DAY, day_number
+from fraud.time import MICROSECONDS_PER_DAY, UTC, day_number, local_times
 
 SINGLE_ROLES = ("timestamp", "amount", "label", "id")
 
@@ -122,8 +122,14 @@ def _is_text(type_: pa.DataType) -> bool:
     return pa.types.is_string(type_) or pa.types.is_large_string(type_)
 
 
-def days_of(times: pa.Array) -> NDArray[np.int64]:
-    """Days since 1970-01-01 of timestamps without nulls, [rows]."""
+def _is_zoned(type_: pa.DataType) -> bool:
+    return pa.types.is_timestamp(type_) and type_.tz is not None
+
+
+def days_of(times: pa.Array, timezone: str) -> NDArray[np.int64]:
+    """Days since 1970-01-01, in a timezone, of timestamps without nulls, [rows]."""
+    if timezone != UTC:
+        times = pa.array(local_times(times.to_numpy(), timezone))
     return np.floor_divide(times.cast(pa.int64()).to_numpy(), MICROSECONDS_PER_DAY)
 
 
@@ -132,28 +138,37 @@ def is_within(window: Window, days: NDArray[np.int64]) -> NDArray[np.bool_]:
     return (days >= day_number(window.first)) & (days <= day_number(window.last))
 
 
-def times(column: pa.Array, name: str, origins: RowOrigins) -> pa.Array:
-    """Converts timestamps of any accepted form to timestamp[us].
+def times(column: pa.Array, name: str, timezone: str, origins: RowOrigins) -> pa.Array:
+    """Converts timestamps of any accepted form to timestamp[us] in UTC.
 
-    Accepted are timestamps and dates, ISO 8601 text, and whole seconds since 1970 as numbers or
-    text. Times with a zone are converted to UTC; times without one are treated as UTC.
+    Accepted are timestamps and dates, ISO 8601 text, and whole seconds since 1970 UTC as numbers or
+    text. Times without an offset are those of `timezone`: of two moments that clocks show alike,
+    when they are put back, it is the earlier one.
 
     Raises:
-      BadInput: a value is missing or is not a timestamp.
+      BadInput: a value is missing, is not a timestamp, or is skipped when clocks are put forward.
     """
     is_text = _is_text(column.type)
     if is_text:
         column = pc.utf8_trim_whitespace(column)
     forms = _TEXT_FORMS if is_text else [column.type]
     for form in forms:
-        if (parsed := _as_time(column, form)) is not None:
+        if (parsed := _as_time(column, form, timezone)) is not None:
             return parsed
     # Report the first error of the form that parses the most rows: it is the intended one.
-    bad = max(_first_not(column, partial(_as_time, form=form)) for form in forms)
+    parse = partial(_as_time, timezone=timezone)
+    bad = max(_first_not(column, partial(parse, form=form)) for form in forms)
     value = column[bad].as_py()
     if value in (None, ""):
         origins.refuse(bad, f"{name} is empty; every transaction needs a time")
     shown = repr(value[:40]) if is_text else value
+    one, local = column.slice(bad, 1), forms[0]
+    if _as_time(one, local, timezone) is None and _as_time(one, local, UTC) is not None:
+        origins.refuse(
+            bad,
+            f"{name} is {shown}, which clocks in {timezone} skip; correct it, write the time with "
+            "its offset, or correct dataset.timezone",
+        )
     origins.refuse(bad, f"{name} is {shown}, not a time; write times as 2018-04-01 13:45:00")
 
 
@@ -178,10 +193,11 @@ def clean(
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     known = np.ones(len(origins.positions), bool)
     if windows is not None and dataset.timestamp is not None:
-        columns[dataset.timestamp] = times(columns[dataset.timestamp], dataset.timestamp, origins)
-        days = days_of(columns[dataset.timestamp])
+        time = times(columns[dataset.timestamp], dataset.timestamp, dataset.timezone, origins)
+        columns[dataset.timestamp] = time
+        days = days_of(time, dataset.timezone)
         if origins.file.in_day_folder:
-            _check_day(columns[dataset.timestamp], days, dataset.timestamp, origins)
+            _check_day(time, days, dataset, origins)
         keep = is_within(windows.all_days, days)
         known = days <= day_number(windows.eval.last)
         if not keep.all():
@@ -208,28 +224,41 @@ def clean(
     return origins, pa.RecordBatch.from_arrays(list(cleaned.values()), names=list(cleaned))
 
 
-def _check_day(time: pa.Array, days: NDArray[np.int64], name: str, origins: RowOrigins) -> None:
+def _check_day(
+    time: pa.Array, days: NDArray[np.int64], dataset: Dataset, origins: RowOrigins
+) -> None:
     """Refuses rows of another day than the one their folder is named after."""
     (day,) = origins.file.days
     wrong = days != day_number(day)
     if wrong.any():
         row = _first(wrong)
+        (local,) = local_times(time[row : row + 1].to_numpy(), dataset.timezone).tolist()
         origins.refuse(
             row,
-            f"{name} is {time[row].as_py()} (UTC), but its folder is for {day}; "
-            "move the row to the folder of its day",
+            f"{dataset.timestamp} is {local} ({dataset.timezone}), but its folder is for {day}; "
+            "move the row to the folder of its day, or correct dataset.timezone",
         )
 
 
-def _as_time(column: pa.Array, form: pa.DataType) -> pa.Array | None:
-    """Parses values of one form as timestamp[us]; None if any is missing or of another form."""
+def _as_time(column: pa.Array, form: pa.DataType, timezone: str) -> pa.Array | None:
+    """Parses values of one form as timestamp[us] in UTC.
+
+    None if any is missing, of another form or no time in `timezone`.
+    """
     if column.null_count:
         return None
     try:
         values = column.cast(form)
         if pa.types.is_integer(form):
             values = pc.multiply_checked(values.cast(pa.int64()), 1_000_000)
-        return values.cast(_TIME, safe=False)
+        is_local = timezone != UTC and not pa.types.is_integer(form) and not _is_zoned(form)
+        values = values.cast(_TIME, safe=False)
+        if is_local:
+            # A date means the beginning of its day, even where clocks skip midnight.
+            skipped = "latest" if pa.types.is_date(form) else "raise"
+            zoned = pc.assume_timezone(values, timezone, ambiguous="earliest", nonexistent=skipped)
+            values = zoned.cast(_TIME)
+        return values
     except pa.ArrowInvalid:
         return None
 

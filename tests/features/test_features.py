@@ -338,11 +338,25 @@ def test_groups_apply_to_all_entities_to_named_ones_or_to_the_card() -> None:
 
 def test_calendar() -> None:
     stamps = ["2024-03-01T06:59:59", "2024-03-02T07:00", "2024-03-03T23:59", "2024-03-04T00:00"]
-    values = features.calendar_features(EVERYTHING, np.array(stamps, "datetime64[us]"))
+    values = features.calendar_features(EVERYTHING, DATASET, np.array(stamps, "datetime64[us]"))
     assert values["weekend"].tolist() == [0, 1, 1, 0]
     assert values["night"].tolist() == [1, 0, 0, 1]
     assert values["weekday"].tolist() == [4, 5, 6, 0]
     np.testing.assert_allclose(values["hour"], [6 + 3599 / 3600, 7, 23 + 59 / 60, 0], rtol=1e-6)
+
+
+def test_two_o_clock_on_a_sunday_in_tokyo_is_night_and_sunday() -> None:
+    """In UTC it is Saturday, 17:00."""
+    instant = np.array(["2024-03-02T17:00"], "datetime64[us]")
+    for zone, expected in (("Asia/Tokyo", [2, 6, 1, 1]), ("UTC", [17, 5, 1, 0])):
+        local = dataclasses.replace(DATASET, timezone=zone)
+        values = features.calendar_features(EVERYTHING, local, instant)
+        names = ("hour", "weekday", "weekend", "night")
+        assert [float(values[name][0]) for name in names] == expected
+    rows = transactions(500, seed=12)
+    shifted = rows | {"TX_DATETIME": rows["TX_DATETIME"] - np.timedelta64(9, "h")}
+    tokyo = dataclasses.replace(DATASET, timezone="Asia/Tokyo")
+    assert_equal(derived(shifted, dataset=tokyo), derived(rows))
 
 
 def test_features_are_added_under_their_names_in_order() -> None:

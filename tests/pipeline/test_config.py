@@ -95,6 +95,7 @@ def test_only_the_built_in_columns_are_judged_by_the_packaged_schema(load):
         ("dataset: {numeric: [TX_AMOUNT]}", "dataset.numeric", "already dataset.amount"),
         ("dataset: {card: SHOP}", "dataset.card", "not in dataset.entities"),
         ("dataset: {slices: [TX_AMOUNT]}", "dataset.slices", "name a category"),
+        ("dataset: {timezone: Europe/Berlim}", "dataset.timezone", "Europe/Berlin"),
         ("data_gate: {severity: fatal}", "data_gate.severity", "error, warning"),
         ("data_gate: {max_drift: 2}", "data_gate.max_drift", "0 to 1"),
         ("data_gate: {drift_thresholds: {x: 0.1}}", "data_gate.drift_thresholds", "no feature"),

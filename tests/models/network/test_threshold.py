@@ -83,3 +83,12 @@ def test_a_budget_per_day_counts_cards_on_days():
 )
 def test_a_budget_in_words(budget, words):
     assert str(budget).startswith(words)
+
+
+def test_the_days_of_a_budget_are_local():
+    """23:00 and 01:00 UTC are one day in Tokyo, on which a card is checked once."""
+    seconds, cards = np.array([23, 25, 26]) * 3600, np.array([1, 1, 2])
+    scores = np.array([0.9, 0.8, 0.7])
+    for zone, limit in (("Asia/Tokyo", 0.9), ("UTC", 0.8)):
+        budget = AlertBudget(1, timezone=zone)
+        assert threshold.alert_threshold(budget, scores, seconds, cards) == limit
