@@ -62,6 +62,8 @@ class ExamplesFacts:
       as_of: the as-of day; None if the data has no timestamp.
       windows: split → first and last day (YYYY-MM-DD); empty if the data has no timestamp.
       rows, positives: split → number of transactions, of frauds.
+      unlabelled: split → number of transactions left out because their label is not known yet;
+        empty without label times.
       history: how many days before train are `needed` by features and `available`; may be empty.
     """
 
@@ -70,11 +72,12 @@ class ExamplesFacts:
     rows: dict[str, int]
     positives: dict[str, int]
     history: dict[str, int]
+    unlabelled: dict[str, int]
 
     @classmethod
     def read(cls, artifact: Any) -> ExamplesFacts:
         """Reads the properties that TransactionExampleGen sets."""
-        names = ("windows", "rows", "positives", "history")
+        names = ("windows", "rows", "positives", "history", "unlabelled")
         counts = {name: json.loads(value(artifact, name) or "{}") for name in names}
         return from_values(cls, {"as_of": value(artifact, "as_of") or None, **counts})
 

@@ -65,6 +65,10 @@ class Windows:
         named = {"train": self.train, "eval": self.eval, "recent": self.recent}
         return {name: window for name, window in named.items() if window is not None}
 
+    def labels_known_by(self, split: str) -> date:
+        """The day at whose end the labels of a labelled split must be known."""
+        return self.eval.first - timedelta(days=1) if split == "train" else self.as_of
+
     @property
     def all_days(self) -> Window:
         """From the first day of history to the as-of day."""

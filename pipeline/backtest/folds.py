@@ -73,16 +73,16 @@ def rows_to_test(
     days: NDArray[np.int64],
     cards: NDArray,
     labels: NDArray,
-    delay_days: int,
+    known_days: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
-    """Selects the rows on test days whose card has no known fraud by that day.
+    """Selects the rows on test days whose card had no known fraud when that day began.
 
     Args:
       fold: the fold.
       days: the day of each row, as days since 1970, [n].
       cards: the card of each row, [n].
       labels: 0 or 1, [n].
-      delay_days: full days until a label is known.
+      known_days: the day on which each label became known, [n].
 
     Returns:
       A mask, bool [n].
@@ -94,7 +94,7 @@ def rows_to_test(
 
     names, card = np.unique(cards, return_inverse=True)
     never = np.iinfo(np.int64).max
-    first_fraud = np.full(names.size, never)
+    first_known = np.full(names.size, never)
     frauds = (labels == 1) & (days >= day_number(fold.known_since))
-    np.minimum.at(first_fraud, card[frauds], days[frauds])
-    return is_within(fold.test, days) & (first_fraud[card] > days - delay_days - 1)
+    np.minimum.at(first_known, card[frauds], known_days[frauds])
+    return is_within(fold.test, days) & (first_known[card] >= days)

@@ -81,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
     with console.waiting("features"):
         table = rows.read(source, covered, config)
     console.say(f"  features   {table.num_rows:,} rows  {time.monotonic() - started:.0f} s")
+    if unlabelled := rows.count_unlabelled(table, planned, config):
+        console.say(f"  left out   {unlabelled:,} test rows whose label is not known yet")
     jobs = arguments.jobs or processes.jobs_that_fit(table, planned)
     seeds = [config.network.seed + i for i in range(arguments.seeds)]
     running = processes.run(table, planned, config, seeds, folder, jobs)

@@ -118,6 +118,17 @@ def notes_on(data: ExamplesFacts) -> list[str]:
             f"the data has {days['available']} of the {days['needed']} days before train that "
             "features look back on: those of early train days rest on fewer transactions"
         )
+    missing = {
+        split: count / (count + data.rows[split])
+        for split, count in data.unlabelled.items()
+        if count
+    }
+    if missing:
+        shares = " and ".join(f"{share:.1%} of {split}" for split, share in missing.items())
+        notes.append(
+            f"labels not known yet, left out: {shares}; what remains is biased towards quickly "
+            "detected fraud"
+        )
     return notes
 
 

@@ -32,6 +32,7 @@ from fraud.pipeline.config import Config, WindowLengths
 from fraud.pipeline.ingestion import stages
 from fraud.pipeline.ingestion.source import IngestionPlan, plan_ingestion
 from fraud.pipeline.ingestion.stages import Ingestion, Shard
+from fraud.pipeline.windows import LABELLED_SPLITS
 from fraud.time import parse_day
 
 EXAMPLES = "examples"
@@ -132,9 +133,9 @@ class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
             raise bad_input from None
         examples = artifact_utils.get_single_instance(output_dict[EXAMPLES])
         shards = stages.shards(ingestion)
-        _describe(examples, shards, plan)
+        _describe(examples, shards, plan, config.dataset.label_time is not None)
         for split in artifact_utils.decode_split_names(examples.split_names):
-            _publish(split, [shard for shard in shards if shard.split == split], examples)
+            _publish(split, [s for s in shards if s.split == split and s.rows], examples)
         fileio.rmtree(ingestion.directory)
         examples.set_string_custom_property(FINGERPRINT, plan.fingerprint)
 
@@ -160,7 +161,9 @@ class TransactionExampleGen(base_beam_component.BaseBeamComponent):
     examples have no label). Custom properties: `as_of` (a day), `input_fingerprint`, and as JSON
     `windows` (split → [first, last] day), `rows` and `positives` (split → count). Without a
     timestamp there are no windows; rows are split into train and eval by a hash. `history` (JSON):
-    how many days before the train window are `needed` by features and `available`.
+    how many days before the train window are `needed` by features and `available`. `unlabelled`
+    (JSON), with label times: split → number of transactions left out because their label is not
+    known yet.
     """
 
     SPEC_CLASS = TransactionExampleGenSpec
@@ -206,7 +209,9 @@ def _publish(split: str, shards: list[Shard], examples: types.Artifact) -> None:
         fileio.rename(shard.path, f"{directory}/{name}")
 
 
-def _describe(examples: types.Artifact, shards: list[Shard], plan: IngestionPlan) -> None:
+def _describe(
+    examples: types.Artifact, shards: list[Shard], plan: IngestionPlan, label_times: bool
+) -> None:
     """Sets the properties of the artifact."""
     windows = plan.windows
     splits = list(windows.splits()) if windows else ["train", "eval"]
@@ -216,11 +221,13 @@ def _describe(examples: types.Artifact, shards: list[Shard], plan: IngestionPlan
     named = windows.splits() if windows else {}
     spans = {name: [str(window.first), str(window.last)] for name, window in named.items()}
     of_split = {s: [shard for shard in shards if shard.split == s] for s in splits}
+    unlabelled = {s: sum(shard.unlabelled for shard in of_split[s]) for s in LABELLED_SPLITS}
     described = {
         "windows": spans,
         "rows": {s: sum(shard.rows for shard in of_split[s]) for s in splits},
         "positives": {s: sum(shard.positives for shard in of_split[s]) for s in splits},
         "history": plan.history_days,
+        "unlabelled": unlabelled if label_times else {},
     }
     examples.set_string_custom_property("as_of", str(windows.as_of) if windows else "")
     for name, value in described.items():

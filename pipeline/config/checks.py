@@ -31,7 +31,8 @@ def check(config: Config) -> None:
     dataset = config.dataset
     generated = feature_names(config.features, dataset)
     _check_columns(dataset, generated)
-    can_drift = {*dataset.columns, *generated} - {dataset.id, dataset.timestamp, dataset.label}
+    can_drift = {*dataset.columns, *generated} - {dataset.id, dataset.timestamp}
+    can_drift -= {dataset.label, dataset.label_time}
     for column in config.data_gate.drift_thresholds:
         if column not in can_drift:
             raise BadInput(
@@ -53,7 +54,8 @@ def _check_beam(beam: Beam) -> None:
 def _check_columns(dataset: Dataset, generated: tuple[str, ...]) -> None:
     """Checks the roles and names of the columns, given the names of the `generated` features."""
     roles: dict[str, str] = {}
-    for role in ("timestamp", "amount", "label", "id", "entities", "numeric", "categorical"):
+    single = ("timestamp", "amount", "label", "label_time", "id")
+    for role in (*single, "entities", "numeric", "categorical"):
         value = getattr(dataset, role)
         for column in (value,) if isinstance(value, str) else value or ():
             if column in roles:
@@ -77,10 +79,12 @@ def _check_columns(dataset: Dataset, generated: tuple[str, ...]) -> None:
                 f"dataset: {other!r} and {column!r} are both {input_name(column)!r} where the "
                 "model is served, which allows only letters, digits and _; rename one"
             )
+    if dataset.label_time and not dataset.timestamp:
+        raise BadInput("dataset.label_time: it needs dataset.timestamp; set that, or remove this")
     if dataset.card and dataset.card not in dataset.entities:
         raise BadInput(f"dataset.card: {dataset.card!r} is not in dataset.entities")
     for column in dataset.slices:
-        if column in (dataset.label, dataset.id, dataset.timestamp, dataset.amount):
+        if column in {getattr(dataset, role) for role in single}:
             raise BadInput(f"dataset.slices: {column!r} has a value per row; name a category")
     if not (dataset.amount or dataset.numeric or dataset.categorical or generated):
         raise BadInput(

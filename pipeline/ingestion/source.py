@@ -178,7 +178,7 @@ def plan(source: Source, config: Config, as_of: date | None) -> Windows | None:
     if not days:
         raise BadInput(f"{source.data}: there are no transactions")
     lengths = config.windows
-    history = history_days(config.features, lengths.label_delay_days)
+    history = history_days(config.features, config.dataset, lengths.label_delay_days)
     try:
         windows = windows_for(
             as_of or days[-1],

@@ -38,7 +38,16 @@ from fraud.features.batch import (
 from fraud.features.spec import Features
 from fraud.pipeline.ingestion import example_writer, reader
 from fraud.pipeline.ingestion.reader import BATCH_ROWS, File, place
-from fraud.pipeline.ingestion.values import Layout, RowOrigins, clean, days_of, is_within
+from fraud.pipeline.ingestion.values import (
+    Layout,
+    RowOrigins,
+    clean,
+    days_of,
+    is_within,
+    known_days,
+)
+from fraud.pipeline.windows import LABELLED_SPLITS
+from fraud.time import day_number
 
 PARTITION_ROWS = 200_000
 """The approximate number of rows of an entity's history held in memory at once."""
@@ -88,7 +97,7 @@ class Ingestion:
     Attributes:
       layout: the columns and days to read.
       features: the features to compute.
-      delay_days: days until a label is known.
+      delay_days: days until a label is known, unless there are label times.
       eval_percent: the share of rows in the eval split if the data has no timestamp.
       directory: for temporary files; all workers can read and write it.
     """
@@ -121,6 +130,19 @@ class Ingestion:
             masks = {name: is_within(window, days) for name, window in windows.splits().items()}
         return {name: np.flatnonzero(mask) for name, mask in masks.items() if mask.any()}
 
+    def labelled(
+        self, split: str, rows: NDArray[np.int64], chunk: pa.RecordBatch
+    ) -> NDArray[np.int64]:
+        """Those of the rows of a split whose label was known in time; all of an unlabelled split.
+
+        Without label times, the label delay makes all labels of a labelled window known.
+        """
+        dataset, windows = self.layout.dataset, self.layout.windows
+        if windows is None or dataset.label_time is None or split not in LABELLED_SPLITS:
+            return rows
+        learned = known_days(chunk.column(dataset.label_time), dataset.timezone)[rows]
+        return rows[learned <= day_number(windows.labels_known_by(split))]
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -129,9 +151,10 @@ class Shard:
     Attributes:
       split: the split it belongs to.
       chunk: the chunk that its rows come from.
-      path: path in the temporary directory.
+      path: path in the temporary directory; "" if there are no rows.
       rows: number of rows.
       positives: number of rows labelled 1; 0 if labels are not known.
+      unlabelled: number of rows left out because their label is not known yet.
     """
 
     split: str
@@ -139,6 +162,7 @@ class Shard:
     path: str
     rows: int
     positives: int
+    unlabelled: int
 
 
 def run(pipeline: beam.Pipeline, ingestion: Ingestion, rows: Mapping[File, int]) -> None:
@@ -251,7 +275,7 @@ class ReadChunks(beam.DoFn):
                 yield beam.pvalue.TaggedOutput("ids", (partition, (key, files, stored)))
         for entity in self._ingestion.entities:
             names = {"key": entity, "time": dataset.timestamp, "amount": dataset.amount}
-            names["label"] = dataset.label
+            names |= {"label": dataset.label, "label_time": dataset.label_time}
             slim = {name: chunk.column(column) for name, column in names.items() if column}
             slim["row"] = pa.array(np.arange(chunk.num_rows, dtype=np.int32))
             for partition, stored in self._partitioned(slim, by="key"):
@@ -314,6 +338,7 @@ def _entity_features(
         _floats(columns["amount"]) if "amount" in columns else None,
         _floats(columns["label"]),
         np.timedelta64(ingestion.delay_days, "D"),
+        columns["label_time"].to_numpy(zero_copy_only=False) if "label_time" in columns else None,
     )
     start, keys, batches = 0, [], []
     for key, is_in_split, batch in parts:
@@ -335,18 +360,22 @@ def _write_shards(
     (stored,) = grouped["chunk"]
     chunk = stored.load()
     columns = _columns(chunk) | _features(chunk, grouped["features"], ingestion)
-    label = ingestion.layout.dataset.label
-    labels = _floats(columns[label])
-    for split, rows in ingestion.splits(chunk).items():
-        # The labels of recent days are not known, so their examples have no label.
-        known = not np.isnan(labels[rows]).any()
-        split_columns = {n: column.take(pa.array(rows)) for n, column in columns.items()}
-        if not known:
-            del split_columns[label]
-        path = f"{ingestion.directory}/{uuid.uuid4().hex}.gz"
-        example_writer.write(path, split_columns)
-        positives = int(labels[rows].sum()) if known else 0
-        yield dataclasses.asdict(Shard(split, key, path, len(rows), positives))
+    dataset = ingestion.layout.dataset
+    columns.pop(dataset.label_time, None)
+    labels = _floats(columns[dataset.label])
+    for split, in_window in ingestion.splits(chunk).items():
+        rows = ingestion.labelled(split, in_window, chunk)
+        shard = Shard(split, key, "", len(rows), 0, unlabelled=len(in_window) - len(rows))
+        if len(rows):
+            split_columns = {n: column.take(pa.array(rows)) for n, column in columns.items()}
+            if split in LABELLED_SPLITS:
+                shard = dataclasses.replace(shard, positives=int(labels[rows].sum()))
+            else:
+                del split_columns[dataset.label]
+            path = f"{ingestion.directory}/{uuid.uuid4().hex}.gz"
+            example_writer.write(path, split_columns)
+            shard = dataclasses.replace(shard, path=path)
+        yield dataclasses.asdict(shard)
 
 
 def _features(

@@ -7,6 +7,7 @@
 | amount, numeric | float64, null where missing |
 | categorical, slices | text, null where missing or empty |
 | label | int8, null where not yet known |
+| label_time | timestamp[us], UTC, null where the label is not yet known |
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from fraud.pipeline.ingestion.reader import File, place
 from fraud.pipeline.windows import Window, Windows
 from fraud.time import MICROSECONDS_PER_DAY, UTC, day_number, local_times
 
-SINGLE_ROLES = ("timestamp", "amount", "label", "id")
+SINGLE_ROLES = ("timestamp", "amount", "label", "label_time", "id")
 
 _TIME = pa.timestamp("us")
 _TEXT_FORMS = [pa.timestamp("ns"), pa.timestamp("ns", "UTC"), pa.int64()]
@@ -71,19 +72,20 @@ class Layout:
         """The columns to read from a file, with their types."""
         names = columns_of(file, self.dataset, self.windows)
         # In CSV, timestamps have many formats, and labels that are not yet known are not parsed.
-        as_text = (self.dataset.timestamp, self.dataset.label)
+        as_text = (self.dataset.timestamp, self.dataset.label, self.dataset.label_time)
         return {name: pa.string() if name in as_text else self.types[name] for name in names}
 
 
 def columns_of(file: File, dataset: Dataset, windows: Windows | None) -> tuple[str, ...]:
     """The columns to read from a file, without the label if none can be known yet."""
-    known = windows is None or any(day <= windows.eval.last for day in file.days)
+    known = windows is None or dataset.label_time is not None
+    known = known or any(day <= windows.eval.last for day in file.days)
     return tuple(name for name in dataset.columns if known or name != dataset.label)
 
 
 def wanted_type(column: str, dataset: Dataset) -> pa.DataType:
     """The canonical type of a column, before looking at the data."""
-    if column == dataset.timestamp:
+    if column in (dataset.timestamp, dataset.label_time):
         return _TIME
     if column in (dataset.label, dataset.amount, *dataset.numeric):
         return pa.float64()
@@ -97,7 +99,7 @@ def wrong_type(column: str, type_: pa.DataType, dataset: Dataset) -> str | None:
     is_time = pa.types.is_timestamp(type_) or pa.types.is_date(type_)
     if pa.types.is_null(type_):
         return None
-    if column == dataset.timestamp:
+    if column in (dataset.timestamp, dataset.label_time):
         suitable, expected = is_time or _is_text(type_) or pa.types.is_integer(type_), "times"
     elif column in (dataset.amount, *dataset.numeric):
         suitable, expected = is_number, "numbers"
@@ -131,6 +133,13 @@ def days_of(times: pa.Array, timezone: str) -> NDArray[np.int64]:
     if timezone != UTC:
         times = pa.array(local_times(times.to_numpy(), timezone))
     return np.floor_divide(times.cast(pa.int64()).to_numpy(), MICROSECONDS_PER_DAY)
+
+
+def known_days(label_times: pa.Array, timezone: str) -> NDArray[np.int64]:
+    """The days on which labels became known, as `days_of`; later than any day where not yet."""
+    days = days_of(label_times.fill_null(0), timezone)
+    days[label_times.is_null().to_numpy(zero_copy_only=False)] = np.iinfo(np.int64).max
+    return days
 
 
 def is_within(window: Window, days: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -195,11 +204,16 @@ def clean(
     if windows is not None and dataset.timestamp is not None:
         time = times(columns[dataset.timestamp], dataset.timestamp, dataset.timezone, origins)
         columns[dataset.timestamp] = time
+        if dataset.label_time is not None:
+            learned = _label_times(columns[dataset.label_time], time, dataset, origins)
+            columns[dataset.label_time] = learned
         days = days_of(time, dataset.timezone)
         if origins.file.in_day_folder:
             _check_day(time, days, dataset, origins)
         keep = is_within(windows.all_days, days)
         known = days <= day_number(windows.eval.last)
+        if dataset.label_time is not None:
+            known = learned.is_valid().to_numpy(zero_copy_only=False)
         if not keep.all():
             mask = pa.array(keep)
             columns = {name: column.filter(mask) for name, column in columns.items()}
@@ -207,8 +221,8 @@ def clean(
     cleaned = {}
     for name in dataset.columns:
         if name == dataset.label:
-            cleaned[name] = _label(columns.get(name), known, name, origins)
-        elif name == dataset.timestamp:
+            cleaned[name] = _label(columns.get(name), known, dataset, origins)
+        elif name in (dataset.timestamp, dataset.label_time):
             cleaned[name] = columns[name]
         elif layout.types[name] == pa.float64():
             largest = LARGEST if name == dataset.amount else _LARGEST_NUMBER
@@ -263,10 +277,41 @@ def _as_time(column: pa.Array, form: pa.DataType, timezone: str) -> pa.Array | N
         return None
 
 
-def _label(
-    column: pa.Array | None, known: NDArray[np.bool_], name: str, origins: RowOrigins
+def _label_times(
+    column: pa.Array, time: pa.Array, dataset: Dataset, origins: RowOrigins
 ) -> pa.Array:
-    """0 or 1 where the label is known by the as-of day, null elsewhere.
+    """When each label became known as timestamp[us], null where it is not yet.
+
+    Raises:
+      BadInput: a value is not a time or before its transaction, at `time`.
+    """
+    name = str(dataset.label_time)
+    if _is_text(column.type):
+        column = pc.utf8_trim_whitespace(column)
+        column = pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
+    given = column.is_valid().to_numpy(zero_copy_only=False)
+    learned = np.full(len(column), np.datetime64("NaT"), "datetime64[us]")
+    if given.any():
+        present = RowOrigins(origins.file, origins.positions[given])
+        parsed = times(column.filter(pa.array(given)), name, dataset.timezone, present)
+        learned[given] = parsed.to_numpy()
+    early = learned < time.to_numpy()
+    if early.any():
+        row = _first(early)
+        moments = np.array([learned[row], time[row].as_py()], "datetime64[us]")
+        shown, transaction = local_times(moments, dataset.timezone).tolist()
+        origins.refuse(
+            row,
+            f"{name} is {shown}, before {dataset.timestamp}, {transaction}; a label becomes known "
+            "after its transaction: correct one of them",
+        )
+    return pa.array(learned)
+
+
+def _label(
+    column: pa.Array | None, known: NDArray[np.bool_], dataset: Dataset, origins: RowOrigins
+) -> pa.Array:
+    """0 or 1 where the label is known, null elsewhere.
 
     Values that the file holds for labels that cannot be known yet are ignored.
     """
@@ -283,10 +328,11 @@ def _label(
         row = _first(wrong)
         value = column[row].as_py()
         value = "empty" if value in (None, "") else repr(value)
+        over = "the label delay is over"
+        why = f"{dataset.label_time} says that it is known" if dataset.label_time else over
         origins.refuse(
             row,
-            f"{name} is {value}; it must be 1 (fraud) or 0 (genuine), because the label delay is "
-            "over",
+            f"{dataset.label} is {value}; it must be 1 (fraud) or 0 (genuine), because {why}",
         )
     return pa.array(np.where(known, labels, 0).astype(np.int8), mask=~known)
 

@@ -78,6 +78,21 @@ def test_a_history_shorter_than_the_look_back_is_noted(judge, available, noted):
     assert [("23 of the 37 days" in note) for note in notes] == [True] * noted
 
 
+def test_the_share_of_labels_that_are_not_known_yet_is_noted(judge):
+    def notes(**unlabelled):
+        return judge(
+            by_pair={"recent_train": anomalies()}, examples=examples(unlabelled=unlabelled)
+        ).notes
+
+    (note,) = notes(train=0, eval=10)
+    assert "16.7% of eval" in note and "train" not in note and "quickly detected" in note
+
+
+def test_no_note_on_labels_that_are_all_known(judge):
+    whole = examples(unlabelled={"train": 0, "eval": 0})
+    assert judge(by_pair={"recent_train": anomalies()}, examples=whole).notes == ()
+
+
 def test_an_anomaly_stops_and_names_feature_anomaly_and_window(judge):
     verdict = judge(by_split={"eval": anomalies(amount=ERROR)})
     assert not verdict.passed

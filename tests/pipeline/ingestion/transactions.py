@@ -160,7 +160,7 @@ def read_back(examples: Any) -> Ingested:
     custom = examples.mlmd_artifact.custom_properties
     properties = {
         name: json.loads(custom[name].string_value)
-        for name in ("windows", "rows", "positives", "history")
+        for name in ("windows", "rows", "positives", "history", "unlabelled")
     }
     properties["as_of"] = custom["as_of"].string_value
     return Ingested(splits, properties, names_of)
