@@ -234,7 +234,11 @@ def release_stage(
         columns=to_json(ModelColumns.of(config.dataset, config.features)),
         evaluation_settings=to_json(config.evaluation),
         alert_budget=str(config.evaluation.budget(config.dataset)),
-        label_delay_days=config.windows.label_delay_days,
+        label_known=(
+            f"the moment in {config.dataset.label_time}"
+            if config.dataset.label_time
+            else f"{config.windows.label_delay_days} days after its transaction"
+        ),
     )
     return [champion, evaluator, serving_check, pusher, model_card]
 

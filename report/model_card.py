@@ -25,7 +25,7 @@ class Facts:
       as_of: the as-of day; empty if the data has no time.
       windows: split → first and last day; empty if the data has no time.
       rows, positives: split → number of transactions, of frauds.
-      label_delay_days: days until labels are known.
+      label_known: from when on a label is known, in words.
       numeric, categorical: the columns the model reads.
       network: its settings by name.
       threshold: the lowest score that raises an alert.
@@ -49,7 +49,7 @@ class Facts:
     windows: Mapping[str, tuple[str, str]]
     rows: Mapping[str, int]
     positives: Mapping[str, int]
-    label_delay_days: int
+    label_known: str
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
     network: Mapping[str, Any]
@@ -107,7 +107,7 @@ def _data(facts: Facts) -> Section:
     )
     if facts.windows:
         text += (
-            f" No label was used before {facts.label_delay_days} days after its transaction: "
+            f" No label was used before {facts.label_known}: "
             "neither in features nor in training or evaluation."
         )
     else:

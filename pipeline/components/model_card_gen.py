@@ -32,7 +32,7 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
     columns: Parameter[str],
     evaluation_settings: Parameter[str],
     alert_budget: Parameter[str],
-    label_delay_days: Parameter[int],
+    label_known: Parameter[str],
 ) -> None:
     """Writes the card of a model that was pushed; writes nothing for one that was not.
 
@@ -43,7 +43,7 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
       columns: JSON of `fraud.models.columns.ModelColumns`.
       evaluation_settings: JSON of `fraud.models.spec.Evaluation`.
       alert_budget: the alert budget in words.
-      label_delay_days: from `fraud.pipeline.config.WindowLengths`.
+      label_known: from when on a label is known, in words.
     """
     push, files = artifacts.Push.read(pushed_model), artifacts.CardFiles.read(card)
     card.set_int_custom_property("written", int(push.pushed))
@@ -63,7 +63,7 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
         windows=data.windows,
         rows=data.rows,
         positives=data.positives,
-        label_delay_days=label_delay_days,
+        label_known=label_known,
         numeric=model_columns.numeric,
         categorical=model_columns.categorical,
         network=trained.network,

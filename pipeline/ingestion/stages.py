@@ -361,7 +361,8 @@ def _write_shards(
     chunk = stored.load()
     columns = _columns(chunk) | _features(chunk, grouped["features"], ingestion)
     dataset = ingestion.layout.dataset
-    columns.pop(dataset.label_time, None)
+    if dataset.label_time is not None:
+        del columns[dataset.label_time]
     labels = _floats(columns[dataset.label])
     for split, in_window in ingestion.splits(chunk).items():
         rows = ingestion.labelled(split, in_window, chunk)

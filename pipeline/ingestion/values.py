@@ -78,8 +78,11 @@ class Layout:
 
 def columns_of(file: File, dataset: Dataset, windows: Windows | None) -> tuple[str, ...]:
     """The columns to read from a file, without the label if none can be known yet."""
-    known = windows is None or dataset.label_time is not None
-    known = known or any(day <= windows.eval.last for day in file.days)
+    known = (
+        windows is None
+        or dataset.label_time is not None
+        or any(day <= windows.eval.last for day in file.days)
+    )
     return tuple(name for name in dataset.columns if known or name != dataset.label)
 
 

@@ -113,9 +113,8 @@ def test_label_times_decide_what_a_fold_knows(tmp_path):
 
 def test_the_days_of_a_fold_are_local(tmp_path):
     source = transactions.make()
-    behind = dataclasses.replace(
-        CONFIG, dataset=dataclasses.replace(CONFIG.dataset, timezone="Asia/Tokyo")
-    )
+    tokyo = dataclasses.replace(CONFIG.dataset, timezone="Asia/Tokyo")
+    ahead = dataclasses.replace(CONFIG, dataset=tokyo)
     utc = source["TX_DATETIME"].to_numpy() - np.timedelta64(9, "h")
     at = source.schema.get_field_index("TX_DATETIME")
     shifted = source.set_column(at, "TX_DATETIME", pa.array(utc, pa.timestamp("us", "UTC")))

@@ -71,7 +71,7 @@ def card(tmp_path, monkeypatch):
             "columns": json.dumps({**columns, "timestamp": None, "card": None}),
             "evaluation_settings": to_json(Evaluation()),
             "alert_budget": "100 cards a day",
-            "label_delay_days": 7,
+            "label_known": "7 days after its transaction",
         }
         component = ModelCardGen.EXECUTOR_SPEC.executor_class()
         component.Do({k: [v] for k, v in inputs.items()}, {"card": [output]}, parameters)

@@ -125,9 +125,7 @@ def test_a_label_known_before_its_transaction_is_refused(tmp_path: Path, suffix:
 
 def test_an_empty_label_with_a_label_time_is_refused(tmp_path: Path) -> None:
     data = damaged(tmp_path, ".parquet", "TX_FRAUD", None)
-    with pytest.raises(
-        BadInput, match=r"TX_FRAUD is empty.*because KNOWN_AT says that it is"
-    ):
+    with pytest.raises(BadInput, match=r"TX_FRAUD is empty.*because KNOWN_AT says that it is"):
         read(data, CONFIG)
 
 
