@@ -39,8 +39,8 @@ class Dataset:
     """IANA name of the timezone, such as Europe/Berlin, that defines days, nights and weekends, and
     to which timestamps without an offset belong."""
     label_time: str | None = None
-    """Moment at which the label became known, empty while it is not; replaces the label delay row
-    by row. Null means that every label is known after `windows.label_delay_days`."""
+    """Moment at which the label became known, empty while it is not, which replaces the label delay
+    row by row; null means that every label is known after `windows.label_delay_days`."""
 
     @property
     def card_entity(self) -> str | None:
