@@ -115,8 +115,8 @@ def notes_on(data: ExamplesFacts) -> list[str]:
     days = data.history
     if days and days["available"] < days["needed"]:
         notes.append(
-            f"the data has {days['available']} of the {days['needed']} days before train that "
-            "features look back on: those of early train days rest on fewer transactions"
+            f"history: only {days['available']} of the {days['needed']} days before train that "
+            "features look back on"
         )
     missing = {
         split: count / (count + data.rows[split])
