@@ -44,6 +44,8 @@ def check_timezone(name: str) -> None:
     Raises:
       BadInput: there is no such timezone.
     """
+    if name == UTC:
+        return
     import difflib
     import zoneinfo
 

@@ -285,13 +285,20 @@ def _label_times(
 ) -> pa.Array:
     """When each label became known as timestamp[us], null where it is not yet.
 
+    A date means the end of its day: a label learned that day was not known before.
+
     Raises:
       BadInput: a value is not a time or before its transaction, at `time`.
     """
     name = str(dataset.label_time)
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.date32()).cast(pa.string())
     if _is_text(column.type):
         column = pc.utf8_trim_whitespace(column)
         column = pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
+        is_date = pc.match_substring_regex(column, r"^\d{4}-\d\d-\d\d$")
+        end = pc.binary_join_element_wise(column, "23:59:59.999999", " ")
+        column = pc.if_else(is_date, end, column)
     given = column.is_valid().to_numpy(zero_copy_only=False)
     learned = np.full(len(column), np.datetime64("NaT"), "datetime64[us]")
     if given.any():
