@@ -294,7 +294,7 @@ def _label_times(
     if pa.types.is_date(column.type):
         column = column.cast(pa.date32()).cast(pa.string())
     if _is_text(column.type):
-        column = pc.utf8_trim_whitespace(column)
+        column = pc.utf8_trim_whitespace(column.cast(pa.string()))
         column = pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
         is_date = pc.match_substring_regex(column, r"^\d{4}-\d\d-\d\d$")
         end = pc.binary_join_element_wise(column, "23:59:59.999999", " ")

@@ -139,12 +139,18 @@ def test_a_label_time_that_is_no_time_is_refused(tmp_path: Path) -> None:
         read(data, CONFIG)
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
-def test_a_label_date_is_the_end_of_that_day(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [(".parquet", pa.date32()), (".parquet", pa.large_string()), (".csv", pa.date32())],
+)
+def test_a_label_date_is_the_end_of_that_day(
+    tmp_path: Path, suffix: str, kind: pa.DataType
+) -> None:
     """A label of the day of its transaction is not known before it, and known to the next day."""
     table = transactions.make()
     days = pc.cast(table["TX_DATETIME"], pa.date32())
-    data = transactions.write_days(table.append_column("KNOWN_AT", days), tmp_path, suffix)
+    written = days.cast(pa.string()).cast(kind) if pa.types.is_large_string(kind) else days
+    data = transactions.write_days(table.append_column("KNOWN_AT", written), tmp_path, suffix)
     for zone, ahead in (("UTC", 0), ("Asia/Tokyo", 9)):
         local = with_dataset(CONFIG, timezone=zone)
         known = read(data, local)["KNOWN_AT"].to_numpy() + np.timedelta64(ahead, "h")
