@@ -309,6 +309,24 @@ def test_a_label_counts_from_its_label_time_on() -> None:
     assert values["CUSTOMER_ID_since_fraud_1d"][2] == 20
 
 
+@pytest.mark.parametrize(("more", "counted"), [(0, 1), (1, 0)])
+def test_a_label_that_took_longer_than_the_longest_delay_does_not_count(
+    more: int, counted: int
+) -> None:
+    start = np.datetime64("2024-01-01", "us")
+    learned = start + EVERYTHING.max_label_delay_days * DAY + more
+    rows = {
+        "TX_DATETIME": np.array([start, learned]),
+        "CUSTOMER_ID": np.ones(2, int),
+        "TERMINAL_ID": np.ones(2, int),
+        "TX_AMOUNT": np.ones(2),
+        "TX_FRAUD": np.array([1, np.nan]),
+        "LABELLED_AT": np.array([learned, "NaT"], "datetime64[us]"),
+    }
+    values = derived(rows, dataset=WITH_LABEL_TIME)
+    assert values["CUSTOMER_ID_fraud_count_1d"].tolist() == [0, counted]
+
+
 def test_more_history_than_needed_changes_nothing_with_label_times() -> None:
     rows = labelled_late(transactions(3000, seed=23, days=80), seed=24)
     days = features.history_days(EVERYTHING, WITH_LABEL_TIME, DELAY)

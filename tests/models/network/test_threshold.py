@@ -52,7 +52,9 @@ def test_without_timestamps_a_perfect_ranker_finds_the_frauds_at_the_default_bud
     assert (scores >= limit).mean() == 100 / 2000
 
 
-@pytest.mark.parametrize(("alerts", "transactions", "count"), [(1, 40, 5), (3, 10, 60), (1, 99, 2)])
+@pytest.mark.parametrize(
+    ("alerts", "transactions", "count"), [(1, 40, 5), (3, 10, 60), (1, 999, 1)]
+)
 def test_a_budget_per_transactions_counts_alerts_whatever_cards_and_share(
     alerts, transactions, count
 ):
