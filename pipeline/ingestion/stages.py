@@ -352,8 +352,7 @@ def _features(
     """Features by name, in the order of the chunk's rows."""
     dataset, spec = ingestion.layout.dataset, ingestion.features
     values = {
-        name: np.full(chunk.num_rows, np.nan, np.float32)
-        for name in feature_names(spec, dataset)
+        name: np.full(chunk.num_rows, np.nan, np.float32) for name in feature_names(spec, dataset)
     }
     if dataset.timestamp is not None:
         values |= calendar_features(spec, chunk.column(dataset.timestamp).to_numpy())
