@@ -148,7 +148,8 @@ class ModelFacts:
         """Reads the files that the Trainer writes next to the SavedModel's graph."""
         from tfx.utils import path_utils
 
-        from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
+        from fraud.models.entry_point import NETWORK_FILE, THRESHOLD_FILE
+        from fraud.models.specification import EXTRA
 
         folder = Path(path_utils.serving_model_path(artifact.uri)) / EXTRA
         network = json.loads((folder / NETWORK_FILE).read_bytes())

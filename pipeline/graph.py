@@ -166,6 +166,7 @@ def training_stage(config: Config, ingested: DataStage) -> tuple[list[BaseNode],
         "columns": columns,
         "network": to_json(network),
         "alert_budget": config.evaluation.alert_budget,
+        "inputs": to_json(config.inputs),
     }
     tuner = None
     if config.tuning.enabled:

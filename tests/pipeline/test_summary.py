@@ -7,7 +7,8 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tensorflow_model_analysis.proto import validation_result_pb2
 
 from fraud.codec import to_json
-from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
+from fraud.models.entry_point import NETWORK_FILE, THRESHOLD_FILE
+from fraud.models.specification import EXTRA
 from fraud.pipeline import config, lineage, summary
 from fraud.pipeline.artifacts import (
     SUMMARY_FILE,
