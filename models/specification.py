@@ -13,7 +13,7 @@ from typing import Any
 
 from fraud.codec import from_json, to_json
 from fraud.errors import BadInput
-from fraud.features.batch import definitions
+from fraud.features.batch import check_features, definitions
 from fraud.features.spec import Dataset, Features
 from fraud.models.columns import ModelColumns
 
@@ -22,7 +22,7 @@ EXTRA = "assets.extra"
 SPECIFICATION_FILE = "specification.json"
 
 INPUTS_COLUMN = "(inputs "
-"""How the names of all `InputSpecification.column` begin; no column of the data does."""
+"""How every `InputSpecification.column` begins."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,13 @@ class InputSpecification:
         """
         path = model / EXTRA / SPECIFICATION_FILE
         try:
-            return from_json(cls, path.read_bytes())
+            inputs = from_json(cls, path.read_bytes())
+            check_features(inputs.features, inputs.dataset)
         except OSError as error:
             raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
         except BadInput as error:
             raise BadInput(f"{path}: {error}") from None
+        return inputs
 
     @property
     def column(self) -> str:
@@ -70,7 +72,5 @@ class InputSpecification:
         """Input → everything that its values depend on."""
         columns = ModelColumns.of(self.dataset, self.features)
         derived = definitions(self.features, self.dataset, self.label_delay_days)
-        plain = dict.fromkeys(columns.numeric, "number") | dict.fromkeys(
-            columns.categorical, "text"
-        )
-        return plain | derived
+        numbers = dict.fromkeys(columns.numeric, "number")
+        return numbers | dict.fromkeys(columns.categorical, "text") | derived

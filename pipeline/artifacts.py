@@ -23,6 +23,9 @@ SUMMARY_FILE = "summary.json"
 VERDICT_FILE = "verdict.json"
 CARD_PAGE, CARD_TEXT = "model_card.html", "model_card.md"
 
+CHAMPION_PROPERTIES = ("champion_column", "champion_problem")
+"""Properties of an Examples artifact; see `ExamplesFacts`."""
+
 Row = dict[str, float | None]
 """Metric name → value; None where there are too few examples to judge."""
 
@@ -62,19 +65,25 @@ class ExamplesFacts:
       as_of: the as-of day; None if the data has no timestamp.
       windows: split → first and last day (YYYY-MM-DD); empty if the data has no timestamp.
       rows, positives: split → number of transactions, of frauds.
+      champion_column: the feature of the eval examples that holds the champion's examples; empty if
+        the champion reads the same inputs as the challenger, or less.
+      champion_problem: why the champion's inputs could not be computed; empty if they could.
     """
 
     as_of: str | None
     windows: dict[str, tuple[str, str]]
     rows: dict[str, int]
     positives: dict[str, int]
+    champion_column: str = ""
+    champion_problem: str = ""
 
     @classmethod
     def read(cls, artifact: Any) -> ExamplesFacts:
         """Reads the properties that TransactionExampleGen sets."""
         names = ("windows", "rows", "positives")
-        counts = {name: json.loads(value(artifact, name) or "{}") for name in names}
-        return from_values(cls, {"as_of": value(artifact, "as_of") or None, **counts})
+        facts = {name: json.loads(value(artifact, name) or "{}") for name in names}
+        facts |= {name: value(artifact, name) or "" for name in CHAMPION_PROPERTIES}
+        return from_values(cls, {"as_of": value(artifact, "as_of") or None, **facts})
 
 
 def statistics_files(artifact: Any) -> dict[str, Path]:

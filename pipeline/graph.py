@@ -200,7 +200,7 @@ def release_stage(
 ) -> list[BaseNode]:
     """Compares the challenger with the champion, pushes it if it is blessed, and reports."""
     examples = ingested.examples
-    champion = _champion(model, latest).with_id("Champion")
+    champion = _champion(model, examples, latest).with_id("Champion")
     evaluator = with_executor(
         Evaluator(
             examples=examples,
@@ -261,7 +261,7 @@ def _baseline(statistics: types.Channel, latest: bool) -> Resolver:
     )
 
 
-def _champion(model: types.Channel, latest: bool) -> Resolver:
+def _champion(model: types.Channel, examples: types.Channel, latest: bool) -> Resolver:
     """Resolves the model that the challenger is compared with."""
     model_of_any_run = types.Channel(type=standard_artifacts.Model)
     if latest:
@@ -273,6 +273,7 @@ def _champion(model: types.Channel, latest: bool) -> Resolver:
     return Resolver(
         strategy_class=ChampionModel,
         challenger=model,
+        examples=examples,
         model=model_of_any_run,
         pushed_model=types.Channel(type=standard_artifacts.PushedModel),
     )

@@ -77,9 +77,9 @@ def test_it_is_read_from_the_model(tmp_path):
 
 
 def test_a_model_without_one_is_refused_with_the_name_of_the_file(tmp_path):
-    with pytest.raises(BadInput, match="specification.json: cannot be read: No such file"):
+    with pytest.raises(BadInput, match=r"specification\.json: cannot be read: No such file"):
         InputSpecification.read(tmp_path)
     (tmp_path / EXTRA).mkdir()
     (tmp_path / EXTRA / SPECIFICATION_FILE).write_text('{"dataset": {"colour": "red"}}')
-    with pytest.raises(BadInput, match=r"specification.json: .*colour: unknown key"):
+    with pytest.raises(BadInput, match=r"specification\.json: .*colour: unknown key"):
         InputSpecification.read(tmp_path)
