@@ -78,7 +78,7 @@ CONTESTANTS: dict[str, tuple[Callable[..., Any], list[dict[str, Any]]]] = {
     "random forest": (random_forest, _grid(max_depth=[10, 20], min_samples_leaf=[10])),
     "XGBoost, book's defaults": (
         xgboost,
-        _grid(max_depth=[6], n_estimators=[100], learning_rate=[0.3]),
+        [{"max_depth": 6, "n_estimators": 100, "learning_rate": 0.3}],
     ),
     "XGBoost, tuned": (
         xgboost,

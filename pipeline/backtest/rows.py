@@ -97,13 +97,7 @@ def read(source: Source, windows: Windows, config: Config) -> pa.Table:
 
 
 def split(table: pa.Table, fold: Fold, config: Config) -> tuple[FoldRows, FoldRows]:
-    """Returns the train rows and the test rows of a fold.
-
-    Args:
-      table: the result of `read`.
-      fold: the fold.
-      config: the dataset, the features and the label delay.
-    """
+    """Returns the train rows and the test rows of a fold, given the result of `read`."""
     dataset = config.dataset
     days = values.days_of(table[dataset.timestamp].combine_chunks())
     labels = table[dataset.label].to_numpy().astype(np.int64)

@@ -380,8 +380,11 @@ def _check_unique(element: tuple[int, Iterable[Any]], name: str) -> None:
 
 def _entity_features(
     element: tuple[tuple[str, int], Iterable[Any]], ingestion: Ingestion
-) -> Iterator[tuple[ChunkKey, Stored]]:
-    """All rows of some keys of an entity → (chunk, row and features) for chunks in a split."""
+) -> Iterator[Any]:
+    """All rows of some keys of an entity → (chunk, row and features) for chunks in a split.
+
+    Batches are `Stored` in the input and in the output.
+    """
     (entity, _), unordered = element
     parts = [
         (key, is_in_split, stored.load())
@@ -411,8 +414,8 @@ def _entity_features(
 
 
 def _write_shards(
-    element: tuple[ChunkKey, dict[str, Iterable[Stored]]], ingestion: Ingestion
-) -> Iterator[dict[str, Any]]:
+    element: tuple[ChunkKey, dict[str, Iterable[Any]]], ingestion: Ingestion
+) -> Iterator[dict]:
     """(chunk, its rows and features) → a Shard, as a dictionary, for each split in the chunk."""
     key, grouped = element
     (stored,) = grouped["chunk"]
