@@ -74,16 +74,19 @@ def definitions(spec: Features, dataset: Dataset, delay_days: int) -> dict[str, 
     """
     if dataset.timestamp is None:
         return {}
-    # What is not listed counts, so a field added to Dataset makes a difference until it is.
-    no_difference = ("id", "entities", "card", "numeric", "categorical", "slices")
-    roles = {k: v for k, v in asdict(dataset).items() if k not in no_difference}
-    defined: dict[str, tuple] = {name: (name, roles) for name in spec.calendar}
+    # Only what is known to make no difference, or to be of single columns, is left out: a field
+    # that is added to Dataset or Features counts.
+    of_columns = {"id", "entities", "card", "numeric", "categorical", "slices"}
+    of_columns.update(("calendar", "groups"), *(family.parameters for family in FAMILIES.values()))
+    fields = {**asdict(dataset), **asdict(spec)}
+    common = {name: value for name, value in fields.items() if name not in of_columns}
+    defined: dict[str, tuple] = {name: (name, common) for name in spec.calendar}
     for entity in dataset.entities:
         for name, (family, window) in _plan(spec, dataset, entity).items():
             parameters = {parameter: getattr(spec, parameter) for parameter in family.parameters}
             delay = delay_days if family.kind == "risk" else None
             computed = family.compute.__name__
-            defined[name] = (computed, entity, window, parameters, delay, roles)
+            defined[name] = (computed, entity, window, parameters, delay, common)
     return defined
 
 

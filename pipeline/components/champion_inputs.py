@@ -5,6 +5,7 @@ The champion is judged on the inputs it was trained on: see docs/concepts.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,23 @@ def specification_of(model: Any) -> InputSpecification:
 
 
 def needed(
-    store: metadata_store.MetadataStore, ours: InputSpecification, fingerprint: str
+    store: metadata_store.MetadataStore,
+    champions: Iterable[lineage.Champion],
+    ours: InputSpecification,
+    fingerprint: str,
 ) -> InputSpecification | None:
     """The champion's specification if our examples do not contain its inputs.
 
     Args:
       store: ML Metadata.
+      champions: all champions, newest first, as the resolver of the champion considers them.
       ours: what our examples are computed from.
       fingerprint: identifies our data, as a property of its examples.
 
     Raises:
       BadInput: see `specification_of`.
     """
-    for champion in lineage.champions(store):
+    for champion in champions:
         (model,) = store.get_artifacts_by_id([champion.model_id])
         theirs = specification_of(model)
         if not ours.provides(theirs):

@@ -28,6 +28,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from fraud import codec
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset, Features
+from fraud.pipeline import lineage
 from fraud.pipeline.components import champion_inputs
 from fraud.pipeline.components.executors import LocalBeam
 from fraud.pipeline.config import Config, WindowLengths
@@ -96,7 +97,10 @@ class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
         config = _config(exec_properties)
         try:
             with self._mlmd_connection as metadata:
-                inputs = champion_inputs.needed(metadata.store, config.inputs, plan.fingerprint)
+                champions = lineage.champions(metadata.store)
+                inputs = champion_inputs.needed(
+                    metadata.store, champions, config.inputs, plan.fingerprint
+                )
         except BadInput as error:
             return replace(plan, champion_problem=str(error))
         return with_champion(plan, exec_properties["data"], config, inputs) if inputs else plan

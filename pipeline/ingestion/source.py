@@ -64,12 +64,13 @@ class ChampionPlan:
       inputs: the champion's specification.
       windows: the eval window, with the history that the champion's features need; None if the data
         has no timestamp.
-      types: as in `IngestionPlan`, for the champion's columns.
+      types, fingerprint: as in `IngestionPlan`, for the champion's columns, windows and files.
     """
 
     inputs: InputSpecification
     windows: Windows | None
     types: dict[str, str]
+    fingerprint: str
 
     @property
     def layout(self) -> values.Layout:
@@ -134,13 +135,12 @@ def plan_ingestion(data: str, config: Config, as_of: date | None) -> IngestionPl
     windows = plan(source, config, as_of)
     types = check_columns(source, windows, config.dataset)
     planned = source.files(windows.all_days if windows else None)
-    listing = [(file.name, file.size, file.modified) for file in planned]
     return IngestionPlan(
         windows=windows,
         files=planned,
         rows=tuple(reader.count_rows(file) for file in planned),
         types={name: str(type_) for name, type_ in types.items()},
-        fingerprint=hashlib.sha256(repr((windows, listing)).encode()).hexdigest(),
+        fingerprint=_fingerprint(windows, planned),
     )
 
 
@@ -174,14 +174,24 @@ def _with_champion(
         windows = Windows(evaluated.last, history, train=evaluated, eval=evaluated, recent=None)
         check_gaps(source, windows, config.windows.max_empty_days)
     types = check_columns(source, windows, dataset)
-    needed = {*plan.files, *source.files(windows.all_days if windows else None)}
-    files = tuple(file for file in source.all_files if file in needed)
+    theirs = source.files(windows.all_days if windows else None)
+    files = tuple(file for file in source.all_files if file in {*plan.files, *theirs})
     return dataclasses.replace(
         plan,
         files=files,
         rows=tuple(reader.count_rows(file) for file in files),
-        champion=ChampionPlan(inputs, windows, {name: str(t) for name, t in types.items()}),
+        champion=ChampionPlan(
+            inputs=inputs,
+            windows=windows,
+            types={name: str(type_) for name, type_ in types.items()},
+            fingerprint=_fingerprint(windows, theirs),
+        ),
     )
+
+
+def _fingerprint(windows: Windows | None, files: tuple[File, ...]) -> str:
+    listing = [(file.name, file.size, file.modified) for file in files]
+    return hashlib.sha256(repr((windows, listing)).encode()).hexdigest()
 
 
 def _only_inputs(dataset: Dataset) -> Dataset:

@@ -278,9 +278,8 @@ class ReadChunks(beam.DoFn):
             files = [origins.file for origins, _ in parts]
             for partition, stored in self._partitioned(ids, by="id"):
                 yield beam.pvalue.TaggedOutput("ids", (partition, (key, files, stored)))
-        row = np.arange(chunk.num_rows, dtype=np.int32)
-        for entity, partition, stored in self._slim(self._ingestion, chunk, row):
-            element = ((entity, partition), (key, is_in_split, stored))
+        for entity_partition, stored in self._slim(self._ingestion, chunk):
+            element = (entity_partition, (key, is_in_split, stored))
             yield beam.pvalue.TaggedOutput("slim", element)
 
     def _champion_chunk(
@@ -292,42 +291,35 @@ class ReadChunks(beam.DoFn):
         if parts:
             splits = self._ingestion.splits(_joined([batch for _, batch in parts]))
             eval_ids = eval_ids[splits.get("eval", [])]
-        ids = _row_ids(champion_parts, files)
-        row = np.searchsorted(eval_ids, ids).astype(np.int32)
-        is_eval = np.isin(ids, eval_ids)
+        is_eval = np.isin(_row_ids(champion_parts, files), eval_ids)
         if is_eval.sum() < len(eval_ids):
             time = champion.layout.dataset.timestamp
             raise BadInput(f"its column of times, {time}, puts eval rows outside the eval window")
         if not champion_parts:
             return
         chunk = _joined([batch for _, batch in champion_parts])
-        if len(eval_ids):
-            of_eval = pa.array(np.flatnonzero(is_eval)[np.argsort(row[is_eval])])
-            (stored,) = store([chunk.take(of_eval)], self._ingestion.directory)
+        # Both are in the order of the files, so the eval rows are in the same order.
+        eval_rows, others = (chunk.filter(pa.array(mask)) for mask in (is_eval, ~is_eval))
+        if eval_rows.num_rows:
+            (stored,) = store([eval_rows], self._ingestion.directory)
             yield beam.pvalue.TaggedOutput("champion_chunks", (key, stored))
-        for is_in_split, mask in ((True, is_eval), (False, ~is_eval)):
-            if mask.any():
-                rows = chunk.filter(pa.array(mask))
-                for entity, partition, stored in self._slim(champion, rows, row[mask]):
-                    element = ((entity, partition), (key, is_in_split, stored))
-                    yield beam.pvalue.TaggedOutput("champion_slim", element)
+        for rows in filter(len, (eval_rows, others)):
+            for entity_partition, stored in self._slim(champion, rows):
+                element = (entity_partition, (key, rows is eval_rows, stored))
+                yield beam.pvalue.TaggedOutput("champion_slim", element)
 
     def _slim(
-        self, ingestion: Ingestion, rows: pa.RecordBatch, row: NDArray[np.int32]
-    ) -> Iterator[tuple[str, int, Stored]]:
-        """What the features of rows with these indices are computed from.
-
-        Yields:
-          (entity, partition, its rows), for every entity that has features.
-        """
+        self, ingestion: Ingestion, rows: pa.RecordBatch
+    ) -> Iterator[tuple[tuple[str, int], Stored]]:
+        """What features are computed from: ((entity, partition), its rows), without empty ones."""
         dataset = ingestion.layout.dataset
         for entity in ingestion.entities:
             names = {"key": entity, "time": dataset.timestamp, "amount": dataset.amount}
             names["label"] = dataset.label
             slim = {name: rows.column(column) for name, column in names.items() if column}
-            slim["row"] = pa.array(row)
+            slim["row"] = pa.array(np.arange(rows.num_rows, dtype=np.int32))
             for partition, stored in self._partitioned(slim, by="key"):
-                yield entity, partition, stored
+                yield (entity, partition), stored
 
     def _partitioned(self, columns: dict[str, pa.Array], by: str) -> Iterator[tuple[int, Stored]]:
         """Stores rows by the hash of a column: (partition, its rows), without empty ones."""

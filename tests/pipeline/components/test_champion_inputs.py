@@ -16,6 +16,7 @@ from fraud.codec import to_json
 from fraud.errors import BadInput
 from fraud.features.spec import CARD, FeatureGroup, Features
 from fraud.models.specification import EXTRA, SPECIFICATION_FILE, InputSpecification
+from fraud.pipeline import lineage
 from fraud.pipeline.components import champion_inputs
 from fraud.pipeline.components.champion import ChampionModel
 from fraud.pipeline.config import Config
@@ -49,9 +50,17 @@ class Lineage:
         (context_id,) = self.store.put_contexts([context])
         examples = self._artifact("Examples", input_fingerprint=fingerprint)
         self._execution("TransactionExampleGen", context_id, {}, {"examples": examples})
-        pushed = self._artifact("PushedModel", pushed=1)
+        folder = self.folder / "pushed" / run_id
+        folder.mkdir(parents=True)
+        pushed = self._artifact(
+            "PushedModel", pushed=1, pushed_version=run_id, pushed_destination=str(folder)
+        )
         self._execution("Pusher", context_id, {"model": model}, {"pushed_model": pushed})
         return model
+
+    def needed(self, ours: InputSpecification, fingerprint: str) -> InputSpecification | None:
+        champions = lineage.champions(self.store)
+        return champion_inputs.needed(self.store, champions, ours, fingerprint)
 
     def _artifact(self, kind: str, uri: str = "", **properties: Any) -> int:
         type_id = self.store.put_artifact_type(mlmd.ArtifactType(name=kind))
@@ -92,7 +101,7 @@ def runs(tmp_path: Path) -> Lineage:
 
 
 def test_without_a_champion_nothing_is_needed(runs: Lineage) -> None:
-    assert champion_inputs.needed(runs.store, ALL, "today") is None
+    assert runs.needed(ALL, "today") is None
 
 
 @pytest.mark.parametrize("champion", [ALL, FEWER, replace(FEWER, label_delay_days=99)])
@@ -100,7 +109,7 @@ def test_a_champion_that_reads_what_we_read_needs_nothing(
     runs: Lineage, champion: InputSpecification
 ) -> None:
     runs.push("1", champion, "yesterday")
-    assert champion_inputs.needed(runs.store, ALL, "today") is None
+    assert runs.needed(ALL, "today") is None
 
 
 @pytest.mark.parametrize(
@@ -112,21 +121,21 @@ def test_the_inputs_of_the_newest_champion_are_needed_if_ours_are_others(
 ) -> None:
     runs.push("1", replace(ALL, label_delay_days=3), "long ago")
     runs.push("2", champion, "yesterday")
-    assert champion_inputs.needed(runs.store, FEWER, "today") == champion
+    assert runs.needed(FEWER, "today") == champion
 
 
 def test_of_a_repeated_run_the_champion_before_it_counts(runs: Lineage) -> None:
     """Or else the examples of the repeated run would not be those in the cache."""
     runs.push("1", ALL, "yesterday")
     runs.push("2", FEWER, "today")
-    assert champion_inputs.needed(runs.store, FEWER, "today") == ALL
-    assert champion_inputs.needed(runs.store, FEWER, "tomorrow") is None
+    assert runs.needed(FEWER, "today") == ALL
+    assert runs.needed(FEWER, "tomorrow") is None
 
 
 def test_a_champion_without_a_specification_is_refused(runs: Lineage) -> None:
     runs.push("1", None, "yesterday")
     with pytest.raises(BadInput, match=r"specification\.json: cannot be read"):
-        champion_inputs.needed(runs.store, ALL, "today")
+        runs.needed(ALL, "today")
 
 
 @pytest.mark.parametrize(
