@@ -23,6 +23,9 @@ SUMMARY_FILE = "summary.json"
 VERDICT_FILE = "verdict.json"
 CARD_PAGE, CARD_TEXT = "model_card.html", "model_card.md"
 
+CHAMPION_PROPERTIES = ("champion_column", "champion_problem")
+"""Properties of an Examples artifact; see `ExamplesFacts`."""
+
 Row = dict[str, float | None]
 """Metric name → value; None where there are too few examples to judge."""
 
@@ -65,6 +68,9 @@ class ExamplesFacts:
       unlabelled: split → number of transactions left out because their label is not known yet;
         empty without label times.
       history: how many days before train are `needed` by features and `available`; may be empty.
+      champion_column: the feature of the eval examples that holds the champion's examples; empty if
+        the champion reads the same inputs as the challenger, or less.
+      champion_problem: why the champion's inputs could not be computed; empty if they could.
     """
 
     as_of: str | None
@@ -73,13 +79,16 @@ class ExamplesFacts:
     positives: dict[str, int]
     history: dict[str, int]
     unlabelled: dict[str, int]
+    champion_column: str = ""
+    champion_problem: str = ""
 
     @classmethod
     def read(cls, artifact: Any) -> ExamplesFacts:
         """Reads the properties that TransactionExampleGen sets."""
         names = ("windows", "rows", "positives", "history", "unlabelled")
-        counts = {name: json.loads(value(artifact, name) or "{}") for name in names}
-        return from_values(cls, {"as_of": value(artifact, "as_of") or None, **counts})
+        facts = {name: json.loads(value(artifact, name) or "{}") for name in names}
+        facts |= {name: value(artifact, name) or "" for name in CHAMPION_PROPERTIES}
+        return from_values(cls, {"as_of": value(artifact, "as_of") or None, **facts})
 
 
 def statistics_files(artifact: Any) -> dict[str, Path]:
@@ -153,7 +162,8 @@ class ModelFacts:
         """Reads the files that the Trainer writes next to the SavedModel's graph."""
         from tfx.utils import path_utils
 
-        from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
+        from fraud.models.entry_point import NETWORK_FILE, THRESHOLD_FILE
+        from fraud.models.specification import EXTRA
 
         folder = Path(path_utils.serving_model_path(artifact.uri)) / EXTRA
         network = json.loads((folder / NETWORK_FILE).read_bytes())

@@ -166,6 +166,7 @@ def training_stage(config: Config, ingested: DataStage) -> tuple[list[BaseNode],
         "columns": columns,
         "network": to_json(network),
         "alert_budget": to_json(config.evaluation.budget(config.dataset)),
+        "inputs": to_json(config.inputs),
     }
     tuner = None
     if config.tuning.enabled:
@@ -199,7 +200,7 @@ def release_stage(
 ) -> list[BaseNode]:
     """Compares the challenger with the champion, pushes it if it is blessed, and reports."""
     examples = ingested.examples
-    champion = _champion(model, latest).with_id("Champion")
+    champion = _champion(model, examples, latest).with_id("Champion")
     evaluator = with_executor(
         Evaluator(
             examples=examples,
@@ -265,7 +266,7 @@ def _baseline(statistics: types.Channel, latest: bool) -> Resolver:
     )
 
 
-def _champion(model: types.Channel, latest: bool) -> Resolver:
+def _champion(model: types.Channel, examples: types.Channel, latest: bool) -> Resolver:
     """Resolves the model that the challenger is compared with."""
     model_of_any_run = types.Channel(type=standard_artifacts.Model)
     if latest:
@@ -277,6 +278,7 @@ def _champion(model: types.Channel, latest: bool) -> Resolver:
     return Resolver(
         strategy_class=ChampionModel,
         challenger=model,
+        examples=examples,
         model=model_of_any_run,
         pushed_model=types.Channel(type=standard_artifacts.PushedModel),
     )

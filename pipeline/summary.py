@@ -46,6 +46,9 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> Ru
     serving = artifacts.ServingCheckResult.read(nodes["ServingCheck"].outputs["blessing"][0])
     push = artifacts.Push.read(nodes["Pusher"].outputs["pushed_model"][0])
     cards = nodes[LAST].outputs.get("card", []) if LAST in nodes else []
+    if examples.champion_problem and not evaluation.champion:
+        problem = f"champion not judged: its inputs cannot be computed: {examples.champion_problem}"
+        result["notes"] = (*verdict.notes, problem)
     pages = [card.page for card in map(artifacts.CardFiles.read, cards) if card.written]
     measured = {"threshold": model.threshold, **model.validation}
     return RunSummary(

@@ -33,8 +33,9 @@ class Facts:
       validation: metrics on the held-out cards by name.
       definitions: the `fraud.models.evaluation.registry.Metric`s, in the order shown.
       metrics: from the Evaluator: `overall` (by name) and `slices` (slice → by name).
-      champion: the same for the champion on the same examples; empty if there is none.
+      champion: the same for the champion on the same examples; empty if none was evaluated.
       demands: the settings of `fraud.models.spec.Evaluation` by name.
+      champion_problem: why the champion's inputs could not be computed; empty if they could.
       notes: the checks that the data gate could not make.
       served: the number of examples ServingCheck sent.
       run_id: the run that trained the model; empty if unknown.
@@ -60,6 +61,7 @@ class Facts:
     metrics: Mapping[str, Any]
     champion: Mapping[str, Any]
     demands: Mapping[str, Any]
+    champion_problem: str = ""
     notes: tuple[str, ...] = ()
     served: int | None = None
     run_id: str = ""
@@ -172,11 +174,11 @@ def _gate(facts: Facts) -> Section:
         rows.append((metric.title, _number(value), minimum, _number(before), change, max_drop))
     in_table = {name for metric in compared for name in (metric.minimum, metric.max_drop)}
     others = {k: v for k, v in facts.demands.items() if k not in in_table}
-    against = (
-        "The champion was evaluated on the same examples."
-        if champion
-        else "There was no champion to compare with."
-    )
+    against = "There was no champion to compare with."
+    if champion:
+        against = "The champion was evaluated on the same examples."
+    elif facts.champion_problem:
+        against = f"The champion's inputs could not be computed: {facts.champion_problem}."
     checks = [
         "Data gate: passed.",
         *(f"Data gate: {note}." for note in facts.notes),

@@ -20,7 +20,7 @@ def node_detail(record: NodeRecord) -> str:
     """The result of a node in a few words; empty if there is nothing to tell."""
     for artifact in (a for outputs in record.outputs.values() for a in outputs):
         match artifact.type:
-            case "Examples":
+            case "Examples" if record.name == "TransactionExampleGen":
                 rows = artifacts.ExamplesFacts.read(artifact).rows
                 return " · ".join(f"{split} {count:,} rows" for split, count in rows.items())
             case "fraud.DataVerdict":

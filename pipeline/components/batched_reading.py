@@ -24,6 +24,7 @@ from tfx.components.util import tfxio_utils
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio import record_based_tfxio, tf_example_record
 
+from fraud.models.specification import INPUTS_COLUMN
 from fraud.pipeline.components.executors import LocalBeam
 
 BATCH = 8192  # examples
@@ -45,9 +46,12 @@ class ExampleParser:
 
     Args:
       schema: the features to read and their types. None: all features, with inferred types.
+      nested: whether to read serialized examples within the examples too: a champion's inputs,
+        which are no column of the data.
     """
 
-    def __init__(self, schema: schema_pb2.Schema | None) -> None:
+    def __init__(self, schema: schema_pb2.Schema | None, nested: bool = False) -> None:
+        self._nested = nested
         self._decoder = ExamplesToRecordBatchDecoder(schema and schema.SerializeToString())
         self._types: dict[str, tf.DType | None] = {}  # None: no value so far
         if schema is not None:
@@ -73,6 +77,8 @@ class ExampleParser:
     def _infer_types(self, examples: tf.Tensor) -> None:
         for field in self._decoder.DecodeBatch(examples.numpy()).schema:
             of_arrow = {arrow: dtype for dtype, arrow in _ARROW.items()}
+            if field.name.startswith(INPUTS_COLUMN) and not self._nested:
+                continue
             known = None if pa.types.is_null(field.type) else of_arrow[field.type.value_type]
             self._types[field.name] = self._types.get(field.name) or known
 
@@ -143,7 +149,7 @@ def _read(
     schema: schema_pb2.Schema | None, raw_column: str | None, batch_size: int, file: str
 ) -> Iterator[pa.RecordBatch]:
     """Reads a file; `raw_column`, if given, names an extra column for the serialized examples."""
-    parser = ExampleParser(schema)
+    parser = ExampleParser(schema, nested=raw_column is not None)
     compression = "GZIP" if file.endswith(".gz") else ""
     for examples in tf.data.TFRecordDataset(file, compression).batch(batch_size):
         batch = parser.parse(examples)

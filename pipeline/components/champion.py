@@ -12,6 +12,7 @@ from tfx import types
 from tfx.dsl.components.common import resolver
 
 from fraud.pipeline import lineage
+from fraud.pipeline.components import champion_inputs
 
 Artifacts = dict[str, list[types.Artifact]]
 
@@ -19,8 +20,9 @@ Artifacts = dict[str, list[types.Artifact]]
 class ChampionModel(resolver.ResolverStrategy):
     """Resolves `model` to the champion's model.
 
-    Inputs: `challenger` (the model to judge), `model` (all models), `pushed_model` (all pushes;
-    declared so that the node waits for none of them). Without a champion, `model` is empty.
+    Inputs: `challenger` (the model to judge), `examples` (to judge it on), `model` (all models),
+    `pushed_model` (all pushes; declared so that the node waits for none of them). `model` is empty
+    without a champion, and if the examples do not contain the champion's inputs.
     """
 
     def resolve_artifacts(
@@ -30,7 +32,14 @@ class ChampionModel(resolver.ResolverStrategy):
         challenger = {a.id for a in input_dict["challenger"]}
         for champion in lineage.champions(store):
             if champion.model_id not in challenger:
-                model = [a for a in input_dict["model"] if a.id == champion.model_id]
+                model = [
+                    a
+                    for a in input_dict["model"]
+                    if a.id == champion.model_id
+                    and champion_inputs.are_in(
+                        input_dict["examples"][0], input_dict["challenger"][0], a
+                    )
+                ]
                 return {**input_dict, "model": model}
         return {**input_dict, "model": []}
 

@@ -73,6 +73,7 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
         definitions=registry.named_for(settings),
         metrics=evaluated.metrics,
         champion=evaluated.champion,
+        champion_problem=data.champion_problem,
         demands=settings,
         notes=artifacts.Verdict.read(verdict).notes,
         served=artifacts.ServingCheckResult.read(infra_blessing).examples,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import field
 from importlib import resources
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeInt
 from pydantic.dataclasses import dataclass
@@ -12,6 +12,9 @@ from pydantic.dataclasses import dataclass
 from fraud.codec import STRICT, Count, Share
 from fraud.features.spec import Dataset, Features
 from fraud.models.spec import Evaluation, Network, Tuning
+
+if TYPE_CHECKING:
+    from fraud.models.specification import InputSpecification
 
 PACKAGED_SCHEMA = str(resources.files("fraud.schema") / "schema.pbtxt")
 
@@ -136,6 +139,13 @@ class Config:
     paths: Paths = Paths()
     metadata: Metadata = Metadata()
     beam: Beam = Beam()
+
+    @property
+    def inputs(self) -> InputSpecification:
+        """What the inputs of a model trained by this configuration are computed from."""
+        from fraud.models.specification import InputSpecification
+
+        return InputSpecification(self.dataset, self.features, self.windows.label_delay_days)
 
     @property
     def curated_schema(self) -> str | None:

@@ -22,6 +22,7 @@ from fraud.errors import BadInput
 from fraud.features.batch import history_days
 from fraud.features.spec import Dataset
 from fraud.files import is_uri
+from fraud.models.specification import InputSpecification
 from fraud.pipeline.config import Config
 from fraud.pipeline.ingestion import reader, values
 from fraud.pipeline.ingestion.reader import File
@@ -56,6 +57,28 @@ class Source:
 
 
 @dataclass(frozen=True)
+class ChampionPlan:
+    """What the champion's inputs of the eval rows are computed from, where they differ from ours.
+
+    Attributes:
+      inputs: the champion's specification.
+      windows: the eval window, with the history that the champion's features need; None if the data
+        has no timestamp.
+      types, fingerprint: as in `IngestionPlan`, for the champion's columns, windows and files.
+    """
+
+    inputs: InputSpecification
+    windows: Windows | None
+    types: dict[str, str]
+    fingerprint: str
+
+    @property
+    def layout(self) -> values.Layout:
+        """The columns and days to read."""
+        return _layout(_only_inputs(self.inputs.dataset), self.types, self.windows)
+
+
+@dataclass(frozen=True)
 class IngestionPlan:
     """Everything a run reads, resolved once. JSON by `fraud.codec`.
 
@@ -65,6 +88,8 @@ class IngestionPlan:
       rows: the number of rows of each file, as given by `reader.count_rows`.
       types: column → name of the Arrow type its values have in all files.
       fingerprint: a hash of the windows and of name, size and modification time of the files.
+      champion: the champion's inputs, if they are needed and can be computed.
+      champion_problem: why they cannot be, if they are needed; else empty.
     """
 
     windows: Windows | None
@@ -72,11 +97,12 @@ class IngestionPlan:
     rows: tuple[int, ...]
     types: dict[str, str]
     fingerprint: str
+    champion: ChampionPlan | None = None
+    champion_problem: str = ""
 
     def layout(self, dataset: Dataset) -> values.Layout:
         """The columns and days to read."""
-        types = {name: pa.type_for_alias(alias) for name, alias in self.types.items()}
-        return values.Layout(dataset, types, self.windows)
+        return _layout(dataset, self.types, self.windows)
 
     @property
     def history_days(self) -> dict[str, int]:
@@ -118,14 +144,75 @@ def plan_ingestion(data: str, config: Config, as_of: date | None) -> IngestionPl
     windows = plan(source, config, as_of)
     types = check_columns(source, windows, config.dataset)
     planned = source.files(windows.all_days if windows else None)
-    listing = [(file.name, file.size, file.modified) for file in planned]
     return IngestionPlan(
         windows=windows,
         files=planned,
         rows=tuple(reader.count_rows(file) for file in planned),
         types={name: str(type_) for name, type_ in types.items()},
-        fingerprint=hashlib.sha256(repr((windows, listing)).encode()).hexdigest(),
+        fingerprint=_fingerprint(windows, planned),
     )
+
+
+def with_champion(
+    plan: IngestionPlan, data: str, config: Config, inputs: InputSpecification
+) -> IngestionPlan:
+    """Adds a champion's inputs of the eval rows to a plan, or the reason why they cannot be had.
+
+    Args:
+      plan, data, config: the plan, and what it was made from.
+      inputs: the champion's specification.
+    """
+    try:
+        return _with_champion(plan, discover(data, config.dataset), config, inputs)
+    except BadInput as error:
+        # The rest of the message says how to change the configuration, which is not the champion's.
+        return dataclasses.replace(plan, champion_problem=str(error).partition("; ")[0])
+
+
+def _with_champion(
+    plan: IngestionPlan, source: Source, config: Config, inputs: InputSpecification
+) -> IngestionPlan:
+    dataset, windows = _only_inputs(inputs.dataset), None
+    if (dataset.timestamp is None) != (plan.windows is None):
+        raise BadInput(f"it was trained with{'out' if plan.windows else ''} timestamps")
+    if plan.windows is not None:
+        evaluated = plan.windows.eval
+        days = 0
+        if dataset.entities:
+            days = history_days(inputs.features, dataset, inputs.label_delay_days)
+        one = timedelta(days=1)
+        history = Window(evaluated.first - days * one, evaluated.first - one) if days else None
+        windows = Windows(evaluated.last, history, train=evaluated, eval=evaluated, recent=None)
+        check_gaps(source, windows, config.windows.max_empty_days)
+    types = check_columns(source, windows, dataset)
+    theirs = source.files(windows.all_days if windows else None)
+    files = tuple(file for file in source.all_files if file in {*plan.files, *theirs})
+    return dataclasses.replace(
+        plan,
+        files=files,
+        rows=tuple(reader.count_rows(file) for file in files),
+        champion=ChampionPlan(
+            inputs=inputs,
+            windows=windows,
+            types={name: str(type_) for name, type_ in types.items()},
+            fingerprint=_fingerprint(windows, theirs),
+        ),
+    )
+
+
+def _fingerprint(windows: Windows | None, files: tuple[File, ...]) -> str:
+    listing = [(file.name, file.size, file.modified) for file in files]
+    return hashlib.sha256(repr((windows, listing)).encode()).hexdigest()
+
+
+def _only_inputs(dataset: Dataset) -> Dataset:
+    """The dataset without the columns that neither models nor features read."""
+    return dataclasses.replace(dataset, id=None, slices=())
+
+
+def _layout(dataset: Dataset, types: dict[str, str], windows: Windows | None) -> values.Layout:
+    of_alias = {name: pa.type_for_alias(alias) for name, alias in types.items()}
+    return values.Layout(dataset, of_alias, windows)
 
 
 def discover(data: str, dataset: Dataset) -> Source:

@@ -7,13 +7,15 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tensorflow_model_analysis.proto import validation_result_pb2
 
 from fraud.codec import to_json
-from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
+from fraud.models.entry_point import NETWORK_FILE, THRESHOLD_FILE
+from fraud.models.specification import EXTRA
 from fraud.pipeline import config, lineage, summary
 from fraud.pipeline.artifacts import (
     SUMMARY_FILE,
     VERDICT_FILE,
     Anomaly,
     Evaluation,
+    Metrics,
     ModelFacts,
     Push,
     RunSummary,
@@ -92,13 +94,16 @@ def test_the_trials_of_a_search_are_read(tmp_path):
 def finished_run(tmp_path, monkeypatch):
     """The summary of a run that pushes, or stops at the gate, or whose model is not blessed."""
 
-    def summarize(verdict: Verdict, blessed: bool = True) -> RunSummary:
+    def summarize(
+        verdict: Verdict, blessed: bool = True, champion: Metrics | None = None
+    ) -> RunSummary:
         (tmp_path / VERDICT_FILE).write_text(to_json(verdict))
         examples = artifact(
             as_of="2026-03-13",
             windows='{"train": ["2026-02-12", "2026-02-21"]}',
             rows='{"train": 100, "recent": 9}',
             positives='{"train": 3, "recent": 0}',
+            champion_problem="no column 'AGE'" if champion is not None else "",
         )
         outputs = {
             "TransactionExampleGen": {"examples": [examples]},
@@ -119,7 +124,8 @@ def finished_run(tmp_path, monkeypatch):
         model = ModelFacts(0.5, {"brier": 0.12345678, "roc_auc": None}, {})
         monkeypatch.setattr(ModelFacts, "read", lambda artifact: model)
         failures = () if blessed else ("overall: roc_auc is 0.7000; at least 0.75 is required",)
-        evaluation = Evaluation({"overall": {"roc_auc": 0.7}, "slices": {}}, {}, failures)
+        metrics: Metrics = {"overall": {"roc_auc": 0.7}, "slices": {}}
+        evaluation = Evaluation(metrics, champion or {}, failures)
         monkeypatch.setattr(Evaluation, "read", lambda artifact: evaluation)
         return summary.write(None, "r", Root(tmp_path), {"Trainer": 1.234})
 
@@ -135,6 +141,15 @@ def test_a_pushed_model_is_summarized(finished_run, tmp_path):
     assert result.positives == {"train": 3}
     assert result.seconds == {"Trainer": 1.23}
     assert RunSummary.read(Root(tmp_path).run("r")) == result
+
+
+def test_a_champion_whose_inputs_cannot_be_computed_is_noted_unless_another_was_judged(
+    finished_run,
+):
+    note = "champion not judged: its inputs cannot be computed: no column 'AGE'"
+    assert finished_run(Verdict(True, notes=("a",)), champion={}).notes == ("a", note)
+    judged: Metrics = {"overall": {"roc_auc": 0.6}, "slices": {}}
+    assert finished_run(Verdict(True, notes=("a",)), champion=judged).notes == ("a",)
 
 
 def test_every_reason_against_a_model_is_named(finished_run):

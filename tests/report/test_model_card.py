@@ -105,6 +105,12 @@ def test_without_champion_slices_or_counts():
     assert "There was no champion" in card["Checks before the push"][0].items[2]
 
 
+def test_a_champion_that_could_not_be_judged_is_named():
+    problem = "no column 'AGE'"
+    checks = sections(champion={}, champion_problem=problem)["Checks before the push"][0].items
+    assert f"The champion's inputs could not be computed: {problem}." in checks[2]
+
+
 def test_without_metrics():
     card = sections(metrics={"overall": {}, "slices": {}}, validation={}, champion={})
     assert card["Metrics"][0].text == "No metrics were measured."
