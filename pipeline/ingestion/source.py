@@ -196,7 +196,10 @@ def plan(source: Source, config: Config, as_of: date | None) -> Windows | None:
 def check_columns(
     source: Source, windows: Windows | None, dataset: Dataset
 ) -> dict[str, pa.DataType]:
-    """Checks, from headers alone, that the files of a run have the columns of the dataset.
+    """Checks that the files of a run have the columns of the dataset.
+
+    Headers are enough, but for the identifiers in CSV files: only all of them together tell whether
+    they are numbers.
 
     Returns:
       column → the type its values have in all files (`values.types_of`).
@@ -205,12 +208,16 @@ def check_columns(
       BadInput: a column is missing or has a wrong type; names file, column and configuration key.
     """
     seen: dict[str, set[pa.DataType]] = {name: set() for name in dataset.columns}
+    identifiers = values.identifiers(dataset)
     for file in source.files(windows.all_days if windows else None):
         schema = reader.schema(file)
         needed = values.columns_of(file, dataset, windows)
+        types = {c: _type_in(schema, c, key, file) for key, c in _keys(dataset) if c in needed}
+        if identifiers and not file.is_parquet:
+            types |= _spelled_types(file, identifiers)
         for key, column in _keys(dataset):
             if column in needed:
-                type_ = _type_in(schema, column, key, file)
+                type_ = types[column]
                 if problem := values.wrong_type(column, type_, dataset):
                     _refuse_type(file, column, key, problem, dataset)
                 seen[column].add(type_)
@@ -266,6 +273,19 @@ def _with_days(file: File, timestamp: str) -> File:
     return dataclasses.replace(
         file, days=tuple(EPOCH + timedelta(days=day) for day in sorted(days))
     )
+
+
+@functools.cache
+def _spelled_types(file: File, columns: tuple[str, ...]) -> dict[str, pa.DataType]:
+    """The types of identifiers in a CSV file: int64 if all are plain whole numbers, else text."""
+    types = dict.fromkeys(columns, pa.int64())
+    for _, batch in reader.read(file, dict.fromkeys(columns, pa.string())):
+        for name in columns:
+            if types[name] == pa.int64() and values.whole_numbers(batch.column(name)) is None:
+                types[name] = pa.string()
+        if pa.int64() not in types.values():
+            break
+    return types
 
 
 def _too_short(windows: Windows, days: tuple[date, ...], config: Config) -> str:
