@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class IngestionPlan:
       files: the files that may have rows in the windows, in the order of `Source`.
       rows: the number of rows of each file, as given by `reader.count_rows`.
       types: column → name of the Arrow type its values have in all files.
-      fingerprint: a hash of the windows and of name, size and modification time of the files.
+      fingerprint: a hash of the windows and of the names and contents of the files.
     """
 
     windows: Windows | None
@@ -109,7 +110,7 @@ def plan_ingestion(data: str, config: Config, as_of: date | None) -> IngestionPl
     windows = plan(source, config, as_of)
     types = check_columns(source, windows, config.dataset)
     planned = source.files(windows.all_days if windows else None)
-    listing = [(file.name, file.size, file.modified) for file in planned]
+    listing = [(file.name, file.size, content_id(file)) for file in planned]
     return IngestionPlan(
         windows=windows,
         files=planned,
@@ -309,6 +310,36 @@ def _too_short(windows: Windows, days: tuple[date, ...], config: Config) -> str:
         f"the train window {windows.train} begins before the first day of data, {days[0]}; "
         + " or ".join(fixes)
     )
+
+
+def content_id(file: File) -> str:
+    """What differs whenever the content of a file does, even if size and modification time do not.
+
+    It is a hash, and for an object in a store, which is not read for this, its ETag or generation,
+    or the modification time if the store has neither.
+
+    Raises:
+      BadInput: the file cannot be read.
+    """
+    system, path = reader.filesystem(file.path)
+    try:
+        if isinstance(system, arrow_fs.LocalFileSystem):
+            return _hash(path, os.stat(path).st_ctime_ns)
+        headers = system.open_input_file(path).metadata()
+    except OSError as error:
+        raise BadInput(f"{file.name}: cannot be read: {error}") from None
+    named = {name.decode().lower(): value.decode() for name, value in headers.items()}
+    return named.get("etag") or named.get("generation") or str(file.modified)
+
+
+@functools.cache
+def _hash(path: str, changed: int) -> str:
+    """SHA-256 of a local file, read once for each time that its metadata changed."""
+    content = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            content.update(block)
+    return content.hexdigest()
 
 
 def check_gaps(source: Source, windows: Windows, tolerated: int) -> None:
