@@ -328,7 +328,7 @@ def content_id(file: File) -> str:
         headers = system.open_input_file(path).metadata()
     except OSError as error:
         raise BadInput(f"{file.name}: cannot be read: {error}") from None
-    named = {name.decode().lower(): value.decode() for name, value in headers.items()}
+    named = {name.lower(): value.decode() for name, value in headers.items()}
     return named.get("etag") or named.get("generation") or str(file.modified)
 
 

@@ -274,8 +274,8 @@ def test_the_fingerprint_of_objects_needs_only_their_headers(
     version = b"1"
 
     class Object:
-        def metadata(self) -> dict[bytes, bytes]:
-            return {key.encode(): version, b"Content-Length": b"7"}
+        def metadata(self) -> dict[str, bytes]:
+            return {key: version, "Content-Length": b"7"}
 
     class Store:
         def open_input_file(self, path: str) -> Object:
