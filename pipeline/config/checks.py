@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset
-from fraud.names import input_name
+from fraud.names import check_column, input_name
 from fraud.pipeline.config.sections import Beam, Config
 
 
@@ -45,12 +45,20 @@ def _check_beam(beam: Beam) -> None:
         raise BadInput("beam.options: they need a beam.runner; DirectRunner is the local one")
 
 
+def _check_name(role: str, column: str) -> None:
+    try:
+        check_column(column)
+    except BadInput as error:
+        raise BadInput(f"dataset.{role}: {error}") from None
+
+
 def _check_columns(dataset: Dataset, generated: tuple[str, ...]) -> None:
     """Checks the roles and names of the columns, given the names of the `generated` features."""
     roles: dict[str, str] = {}
     for role in ("timestamp", "amount", "label", "id", "entities", "numeric", "categorical"):
         value = getattr(dataset, role)
         for column in (value,) if isinstance(value, str) else value or ():
+            _check_name(role, column)
             if column in roles:
                 raise BadInput(
                     f"dataset.{role}: column {column!r} is already dataset.{roles[column]}; "
@@ -72,6 +80,8 @@ def _check_columns(dataset: Dataset, generated: tuple[str, ...]) -> None:
                 f"dataset: {other!r} and {column!r} are both {input_name(column)!r} where the "
                 "model is served, which allows only letters, digits and _; rename one"
             )
+    for column in dataset.slices:
+        _check_name("slices", column)
     if dataset.card and dataset.card not in dataset.entities:
         raise BadInput(f"dataset.card: {dataset.card!r} is not in dataset.entities")
     for column in dataset.slices:
