@@ -5,7 +5,7 @@ from __future__ import annotations
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset
 from fraud.names import check_column, input_name
-from fraud.pipeline.config.sections import Beam, Config
+from fraud.pipeline.config.sections import Beam, Config, Metadata
 
 
 def check(config: Config) -> None:
@@ -17,6 +17,7 @@ def check(config: Config) -> None:
     from fraud.features.batch import check_features, feature_names
 
     _check_beam(config.beam)
+    _check_tls(config.metadata)
     if 0 < config.network.focal_gamma < 1:  # the gradient of a certain score would be infinite
         raise BadInput(
             f"network.focal_gamma: {config.network.focal_gamma} is too small; the least is 1, and "
@@ -43,6 +44,18 @@ def _check_beam(beam: Beam) -> None:
             )
     if beam.options and beam.runner is None:
         raise BadInput("beam.options: they need a beam.runner; DirectRunner is the local one")
+
+
+def _check_tls(metadata: Metadata) -> None:
+    if (metadata.tls_certificate is None) != (metadata.tls_key is None):
+        raise BadInput("metadata.tls_certificate and metadata.tls_key: give both, or neither")
+    if metadata.tls_certificate and not metadata.tls_ca:
+        raise BadInput("metadata.tls_certificate: give metadata.tls_ca, too, to know the server by")
+    if metadata.tls_ca and metadata.host == "localhost":
+        raise BadInput(
+            "metadata.host: localhost is reached through a socket, without TLS; name the server as "
+            "its certificate does"
+        )
 
 
 def _check_name(role: str, column: str) -> None:

@@ -120,6 +120,18 @@ def test_only_the_built_in_columns_are_judged_by_the_packaged_schema(load):
         ("features: {prior_count: 0}", "features.prior_count", "above 0"),
         ("metadata: {store: oracle}", "metadata.store", "sqlite, mysql"),
         ("metadata: {port: 65536}", "metadata.port", "0 to 65535"),
+        (
+            "metadata: {tls_ca: a, host: db, tls_key: k}",
+            "metadata.tls_certificate and metadata.tls_key",
+            "give both",
+        ),
+        (
+            "metadata: {tls_certificate: c, tls_key: k}",
+            "metadata.tls_certificate",
+            "give metadata.tls_ca",
+        ),
+        ("metadata: {tls_ca: a}", "metadata.host", "name the server"),
+        ('metadata: {tls_ca: "a\\0b"}', "metadata.tls_ca", "remove the NUL"),
         ("windws:", "windws", "did you mean 'windows'?"),
         ("network: {learning_rate: .nan}", "network.learning_rate", "not a finite number"),
         ("network: {positive_weight: .inf}", "network.positive_weight", "not a finite number"),
