@@ -40,6 +40,8 @@ def tolerate(schema: schema_pb2.Schema, names: Collection[str] | None = None) ->
             feature.presence.min_fraction = 1 - TOLERANCE
         if feature.HasField("domain") or feature.HasField("string_domain"):
             feature.distribution_constraints.min_domain_mass = 1 - TOLERANCE
+        if feature.type == schema_pb2.BYTES and feature.HasField("int_domain"):
+            feature.ClearField("int_domain")  # text that has been digits so far, like 00123
 
 
 def parsed(text: str) -> schema_pb2.Schema:

@@ -23,6 +23,7 @@ def statistics(unseen: int, missing: int) -> statistics_pb2.DatasetFeatureStatis
         pd.DataFrame({
             "CHANNEL": ["wallet"] * unseen + channels[: ROWS - unseen],
             "AMOUNT": [None] * missing + amounts[: ROWS - missing],
+            "TERMINAL": ["C17"] * unseen + ["00123"] * (ROWS - unseen),
         }),
         n_jobs=1,
     )  # fmt: skip
