@@ -110,7 +110,7 @@ class Metadata:
     """User name; the password comes from the environment variable `FRAUD_METADATA_PASSWORD`."""
     tls_ca: str | None = None
     """File with the certificates (PEM) of authorities, one of which must have signed the server's;
-    null means no TLS. A relative path in a file is relative to that file."""
+    null means no TLS; a relative path is relative to the configuration file."""
     tls_certificate: str | None = None
     """File with this client's certificate (PEM), if the server asks for one."""
     tls_key: str | None = None
