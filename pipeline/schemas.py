@@ -77,7 +77,7 @@ def edited(text: str, after: schema_pb2.Schema) -> str:
     for start, end, replacement in reversed(changes):
         result = result[:start] + replacement + result[end:]
     if _sorted(parsed(result)) != _sorted(after):
-        raise BadInput("cannot be changed in place; write it as `fraud-pipeline schema` does")
+        raise BadInput("the change cannot be made in place; make it by hand")
     return result
 
 

@@ -150,5 +150,9 @@ def test_what_cannot_be_changed_in_place_is_refused() -> None:
     after.string_domain[0].value.append("c")
     with pytest.raises(BadInput, match=r"value: \[\.\.\.\] cannot be changed in place"):
         schemas.edited(text, after)
+    after = schemas.parsed("")
+    after.tensor_representation_group["images"].SetInParent()
+    with pytest.raises(BadInput, match="make it by hand"):
+        schemas.edited("# empty", after)
     with pytest.raises(BadInput, match="not a schema: 1:1 : "):
         schemas.edited("column {}", after)

@@ -13,6 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from fraud.errors import BadInput
+from fraud.pipeline.ingestion import reader
 from fraud.pipeline.ingestion.source import discover
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import CONFIG, FIRST_DAY, day_file, replaced
@@ -61,10 +62,12 @@ def test_what_is_no_plain_whole_number_is_text(tmp_path: Path, table: pa.Table, 
     assert found.type == pa.string() and text in found.to_pylist()
 
 
-def test_a_leading_zero_far_into_a_file_counts_too(tmp_path: Path) -> None:
-    table = transactions.make(60_000)
-    assert len(transactions.by_day(table)[FIRST_DAY]) * 60 > 4 * (1 << 16)  # the inferred block
-    found = customers(as_csv(table, tmp_path, {4_000: "007"}))
+def test_a_leading_zero_far_into_a_file_counts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "LONGEST_LINE", 1 << 16)  # many batches
+    found = customers(as_csv(transactions.make(60_000), tmp_path, {4_000: "007"}))
+    assert day_file(tmp_path).stat().st_size > 4 * (1 << 16)
     assert found.type == pa.string() and "007" in found.to_pylist()
 
 
