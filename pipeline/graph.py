@@ -42,6 +42,7 @@ from fraud.pipeline.components.data_gate import DataGate
 from fraud.pipeline.components.executors import with_executor
 from fraud.pipeline.components.model_card_gen import ModelCardGen
 from fraud.pipeline.components.pusher import PusherExecutor
+from fraud.pipeline.components.schema_gen import SchemaGenExecutor
 from fraud.pipeline.components.serving_check import ServingCheck
 from fraud.pipeline.components.trainer import TrainerExecutor
 from fraud.pipeline.components.transaction_example_gen import TransactionExampleGen
@@ -102,8 +103,11 @@ def data_stage(config: Config, data: str, latest: bool) -> DataStage:
     examples = example_gen.outputs["examples"]
     statistics_gen = with_executor(StatisticsGen(examples=examples), StatisticsGenExecutor)
     statistics = statistics_gen.outputs["statistics"]
-    schema_gen = SchemaGen(
-        statistics=statistics, infer_feature_shape=False, exclude_splits=["eval", "recent"]
+    schema_gen = with_executor(
+        SchemaGen(
+            statistics=statistics, infer_feature_shape=False, exclude_splits=["eval", "recent"]
+        ),
+        SchemaGenExecutor,
     )
     nodes = [example_gen, statistics_gen, schema_gen]
     schema = schema_gen.outputs["schema"]

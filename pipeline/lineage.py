@@ -11,6 +11,7 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from fraud.errors import BadInput, FraudPipelineError
+from fraud.pipeline import tls
 from fraud.pipeline.artifacts import value
 from fraud.pipeline.config import Metadata
 from fraud.pipeline.root import Root
@@ -75,13 +76,25 @@ def connection_config(config: Metadata, root: Root) -> mlmd.ConnectionConfig:
     connection.mysql.port = config.port
     connection.mysql.database = config.database
     connection.mysql.user = config.user
+    if config.tls_ca:
+        connection.mysql.ssl_options.ca = config.tls_ca
+        connection.mysql.ssl_options.cert = config.tls_certificate or ""
+        connection.mysql.ssl_options.key = config.tls_key or ""
     # Nodes that run side by side sometimes abort each other's transactions.
     connection.retry_options.max_num_retries = 20
     return connection
 
 
 def with_password(connection: mlmd.ConnectionConfig) -> mlmd.ConnectionConfig:
-    """A copy of the connection with the password from the environment, if it needs one."""
+    """A copy of the connection with the password from the environment, if it needs one.
+
+    With TLS, the server must prove who it is before it is trusted with that.
+
+    Raises:
+      BadInput, FraudPipelineError: see `fraud.pipeline.tls.check_server`.
+    """
+    if connection.mysql.HasField("ssl_options"):
+        tls.check_server(connection.mysql)
     complete = mlmd.ConnectionConfig()
     complete.CopyFrom(connection)
     password = os.environ.get(PASSWORD)
@@ -97,13 +110,14 @@ def open_store(connection: mlmd.ConnectionConfig) -> metadata_store.MetadataStor
       connection: from `connection_config`.
 
     Raises:
-      BadInput: the SQLite file cannot be opened.
+      BadInput: the SQLite file cannot be opened, or a file for TLS.
       FraudPipelineError: the server does not answer or refuses the login.
     """
     if connection.HasField("sqlite"):
         Path(connection.sqlite.filename_uri).parent.mkdir(parents=True, exist_ok=True)
+    complete = with_password(connection)
     try:
-        return metadata_store.MetadataStore(with_password(connection))
+        return metadata_store.MetadataStore(complete)
     except Exception as error:
         server = getattr(connection, connection.WhichOneof("config"))
         reason = " ".join(str(error).split())

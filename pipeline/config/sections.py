@@ -111,6 +111,17 @@ class Metadata:
     """Name of the database, which is created if it does not exist."""
     user: str = "fraud"
     """User name; the password comes from the environment variable `FRAUD_METADATA_PASSWORD`."""
+    tls_ca: str | None = None
+    """File with the certificates (PEM) of authorities, one of which must have signed the server's;
+    null means no TLS; a relative path is relative to the configuration file."""
+    tls_certificate: str | None = None
+    """File with this client's certificate (PEM), if the server asks for one."""
+    tls_key: str | None = None
+    """File with the key of that certificate (PEM), without a passphrase."""
+
+
+TLS_FILES = {"tls_ca", "tls_certificate", "tls_key"}
+"""The keys of `Metadata` that are paths."""
 
 
 @dataclass(frozen=True, config=STRICT)

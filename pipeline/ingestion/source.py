@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class IngestionPlan:
       files: the files that may have rows in the windows, in the order of `Source`.
       rows: the number of rows of each file, as given by `reader.count_rows`.
       types: column → name of the Arrow type its values have in all files.
-      fingerprint: a hash of the windows and of name, size and modification time of the files.
+      fingerprint: a hash of the windows and of the names and contents of the files.
       champion: the champion's inputs, if they are needed and can be computed.
       champion_problem: why they cannot be, if they are needed; else empty.
     """
@@ -201,7 +202,7 @@ def _with_champion(
 
 
 def _fingerprint(windows: Windows | None, files: tuple[File, ...]) -> str:
-    listing = [(file.name, file.size, file.modified) for file in files]
+    listing = [(file.name, file.size, content_id(file)) for file in files]
     return hashlib.sha256(repr((windows, listing)).encode()).hexdigest()
 
 
@@ -293,7 +294,10 @@ def plan(source: Source, config: Config, as_of: date | None) -> Windows | None:
 def check_columns(
     source: Source, windows: Windows | None, dataset: Dataset
 ) -> dict[str, pa.DataType]:
-    """Checks, from headers alone, that the files of a run have the columns of the dataset.
+    """Checks that the files of a run have the columns of the dataset.
+
+    Headers are enough, but for the identifiers in CSV files: only all of them together tell whether
+    they are numbers.
 
     Returns:
       column → the type its values have in all files (`values.types_of`).
@@ -302,12 +306,16 @@ def check_columns(
       BadInput: a column is missing or has a wrong type; names file, column and configuration key.
     """
     seen: dict[str, set[pa.DataType]] = {name: set() for name in dataset.columns}
+    identifiers = values.identifiers(dataset)
     for file in source.files(windows.all_days if windows else None):
         schema = reader.schema(file)
         needed = values.columns_of(file, dataset, windows)
+        types = {c: _type_in(schema, c, key, file) for key, c in _keys(dataset) if c in needed}
+        if identifiers and not file.is_parquet:
+            types |= _spelled_types(file, identifiers)
         for key, column in _keys(dataset):
             if column in needed:
-                type_ = _type_in(schema, column, key, file)
+                type_ = types[column]
                 if problem := values.wrong_type(column, type_, dataset):
                     _refuse_type(file, column, key, problem, dataset)
                 seen[column].add(type_)
@@ -365,6 +373,19 @@ def _with_days(file: File, timestamp: str, timezone: str) -> File:
     )
 
 
+@functools.cache
+def _spelled_types(file: File, columns: tuple[str, ...]) -> dict[str, pa.DataType]:
+    """The types of identifiers in a CSV file: int64 if all are plain whole numbers, else text."""
+    types = dict.fromkeys(columns, pa.int64())
+    for _, batch in reader.read(file, dict.fromkeys(columns, pa.string())):
+        for name in columns:
+            if types[name] == pa.int64() and values.whole_numbers(batch.column(name)) is None:
+                types[name] = pa.string()
+        if pa.int64() not in types.values():
+            break
+    return types
+
+
 def _too_short(windows: Windows, days: tuple[date, ...], config: Config) -> str:
     """Explains what to change when the train window begins before the data."""
     lengths = config.windows
@@ -386,6 +407,36 @@ def _too_short(windows: Windows, days: tuple[date, ...], config: Config) -> str:
         f"the train window {windows.train} begins before the first day of data, {days[0]}; "
         + " or ".join(fixes)
     )
+
+
+def content_id(file: File) -> str:
+    """What differs whenever the content of a file does, even if size and modification time do not.
+
+    It is a hash, and for an object in a store, which is not read for this, its ETag or generation,
+    or the modification time if the store has neither.
+
+    Raises:
+      BadInput: the file cannot be read.
+    """
+    system, path = reader.filesystem(file.path)
+    try:
+        if isinstance(system, arrow_fs.LocalFileSystem):
+            return _hash(path, os.stat(path).st_ctime_ns)
+        headers = system.open_input_file(path).metadata()
+    except OSError as error:
+        raise BadInput(f"{file.name}: cannot be read: {error}") from None
+    named = {name.lower(): value.decode() for name, value in headers.items()}
+    return named.get("etag") or named.get("generation") or str(file.modified)
+
+
+@functools.cache
+def _hash(path: str, changed: int) -> str:
+    """SHA-256 of a local file, read once for each time that its metadata changed."""
+    content = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            content.update(block)
+    return content.hexdigest()
 
 
 def check_gaps(source: Source, windows: Windows, tolerated: int) -> None:

@@ -27,6 +27,7 @@ from tfx.proto.orchestration import (  # The IR holds messages of these types as
 
 from fraud.errors import BadInput
 from fraud.files import write_atomically
+from fraud.names import check_run_id
 from fraud.pipeline import graph
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
@@ -93,7 +94,11 @@ def for_run(
       run_id: identifies the run; all nodes of a run share it.
       as_of: run as if today were this day; None for the last day of data.
       data: overrides the data given when the graph was compiled.
+
+    Raises:
+      BadInput: the run id is none; see `fraud.names.check_run_id`.
     """
+    check_run_id(run_id)
     bound = pipeline_pb2.Pipeline()
     bound.CopyFrom(ir)
     parameters = {

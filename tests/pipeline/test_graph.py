@@ -36,3 +36,12 @@ def test_nothing_waits_for_the_model_card(upstream):
     assert list(nodes)[-1] == "ModelCardGen"
     assert {"DataGate", "Evaluator", "Pusher"} <= set(nodes["ModelCardGen"])
     assert not any("ModelCardGen" in waits for waits in nodes.values())
+
+
+def test_the_inferred_schema_that_is_recorded_is_the_tolerant_one(tmp_path):
+    from fraud.pipeline.components.schema_gen import SchemaGenExecutor
+    from fraud.pipeline.graph import create_pipeline
+
+    pipeline = create_pipeline(Config(), Root(tmp_path), "transactions")
+    (schema_gen,) = (node for node in pipeline.components if node.id == "SchemaGen")
+    assert schema_gen.executor_spec.executor_class is SchemaGenExecutor

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,21 @@ def test_a_gap_without_enough_examples_is_unjudged():
     slices = {"b": {"recall_gap": None, "false_positive_rate_gap": 0.1}, "a": {"recall_gap": 0.0}}
     assert summary.unjudged({"overall": {}, "slices": slices}) == ("b: recall gap",)
     assert summary.unjudged({}) == ()
+
+
+def test_a_metric_that_is_no_number_is_null_in_the_summary(tmp_path):
+    row = {"roc_auc": math.nan, "recall_gap": -math.inf, "average_precision": 0.5}
+    written = RunSummary("r", "pushed", str(tmp_path), metrics={"overall": row, "slices": {}})
+    (tmp_path / SUMMARY_FILE).write_text(to_json(written, indent=1))
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    json.loads((tmp_path / SUMMARY_FILE).read_text(), parse_constant=refuse)
+    read = RunSummary.read(tmp_path)
+    assert read is not None
+    assert read.metrics["overall"] == {
+        "roc_auc": None,
+        "recall_gap": None,
+        "average_precision": 0.5,
+    }
