@@ -19,7 +19,7 @@ from tfx.proto.orchestration import pipeline_pb2
 from fraud.errors import BadInput, FraudPipelineError, StoppedByDataGate
 from fraud.pipeline import lineage, summary
 from fraud.pipeline.lineage import NodeRecord
-from fraud.pipeline.runners import compiled
+from fraud.pipeline.runners import code, compiled
 
 
 def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
@@ -63,6 +63,7 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
         custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
     ).launch()
     with metadata.Metadata(connection) as handle:
+        lineage.record_code(handle.store, run_id, node_id, code.origin())
         record = lineage.nodes(handle.store, run_id)[node_id]
     if not record.is_finished:
         raise FraudPipelineError(f"ended as {record.state}: {record.error or 'see the log'}")
@@ -132,4 +133,7 @@ def _forget_attempt(
         shutil.rmtree(executor_output.parent, ignore_errors=True)
         execution.last_known_state = mlmd.Execution.CANCELED
         execution.custom_properties.pop("__execution_result__", None)
+        if lineage.CODE_FINGERPRINT in node.parameters.parameters:  # the code may have changed
+            now = node.parameters.parameters[lineage.CODE_FINGERPRINT].field_value
+            execution.custom_properties[lineage.CODE_FINGERPRINT].CopyFrom(now)
         store.put_executions([execution])
