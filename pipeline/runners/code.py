@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import fraud
+from fraud import errors
 from fraud.pipeline.lineage import Code
 
 DISTRIBUTION = "fraud-pipeline"
@@ -35,6 +35,9 @@ PACKAGES = (
 """What the results of nodes depend on besides our code."""
 
 GIT_SECONDS = 10
+
+PACKAGE = Path(errors.__file__).parent
+"""The folder of the package; in a checkout it has links to the folders beside it."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def package_versions() -> dict[str, str]:
 @functools.cache
 def origin() -> Code:
     """Where the code of this process comes from."""
-    commit, dirty = commit_of(Path(str(fraud.__file__)).parent)
+    commit, dirty = commit_of(PACKAGE)
     return Code(_version(DISTRIBUTION), commit, dirty, package_versions())
 
 
@@ -170,7 +173,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 @functools.cache
 def _installed() -> Sources:
-    return Sources(Path(str(fraud.__file__)).parent)
+    return Sources(PACKAGE)
 
 
 def _version(distribution: str) -> str:
