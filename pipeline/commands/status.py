@@ -81,6 +81,10 @@ def render(document: dict[str, Any]) -> str:
             f"  from    run {live['run_id']}"
             + (f" as of {live['as_of']}" if live["as_of"] else ""),
         ]
+        if code := live["code"]:
+            dirty = " and edits" if code["dirty"] else ""
+            commit = f", commit {code['commit'][:12]}{dirty}" if code["commit"] else ""
+            lines.append(f"  code    version {code['version']}{commit}")
         lines += [f"  {split:<7} {a} … {b}" for split, (a, b) in live["windows"].items()]
     lines += [f"run       {run['run_id']}  {run['outcome']}" for run in document["runs"]]
     if not document["runs"]:

@@ -124,6 +124,7 @@ def test_status_names_what_is_live(bank, later):
     found = json.loads(bank.call("status", "--json").stdout)
     assert found["live"]["version"] == later["pushed_version"]
     assert found["live"]["as_of"] == LATER
+    assert found["live"]["code"]["packages"]["tfx"]
     assert found["runs"][0]["outcome"] == "pushed"
     assert later["pushed_version"] in bank.call("status").stdout
 

@@ -154,8 +154,10 @@ def test_a_checkout_and_a_wheel_of_it_share_their_cache(ir, before, package: Pat
     assert of_nodes(ir, package) == before
 
 
-def test_every_package_has_a_version() -> None:
+def test_versions_are_those_of_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(code.package_versions().values())
+    monkeypatch.setattr(code, "DISTRIBUTION", "not-installed")
+    assert code.origin.__wrapped__().version == ""
 
 
 @pytest.mark.parametrize(
