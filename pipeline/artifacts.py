@@ -18,6 +18,7 @@ from fraud.codec import from_json, from_values
 from fraud.errors import BadInput
 from fraud.models.evaluation.registry import GAPS
 from fraud.models.evaluation.registry import HEADLINE as HEADLINE  # for reports
+from fraud.pipeline.data_facts import VERDICT_FILE as VERDICT_FILE
 from fraud.pipeline.data_facts import Anomaly, value
 from fraud.pipeline.data_facts import ExamplesFacts as ExamplesFacts
 from fraud.pipeline.data_facts import Verdict as Verdict

@@ -133,7 +133,4 @@ def _forget_attempt(
         shutil.rmtree(executor_output.parent, ignore_errors=True)
         execution.last_known_state = mlmd.Execution.CANCELED
         execution.custom_properties.pop("__execution_result__", None)
-        if lineage.CODE_FINGERPRINT in node.parameters.parameters:  # the code may have changed
-            now = node.parameters.parameters[lineage.CODE_FINGERPRINT].field_value
-            execution.custom_properties[lineage.CODE_FINGERPRINT].CopyFrom(now)
         store.put_executions([execution])
