@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,14 +13,15 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.pipeline import tls
-from fraud.pipeline.artifacts import value
 from fraud.pipeline.config import Metadata
+from fraud.pipeline.data_facts import value
 from fraud.pipeline.root import Root
 
 PASSWORD = "FRAUD_METADATA_PASSWORD"
 """The environment variable that contains the password of a metadata server."""
 
 RUN_CONTEXT = "pipeline_run"
+CODE_FINGERPRINT = "code_fingerprint"
 _INPUT = (mlmd.Event.INPUT, mlmd.Event.DECLARED_INPUT)
 _OUTPUT = (mlmd.Event.OUTPUT, mlmd.Event.DECLARED_OUTPUT)
 
@@ -60,6 +62,23 @@ class NodeRecord:
     def is_finished(self) -> bool:
         """Whether it succeeded, by running or from the cache."""
         return self.state in ("COMPLETE", "CACHED")
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code of the process that ran a node.
+
+    Attributes:
+      version: of this package; empty if it is not installed.
+      commit: the git commit of the sources; empty outside a git work tree.
+      dirty: whether the sources differ from that commit.
+      packages: name → version of the packages that results depend on.
+    """
+
+    version: str
+    commit: str
+    dirty: bool
+    packages: dict[str, str]
 
 
 def connection_config(config: Metadata, root: Root) -> mlmd.ConnectionConfig:
@@ -188,6 +207,28 @@ def executions(
     context = store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
     all_nodes = store.get_executions_by_context(context.id) if context else []
     return sorted((e for e in all_nodes if _node_name(store, e) == node_id), key=lambda e: e.id)
+
+
+def record_code(store: metadata_store.MetadataStore, run_id: str, node_id: str, code: Code) -> None:
+    """Adds the code that a node ran to its execution, as custom properties."""
+    execution = executions(store, run_id, node_id)[-1]
+    properties = execution.custom_properties
+    properties["fraud_version"].string_value = code.version
+    properties["git_commit"].string_value = code.commit
+    properties["git_dirty"].int_value = int(code.dirty)
+    properties["package_versions"].string_value = json.dumps(code.packages)
+    store.put_executions([execution])
+
+
+def code_of(store: metadata_store.MetadataStore, artifact_id: int) -> Code | None:
+    """The code that made an artifact; None if that was not recorded."""
+    # Later executions reused the artifact from the cache.
+    maker = _producers_of(store, artifact_id)[0]
+    packages = value(maker, "package_versions")
+    if packages is None:
+        return None
+    version, commit = value(maker, "fraud_version"), value(maker, "git_commit")
+    return Code(version, commit, value(maker, "git_dirty") == 1, json.loads(packages))
 
 
 def cancel_dead_executions(store: metadata_store.MetadataStore) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from typing import Any
 
 from fraud.errors import BadInput
@@ -38,8 +39,8 @@ def status(config: Config, root: Root) -> dict[str, Any]:
     """The model in production and the latest runs.
 
     Returns:
-      `root`; `live` (version, path, since, run_id, as_of, windows; or None); `runs`, the latest
-      first (run_id, outcome).
+      `root`; `live` (version, path, since, run_id, as_of, windows, and `code`, of which the
+      attributes are those of `lineage.Code`; or None); `runs`, the latest first (run_id, outcome).
     """
     from fraud.pipeline import lineage
 
@@ -50,6 +51,7 @@ def status(config: Config, root: Root) -> dict[str, Any]:
     live = None
     if champion:
         examples = lineage.artifacts_of_run(store, champion.run_id, "Examples")
+        code = lineage.code_of(store, champion.model_id)
         push, data = Push.read(champion.pushed), ExamplesFacts.read(examples[-1])
         live = {
             "version": push.version,
@@ -58,6 +60,7 @@ def status(config: Config, root: Root) -> dict[str, Any]:
             "run_id": champion.run_id,
             "as_of": data.as_of,
             "windows": data.windows,
+            "code": asdict(code) if code else None,
         }
     latest = [
         {"run_id": run_id, "outcome": _outcome(root, store, run_id)}
@@ -78,6 +81,10 @@ def render(document: dict[str, Any]) -> str:
             f"  from    run {live['run_id']}"
             + (f" as of {live['as_of']}" if live["as_of"] else ""),
         ]
+        if code := live["code"]:
+            dirty = " and edits" if code["dirty"] else ""
+            commit = f", commit {code['commit'][:12]}{dirty}" if code["commit"] else ""
+            lines.append(f"  code    version {code['version']}{commit}")
         lines += [f"  {split:<7} {a} … {b}" for split, (a, b) in live["windows"].items()]
     lines += [f"run       {run['run_id']}  {run['outcome']}" for run in document["runs"]]
     if not document["runs"]:

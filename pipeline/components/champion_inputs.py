@@ -15,7 +15,7 @@ from tfx.utils import path_utils
 from fraud.errors import BadInput
 from fraud.models.specification import InputSpecification
 from fraud.pipeline import lineage
-from fraud.pipeline.artifacts import ExamplesFacts, value
+from fraud.pipeline.data_facts import ExamplesFacts, value
 
 
 def specification_of(model: Any) -> InputSpecification:

@@ -17,8 +17,8 @@ from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples
 
 from fraud.codec import to_json
-from fraud.pipeline.artifacts import VERDICT_FILE, Anomaly, ExamplesFacts, Verdict
 from fraud.pipeline.components.types import DataVerdict
+from fraud.pipeline.data_facts import VERDICT_FILE, Anomaly, ExamplesFacts, Verdict
 from fraud.pipeline.windows import LABELLED_SPLITS
 
 _SEVERITIES = {

@@ -19,7 +19,7 @@ from tfx.proto.orchestration import pipeline_pb2
 from fraud.errors import BadInput, FraudPipelineError, StoppedByDataGate
 from fraud.pipeline import lineage, summary
 from fraud.pipeline.lineage import NodeRecord
-from fraud.pipeline.runners import compiled
+from fraud.pipeline.runners import code, compiled
 
 
 def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
@@ -61,6 +61,7 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
         custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
     ).launch()
     with metadata.Metadata(connection) as handle:
+        lineage.record_code(handle.store, run_id, node_id, code.origin())
         record = lineage.nodes(handle.store, run_id)[node_id]
     if not record.is_finished:
         raise FraudPipelineError(f"ended as {record.state}: {record.error or 'see the log'}")
