@@ -153,26 +153,39 @@ class Push:
     """A push of a model: a PushedModel artifact.
 
     Attributes:
-      pushed: whether the model was pushed; if not, the other attributes are None or meaningless.
+      pushed: whether the model was pushed; if not, the next three are None or meaningless.
       version: unix seconds, as text.
       path: the folder of that version.
       since: when it was pushed, in local time.
+      outcome: "pushed", "not_blessed", "replay" or "not_pushed".
+      reason: why not, or what was accepted; of a rollback, the reason given for it.
+      restored, replaced, user: of a rollback, the version whose weights it restored, the one that
+        was live before, and who did it; empty after a push by a run.
     """
 
     pushed: bool
     version: str | None
     path: str | None
     since: datetime
+    outcome: str
+    reason: str = ""
+    restored: str = ""
+    replaced: str = ""
+    user: str = ""
 
     @classmethod
     def read(cls, artifact: Any) -> Push:
-        """Reads the properties that the Pusher sets."""
+        """Reads the properties that the Pusher or a rollback sets."""
         proto = getattr(artifact, "mlmd_artifact", artifact)
+        pushed = value(artifact, "pushed") == 1
+        texts = ("reason", "restored_version", "replaced_version", "user")
         return cls(
-            value(artifact, "pushed") == 1,
+            pushed,
             value(artifact, "pushed_version"),
             value(artifact, "pushed_destination"),
             datetime.fromtimestamp(proto.create_time_since_epoch / 1000),
+            value(artifact, "outcome") or ("pushed" if pushed else "not_blessed"),
+            *(value(artifact, name) or "" for name in texts),
         )
 
 
@@ -215,14 +228,16 @@ class RunSummary:
 
     Attributes:
       run_id: the run.
-      outcome: "pushed", "not_blessed" or "gate_stopped".
+      outcome: "pushed"; "not_blessed"; "replay", if its as-of day is not later than that of the
+        live model; "not_pushed" for another reason; or "gate_stopped".
       root: the root it ran in.
       as_of: the as-of day; None if the data has no timestamp.
       reasons: why nothing was pushed.
-      notes: what the data gate could not judge.
+      notes: what the data gate could not judge, and what was accepted to push.
       pushed_version, pushed_path: of the model that this run pushed, if any.
       model_card: the page about that model.
       live_version: the version in production after the run, if any.
+      disagreements: between the push folder and ML Metadata.
       windows: split → first and last day.
       rows: split → number of transactions.
       positives: split → number of frauds, where labels are known.
@@ -244,6 +259,7 @@ class RunSummary:
     pushed_path: str | None = None
     model_card: str | None = None
     live_version: str | None = None
+    disagreements: tuple[str, ...] = ()
     windows: dict[str, tuple[str, str]] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     positives: dict[str, int] = field(default_factory=dict)

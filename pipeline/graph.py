@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 
@@ -39,9 +40,9 @@ from fraud.pipeline import lineage
 from fraud.pipeline.components.batched_reading import EvaluatorExecutor, StatisticsGenExecutor
 from fraud.pipeline.components.champion import ChampionModel, ChampionStatistics
 from fraud.pipeline.components.data_gate import DataGate
-from fraud.pipeline.components.executors import with_executor
+from fraud.pipeline.components.executors import with_driver, with_executor
 from fraud.pipeline.components.model_card_gen import ModelCardGen
-from fraud.pipeline.components.pusher import PusherExecutor
+from fraud.pipeline.components.pusher import PusherDriver, PusherExecutor
 from fraud.pipeline.components.schema_gen import SchemaGenExecutor
 from fraud.pipeline.components.serving_check import ServingCheck
 from fraud.pipeline.components.trainer import TrainerExecutor
@@ -202,7 +203,7 @@ def training_stage(config: Config, ingested: DataStage) -> tuple[list[BaseNode],
 def release_stage(
     config: Config, root: Root, ingested: DataStage, model: types.Channel, latest: bool
 ) -> list[BaseNode]:
-    """Compares the challenger with the champion, pushes it if it is blessed, and reports."""
+    """Compares the challenger with the champion, pushes it if it may replace it, and reports."""
     examples = ingested.examples
     champion = _champion(model, examples, latest).with_id("Champion")
     evaluator = with_executor(
@@ -225,9 +226,11 @@ def release_stage(
             push_destination=pusher_pb2.PushDestination(
                 filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(root.pushed))
             ),
+            custom_config=dataclasses.asdict(config.release),
         ),
         PusherExecutor,
     )
+    pusher = with_driver(pusher, PusherDriver)
     model_card = ModelCardGen(
         examples=examples,
         verdict=ingested.verdict,

@@ -15,6 +15,14 @@ TENSORBOARD = Path(sys.prefix, "bin", "tensorboard")
 VALIDATED = {"threshold": "threshold", "brier": "Brier", "expected_calibration_error": "ECE"}
 """Metric on the held-out cards → its label."""
 
+WHY_NOT = {
+    "gate_stopped": "stopped by the data gate",
+    "not_blessed": "not pushed: the model was not blessed",
+    "replay": "not pushed: replay",
+    "not_pushed": "not pushed",
+}
+"""Outcome of a run → what to say about it."""
+
 
 def node_detail(record: NodeRecord) -> str:
     """The result of a node in a few words; empty if there is nothing to tell."""
@@ -29,7 +37,8 @@ def node_detail(record: NodeRecord) -> str:
                 return "blessed" if artifacts.value(artifact, "blessed") == 1 else "not blessed"
             case "PushedModel" if record.name == "Pusher":
                 push = Push.read(artifact)
-                return f"version {push.version}" if push.pushed else "nothing pushed"
+                why = f": {push.reason}" if push.reason else ""
+                return f"version {push.version}" if push.pushed else f"nothing pushed{why}"
             case "TunerResults":
                 scores = artifacts.trial_scores(artifact)
                 return f"average precision {max(scores):.3f}, the best of {len(scores)}"
@@ -65,12 +74,13 @@ def render(summary: RunSummary) -> str:
         if summary.model_card:
             lines.append(f"  card      {summary.model_card}")
     else:
-        why = "stopped by the data gate" if stopped else "not pushed: the model was not blessed"
+        why = WHY_NOT[summary.outcome]
         live = summary.live_version
         lines.append(f"  {why}; {f'version {live} stays live' if live else 'nothing is live'}")
         lines += [f"    - {reason}" for reason in summary.reasons]
         if stopped:
             lines.append("  If the data is right, curate the schema: fraud-pipeline schema --diff")
+    lines += [f"  warning   {problem}" for problem in summary.disagreements]
     lines += [
         "",
         f"  took      {sum(summary.seconds.values()):.0f} s",

@@ -22,7 +22,8 @@ class ChampionModel(resolver.ResolverStrategy):
 
     Inputs: `challenger` (the model to judge), `examples` (to judge it on), `model` (all models),
     `pushed_model` (all pushes; declared so that the node waits for none of them). `model` is empty
-    without a champion, and if the examples do not contain the champion's inputs.
+    without a champion, and if the examples do not contain the champion's inputs. If the challenger
+    is itself live, it is compared with what was live before.
     """
 
     def resolve_artifacts(
@@ -30,7 +31,7 @@ class ChampionModel(resolver.ResolverStrategy):
     ) -> Artifacts:
         """See ResolverStrategy."""
         challenger = {a.id for a in input_dict["challenger"]}
-        for champion in lineage.champions(store):
+        for champion in lineage.standing_champions(store):
             if champion.model_id not in challenger:
                 model = [
                     a
@@ -56,7 +57,7 @@ class ChampionStatistics(resolver.ResolverStrategy):
     ) -> Artifacts:
         """See ResolverStrategy."""
         own = {a.id for a in input_dict["statistics"]}
-        for champion in lineage.champions(store):
+        for champion in lineage.standing_champions(store):
             statistics = lineage.artifacts_of_run(store, champion.run_id, "ExampleStatistics")
             ids = {a.id for a in statistics}
             if not ids & own:

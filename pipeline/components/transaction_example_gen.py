@@ -98,7 +98,7 @@ class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
         config = _config(exec_properties)
         try:
             with self._mlmd_connection as metadata:
-                champions = lineage.champions(metadata.store)
+                champions = lineage.standing_champions(metadata.store)
                 inputs = champion_inputs.needed(
                     metadata.store, champions, config.inputs, plan.fingerprint
                 )

@@ -52,6 +52,18 @@ class DataGateSettings:
 
 
 @dataclass(frozen=True, config=STRICT)
+class ReleaseSettings:
+    """What may be pushed although something speaks against it; the push records that."""
+
+    push_replays: bool = False
+    """Push a blessed model even if its as-of day is not later than the live one's;
+    `--push-replays` turns it on for one run."""
+    accept_unjudged_champion: bool = False
+    """Push a blessed model even if it could not be compared with the live one;
+    `--accept-unjudged-champion` turns it on for one run."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class ModelCardText:
     """The parts of a pushed model's card that no run can find out."""
 
@@ -146,6 +158,7 @@ class Config:
     network: Network = Network()
     tuning: Tuning = Tuning()
     evaluation: Evaluation = Evaluation()
+    release: ReleaseSettings = ReleaseSettings()
     model_card: ModelCardText = ModelCardText()
     paths: Paths = Paths()
     metadata: Metadata = Metadata()

@@ -57,7 +57,7 @@ def first(bank):
         file.write("paths: {schema: schema.pbtxt}\n")
     done = bank.call("schema", "--update")
     assert done.returncode == 0, done.stderr
-    return bank.run(SAMPLE, FIRST)
+    return bank.run(SAMPLE, FIRST, "--push-replays")
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,7 @@ def test_the_first_run_ends_pushed(bank, first):
     assert {"average_precision", "brier"} <= set(first["validation"])
     assert f"fraud model {first['pushed_version']}" in Path(first["model_card"]).read_text()
     assert "TransactionExampleGen" in first["progress"]
+    assert any("pushed although replay" in note for note in first["notes"])
 
 
 def test_a_process_with_tensorflow_alone_scores_by_both_signatures(bank, first):
@@ -103,7 +104,7 @@ def test_a_process_with_tensorflow_alone_scores_by_both_signatures(bank, first):
 
 def test_the_same_run_again_is_answered_from_the_cache(bank, first):
     before = bank.versions()
-    again = bank.run(SAMPLE, FIRST)
+    again = bank.run(SAMPLE, FIRST, "--push-replays")
     assert again["pushed_version"] == first["pushed_version"]
     assert again["metrics"] == first["metrics"]
     assert again["model_card"] == first["model_card"]
@@ -175,3 +176,44 @@ def test_after_an_edit_only_what_depends_on_it_runs_again(bank, later, tmp_path)
     assert not {"Trainer", "Evaluator", "ServingCheck", "Pusher"} & cached(again)
     assert {"Trainer", "Evaluator", "ServingCheck", "Pusher"} <= set(again["seconds"])
     assert again["metrics"] != later["metrics"]
+
+
+def test_a_day_that_is_not_later_is_a_replay_and_does_not_replace_production(bank, first, later):
+    before = bank.versions()
+    again = bank.run(SAMPLE, FIRST)
+    assert again["outcome"] == "replay"
+    assert LATER in again["reasons"][0]
+    assert again["live_version"] == later["pushed_version"]
+    assert bank.versions() == before
+
+
+def test_a_rollback_lasts_until_a_better_model_comes(bank, first, later):
+    done = bank.call("rollback", "--reason", "too many alerts", "--json")
+    assert done.returncode == 0, done.stderr
+    restored = json.loads(done.stdout)["version"]
+    assert restored == bank.versions()[-1]
+    pushed = bank.root / "pushed"
+    weights = Path("variables", "variables.data-00000-of-00001")
+    of_first = (pushed / first["pushed_version"] / weights).read_bytes()
+    assert (pushed / restored / weights).read_bytes() == of_first
+    live = json.loads(bank.call("status", "--json").stdout)["live"]
+    assert (live["version"], live["as_of"], live["run_id"]) == (restored, FIRST, first["run_id"])
+    assert live["rollback"]["reason"] == "too many alerts"
+
+    same = bank.run(SAMPLE, LATER)
+    assert (same["outcome"], same["live_version"]) == ("not_pushed", restored)
+    assert "rolled back" in same["reasons"][0]
+    assert same["champion_metrics"] == later["champion_metrics"]
+    assert "Pusher" in same["seconds"]
+    own = bank.run(SAMPLE, FIRST)
+    assert (own["outcome"], own["reasons"]) == (
+        "not_pushed",
+        [f"already live as version {restored}"],
+    )
+    assert own["champion_metrics"] == first["champion_metrics"]
+
+
+def test_after_all_that_the_root_agrees_with_itself(bank, later):
+    done = bank.call("verify")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.endswith(": clean\n")

@@ -96,7 +96,10 @@ def finished_run(tmp_path, monkeypatch):
     """The summary of a run that pushes, or stops at the gate, or whose model is not blessed."""
 
     def summarize(
-        verdict: Verdict, blessed: bool = True, champion: Metrics | None = None
+        verdict: Verdict,
+        blessed: bool = True,
+        champion: Metrics | None = None,
+        **decision: object,
     ) -> RunSummary:
         (tmp_path / VERDICT_FILE).write_text(to_json(verdict))
         examples = artifact(
@@ -111,7 +114,8 @@ def finished_run(tmp_path, monkeypatch):
             "DataGate": {"verdict": [artifact(tmp_path, passed=int(verdict.passed))]},
         }
         if verdict.passed:
-            pushed = artifact(pushed=int(blessed), pushed_version="17", pushed_destination="p/17")
+            version = {"pushed_version": "17", "pushed_destination": "p/17"}
+            pushed = artifact(**{"pushed": int(blessed), **version, **decision})
             outputs |= {
                 "Trainer": {"model": [artifact()]},
                 "Evaluator": {"evaluation": [artifact()]},
@@ -121,7 +125,7 @@ def finished_run(tmp_path, monkeypatch):
             }
         nodes = {n: NodeRecord(n, "COMPLETE", artifacts) for n, artifacts in outputs.items()}
         monkeypatch.setattr(lineage, "nodes", lambda store, run_id: nodes)
-        monkeypatch.setattr(lineage, "champions", lambda store: iter(()))
+        monkeypatch.setattr(lineage, "pushes", lambda store: iter(()))
         model = ModelFacts(0.5, {"brier": 0.12345678, "roc_auc": None}, {})
         monkeypatch.setattr(ModelFacts, "read", lambda artifact: model)
         failures = () if blessed else ("overall: roc_auc is 0.7000; at least 0.75 is required",)
@@ -161,6 +165,24 @@ def test_every_reason_against_a_model_is_named(finished_run):
         "ServingCheck: no answer",
     )
     assert (result.pushed_version, result.model_card) == (None, None)
+
+
+def test_a_run_that_may_not_push_says_why(finished_run):
+    result = finished_run(Verdict(True), pushed=0, outcome="replay", reason="replay: as of")
+    assert (result.outcome, result.reasons) == ("replay", ("replay: as of",))
+    assert result.pushed_version is None
+
+
+def test_what_was_accepted_to_push_is_noted(finished_run):
+    result = finished_run(Verdict(True, notes=("a",)), outcome="pushed", reason="replay: as of")
+    assert (result.outcome, result.reasons) == ("pushed", ())
+    assert result.notes == ("a", "pushed although replay: as of")
+
+
+def test_a_folder_that_nobody_recorded_is_reported(finished_run, tmp_path):
+    (Root(tmp_path).pushed / "3").mkdir(parents=True)
+    (problem,) = finished_run(Verdict(True)).disagreements
+    assert problem.startswith(f"{Root(tmp_path).pushed / '3'}: ML Metadata has no record of it")
 
 
 def test_a_stopped_run_has_the_anomalies_as_reasons(finished_run, tmp_path):

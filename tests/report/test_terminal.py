@@ -45,6 +45,18 @@ def test_the_page_of_a_pushed_model_is_named():
     assert "card" not in terminal.render(summary(outcome="not_blessed"))
 
 
+@pytest.mark.parametrize("outcome", ["not_blessed", "replay", "not_pushed", "gate_stopped"])
+def test_a_run_that_did_not_push_names_the_reasons_and_what_is_live(outcome):
+    text = terminal.render(summary(outcome=outcome, reasons=("because",)))
+    assert "version 17 stays live" in text
+    assert "    - because\n" in text
+    assert ("not pushed: replay;" in text) == (outcome == "replay")
+
+
+def test_a_disagreement_is_a_warning():
+    assert "  warning   pushed/3: x\n" in terminal.render(summary(disagreements=("pushed/3: x",)))
+
+
 def test_the_file_of_a_search_is_named():
     assert "  tuned     root/runs/r/tuned.yaml\n" in terminal.render(
         summary(tuned="root/runs/r/tuned.yaml")
