@@ -24,7 +24,13 @@ ROOT = Path(__file__).resolve().parents[3]
 MODEL = {"Tuner", "Trainer", "ModelCardGen"}
 
 EDITS = {
-    "features/definitions.py": {"TransactionExampleGen", "Transform", *MODEL},
+    "features/definitions.py": {
+        "TransactionExampleGen",
+        "StatisticsGen",
+        "Transform",
+        "Evaluator",
+        *MODEL,
+    },
     "pipeline/ingestion/source.py": {"TransactionExampleGen"},  # only its driver calls it
     "pipeline/components/batched_reading.py": {"StatisticsGen", "Transform", "Evaluator"},
     "pipeline/components/data_gate.py": {"DataGate"},
