@@ -28,8 +28,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tfx.dsl.io import fileio
 
-from fraud import features
 from fraud.errors import BadInput
+from fraud.features.batch import (
+    calendar_features,
+    entity_feature_names,
+    entity_features,
+    feature_names,
+)
 from fraud.features.spec import Features
 from fraud.pipeline.ingestion import example_writer, reader
 from fraud.pipeline.ingestion.reader import BATCH_ROWS, File, place
@@ -99,7 +104,7 @@ class Ingestion:
         return tuple(
             entity
             for entity in dataset.entities
-            if features.entity_feature_names(self.features, dataset, entity)
+            if entity_feature_names(self.features, dataset, entity)
         )
 
     def splits(self, chunk: pa.RecordBatch) -> dict[str, NDArray[np.int64]]:
@@ -152,13 +157,13 @@ def run(pipeline: beam.Pipeline, ingestion: Ingestion, rows: Mapping[File, int])
         >> beam.ParDo(ReadChunks(ingestion, partitions)).with_outputs("ids", "slim", main="chunks")
     )
     _ = batches.ids | "ById" >> beam.GroupByKey() | "Unique" >> beam.ParDo(CheckUnique(ingestion))
-    entity_features = (
+    computed = (
         batches.slim
         | "ByEntity" >> beam.GroupByKey()
         | "Features" >> beam.ParDo(EntityFeatures(ingestion))
     )
     _ = (
-        {"chunk": batches.chunks, "features": entity_features}
+        {"chunk": batches.chunks, "features": computed}
         | "ByChunk" >> beam.CoGroupByKey()
         | "Write" >> beam.ParDo(WriteShards(ingestion))
         | "All" >> beam.combiners.ToList()
@@ -320,7 +325,7 @@ class EntityFeatures(beam.DoFn):
         ]
         rows = _joined([batch for _, _, batch in parts])
         columns = _columns(rows)
-        computed = features.entity_features(
+        computed = entity_features(
             self._spec,
             self._dataset,
             entity,
@@ -373,10 +378,10 @@ class WriteShards(beam.DoFn):
         dataset, spec = self._ingestion.layout.dataset, self._ingestion.features
         values = {
             name: np.full(chunk.num_rows, np.nan, np.float32)
-            for name in features.feature_names(spec, dataset)
+            for name in feature_names(spec, dataset)
         }
         if dataset.timestamp is not None:
-            values |= features.calendar_features(spec, chunk.column(dataset.timestamp).to_numpy())
+            values |= calendar_features(spec, chunk.column(dataset.timestamp).to_numpy())
         for stored in parts:
             batch = stored.load()
             rows = batch.column("row").to_numpy()
