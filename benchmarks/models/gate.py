@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from fraud.features.spec import Features
     from fraud.models.evaluation.bootstrap import Replicates
     from fraud.pipeline.backtest.rows import FoldRows
     from fraud.pipeline.config import Config
-    from fraud.features.spec import Features
 
 SAMPLE = "data/sample/config.yaml"
 FLIPPED = 0.2

@@ -61,7 +61,7 @@ class Replicates:
     values: Mapping[tuple[str, str], NDArray[np.float64]]
     fraud_clusters: int
 
-    def interval(self, model: str, metric: str) -> Interval | None:
+    def interval(self, metric: str, model: str) -> Interval | None:
         """The 95 % percentile interval of a metric.
 
         None if the examples cannot tell: too few clusters have a fraud, or all replicates agree,
@@ -171,7 +171,9 @@ def replicate(
     parts: dict[tuple[str, str], list[NDArray[np.float64]]] = {
         (model, metric): [] for model in outputs for metric in METRICS
     }
-    times = [np.ones(size)]  # how often each cluster is drawn: all once, for the examples themselves
+    times = [
+        np.ones(size)
+    ]  # how often each cluster is drawn: all once, for the examples themselves
     for start in range(0, replicates + 1, _CHUNK):
         while len(times) < min(_CHUNK, replicates + 1 - start):
             drawn = random.integers(0, size, size)
@@ -214,5 +216,5 @@ class _Ranking:
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """part / whole; NaN where the whole is 0."""
+    """Part / whole; NaN where the whole is 0."""
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)

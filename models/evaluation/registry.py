@@ -18,9 +18,8 @@ SCORE, ALERT = "score", "alert"
 CHALLENGER, CHAMPION = "challenger", "champion"
 """The names of the models."""
 
-INTERVAL, CHANGE, DROP_PROBABILITY = "{}_interval", "{}_change", "{}_drop_probability"
-"""What the bootstrap tells about a metric, as metrics of TFMA: the 95 % interval; the change from
-the champion's value, with its interval; the probability of a drop larger than `max_drop`."""
+DROP_PROBABILITY = "{}:drop_probability"
+"""The name of a metric's probability of a drop larger than allowed."""
 
 
 @dataclass(frozen=True)

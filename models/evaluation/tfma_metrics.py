@@ -17,14 +17,7 @@ from tensorflow_model_analysis.metrics import metric_types
 
 from fraud.models.evaluation import bootstrap, metrics
 from fraud.models.evaluation.extractors import OVERALL, SCORES
-from fraud.models.evaluation.registry import (
-    ALERT,
-    CHAMPION,
-    CHANGE,
-    DROP_PROBABILITY,
-    INTERVAL,
-    SCORE,
-)
+from fraud.models.evaluation.registry import ALERT, CHAMPION, DROP_PROBABILITY, SCORE
 from fraud.time import SECONDS_PER_DAY
 
 UNJUDGED = -np.inf
@@ -188,10 +181,10 @@ class _SliceCombiner(combiners.ToListCombineFn):
 class Bootstrap(metric_types.Metric):
     """How certain the metrics of `bootstrap.METRICS` are, and their changes from the champion's.
 
-    For each metric M of the challenger: `M_interval`, its 95 % interval as [low, high]; with a
-    champion also `M_change`, as [change, low, high]. NaN stands for limits that the examples cannot
-    tell. For the metrics in `max_drops` also `M_drop_probability`, which is `UNJUDGED` without a
-    champion and NaN, which no limit admits, if the metric is undefined.
+    For each metric M of the challenger: `M:low` and `M:high`, the limits of its 95 % interval; with
+    a champion also `M:change`, `M:change_low` and `M:change_high`. They are NaN where the examples
+    cannot tell. For the metrics in `max_drops` also `M:drop_probability`: `UNJUDGED` without a
+    champion; NaN, which no limit admits, if the change is undefined.
 
     Args:
       label: column.
@@ -200,13 +193,7 @@ class Bootstrap(metric_types.Metric):
     """
 
     def __init__(self, label: str, card: str | None, max_drops: Mapping[str, float]) -> None:
-        super().__init__(
-            _bootstrap_computations,
-            label=label,
-            card=card,
-            max_drops=max_drops,
-            name="bootstrap",
-        )
+        super().__init__(_bootstrap_computations, label=label, card=card, max_drops=max_drops)
 
 
 def _bootstrap_computations(
@@ -230,25 +217,31 @@ class _BootstrapCombiner(combiners.ToListCombineFn):
 
     def extract_output(
         self, accumulator: list[metric_types.StandardMetricInputs]
-    ) -> dict[metric_types.MetricKey, Any]:
+    ) -> dict[metric_types.MetricKey, float]:
         (inputs,) = accumulator
-        features, models, unknown = inputs.features, inputs.features[SCORES], (np.nan, np.nan)
+        features, models, challenger = inputs.features, inputs.features[SCORES], self._challenger
         replicates = bootstrap.replicate(
             features[self._label],
             {name: bootstrap.Outputs(of[SCORE], of[ALERT] == 1) for name, of in models.items()},
             features[self._card] if self._card else None,
         )
-        told: dict[str, Any] = {}
+        told = {}
         for metric in bootstrap.METRICS:
-            interval = replicates.interval(self._challenger, metric)
-            told[INTERVAL.format(metric)] = np.array(interval or unknown)
+            interval = replicates.interval(metric, challenger)
+            told[f"{metric}:low"], told[f"{metric}:high"] = interval or (np.nan, np.nan)
             if CHAMPION in models:
-                change, interval = replicates.change(metric, self._challenger, CHAMPION)
-                told[CHANGE.format(metric)] = np.array([change, *(interval or unknown)])
+                change, interval = replicates.change(metric, challenger, CHAMPION)
+                told[f"{metric}:change"] = change
+                told[f"{metric}:change_low"], told[f"{metric}:change_high"] = interval or (
+                    np.nan,
+                    np.nan,
+                )
         for metric, max_drop in self._max_drops.items():
             told[DROP_PROBABILITY.format(metric)] = (
-                replicates.drop_probability(metric, self._challenger, CHAMPION, max_drop)
+                replicates.drop_probability(metric, challenger, CHAMPION, max_drop)
                 if CHAMPION in models
                 else UNJUDGED
             )
-        return {metric_types.MetricKey(name, self._challenger): v for name, v in told.items()}
+        # None as in thresholds that a MetricsSpec has by metric name.
+        weighted = {"example_weighted": None}
+        return {metric_types.MetricKey(n, challenger, **weighted): v for n, v in told.items()}
