@@ -108,15 +108,15 @@ def scores(bank: int, seeds: int, sample: Config) -> Iterator[tuple[str, NDArray
 
 def windows(bank: int, *configs: Config) -> list[tuple[FoldRows, FoldRows]]:
     """Simulates a bank; returns the train and the eval window of a run for each configuration."""
-    from fraud import features
     from fraud.data.spec import Simulation
     from fraud.data.writer import write_days
+    from fraud.features.batch import history_days
     from fraud.pipeline.backtest import folds, rows
     from fraud.pipeline.ingestion.source import discover
     from fraud.pipeline.windows import windows_for
 
     lengths, delay = configs[0].windows, configs[0].windows.label_delay_days
-    history = features.history_days(configs[0].features, delay)
+    history = history_days(configs[0].features, delay)
     days = history + lengths.train_days + delay + lengths.eval_days + delay
     simulation = Simulation(days=days, seed=bank)
     planned = windows_for(

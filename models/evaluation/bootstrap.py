@@ -92,7 +92,7 @@ class Replicates:
 
     def _interval(self, values: NDArray[np.float64]) -> Interval | None:
         drawn = values[1:][~np.isnan(values[1:])]
-        if self.fraud_clusters < MIN_CLUSTERS or np.isnan(values[0]) or np.ptp(drawn) == 0:
+        if self.fraud_clusters < MIN_CLUSTERS or np.isnan(values[0]) or np.unique(drawn).size < 2:
             return None
         low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         return float(low), float(high)
@@ -108,10 +108,10 @@ class _Counts:
       caught, alerts: [replicates], frauds that alert, and transactions that alert.
     """
 
-    frauds: NDArray[np.float64]
-    genuine: NDArray[np.float64]
-    caught: NDArray[np.float64]
-    alerts: NDArray[np.float64]
+    frauds: NDArray
+    genuine: NDArray
+    caught: NDArray
+    alerts: NDArray
 
     def average_precision(self) -> NDArray[np.float64]:
         caught = np.cumsum(self.frauds[:, ::-1], axis=1)
