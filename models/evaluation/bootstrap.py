@@ -30,7 +30,7 @@ MIN_CLUSTERS = 10
 interval would be far too narrow."""
 
 _SEED = 0
-_CHUNK = 100  # replicates in memory at once
+_CHUNK = 25  # replicates in memory at once
 
 Interval = tuple[float, float]
 
@@ -156,63 +156,67 @@ def replicate(
       replicates: how many.
     """
     fraud = labels == 1
-    keys = [array for each in outputs.values() for array in (each.scores, each.alerts)]
-    order = np.lexsort([*keys, fraud])  # whatever the order in which Beam delivers examples
-    fraud = fraud[order]
     if clusters is None:
-        cluster = np.arange(fraud.size)
+        # Numbered by content, because Beam delivers examples in any order.
+        keys = [array for of in outputs.values() for array in (of.scores, of.alerts)]
+        cluster = np.empty(fraud.size, np.int64)
+        cluster[np.lexsort([*keys, fraud])] = np.arange(fraud.size)
     else:
-        cluster = np.unique(clusters[order], return_inverse=True)[1].reshape(-1)
-    rankings = {
-        model: _Ranking(fraud, each.scores[order], each.alerts[order], cluster)
-        for model, each in outputs.items()
-    }
-    random, size = np.random.default_rng(_SEED), int(cluster.max(initial=-1)) + 1
-    parts: dict[tuple[str, str], list[NDArray[np.float64]]] = {
+        cluster = np.unique(clusters, return_inverse=True)[1].reshape(-1)
+    size = int(cluster.max(initial=-1)) + 1
+    rankings = {model: _Ranking(fraud, of, cluster, size) for model, of in outputs.items()}
+    measured: dict[tuple[str, str], list[NDArray[np.float64]]] = {
         (model, metric): [] for model in outputs for metric in METRICS
     }
-    times = [
-        np.ones(size)
-    ]  # how often each cluster is drawn: all once, for the examples themselves
+    random = np.random.default_rng(_SEED)
+    draws = [np.ones(size)]  # how often each cluster is drawn; the examples themselves: once
     for start in range(0, replicates + 1, _CHUNK):
-        while len(times) < min(_CHUNK, replicates + 1 - start):
+        while len(draws) < min(_CHUNK, replicates + 1 - start):
             drawn = random.integers(0, size, size)
-            times.append(np.bincount(drawn, minlength=size).astype(np.float64))
+            draws.append(np.bincount(drawn, minlength=size).astype(np.float64))
         for model, ranking in rankings.items():
-            counts = ranking.counts(times)
+            counts = ranking.counts(draws)
             for metric, measure in METRICS.items():
-                parts[model, metric].append(measure(counts))
-        times = []
-    values = {key: np.concatenate(each) for key, each in parts.items()}
+                measured[model, metric].append(measure(counts))
+        draws = []
+    values = {key: np.concatenate(parts) for key, parts in measured.items()}
     return Replicates(values, np.unique(cluster[fraud]).size)
 
 
 class _Ranking:
-    """The steps and alerts of one model, ready to be counted."""
+    """The steps and alerts of one model, ready to be counted.
+
+    Args:
+      fraud: bool [n].
+      outputs: of the model.
+      cluster: [n], from 0 to `size` - 1.
+      size: the number of clusters.
+    """
 
     def __init__(
         self,
         fraud: NDArray[np.bool_],
-        scores: NDArray,
-        alerts: NDArray[np.bool_],
+        outputs: Outputs,
         cluster: NDArray[np.int64],
+        size: int,
     ) -> None:
+        scores, alerts = outputs.scores, outputs.alerts
         of_frauds = np.unique(scores[fraud])
+        # Even between scores of frauds, odd at one of them.
         step = np.searchsorted(of_frauds, scores) + np.searchsorted(of_frauds, scores, "right")
-        self._steps = 2 * of_frauds.size + 1
+        self._cluster, self._steps = cluster, 2 * of_frauds.size + 1
         self._cell = fraud * self._steps + step
-        self._cluster = cluster
-        size = int(cluster.max(initial=-1)) + 1
         self._caught = np.bincount(cluster, fraud & alerts, size)
         self._alerts = np.bincount(cluster, alerts, size)
 
-    def counts(self, times: list[NDArray[np.float64]]) -> _Counts:
-        """Counts examples, given how often each cluster is drawn, for each replicate."""
-        cells = 2 * self._steps
-        counts = np.stack([np.bincount(self._cell, each[self._cluster], cells) for each in times])
-        genuine, frauds = counts[:, : self._steps], counts[:, self._steps :]
-        drawn = np.stack(times)
-        return _Counts(frauds, genuine, drawn @ self._caught, drawn @ self._alerts)
+    def counts(self, draws: list[NDArray[np.float64]]) -> _Counts:
+        """Counts the examples of replicates, given how often each cluster is drawn for each."""
+        counts = np.stack(
+            [np.bincount(self._cell, drawn[self._cluster], 2 * self._steps) for drawn in draws]
+        )
+        caught = np.array([drawn @ self._caught for drawn in draws])
+        alerts = np.array([drawn @ self._alerts for drawn in draws])
+        return _Counts(counts[:, self._steps :], counts[:, : self._steps], caught, alerts)
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -141,7 +141,7 @@ def test_the_same_drop_refuses_where_it_cannot_be_chance(judge):
     assert reason.startswith(f"overall: roc_auc changes by {drop:+.4f} (95 % interval ")
     assert reason.endswith(
         "from the champion's; the probability of a drop larger than evaluation.max_roc_auc_drop "
-        "is 1.000; at most 0.95 is accepted"
+        "is 1.000; at most 0.9 is accepted"
     )
 
 
