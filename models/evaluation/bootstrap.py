@@ -220,5 +220,6 @@ class _Ranking:
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Part / whole; NaN where the whole is 0."""
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    """A part of a whole / the whole; NaN where the whole is 0."""
+    with np.errstate(invalid="ignore"):
+        return part / whole
