@@ -20,8 +20,9 @@ def eval_config(dataset: Dataset, evaluation: Evaluation) -> config_pb2.EvalConf
     """The metrics of the registry overall and by slice, with their thresholds.
 
     `score` is evaluated as a probability; `alert`, whether the score reaches the model's own
-    threshold for the alert budget, as a decision. Minima and drops apply to all transactions
-    together, because a small slice varies by chance; the limits of gaps apply to every slice.
+    threshold for the alert budget, as a decision. Minima, and the probabilities of drops, apply to
+    all transactions together, because a small slice varies by chance; the limits of gaps apply to
+    every slice.
     """
     models = [
         config_pb2.ModelSpec(

@@ -14,7 +14,6 @@ SCORE, ALERT = "score", "alert"
 """The outputs of a model: the probability of fraud, and whether it reaches the model's threshold
 (1.0 or 0.0)."""
 
-
 CHALLENGER, CHAMPION = "challenger", "champion"
 """The names of the models."""
 

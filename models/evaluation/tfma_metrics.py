@@ -225,17 +225,15 @@ class _BootstrapCombiner(combiners.ToListCombineFn):
             {name: bootstrap.Outputs(of[SCORE], of[ALERT] == 1) for name, of in models.items()},
             features[self._card] if self._card else None,
         )
-        told = {}
+        told, unknown = {}, (np.nan, np.nan)
         for metric in bootstrap.METRICS:
             interval = replicates.interval(metric, challenger)
-            told[f"{metric}:low"], told[f"{metric}:high"] = interval or (np.nan, np.nan)
+            told[f"{metric}:low"], told[f"{metric}:high"] = interval or unknown
             if CHAMPION in models:
                 change, interval = replicates.change(metric, challenger, CHAMPION)
                 told[f"{metric}:change"] = change
-                told[f"{metric}:change_low"], told[f"{metric}:change_high"] = interval or (
-                    np.nan,
-                    np.nan,
-                )
+                low, high = interval or unknown
+                told[f"{metric}:change_low"], told[f"{metric}:change_high"] = low, high
         for metric, max_drop in self._max_drops.items():
             told[DROP_PROBABILITY.format(metric)] = (
                 replicates.drop_probability(metric, challenger, CHAMPION, max_drop)
