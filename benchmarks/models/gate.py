@@ -7,7 +7,8 @@ does, in memory. Each champion is compared with three challengers: one whose net
 another seed, one trained on a train window with 20 % of the labels flipped, and one without any
 feature of known labels. Prints for each kind how many the Evaluator's rule refuses with the
 sample's settings, and how many would be refused if the drops themselves were compared with what is
-allowed. Scores are kept in the folder; a bank whose scores are there is not trained again.
+allowed; first with an eval window of one week, then of four. Scores are kept in the folder; a
+champion whose scores are there is not trained again.
 """
 
 from __future__ import annotations
@@ -15,21 +16,20 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from fraud.features.spec import Features
     from fraud.models.evaluation.bootstrap import Replicates
     from fraud.pipeline.backtest.rows import FoldRows
     from fraud.pipeline.config import Config
 
 SAMPLE = "data/sample/config.yaml"
+EVAL_DAYS = (7, 28)
 FLIPPED = 0.2
 SEED, LABELS, RISK = "another seed", "20 % of labels flipped", "no risk features"
 
@@ -38,39 +38,50 @@ def main() -> None:
     """Trains what is missing, and prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--scores", type=Path, required=True, help="the folder for the scores")
-    parser.add_argument("--banks", type=int, default=4, help="simulated data sets")
-    parser.add_argument("--seeds", type=int, default=10, help="champions trained on each")
+    parser.add_argument("--banks", type=int, nargs="+", default=[0, 1, 2, 3], help="their seeds")
+    parser.add_argument("--champions", type=int, default=10, help="champions of each bank")
     options = parser.parse_args()
-
-    import numpy as np
 
     from fraud.pipeline import config
 
     sample = config.load(SAMPLE)
     options.scores.mkdir(parents=True, exist_ok=True)
-    trials: dict[str, list[Replicates]] = {SEED: [], LABELS: [], RISK: []}
-    for bank in range(options.banks):
-        file = options.scores / f"bank-{bank}.npz"
-        if not file.exists():
-            np.savez(file, **dict(scores(bank, options.seeds, sample)))
-        with np.load(file) as saved:
-            for kind, replicates in compared(dict(saved), options.seeds):
+    for bank in options.banks:
+        train_missing(bank, range(options.champions), sample, options.scores)
+    lines = [
+        "| challenger | eval days | trials | refused | by point values | change of AP, median |",
+        "|---|---|---|---|---|---|",
+    ]
+    for days in EVAL_DAYS:
+        trials: dict[str, list[Replicates]] = {SEED: [], LABELS: [], RISK: []}
+        for bank in options.banks:
+            for kind, replicates in compared(options.scores, bank, options.champions, days):
                 trials[kind].append(replicates)
-    print(table_of(trials, sample))
+        lines += [line(kind, days, each, sample) for kind, each in trials.items()]
+    print("\n".join(lines))
 
 
-def scores(bank: int, seeds: int, sample: Config) -> Iterator[tuple[str, NDArray]]:
-    """Trains all models of a bank.
+def file_of(folder: Path, bank: int, seed: int) -> Path:
+    """The scores of a champion and its challengers."""
+    return folder / f"bank-{bank}-champion-{seed}.npz"
+
+
+def train_missing(bank: int, seeds: Iterable[int], sample: Config, folder: Path) -> None:
+    """Trains the champions and challengers of a bank whose scores are not in the folder.
+
+    Saves labels, cards and days of the eval window and, for each kind, the scores with the
+    model's threshold at the end. The champion is what `SEED` names: it is also the challenger of
+    the champion before it.
 
     Args:
       bank: the seed of the simulation.
-      seeds: the number of champions.
+      seeds: those of the champions' networks.
       sample: the configuration.
-
-    Yields:
-      The labels and cards of the eval window, then for each model its scores there, with its
-      threshold at the end.
+      folder: where scores are.
     """
+    missing = [seed for seed in seeds if not file_of(folder, bank, seed).exists()]
+    if not missing:
+        return
     import keras
     import numpy as np
 
@@ -78,32 +89,35 @@ def scores(bank: int, seeds: int, sample: Config) -> Iterator[tuple[str, NDArray
 
     import_tfx()
     from fraud.models.network import training
+    from fraud.time import SECONDS_PER_DAY
 
     blind = replace(sample, features=without_risk(sample.features))
     (train, test), (train_blind, test_blind) = windows(bank, sample, blind)
-    yield "labels", test.labels
-    yield "cards", test.cards
-    random = np.random.default_rng(bank)
     with tempfile.TemporaryDirectory() as temporary:
-        encoded = encode(train, test, sample, Path(temporary, "whole"))
-        encoded_blind = encode(train_blind, test_blind, blind, Path(temporary, "blind"))
-        for seed in range(seeds):
-            flipped = np.where(random.random(train.labels.size) < FLIPPED, 1, 0) ^ train.labels
-            columns = {**train.columns, sample.dataset.label: flipped}
-            wrong = replace(train, columns=columns, labels=flipped)
-            models = {
-                SEED: encoded,
-                LABELS: encode(wrong, test, sample, Path(temporary, str(seed))),
-                RISK: encoded_blind,
+        whole = encode(train, test, sample, Path(temporary, "whole"))
+        without = encode(train_blind, test_blind, blind, Path(temporary, "blind"))
+        for seed in missing:
+            # The encoding stays that of the right labels, which makes this challenger better.
+            flips = np.random.default_rng([bank, seed]).random(train.labels.size) < FLIPPED
+            examples, *rest = whole
+            flipped = replace(examples, labels=np.where(flips, 1 - train.labels, train.labels))
+            saved = {
+                "labels": test.labels,
+                "cards": test.cards,
+                "days": test.timestamps // SECONDS_PER_DAY - test.timestamps[0] // SECONDS_PER_DAY,
             }
-            for kind, (examples, vocabularies, inputs) in models.items():
-                # A challenger has another seed than its champion, whatever else differs.
-                network = replace(sample.network, seed=seed if kind == SEED else seeds + seed)
+            for kind, (examples, vocabularies, inputs) in (
+                (SEED, whole),
+                (LABELS, (flipped, *rest)),
+                (RISK, without),
+            ):
+                network = replace(sample.network, seed=seed if kind == SEED else 1000 + seed)
                 fitted = training.fit(
                     network, examples, vocabularies, sample.evaluation.alert_budget
                 )
-                yield f"{kind} {seed}", np.append(fitted.scores(inputs), fitted.threshold)
+                saved[kind] = np.append(fitted.scores(inputs), fitted.threshold)
                 keras.utils.clear_session()
+            np.savez(file_of(folder, bank, seed), **saved)
 
 
 def windows(bank: int, *configs: Config) -> list[tuple[FoldRows, FoldRows]]:
@@ -116,13 +130,14 @@ def windows(bank: int, *configs: Config) -> list[tuple[FoldRows, FoldRows]]:
     from fraud.pipeline.windows import windows_for
 
     lengths, delay = configs[0].windows, configs[0].windows.label_delay_days
+    eval_days = max(EVAL_DAYS)
     history = history_days(configs[0].features, delay)
-    days = history + lengths.train_days + delay + lengths.eval_days + delay
+    days = history + lengths.train_days + delay + eval_days + delay
     simulation = Simulation(days=days, seed=bank)
     planned = windows_for(
         simulation.start + timedelta(days=days - 1),
         train_days=lengths.train_days,
-        eval_days=lengths.eval_days,
+        eval_days=eval_days,
         label_delay_days=delay,
         history_days=history,
     )
@@ -163,23 +178,31 @@ def encode(train: FoldRows, test: FoldRows, config: Config, folder: Path) -> tup
     return examples, encoding.vocabularies, encoding(test.columns)
 
 
-def compared(saved: Mapping[str, NDArray], seeds: int) -> Iterator[tuple[str, Replicates]]:
-    """Compares each champion with its challengers; yields kind and replicates."""
+def compared(
+    folder: Path, bank: int, champions: int, days: int
+) -> Iterator[tuple[str, Replicates]]:
+    """Compares each champion of a bank with its challengers on the first days of the eval window.
+
+    Yields:
+      The kind of the challenger, and the replicates of both.
+    """
+    import numpy as np
+
     from fraud.models.evaluation import bootstrap
 
-    def outputs(kind: str, seed: int) -> bootstrap.Outputs:
-        *_, limit = of_model = saved[f"{kind} {seed}"]
-        return bootstrap.Outputs(of_model[:-1], of_model[:-1] >= limit)
+    saved = [dict(np.load(file_of(folder, bank, seed))) for seed in range(champions)]
+    for seed, of in enumerate(saved):
+        rows = np.flatnonzero(of["days"] < days)
+        other = saved[(seed + 1) % champions]
+        for kind, challenger in ((SEED, other), (LABELS, of), (RISK, of)):
+            outputs = {}
+            for name, scores in (("champion", of[SEED]), ("challenger", challenger[kind])):
+                outputs[name] = bootstrap.Outputs(scores[rows], scores[rows] >= scores[-1])
+            yield kind, bootstrap.replicate(of["labels"][rows], outputs, of["cards"][rows])
 
-    for seed in range(seeds):
-        # The next champion is the challenger that differs in its seed alone.
-        for kind, of in ((SEED, (seed + 1) % seeds), (LABELS, seed), (RISK, seed)):
-            both = {"champion": outputs(SEED, seed), "challenger": outputs(kind, of)}
-            yield kind, bootstrap.replicate(saved["labels"], both, saved["cards"])
 
-
-def table_of(trials: Mapping[str, list[Replicates]], sample: Config) -> str:
-    """Formats the refusals as a Markdown table."""
+def line(kind: str, days: int, trials: list[Replicates], sample: Config) -> str:
+    """Formats the refusals of one kind of challenger as a row of a Markdown table."""
     from fraud.models.evaluation import registry
 
     allowed = {
@@ -187,26 +210,21 @@ def table_of(trials: Mapping[str, list[Replicates]], sample: Config) -> str:
         for metric in registry.METRICS
         if metric.max_drop
     }
-    highest = sample.evaluation.max_drop_probability
-    lines = [
-        "| challenger | trials | refused | by point values | median change of average precision |",
-        "|---|---|---|---|---|",
-    ]
-    for kind, each in trials.items():
-        refused = by_value = 0
-        for one in each:
-            chances = [
-                one.drop_probability(metric, "challenger", "champion", tolerance)
-                for metric, tolerance in allowed.items()
-            ]
-            changes = {m: one.change(m, "challenger", "champion")[0] for m in allowed}
-            refused += any(not chance <= highest for chance in chances)
-            by_value += any(not changes[m] >= -tolerance for m, tolerance in allowed.items())
-        median = statistics.median(
-            one.change("average_precision", "challenger", "champion")[0] for one in each
+    refused = by_value = 0
+    for trial in trials:
+        drops = [
+            trial.drop_probability(metric, "challenger", "champion", most)
+            for metric, most in allowed.items()
+        ]
+        refused += any(not drop <= sample.evaluation.max_drop_probability for drop in drops)
+        changes = [trial.change(metric, "challenger", "champion")[0] for metric in allowed]
+        by_value += any(
+            not change >= -most for change, most in zip(changes, allowed.values(), strict=True)
         )
-        lines.append(f"| {kind} | {len(each)} | {refused} | {by_value} | {median:+.4f} |")
-    return "\n".join(lines)
+    median = statistics.median(
+        trial.change("average_precision", "challenger", "champion")[0] for trial in trials
+    )
+    return f"| {kind} | {days} | {len(trials)} | {refused} | {by_value} | {median:+.3f} |"
 
 
 if __name__ == "__main__":
