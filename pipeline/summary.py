@@ -69,6 +69,8 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> Ru
         validation={n: round(number, 6) for n, number in measured.items() if number is not None},
         metrics=evaluation.metrics,
         champion_metrics=evaluation.champion,
+        intervals=evaluation.intervals,
+        changes=evaluation.changes,
         unjudged=unjudged(evaluation.metrics),
         **result,
     )

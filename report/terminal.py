@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from fraud.pipeline import artifacts
-from fraud.pipeline.artifacts import HEADLINE, Push, Row, RunSummary
+from fraud.pipeline.artifacts import HEADLINE, Change, Push, Row, RunSummary
 from fraud.pipeline.lineage import NodeRecord
 
 TENSORBOARD = Path(sys.prefix, "bin", "tensorboard")
@@ -64,7 +64,8 @@ def render(summary: RunSummary) -> str:
             f"{label} {_figure(summary.validation.get(name), '.4f')}"
             for name, label in VALIDATED.items()
         ]
-        lines.append(f"  model     {' · '.join(figures)}, on held-out cards")
+        chosen = "optimistic: they also chose epoch, calibration and threshold"
+        lines.append(f"  model     {' · '.join(figures)}, on held-out cards ({chosen})")
     if summary.metrics:
         lines += ["", *_metric_table(summary)]
         lines += [f"  unjudged  {metric}: too few examples" for metric in summary.unjudged]
@@ -93,18 +94,34 @@ def render(summary: RunSummary) -> str:
 
 def _metric_table(summary: RunSummary) -> list[str]:
     slices = summary.metrics["slices"]
-    champion = summary.champion_metrics.get("overall")
-    rows = [("overall", summary.metrics["overall"])]
-    rows += [("champion", champion)] if champion else []
-    rows += sorted(slices.items())
+    intervals = summary.intervals.get("overall", {})
+    rows = [
+        ("", ["examples", *(name.replace("_", " ") for name in HEADLINE)]),
+        ("overall", _figures(summary.metrics["overall"])),
+        ("  95 %", ["", *(_limits(intervals.get(name)) for name in HEADLINE)]),
+    ]
+    if champion := summary.champion_metrics.get("overall"):
+        changes = [summary.changes.get(name, Change(None, None, None)) for name in HEADLINE]
+        rows += [
+            ("champion", _figures(champion)),
+            ("change", ["", *(_figure(change.change, "+.3f") for change in changes)]),
+            ("  95 %", ["", *(_limits((change.low, change.high), "+.3f") for change in changes)]),
+        ]
+    rows += [(name, _figures(row)) for name, row in sorted(slices.items())]
     width = max(map(len, ("champion", *slices)))
-    head = "".join(f"{name.replace('_', ' '):>20}" for name in HEADLINE)
-    return [f"  {'':<{width}} {'examples':>10}{head}", *(_line(*row, width) for row in rows)]
+    return [
+        f"  {name:<{width}} {count:>10}{''.join(f'{figure:>20}' for figure in figures)}"
+        for name, (count, *figures) in rows
+    ]
 
 
-def _line(name: str, row: Row, width: int) -> str:
-    figures = "".join(f"{_figure(row.get(metric)):>20}" for metric in HEADLINE)
-    return f"  {name:<{width}} {_figure(row.get('example_count')):>10}{figures}"
+def _figures(row: Row) -> list[str]:
+    return [_figure(row.get(name)) for name in ("example_count", *HEADLINE)]
+
+
+def _limits(limits: tuple[float | None, float | None] | None, form: str = ".3f") -> str:
+    low, high = limits or (None, None)
+    return "–" if low is None else f"{_figure(low, form)} … {_figure(high, form)}"
 
 
 def _figure(number: float | None, form: str = ".3f") -> str:

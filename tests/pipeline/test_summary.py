@@ -15,6 +15,7 @@ from fraud.pipeline.artifacts import (
     SUMMARY_FILE,
     VERDICT_FILE,
     Anomaly,
+    Change,
     Evaluation,
     Metrics,
     ModelFacts,
@@ -129,8 +130,13 @@ def finished_run(tmp_path, monkeypatch):
         model = ModelFacts(0.5, {"brier": 0.12345678, "roc_auc": None}, {})
         monkeypatch.setattr(ModelFacts, "read", lambda artifact: model)
         failures = () if blessed else ("overall: roc_auc is 0.7000; at least 0.75 is required",)
-        metrics: Metrics = {"overall": {"roc_auc": 0.7}, "slices": {}}
-        evaluation = Evaluation(metrics, champion or {}, failures)
+        evaluation = Evaluation(
+            {"overall": {"roc_auc": 0.7}, "slices": {}},
+            champion or {},
+            failures,
+            intervals={"overall": {"roc_auc": (0.6, 0.8)}, "slices": {}},
+            changes={"roc_auc": Change(0.1, 0.0, 0.2, 0.0)},
+        )
         monkeypatch.setattr(Evaluation, "read", lambda artifact: evaluation)
         return summary.write(None, "r", Root(tmp_path), {"Trainer": 1.234})
 
@@ -144,6 +150,8 @@ def test_a_pushed_model_is_summarized(finished_run, tmp_path):
     assert result.model_card == "card/model_card.html"
     assert result.validation == {"threshold": 0.5, "brier": 0.123457}
     assert result.positives == {"train": 3}
+    assert result.intervals["overall"] == {"roc_auc": (0.6, 0.8)}
+    assert result.changes["roc_auc"].change == 0.1
     assert result.seconds == {"Trainer": 1.23}
     assert RunSummary.read(Root(tmp_path).run("r")) == result
 
@@ -211,10 +219,12 @@ def test_a_stopped_run_has_the_anomalies_as_reasons(finished_run, tmp_path):
         ),
         (
             "overall",
-            """metric_key { name: "roc_auc" is_diff: true }
-            metric_value { double_value { value: -0.25 } }
-            metric_threshold { change_threshold { absolute { value: -0.01 } } }""",
-            "overall: roc_auc is 0.2500 below the champion's; at most 0.0100 is allowed",
+            """metric_key { name: "roc_auc:drop_probability" }
+            metric_value { double_value { value: 0.98 } }
+            metric_threshold { value_threshold { upper_bound { value: 0.95 } } }""",
+            "overall: roc_auc changes by -0.2500 (95 % interval -0.3000 … -0.0500) from the "
+            "champion's; the probability of a drop larger than evaluation.max_roc_auc_drop is "
+            "0.980; at most 0.95 is accepted",
         ),
         (
             "overall",
@@ -226,7 +236,8 @@ def test_a_stopped_run_has_the_anomalies_as_reasons(finished_run, tmp_path):
 )
 def test_a_refusal_names_slice_metric_and_limit(of_slice, failure, reason):
     record = text_format.Parse(failure, validation_result_pb2.ValidationFailure())
-    assert _refusal(of_slice, record) == reason
+    changes = {"roc_auc": Change(-0.25, -0.3, -0.05, 0.98)}
+    assert _refusal(of_slice, record, changes) == reason
 
 
 def test_a_gap_without_enough_examples_is_unjudged():
