@@ -1,0 +1,425 @@
+"""Drift: how far days of transactions differ from earlier ones, and how far they normally do.
+
+Pure arithmetic on counts by day, so that other data than a run's can be judged by the same rules. A
+window is compared with a baseline by these measures, all between 0 and 1:
+
+| measure | value |
+|---|---|
+| distribution | Jensen-Shannon divergence (base 2) of the shares of cells: one for 0, and up to ten with equal shares of the baseline's other numbers; or one for each frequent category, and one for the rest |
+| missing rate, zero rate | difference of the rates |
+| unseen categories | share of the rows whose category the baseline lacks |
+| rows per day, rows of a day | 1 − smaller / larger |
+
+A threshold is the larger of a fixed minimum, below which a change does not matter, and what the
+baseline's own variation makes plausible. Let v be the variance of a share from day to day, after
+removing the effect of the weekday, or seven times that from week to week if it is larger, because
+the rows of one card or one week are not independent. Without drift, the shares p of c days and q of
+b days differ by a variance of v (1/c + 1/b), and for small differences the divergence is
+Σ (p − q)² / (8 ln 2 · q) (Lin 1991, Divergence measures based on the Shannon entropy). Its mean
+follows from v, and its distribution is approximately that of a scaled χ² (Satterthwaite 1946).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+DISTRIBUTION, MISSING, ZERO = "distribution", "missing rate", "zero rate"
+UNSEEN, ROWS_PER_DAY, ROWS_OF_DAY = "unseen categories", "rows per day", "rows of a day"
+ROWS = "rows_per_day"
+"""The name under which thresholds and measurements refer to the number of rows."""
+
+LEAST = {
+    DISTRIBUTION: 0.002,
+    MISSING: 0.005,
+    ZERO: 0.005,
+    UNSEEN: 0.005,
+    ROWS_PER_DAY: 0.25,
+    ROWS_OF_DAY: 0.45,
+}
+"""Changes up to these are too small to matter, however certain they are."""
+
+UNCALIBRATED = {DISTRIBUTION: 0.02, MISSING: 0.05, ZERO: 0.05, UNSEEN: 0.05}
+"""The thresholds where the baseline has too few days to measure its variation.
+
+A divergence of .02 is a population stability index of .1, by convention a moderate change.
+"""
+
+CELLS = 10
+_FREQUENT = 0.01  # categories with a smaller share have a common cell
+_WEEK = 7
+_CALIBRATION_DAYS = 7  # the least from which a variation is estimated
+_DEVIATIONS = 5.0  # standard deviations that are still plausible
+_NORMAL = 4.26  # the quantile of the normal distribution with as much above it as 1e-5
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A numeric column by day.
+
+    Attributes:
+      missing, zeros: rows without a value, rows with the value 0, [days].
+      edges: the boundaries of a histogram of the other values, ascending, [days][buckets + 1].
+      counts: its rows, [days][buckets].
+    """
+
+    missing: Floats
+    zeros: Floats
+    edges: Sequence[Floats]
+    counts: Sequence[Floats]
+
+
+@dataclass(frozen=True)
+class Categories:
+    """A categorical column by day.
+
+    Attributes:
+      missing: rows without a value, [days].
+      counts: category → rows, [days].
+    """
+
+    missing: Floats
+    counts: Mapping[str, Floats]
+
+
+Column = Numbers | Categories
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is counted of a window.
+
+    Attributes:
+      days: days since 1970, ascending and without gaps; a single 0 if the data has no timestamp.
+      rows: transactions, [days].
+      cards: how many different cards there are; 0 if that is not known.
+      columns: the columns, by name.
+    """
+
+    days: NDArray[np.int64]
+    rows: Floats
+    cards: int
+    columns: Mapping[str, Column]
+
+    def at(self, chosen: NDArray) -> Profile:
+        """The profile of some of the days, given by a mask or by positions."""
+        positions = np.arange(len(self.days))[chosen]
+        columns: dict[str, Column] = {}
+        for name, column in self.columns.items():
+            if isinstance(column, Numbers):
+                columns[name] = Numbers(
+                    column.missing[positions],
+                    column.zeros[positions],
+                    [column.edges[i] for i in positions],
+                    [column.counts[i] for i in positions],
+                )
+            else:
+                counts = {label: days[positions] for label, days in column.counts.items()}
+                columns[name] = Categories(column.missing[positions], counts)
+        return Profile(self.days[positions], self.rows[positions], self.cards, columns)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One comparison of a window with a baseline.
+
+    Attributes:
+      column: the column; `ROWS` for the number of rows.
+      measure: one of the measures above.
+      value: how large the difference is, 0 to 1.
+      threshold: how large it may be.
+      change: what changed, in words.
+    """
+
+    column: str
+    measure: str
+    value: float
+    threshold: float
+    change: str
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the difference is larger than it may be."""
+        return self.value > self.threshold
+
+
+def compare(
+    current: Profile, baseline: Profile, configured: Mapping[str, float]
+) -> list[Measurement]:
+    """Compares a window with a baseline.
+
+    Args:
+      current: the window to judge.
+      baseline: what it is compared with.
+      configured: thresholds that replace the derived ones, by column or `ROWS`.
+
+    Returns:
+      The measurements of the number of rows and of every column that both have.
+    """
+    current, baseline = _comparable(current, baseline)
+    found = _of_rows(current, baseline) if len(baseline.days) > 1 else []
+    for name, column in current.columns.items():
+        before = baseline.columns.get(name)
+        if isinstance(column, Numbers) and isinstance(before, Numbers):
+            found += _of_numbers(name, column, before, current, baseline)
+        elif isinstance(column, Categories) and isinstance(before, Categories):
+            found += _of_categories(name, column, before, current, baseline)
+    return [
+        Measurement(m.column, m.measure, m.value, configured.get(m.column, m.threshold), m.change)
+        for m in found
+    ]
+
+
+def jensen_shannon(p: Floats, q: Floats) -> float:
+    """Jensen-Shannon divergence of two distributions, base 2: from 0 (equal) to 1 (disjoint)."""
+    middle = (p + q) / 2
+
+    def divergence(of: Floats) -> float:
+        some = of > 0
+        return float(np.sum(of[some] * np.log2(of[some] / middle[some])))
+
+    return max(0.0, (divergence(p) + divergence(q)) / 2)
+
+
+def _comparable(current: Profile, baseline: Profile) -> tuple[Profile, Profile]:
+    """Restricts both to whole weeks, or the baseline to the weekdays of a shorter window.
+
+    Weekends differ from working days, and windows start on any weekday.
+    """
+    if len(current.days) < _WEEK:
+        same = np.isin(baseline.days % _WEEK, current.days % _WEEK)
+        return current, baseline.at(same) if same.any() else baseline
+    return tuple(  # type: ignore[return-value]
+        p.at(np.arange(len(p.days)) >= len(p.days) % _WEEK) if len(p.days) >= _WEEK else p
+        for p in (current, baseline)
+    )
+
+
+def _variance(daily: Floats, days: NDArray[np.int64]) -> Floats | None:
+    """The variance from day to day, [n]; larger if weeks vary more than their days explain.
+
+    Args:
+      daily: values by day, [days, n]; NaN where a day has none.
+      days: days since 1970, [days].
+
+    Returns:
+      None if there are too few days.
+    """
+    known = ~np.isnan(daily).any(axis=1)
+    daily, days = daily[known], days[known]
+    if len(days) < _CALIBRATION_DAYS:
+        return None
+    residuals, freedom = daily - daily.mean(axis=0), len(days) - 1
+    weeks = len(days) // _WEEK
+    if weeks < 3:
+        return np.sum(residuals**2, axis=0) / freedom
+    weekdays = days % _WEEK
+    for weekday in np.unique(weekdays):
+        residuals[weekdays == weekday] -= residuals[weekdays == weekday].mean(axis=0)
+        freedom -= 1
+    of_days = np.sum(residuals**2, axis=0) / (freedom + 1)
+    by_week = daily[-weeks * _WEEK :].reshape(weeks, _WEEK, -1).mean(axis=1)
+    of_weeks = _WEEK * by_week.var(axis=0, ddof=1)
+    return of_weeks if of_weeks.sum() > of_days.sum() else of_days
+
+
+def _per_days(current: Profile, baseline: Profile) -> float:
+    """1/c + 1/b for windows of c and b days; days with fewer rows count for less."""
+    fewer = min(1.0, current.rows.mean() / max(baseline.rows.mean(), 1.0))
+    return 1 / max(len(current.days) * fewer, 1e-9) + 1 / len(baseline.days)
+
+
+def _of_shares(
+    name: str, now: Floats, before: Floats, labels: Sequence[str], c: Profile, b: Profile
+) -> Measurement:
+    """Compares the distributions over cells, given their rows by day, [days, cells]."""
+    p, q = (cells.sum(axis=0) / max(cells.sum(), 1.0) for cells in (now, before))
+    value = jensen_shannon(p, q)
+    with np.errstate(invalid="ignore"):
+        daily = before / before.sum(axis=1, keepdims=True)
+    variance = _variance(daily, b.days)
+    least = UNCALIBRATED[DISTRIBUTION]
+    if variance is None:  # as if the rows of a day were independent
+        variance = q * (1 - q) / max(b.rows.mean(), 1.0)
+    else:
+        least = LEAST[DISTRIBUTION]
+    some = q > 0
+    scaled = variance[some] / q[some]
+    mean = scaled.sum() * _per_days(c, b) / (8 * math.log(2))
+    threshold = max(least, mean * _chi_square_ratio(scaled))
+    largest = int(np.argmax(np.abs(p - q)))
+    change = f"{labels[largest]} {q[largest]:.1%} → {p[largest]:.1%}"
+    return Measurement(name, DISTRIBUTION, value, min(threshold, 1.0), change)
+
+
+def _chi_square_ratio(variances: Floats) -> float:
+    """How far a sum of squares with these variances plausibly exceeds its mean.
+
+    By the approximations of Satterthwaite (degrees of freedom) and of Wilson and Hilferty (the
+    quantile of χ²).
+    """
+    if not variances.any():
+        return 1.0
+    freedom = max(variances.sum() ** 2 / np.sum(variances**2), 1.0)
+    part = 2 / (9 * freedom)
+    return float((1 - part + _NORMAL * math.sqrt(part)) ** 3)
+
+
+def _of_rate(
+    name: str, measure: str, now: Floats, before: Floats, c: Profile, b: Profile
+) -> Measurement:
+    """Compares a rate, given the rows it counts by day, [days]."""
+    rate, rate_before = now.sum() / max(c.rows.sum(), 1), before.sum() / max(b.rows.sum(), 1)
+    threshold = _rate_threshold(measure, before, c, b)
+    change = f"{rate_before:.2%} → {rate:.2%}"
+    return Measurement(name, measure, abs(rate - rate_before), threshold, change)
+
+
+def _rate_threshold(measure: str, before: Floats, c: Profile, b: Profile) -> float:
+    rows = b.rows.sum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = _variance((before / b.rows)[:, None], b.days)
+    least = UNCALIBRATED if variance is None else LEAST
+    temporal = 0.0 if variance is None else float(variance[0]) * _per_days(c, b)
+    # What never happened so far may still happen: one more card of all may have such rows only.
+    units = b.cards or rows
+    likely = (before.sum() / max(rows, 1) * units + 1) / (units + 2)
+    sampling = likely * (1 - likely) * (1 / max(c.cards or c.rows.sum(), 1) + 1 / max(units, 1))
+    if before.any():
+        sampling = 0.0 if variance is not None else sampling
+    return min(1.0, max(least[measure], _DEVIATIONS * math.sqrt(max(temporal, sampling))))
+
+
+def _of_numbers(name: str, now: Numbers, before: Numbers, c: Profile, b: Profile) -> list:
+    measured = [
+        _of_rate(name, MISSING, now.missing, before.missing, c, b),
+        _of_rate(name, ZERO, now.zeros, before.zeros, c, b),
+    ]
+    edges = quantiles(before, np.arange(1, CELLS) / CELLS)
+    edges = np.unique(edges)
+    cells_now, cells_before = (np.column_stack([x.zeros, _cells(x, edges)]) for x in (now, before))
+    if cells_now.sum() and cells_before.sum():
+        labels = ["0", *(f"cell {i + 1}" for i in range(len(edges) + 1))]
+        distance = _of_shares(name, cells_now, cells_before, labels, c, b)
+        medians = [float(quantiles(x, np.array([0.5]))[0]) for x in (before, now)]
+        change = "median {:.4g} → {:.4g}".format(*medians)
+        measured.append(
+            Measurement(name, DISTRIBUTION, distance.value, distance.threshold, change)
+        )
+    return measured
+
+
+def quantiles(column: Numbers, levels: Floats) -> Floats:
+    """Quantiles of all numbers but 0, [levels]; they are edges of the days' histograms."""
+    edges = np.unique(np.concatenate([*column.edges, [0.0]]))
+    below = _cumulative(column, edges).sum(axis=0)
+    return edges[np.minimum(np.searchsorted(below, levels * below[-1]), len(edges) - 1)]
+
+
+def _cumulative(column: Numbers, at: Floats) -> Floats:
+    """Rows with a number ≤ each of `at`, without zeros, [days, at]; linear within a bucket."""
+    result = np.zeros((len(column.edges), len(at)))
+    for day, (edges, counts) in enumerate(zip(column.edges, column.counts, strict=True)):
+        if not len(counts):
+            continue
+        bucket = np.searchsorted(edges, at, side="right") - 1
+        inside = np.clip(bucket, 0, len(counts) - 1)
+        width = edges[inside + 1] - edges[inside]
+        part = np.divide(at - edges[inside], width, out=np.ones(len(at)), where=width > 0)
+        sums = np.concatenate([[0.0], np.cumsum(counts)])
+        result[day] = sums[inside] + counts[inside] * np.clip(part, 0, 1)
+    return result
+
+
+def _cells(column: Numbers, edges: Floats) -> Floats:
+    """Rows in each cell between edges, [days, edges + 1]."""
+    below = _cumulative(column, edges)
+    total = np.array([[counts.sum()] for counts in column.counts])
+    return np.diff(np.column_stack([np.zeros(len(total)), below, total]), axis=1)
+
+
+def _of_categories(
+    name: str, now: Categories, before: Categories, c: Profile, b: Profile
+) -> list[Measurement]:
+    measured = [_of_rate(name, MISSING, now.missing, before.missing, c, b)]
+    known = {label for label, days in before.counts.items() if days.any()}
+    new = {label: days.sum() for label, days in now.counts.items() if label not in known}
+    unseen = sum(new.values()) / max(c.rows.sum(), 1)
+    largest = sorted((label for label in new if new[label]), key=lambda label: -new[label])[:3]
+    measured.append(
+        Measurement(
+            name,
+            UNSEEN,
+            float(unseen),
+            _unseen_threshold(before, c, b),
+            f"{unseen:.2%} of the rows: {', '.join(map(repr, largest))}" if largest else "none",
+        )
+    )
+    total = sum(days.sum() for days in before.counts.values())
+    frequent = [label for label in known if before.counts[label].sum() >= _FREQUENT * total]
+    frequent.sort()
+    cells = []
+    for column, days in ((now, c.days), (before, b.days)):
+        nothing = np.zeros(len(days))
+        all_rows = sum(column.counts.values(), nothing)
+        chosen = [column.counts.get(label, nothing) for label in frequent]
+        cells.append(np.column_stack([*chosen, all_rows - sum(chosen, nothing)]))
+    if cells[0].sum() and cells[1].sum():
+        labels = [*map(repr, frequent), "rarer ones"]
+        measured.append(_of_shares(name, *cells, labels, c, b))
+    return measured
+
+
+def _unseen_threshold(before: Categories, c: Profile, b: Profile) -> float:
+    """From the share of each week of the baseline whose categories no other week has."""
+    threshold = _rate_threshold(UNSEEN, np.zeros(len(b.days)), c, b)
+    weeks = len(b.days) // _WEEK
+    if weeks < 3:
+        return threshold
+    by_week = np.array(
+        [days[-weeks * _WEEK :].reshape(weeks, _WEEK).sum(axis=1) for days in before.counts.values()]
+    ).reshape(-1, weeks)
+    alone = np.where((by_week > 0).sum(axis=1, keepdims=True) == 1, by_week, 0).sum(axis=0)
+    shares = alone / np.maximum(b.rows[-weeks * _WEEK :].reshape(weeks, _WEEK).sum(axis=1), 1)
+    likely = shares.mean() + _DEVIATIONS * shares.std(ddof=1) * math.sqrt(1 + 1 / weeks)
+    return min(1.0, max(threshold, float(likely)))
+
+
+def _of_rows(c: Profile, b: Profile) -> list[Measurement]:
+    """Compares the number of rows, of all days together and of each."""
+    usual = max(b.rows.mean(), 1e-9)
+    variance = _variance(b.rows[:, None] / usual, b.days)
+    deviation = math.sqrt(variance[0]) if variance is not None else 1.0
+    together = _DEVIATIONS * deviation * math.sqrt(1 / len(c.days) + 1 / len(b.days))
+    measured = [
+        Measurement(
+            ROWS,
+            ROWS_PER_DAY,
+            _gap(c.rows.mean(), usual),
+            min(1.0, max(LEAST[ROWS_PER_DAY], together)),
+            f"{usual:,.0f} → {c.rows.mean():,.0f}",
+        )
+    ]
+    alone = min(1.0, max(LEAST[ROWS_OF_DAY], _DEVIATIONS * deviation * math.sqrt(1.25)))
+    worst, expected = 0, usual
+    for i, day in enumerate(c.days):
+        same = b.rows[b.days % _WEEK == day % _WEEK]
+        of_day = same.mean() if len(same) > 1 else usual
+        if i == 0 or _gap(c.rows[i], of_day) > _gap(c.rows[worst], expected):
+            worst, expected = i, of_day
+    day = np.datetime64(int(c.days[worst]), "D")
+    change = f"{day}: {c.rows[worst]:,.0f} instead of {expected:,.0f}"
+    measured.append(
+        Measurement(ROWS, ROWS_OF_DAY, _gap(c.rows[worst], expected), alone, change)
+    )
+    return measured
+
+
+def _gap(a: float, b: float) -> float:
+    return 1 - min(a, b) / max(a, b, 1e-9)
