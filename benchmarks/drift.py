@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fraud.pipeline.components.daily_counts import DailyCounts, DailyCountsSettings, profile
-from fraud.pipeline.drift import Categories, Column, Measurement, Numbers, Profile, compare
+from fraud.pipeline.drift import Cards, Categories, Column, Measurement, Numbers, Profile, compare
 
 DAYS, TRAIN, EVAL, DELAY, CHAMPION_AGE = 120, 30, 7, 7, 7
 AMOUNT, CHANNEL, CARD, TIME = "TX_AMOUNT", "CHANNEL", "CUSTOMER_ID", "TX_DATETIME"
@@ -53,7 +53,7 @@ def columns_of(table: pa.Table) -> list[str]:
     return [c for c in (TIME, CARD, "TERMINAL_ID", AMOUNT, *CATEGORICAL) if c in table.column_names]
 
 
-def counted(table: pa.Table) -> Profile:
+def counted(table: pa.Table) -> Bank:
     """What the pipeline's statistics contain about all days."""
     columns = [name for name in (AMOUNT, *CATEGORICAL) if name in table.column_names]
     settings = DailyCountsSettings(tuple(columns), TIME, CARD)
@@ -63,7 +63,30 @@ def counted(table: pa.Table) -> Profile:
         counts = generator.add_input(counts, batch)
     found = profile(generator.extract_output(counts), settings)
     assert found is not None
-    return found
+    cards, card = np.unique(table.column(CARD).to_numpy(), return_inverse=True)
+    day = table.column(TIME).to_numpy() // 86_400 - found.days[0]
+    rows = np.bincount(card * len(found.days) + day, minlength=len(cards) * len(found.days))
+    return Bank(found, cards.astype(np.uint64), rows.reshape(len(cards), -1))
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Counts of all days of a bank, from which those of any window are taken.
+
+    Attributes:
+      profile: the counts, whose sample of cards is ignored.
+      hashes, rows: of every card, [cards], and its rows by day, [cards, days].
+    """
+
+    profile: Profile
+    hashes: NDArray[np.uint64]
+    rows: NDArray
+
+    def window(self, first: int, last: int) -> Profile:
+        """The days from the first to the last, counted from 0."""
+        rows = self.rows[:, first : last + 1].sum(axis=1).astype(float)
+        cards = Cards(self.hashes[rows > 0], rows[rows > 0], 1.0)
+        return replace(self.profile.at(np.arange(first, last + 1)), cards=cards)
 
 
 @dataclass(frozen=True)
@@ -78,22 +101,22 @@ class Day:
         return [m for m in self.measurements if m.drifted]
 
 
-def train_of(bank: Profile, as_of: int) -> Profile:
+def train_of(bank: Bank, as_of: int) -> Profile:
     """The train window of a run on a day."""
     last = as_of - EVAL - 2 * DELAY + 1
-    return bank.at(np.arange(last - TRAIN, last) + 1)
+    return bank.window(last - TRAIN + 1, last)
 
 
 FIRST = TRAIN + EVAL + 2 * DELAY - 2
 """The first day on which a run has all its windows."""
 
 
-def judged(bank: Profile, first: int = FIRST + 1, last: int | None = None) -> Iterator[Day]:
+def judged(bank: Bank, first: int = FIRST + 1, last: int | None = None) -> Iterator[Day]:
     """A run on each day."""
     reference = train_of(bank, FIRST)
-    for as_of in range(first, len(bank.days) if last is None else last):
+    for as_of in range(first, len(bank.profile.days) if last is None else last):
         champion = train_of(bank, max(FIRST, as_of - CHAMPION_AGE))
-        recent = bank.at(np.arange(as_of - DELAY, as_of) + 1)
+        recent = bank.window(as_of - DELAY + 1, as_of)
         yield Day(
             as_of,
             [
@@ -105,9 +128,10 @@ def judged(bank: Profile, first: int = FIRST + 1, last: int | None = None) -> It
         )
 
 
-def spliced(before: Profile, after: Profile, day: int) -> Profile:
-    """The first days of one bank, then the others of another."""
-    first, second = before.at(before.days < before.days[day]), after.at(after.days >= after.days[day])
+def spliced(bank: Bank, changed: Bank, day: int) -> Bank:
+    """A bank that changes on a day, from what it is before and after."""
+    before, after = bank.profile, changed.profile
+    first, second = before.at(np.arange(day)), after.at(np.arange(day, len(after.days)))
     columns: dict[str, Column] = {}
     for name, a in first.columns.items():
         b = second.columns[name]
@@ -132,12 +156,8 @@ def spliced(before: Profile, after: Profile, day: int) -> Profile:
                     for label in {**a.counts, **b.counts}
                 },
             )
-    return Profile(
-        np.concatenate([first.days, second.days]),
-        np.concatenate([first.rows, second.rows]),
-        before.cards,
-        columns,
-    )
+    rows = np.concatenate([first.rows, second.rows])
+    return replace(bank, profile=replace(before, rows=rows, columns=columns))
 
 
 def _chosen(table: pa.Table, share: float, random: np.random.Generator) -> pa.Array:
@@ -241,19 +261,19 @@ def small_bank(table: pa.Table, cards: NDArray, random: np.random.Generator) -> 
     return table.filter(pa.array(mine & (since[at] <= day) & (day < until[at])))
 
 
-def alarms(bank: Profile) -> tuple[int, list[Day]]:
+def alarms(bank: Bank) -> tuple[int, list[Day]]:
     """How many days were judged, and those that would have been stopped."""
     days = list(judged(bank))
     return len(days), [day for day in days if day.drifted]
 
 
-def report_false_alarms(name: str, banks: Sequence[Profile]) -> None:
+def report_false_alarms(name: str, banks: Sequence[Bank]) -> None:
     """One line of the first table."""
     found = [alarms(bank) for bank in banks]
     judged_days, wrong = sum(n for n, _ in found), [d for _, days in found for d in days]
     causes = sorted({f"{m.column} {m.measure}" for day in wrong for m in day.drifted})
     rate = 60 * len(wrong) / judged_days
-    rows = np.mean([bank.rows.mean() for bank in banks])
+    rows = np.mean([bank.profile.rows.mean() for bank in banks])
     print(
         f"| {name} | {rows:,.0f} | {judged_days} | {len(wrong)} | {rate:.2f} "
         f"| {', '.join(causes) or '–'} |",
@@ -261,7 +281,7 @@ def report_false_alarms(name: str, banks: Sequence[Profile]) -> None:
     )
 
 
-def report_change(name: str, table: pa.Table, bank: Profile, change: Change) -> None:
+def report_change(name: str, table: pa.Table, bank: Bank, change: Change) -> None:
     """One line of the second table: begins the change on each day of three weeks."""
     changed = counted(change(table, np.random.default_rng(0)))
     waits, causes = [], set()

@@ -92,19 +92,51 @@ Column = Numbers | Categories
 
 
 @dataclass(frozen=True)
+class Cards:
+    """A sample of the cards of a window: those whose hash is among the smallest.
+
+    Attributes:
+      hashes: ascending, [cards].
+      rows: the transactions of each, [cards].
+      sampled: the share of all hash values that the sample covers, 0 to 1.
+    """
+
+    hashes: NDArray[np.uint64]
+    rows: Floats
+    sampled: float
+
+    def without(self, other: Cards) -> float:
+        """What the cards that another window lacks contribute to the variance of a share.
+
+        If a window's rows come from cards with r rows each, and those of one card are all alike, a
+        share p varies by p (1 − p) Σ r² / (Σ r)² when the cards are replaced by others.
+        """
+        sampled = min(self.sampled, other.sampled)
+        inside = self.hashes <= np.uint64(min(sampled * 2.0**64, 2.0**64 - 2048))
+        alone = inside & ~np.isin(self.hashes, other.hashes)
+        total = self.rows[inside].sum()
+        return float(sampled * np.sum(self.rows[alone] ** 2) / total**2) if total else 0.0
+
+    @property
+    def effective(self) -> float:
+        """The number of equally active cards whose rows would be as informative."""
+        return float(self.rows.sum() ** 2 / np.sum(self.rows**2) / self.sampled)
+
+
+@dataclass(frozen=True)
 class Profile:
     """What is counted of a window.
 
     Attributes:
       days: days since 1970, ascending and without gaps; a single 0 if the data has no timestamp.
       rows: transactions, [days].
-      cards: how many different cards there are; 0 if that is not known.
+      cards: a sample of its cards; None if the data has none.
       columns: the columns, by name.
     """
 
     days: NDArray[np.int64]
     rows: Floats
-    cards: int
+    cards: Cards | None
     columns: Mapping[str, Column]
 
     def at(self, chosen: NDArray) -> Profile:
@@ -235,6 +267,13 @@ def _per_days(current: Profile, baseline: Profile) -> float:
     return 1 / max(len(current.days) * fewer, 1e-9) + 1 / len(baseline.days)
 
 
+def _replaced_cards(current: Profile, baseline: Profile) -> float:
+    """The variance of a share p due to cards that only one of both has, divided by p (1 − p)."""
+    if current.cards is None or baseline.cards is None:
+        return 0.0
+    return current.cards.without(baseline.cards) + baseline.cards.without(current.cards)
+
+
 def _of_shares(
     name: str, now: Floats, before: Floats, labels: Sequence[str], c: Profile, b: Profile
 ) -> Measurement:
@@ -250,8 +289,8 @@ def _of_shares(
     else:
         least = LEAST[DISTRIBUTION]
     some = q > 0
-    scaled = variance[some] / q[some]
-    mean = scaled.sum() * _per_days(c, b) / (8 * math.log(2))
+    scaled = variance[some] / q[some] * _per_days(c, b) + (1 - q[some]) * _replaced_cards(c, b)
+    mean = scaled.sum() / (8 * math.log(2))
     threshold = max(least, mean * _chi_square_ratio(scaled))
     largest = int(np.argmax(np.abs(p - q)))
     change = f"{labels[largest]} {q[largest]:.1%} → {p[largest]:.1%}"
@@ -282,18 +321,20 @@ def _of_rate(
 
 
 def _rate_threshold(measure: str, before: Floats, c: Profile, b: Profile) -> float:
-    rows = b.rows.sum()
     with np.errstate(invalid="ignore", divide="ignore"):
-        variance = _variance((before / b.rows)[:, None], b.days)
-    least = UNCALIBRATED if variance is None else LEAST
-    temporal = 0.0 if variance is None else float(variance[0]) * _per_days(c, b)
-    # What never happened so far may still happen: one more card of all may have such rows only.
-    units = b.cards or rows
-    likely = (before.sum() / max(rows, 1) * units + 1) / (units + 2)
-    sampling = likely * (1 - likely) * (1 / max(c.cards or c.rows.sum(), 1) + 1 / max(units, 1))
-    if before.any():
-        sampling = 0.0 if variance is not None else sampling
-    return min(1.0, max(least[measure], _DEVIATIONS * math.sqrt(max(temporal, sampling))))
+        daily = _variance((before / b.rows)[:, None], b.days)
+    # What no card had so far, one more of them may have.
+    units = b.cards.effective if b.cards else b.rows.sum()
+    rate = before.sum() / max(b.rows.sum(), 1.0)
+    likely = (rate * units + 1) / (units + 2)
+    variance = likely * (1 - likely) * _replaced_cards(c, b)
+    if daily is None or not before.any():
+        units_now = c.cards.effective if c.cards else c.rows.sum()
+        variance += likely * (1 - likely) * (1 / max(units_now, 1.0) + 1 / max(units, 1.0))
+    if daily is not None:
+        variance += float(daily[0]) * _per_days(c, b)
+    least = UNCALIBRATED if daily is None else LEAST
+    return min(1.0, max(least[measure], _DEVIATIONS * math.sqrt(variance)))
 
 
 def _of_numbers(name: str, now: Numbers, before: Numbers, c: Profile, b: Profile) -> list:

@@ -9,7 +9,7 @@ would cost as much for each day as for a whole window. They are custom statistic
 | a numeric column | quantile histogram; zeros are a bucket of their own, and missing ones `num_undefined` |
 | a categorical column | rank histogram; missing ones have the label "" |
 | the timestamp | `rows by day`, rank histogram |
-| the card | `distinct` |
+| the card | `sample`: the hashes of some cards with their rows; `sampled`: the share of hash values |
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pandas.util import hash_array
 from tensorflow_data_validation.statistics.generators.stats_generator import CombinerStatsGenerator
 from tensorflow_data_validation.utils.quantiles_util import generate_quantiles_histogram
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx_bsl.sketches import QuantilesSketch
 
-from fraud.pipeline.drift import Categories, Column, Numbers, Profile
+from fraud.pipeline.drift import Cards, Categories, Column, Numbers, Profile
 
 SETTINGS = "counts_by_day"
 """The execution property of StatisticsGen with `DailyCountsSettings` as JSON."""
@@ -37,7 +38,8 @@ CATEGORIES = 1000  # of a day's rank histogram; the rest is counted as one
 REST = "(rest)"
 _ERROR = 0.002  # of a quantile's rank
 _MOST_VALUES = 2**32
-_ROWS, _DISTINCT = "rows by day", "distinct"
+_ROWS, _CARDS, _SAMPLED = "rows by day", "sample", "sampled"
+_MOST_CARDS = 1000
 _SECONDS_PER_DAY = 86_400
 
 
@@ -70,7 +72,16 @@ class _Counted:
 class _Counts:
     rows: Counter[int] = field(default_factory=Counter)
     columns: dict[tuple[str, int], _Counted] = field(default_factory=dict)
-    cards: set[Any] = field(default_factory=set)
+    cards: Counter[int] = field(default_factory=Counter)
+    largest_hash: int = 2**64 - 1  # of a card that is sampled
+
+    def sample(self, cards: Counter[int], largest_hash: int) -> None:
+        """Adds the rows of cards, by hash, and keeps the cards with the smallest hashes."""
+        self.cards.update(cards)
+        self.largest_hash = min(self.largest_hash, largest_hash)
+        if len(self.cards) > _MOST_CARDS:
+            self.largest_hash = min(self.largest_hash, sorted(self.cards)[_MOST_CARDS - 1])
+        self.cards = Counter({h: n for h, n in self.cards.items() if h <= self.largest_hash})
 
     def of(self, column: str, day: int) -> _Counted:
         return self.columns.setdefault((column, day), _Counted())
@@ -106,7 +117,12 @@ class DailyCounts(CombinerStatsGenerator):
             for day, first, stop in spans:
                 _count(accumulator.of(name, day), values.slice(first, stop - first))
         if self._settings.card is not None:
-            accumulator.cards.update(_one_value(batch, self._settings.card).unique().to_pylist())
+            cards = _one_value(batch, self._settings.card).drop_null().dictionary_encode()
+            hashes = hash_array(cards.dictionary.to_numpy(zero_copy_only=False), categorize=False)
+            rows = np.bincount(cards.indices.to_numpy(), minlength=len(hashes))
+            near = hashes <= np.uint64(accumulator.largest_hash)
+            of_batch = dict(zip(hashes[near].tolist(), rows[near].tolist(), strict=True))
+            accumulator.sample(Counter(of_batch), accumulator.largest_hash)
         return accumulator
 
     def _days(self, batch: pa.RecordBatch) -> NDArray[np.int64]:
@@ -120,7 +136,7 @@ class DailyCounts(CombinerStatsGenerator):
         first, *others = accumulators
         for other in others:
             first.rows.update(other.rows)
-            first.cards |= other.cards
+            first.sample(other.cards, other.largest_hash)
             for (name, day), counted in other.columns.items():
                 merged = first.of(name, day)
                 merged.missing += counted.missing
@@ -140,8 +156,11 @@ class DailyCounts(CombinerStatsGenerator):
             for day, count in sorted(accumulator.rows.items()):
                 rows.rank_histogram.buckets.add(label=_name(day), sample_count=count)
         if self._settings.card is not None:
-            distinct = _feature(result, self._settings.card).custom_stats.add(name=_DISTINCT)
-            distinct.num = len(accumulator.cards)
+            card = _feature(result, self._settings.card)
+            sample = card.custom_stats.add(name=_CARDS).rank_histogram
+            for hashed, count in sorted(accumulator.cards.items()):
+                sample.buckets.add(label=str(hashed), sample_count=count)
+            card.custom_stats.add(name=_SAMPLED, num=(accumulator.largest_hash + 1) / 2**64)
         features = {name: _feature(result, name) for name in self._settings.columns}
         for (name, day), counted in sorted(accumulator.columns.items()):
             _describe(counted, features[name].custom_stats.add(name=_name(day)))
@@ -157,7 +176,7 @@ def profile(
         name: {
             _number(custom.name): custom
             for custom in features[name].custom_stats
-            if custom.name not in (_ROWS, _DISTINCT)
+            if custom.name not in (_ROWS, _CARDS, _SAMPLED)
         }
         for name in settings.columns
         if name in features
@@ -169,7 +188,6 @@ def profile(
             return None
         rows = {_number(b.label): b.sample_count for b in counted.rank_histogram.buckets}
     days = np.arange(min(rows), max(rows) + 1)
-    cards = _custom(features.get(settings.card or ""), _DISTINCT)
     columns = {
         name: column
         for name, of_days in by_day.items()
@@ -180,8 +198,20 @@ def profile(
     return Profile(
         days,
         np.array([rows.get(day, 0.0) for day in days.tolist()]),
-        int(cards.num) if cards is not None else 0,
+        _cards(features.get(settings.card or "")),
         columns,
+    )
+
+
+def _cards(feature: Any) -> Cards | None:
+    sample, sampled = _custom(feature, _CARDS), _custom(feature, _SAMPLED)
+    if sample is None or not sample.rank_histogram.buckets:
+        return None
+    buckets = sample.rank_histogram.buckets
+    return Cards(
+        np.array([int(b.label) for b in buckets], np.uint64),
+        np.array([b.sample_count for b in buckets]),
+        sampled.num,
     )
 
 
