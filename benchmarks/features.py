@@ -14,7 +14,7 @@ import sys
 from dataclasses import replace
 
 from benchmarks.meter import Meter
-from fraud import features
+from fraud.features.batch import add_features
 
 
 def main(data: str) -> None:
@@ -36,9 +36,7 @@ def main(data: str) -> None:
     for name, spec in (("default", Features()), ("every family", every)):
         meter = Meter()
         with meter.stage("features"):
-            columns = features.add_features(
-                table, defaults.dataset, spec, defaults.windows.label_delay_days
-            )
+            columns = add_features(table, defaults.dataset, spec, defaults.windows.label_delay_days)
         cost = meter.costs["features"]
         measurement = {
             "which": name,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,8 @@ from fraud.features.spec import CARD, Dataset, Features
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    Columns = TypeVar("Columns", pa.Table, Mapping[str, NDArray])
 
-
-def check(spec: Features, dataset: Dataset) -> None:
+def check_features(spec: Features, dataset: Dataset) -> None:
     """Rejects features that this dataset cannot have.
 
     Raises:
@@ -66,11 +64,7 @@ def entity_feature_names(spec: Features, dataset: Dataset, entity: str) -> tuple
 def history_days(spec: Features, delay_days: int) -> int:
     """The number of days before a row that its features depend on.
 
-    Loading older rows changes no value.
-
-    Args:
-      spec: the feature specification.
-      delay_days: days until a label is known.
+    Loading older rows changes no value. `delay_days` is the number of days until a label is known.
     """
     days = [0]
     for group in spec.groups:
@@ -83,15 +77,7 @@ def history_days(spec: Features, delay_days: int) -> int:
 def calendar_features(
     spec: Features, timestamps: NDArray[np.datetime64]
 ) -> dict[str, NDArray[np.float32]]:
-    """The features that depend on the timestamp alone.
-
-    Args:
-      spec: the feature specification.
-      timestamps: [rows].
-
-    Returns:
-      name -> values, [rows] each.
-    """
+    """The features that depend on the timestamp alone: name -> values, [rows] each."""
     return {name: CALENDAR[name](timestamps).astype(np.float32) for name in spec.calendar}
 
 
@@ -111,8 +97,7 @@ def entity_features(
     rows of other values make no difference.
 
     Args:
-      spec: the feature specification.
-      dataset: the columns of the data and their roles.
+      spec, dataset: the features, and the columns that they are computed from.
       entity: the column of the entity.
       keys: the entity's values as integer codes, [rows]; negative where missing.
       timestamps: [rows].
@@ -143,50 +128,42 @@ def entity_features(
     return features
 
 
-def add_features(columns: Columns, dataset: Dataset, spec: Features, delay_days: int) -> Columns:
+def add_features(table: pa.Table, dataset: Dataset, spec: Features, delay_days: int) -> pa.Table:
     """Adds all features to transactions in memory.
 
     Args:
-      columns: the dataset's columns, as an Arrow table or name -> array. If the label column is
-        absent, no label is known.
-      dataset: the columns of the data and their roles.
-      spec: the feature specification.
+      table: the dataset's columns. If the label column is absent, no label is known.
+      dataset, spec: the roles of the columns, and the features.
       delay_days: days until a label is known.
 
     Returns:
-      The columns with those of `feature_names(spec, dataset)` appended, in the order of the input
-      rows.
+      The table with the columns of `feature_names(spec, dataset)` appended.
 
     Raises:
-      BadInput: as in `check` and `entity_features`.
+      BadInput: as in `check_features` and `entity_features`.
     """
     import pyarrow as pa
 
-    check(spec, dataset)
-    if isinstance(columns, Mapping):
-        arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
-        table = add_features(pa.table(arrays), dataset, spec, delay_days)
-        names = feature_names(spec, dataset)
-        return {**columns, **{name: table[name].to_numpy() for name in names}}
+    check_features(spec, dataset)
     if dataset.timestamp is None:
-        return columns
+        return table
 
     def numbers(name: str) -> Floats:
-        return columns[name].cast(pa.float64()).to_numpy().astype(np.float64)
+        return table[name].cast(pa.float64()).to_numpy().astype(np.float64)
 
-    timestamps = columns[dataset.timestamp].cast(pa.timestamp("us"), safe=False).to_numpy()
+    timestamps = table[dataset.timestamp].cast(pa.timestamp("us"), safe=False).to_numpy()
     amounts = numbers(dataset.amount) if dataset.amount else None
-    has_label = dataset.label in columns.column_names
+    has_label = dataset.label in table.column_names
     labels = numbers(dataset.label) if has_label else np.full(len(timestamps), np.nan)
     features = calendar_features(spec, timestamps)
     for entity in dataset.entities:
-        codes = columns[entity].combine_chunks().dictionary_encode()
+        codes = table[entity].combine_chunks().dictionary_encode()
         keys = codes.indices.fill_null(-1).to_numpy().astype(np.int64)
         delay = np.timedelta64(delay_days, "D")
         features |= entity_features(spec, dataset, entity, keys, timestamps, amounts, labels, delay)
     for name, values in features.items():
-        columns = columns.append_column(name, pa.array(values))
-    return columns
+        table = table.append_column(name, pa.array(values))
+    return table
 
 
 def _plan(spec: Features, dataset: Dataset, entity: str) -> dict[str, tuple[Family, int]]:

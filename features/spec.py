@@ -4,51 +4,37 @@ models and pipeline.
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveFloat
 from pydantic.dataclasses import dataclass
 
-from fraud.codec import STRICT
+from fraud.codec import STRICT, Count
 
 
 @dataclass(frozen=True, config=STRICT)
 class Dataset:
     """The columns of the transactions and the role of each."""
 
-    timestamp: str | None = Field(
-        default="TX_DATETIME",
-        description="Time of the transaction; null if the data has none, in which case rows are "
-        "split by a hash and there are no time-based features.",
-    )
-    amount: str | None = Field(
-        default="TX_AMOUNT",
-        description="Amount of the transaction, in one currency; null if the data has none, in "
-        "which case there are no amount-based features.",
-    )
-    label: str = Field(default="TX_FRAUD", description="Label: 1 for fraud, 0 for genuine.")
-    id: str | None = Field(
-        default="TRANSACTION_ID",
-        description="Unique identifier of the transaction; null skips the uniqueness check.",
-    )
-    entities: tuple[str, ...] = Field(
-        default=("CUSTOMER_ID", "TERMINAL_ID"),
-        description="Parties to a transaction, such as customer, terminal, account or device; "
-        "analysts check the first one, unless `card` names another.",
-    )
-    card: str | None = Field(
-        default=None,
-        description="Entity that the alert budget counts; null means the first of `entities`.",
-    )
-    numeric: tuple[str, ...] = Field(
-        default=(), description="Other numeric columns that the model reads."
-    )
-    categorical: tuple[str, ...] = Field(
-        default=(), description="Other columns that the model reads as categories."
-    )
-    slices: tuple[str, ...] = Field(
-        default=(), description="Columns whose values are each evaluated separately."
-    )
+    timestamp: str | None = "TX_DATETIME"
+    """Time of the transaction; null if the data has none, in which case rows are split by a hash
+    and there are no time-based features."""
+    amount: str | None = "TX_AMOUNT"
+    """Amount of the transaction, in one currency; null if the data has none, in which case there
+    are no amount-based features."""
+    label: str = "TX_FRAUD"
+    """Label: 1 for fraud, 0 for genuine."""
+    id: str | None = "TRANSACTION_ID"
+    """Unique identifier of the transaction; null skips the uniqueness check."""
+    entities: tuple[str, ...] = ("CUSTOMER_ID", "TERMINAL_ID")
+    """Parties to a transaction, such as customer, terminal, account or device; analysts check the
+    first one, unless `card` names another."""
+    card: str | None = None
+    """Entity that the alert budget counts; null means the first of `entities`."""
+    numeric: tuple[str, ...] = ()
+    """Other numeric columns that the model reads."""
+    categorical: tuple[str, ...] = ()
+    """Other columns that the model reads as categories."""
+    slices: tuple[str, ...] = ()
+    """Columns whose values are each evaluated separately."""
 
     @property
     def card_entity(self) -> str | None:
@@ -71,54 +57,37 @@ CARD = "card"
 class FeatureGroup:
     """Families of features computed for entities over windows."""
 
-    families: tuple[str, ...] = Field(
-        default=(), description="Names of feature families; see docs/features.md."
-    )
-    windows: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        default=(1, 7, 30), description="Window lengths in days."
-    )
-    entities: tuple[str, ...] | None = Field(
-        default=None,
-        description="Entities to compute the features for; the word `card` stands for the entity "
-        "that the alert budget counts, and null means all of `dataset.entities`.",
-    )
+    families: tuple[str, ...] = ()
+    """Names of feature families; see docs/features.md."""
+    windows: tuple[Count, ...] = (1, 7, 30)
+    """Window lengths in days."""
+    entities: tuple[str, ...] | None = None
+    """Entities to compute the features for; the word `card` stands for the entity that the alert
+    budget counts, and null means all of `dataset.entities`."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class Features:
     """The point-in-time features to compute."""
 
-    calendar: tuple[str, ...] = Field(
-        default=("weekend", "night"), description="Features derived from the timestamp alone."
-    )
-    groups: tuple[FeatureGroup, ...] = Field(
-        default=(
-            FeatureGroup(("count", "mean", "high_count"), entities=(CARD,)),
-            FeatureGroup(
-                ("amount_to_mean", "amount_to_median", "amount_to_max", "amount_z"), (30,), (CARD,)
-            ),
-            FeatureGroup(("known_count", "risk"), (1, 7, 30)),
-            FeatureGroup(("fraud_amount",), (7, 30)),
-            FeatureGroup(("fraud_streak", "streak_age", "last_labels"), (30,)),
+    calendar: tuple[str, ...] = ("weekend", "night")
+    """Features derived from the timestamp alone."""
+    groups: tuple[FeatureGroup, ...] = (
+        FeatureGroup(("count", "mean", "high_count"), entities=(CARD,)),
+        FeatureGroup(
+            ("amount_to_mean", "amount_to_median", "amount_to_max", "amount_z"), (30,), (CARD,)
         ),
-        description="Features derived from the history of the entities: a list of `families`, "
-        "`windows` (days) and `entities`.",
+        FeatureGroup(("known_count", "risk"), (1, 7, 30)),
+        FeatureGroup(("fraud_amount",), (7, 30)),
+        FeatureGroup(("fraud_streak", "streak_age", "last_labels"), (30,)),
     )
-    normal_days: int = Field(
-        default=30,
-        ge=1,
-        description="Days of history that define an entity's normal amount for `high_count`.",
-    )
-    high_multiple: float = Field(
-        default=3.0,
-        ge=0,
-        description="Multiple of the entity's normal amount above which an amount is high.",
-    )
-    prior_risk: float = Field(
-        default=0.01,
-        ge=0,
-        description="Fraud rate that `smoothed_risk` assumes in the absence of known labels.",
-    )
-    prior_count: float = Field(
-        default=10.0, gt=0, description="Weight of that assumption, as a number of known labels."
-    )
+    """Features derived from the history of the entities: a list of `families`, `windows` (days) and
+    `entities`."""
+    normal_days: Count = 30
+    """Days of history that define an entity's normal amount for `high_count`."""
+    high_multiple: NonNegativeFloat = 3.0
+    """Multiple of the entity's normal amount above which an amount is high."""
+    prior_risk: NonNegativeFloat = 0.01
+    """Fraud rate that `smoothed_risk` assumes in the absence of known labels."""
+    prior_count: PositiveFloat = 10.0
+    """Weight of that assumption, as a number of known labels."""

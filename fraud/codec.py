@@ -10,31 +10,44 @@ import difflib
 import json
 import typing
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic_core
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from fraud.errors import BadInput
 
 T = TypeVar("T")
 
-STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-"""How every class of the configuration is validated."""
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
-_EXPECTED = {
-    "bool_type": "true or false",
-    "dataclass_type": "keys and values",
-    "dict_type": "keys and values",
-    "float_type": "a number",
-    "int_from_float": "a whole number",
-    "int_type": "a whole number",
-    "string_type": "text",
-    "tuple_type": "a list",
-}
+
+def _join_lines(schema: dict[str, Any]) -> None:
+    for field in schema["properties"].values():
+        if "description" in field:
+            field["description"] = field["description"].replace("\n", " ")
+
+
+STRICT = ConfigDict(
+    strict=True,
+    extra="forbid",
+    allow_inf_nan=False,
+    use_attribute_docstrings=True,
+    json_schema_extra=_join_lines,
+)
+"""How every class of the configuration is validated and described: a key by its docstring."""
 
 _PROBLEMS = {
+    "bool_type": "expected true or false, got {value!r}",
+    "dataclass_type": "expected keys and values, got {value!r}",
+    "dict_type": "expected keys and values, got {value!r}",
+    "float_type": "expected a number, got {value!r}",
+    "int_from_float": "expected a whole number, got {value!r}",
+    "int_type": "expected a whole number, got {value!r}",
+    "string_type": "expected text, got {value!r}",
+    "tuple_type": "expected a list, got {value!r}",
     "greater_than_equal": "{value} is too small; the least is {ge}",
     "less_than_equal": "{value} is too large; the most is {le}",
     "greater_than": "{value} must be above {gt}",
@@ -99,8 +112,6 @@ def _explained(kind: Any, error: ErrorDetails) -> str:
 
 def _problem(kind: Any, error: ErrorDetails, context: dict[str, Any]) -> str:
     type_, where, value = error["type"], error["loc"], error["input"]
-    if type_ in _EXPECTED:
-        return f"expected {_EXPECTED[type_]}, got {value!r}"
     if type_ == "unexpected_keyword_argument":
         known = list(_schema_at(kind, where[:-1])["properties"])
         close = difflib.get_close_matches(str(where[-1]), known, n=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fraud import features
+from fraud.features.batch import feature_names
 from fraud.features.spec import Dataset, Features
 
 
@@ -33,7 +33,7 @@ class ModelColumns:
         Entities are left out: a model that knows customers by their ids cannot score a new one.
         """
         amount = (dataset.amount,) if dataset.amount else ()
-        numeric = (*amount, *dataset.numeric, *features.feature_names(spec, dataset))
+        numeric = (*amount, *dataset.numeric, *feature_names(spec, dataset))
         return cls(
             numeric, dataset.categorical, dataset.label, dataset.timestamp, dataset.card_entity
         )

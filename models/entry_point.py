@@ -35,13 +35,7 @@ def run_fn(fn_args: Any) -> None:
 
 
 def train(fn_args: Any, examples: Examples, transform: tft.TFTransformOutput) -> None:
-    """Trains on examples in memory and exports.
-
-    Args:
-      fn_args: see `run_fn`.
-      examples: the train split.
-      transform: Transform's output.
-    """
+    """Trains on the train split in memory and exports; for `fn_args` see `run_fn`."""
     config = fn_args.custom_config
     columns = from_json(ModelColumns, config["columns"])
     spec = from_json(Network, config["network"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,19 +43,13 @@ class Examples:
         )
 
 
-def parsed(
-    files: Sequence[str], transform: tft.TFTransformOutput, columns: ModelColumns
-) -> tf.data.Dataset:
-    """Reads examples and applies Transform's graph, in parallel, a batch at a time.
+def load_split(
+    patterns: Sequence[str], transform: tft.TFTransformOutput, columns: ModelColumns
+) -> Examples:
+    """Reads a split and applies Transform's graph, in parallel, a batch at a time.
 
-    Args:
-      files: gzipped TFRecord files of serialized tf.train.Example.
-      transform: Transform's output.
-      columns: the model's columns.
-
-    Returns:
-      A dataset of (transformed features, side columns "label", "timestamp" and "card"). Side
-      columns are [batch] each, and zeros if the data has no such column.
+    The patterns name gzipped TFRecord files of serialized tf.train.Example. The order of the result
+    does not depend on that of the files.
     """
     spec = model_feature_spec(transform, columns)
     raw = transform.raw_feature_spec()
@@ -70,28 +64,16 @@ def parsed(
             _flat(example.pop(name)) if name else tf.zeros_like(records, tf.int64)
             for name in (columns.label, columns.timestamp, columns.card)
         )
-        return graph(example), {"label": label, "timestamp": timestamp, "card": card}
+        return graph(example), {"labels": label, "timestamps": timestamp, "cards": card}
 
     # Files are read one by one: parallel reads hand over single records, at three times the cost.
-    records = tf.data.TFRecordDataset(list(files), "GZIP")
-    return records.batch(READ_BATCH).map(parse, tf.data.AUTOTUNE).prefetch(2)
-
-
-def load_split(
-    patterns: Sequence[str], transform: tft.TFTransformOutput, columns: ModelColumns
-) -> Examples:
-    """Reads the split that the file patterns name; see `load`."""
     files = [file for pattern in patterns for file in tf.io.gfile.glob(pattern)]
-    return load(parsed(files, transform, columns))
-
-
-def load(dataset: tf.data.Dataset) -> Examples:
-    """Reads a `parsed` dataset into memory, in an order that does not depend on the files'."""
-    batches = list(dataset.as_numpy_iterator())
-    inputs, side = _joined(x for x, _ in batches), _joined(y for _, y in batches)
+    records = tf.data.TFRecordDataset(files, "GZIP").batch(READ_BATCH)
+    batches = list(records.map(parse, tf.data.AUTOTUNE).prefetch(2).as_numpy_iterator())
+    inputs, others = (_joined(parts) for parts in zip(*batches, strict=True))
     numbers = [np.nan_to_num(column) for column in inputs["numeric"].T[:3]]
-    order = np.lexsort([*numbers, side["card"], side["timestamp"]])
-    loaded = Examples(inputs, side["label"], side["timestamp"], side["card"]).at(order)
+    order = np.lexsort([*numbers, others["cards"], others["timestamps"]])
+    loaded = Examples(inputs, **others).at(order)
     if np.unique(loaded.cards).size > 1:
         return loaded
     return replace(loaded, cards=np.arange(order.size))
@@ -109,9 +91,5 @@ def _flat(tensor: Any) -> tf.Tensor:
     )
 
 
-def _joined(parts: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    collected: dict[str, list[np.ndarray]] = {}
-    for part in parts:
-        for name, array in part.items():
-            collected.setdefault(name, []).append(array)
-    return {name: np.concatenate(arrays) for name, arrays in collected.items()}
+def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -30,12 +30,6 @@ class ServedModel(tf.Module):
     * `serving_default`: `examples`, serialized tf.train.Example, [batch].
     * `predict`: one tensor [batch] for each column, by its `input_name`; NaN and "" mean missing.
     * `explain`: `examples`; also returns `reason` and `contribution`, see `Explainer.reasons`.
-
-    Args:
-      fitted: the trained network and its threshold.
-      explainer: an explainer of the same network.
-      transform: Transform's output.
-      columns: the model's columns.
     """
 
     def __init__(

@@ -372,9 +372,7 @@ def _refusal(of_slice: str, failure: Any) -> str:
 
 
 def _slice_name(slice_key: Any) -> str:
-    parts = []
-    for single in slice_key.single_slice_keys:
-        content = getattr(single, single.WhichOneof("kind"))
-        text = content.decode() if isinstance(content, bytes) else content
-        parts.append(f"{single.column}={text}")
-    return ",".join(parts)
+    from tensorflow_model_analysis.slicer import slicer_lib
+
+    parts = slicer_lib.deserialize_slice_key(slice_key)
+    return ",".join(f"{column}={content}" for column, content in parts)

@@ -24,8 +24,7 @@ class Console:
 
     def say(self, line: str) -> None:
         """Prints one line."""
-        self._out.write(f"{line}\n")
-        self._out.flush()
+        print(line, file=self._out, flush=True)
 
     @contextmanager
     def logging_to(self, log: Path) -> Iterator[None]:
@@ -72,8 +71,8 @@ class Console:
 
         def tick() -> None:
             while not done.wait(0.5):
-                self._out.write(f"\r  … {name}  {time.monotonic() - started:.0f} s")
-                self._out.flush()
+                seconds = time.monotonic() - started
+                print(f"\r  … {name}  {seconds:.0f} s", end="", file=self._out, flush=True)
 
         ticker = threading.Thread(target=tick, daemon=True)
         ticker.start()
@@ -82,5 +81,4 @@ class Console:
         finally:
             done.set()
             ticker.join()
-            self._out.write("\r\x1b[K")
-            self._out.flush()
+            print("\r\x1b[K", end="", file=self._out, flush=True)

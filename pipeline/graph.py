@@ -30,8 +30,8 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import distribution_validator_pb2, pusher_pb2, trainer_pb2, transform_pb2
 from tfx.types import standard_artifacts
 
-from fraud import features
 from fraud.codec import to_json
+from fraud.features.batch import feature_names
 from fraud.models.columns import ModelColumns
 from fraud.models.evaluation.eval_config import eval_config
 from fraud.models.spec import Network
@@ -126,7 +126,7 @@ def data_stage(config: Config, data: str, latest: bool) -> DataStage:
         example_anomalies=example_validator.outputs["anomalies"],
         drift_anomalies=drift_validator.outputs["anomalies"],
         label=config.dataset.label,
-        derived=json.dumps(features.feature_names(config.features, config.dataset)),
+        derived=json.dumps(feature_names(config.features, config.dataset)),
         severity=config.data_gate.severity,
         curated=int(config.curated_schema is not None),
     )

@@ -21,8 +21,7 @@ class Facts:
 
     Attributes:
       words: the configured texts: `intended_use`, `limits`, `ethics`, `owners`.
-      version: of the pushed model.
-      path: the folder it was pushed to.
+      version, path: of the pushed model, and the folder it was pushed to.
       as_of: the as-of day; empty if the data has no time.
       windows: split → first and last day; empty if the data has no time.
       rows, positives: split → number of transactions, of frauds.
@@ -97,19 +96,12 @@ def document(facts: Facts) -> Document:
 def _data(facts: Facts) -> Section:
     rows = []
     for split, count in facts.rows.items():
-        first, last = facts.windows.get(split, (UNKNOWN, UNKNOWN))
-        frauds = facts.positives.get(split) if split != "recent" else None
-        share = frauds / count if frauds is not None and count else None
-        rows.append(
-            (
-                split,
-                first,
-                last,
-                f"{count:,}",
-                UNKNOWN if frauds is None else f"{frauds:,}",
-                UNKNOWN if share is None else f"{share:.3%}",
-            )
-        )
+        days = facts.windows.get(split, (UNKNOWN, UNKNOWN))
+        labelled = (UNKNOWN, UNKNOWN)
+        if split != "recent" and split in facts.positives:
+            frauds = facts.positives[split]
+            labelled = (f"{frauds:,}", f"{frauds / count:.3%}" if count else UNKNOWN)
+        rows.append((split, *days, f"{count:,}", *labelled))
     text = (
         "The model was trained on train and evaluated on eval; recent only served to detect drift."
     )
@@ -175,16 +167,9 @@ def _gate(facts: Facts) -> Section:
         change = UNKNOWN
         if before is not None:
             change = f"{value - before:+,.0f}" if metric.is_count else f"{value - before:+.4f}"
-        rows.append(
-            (
-                metric.title,
-                _number(value),
-                _number(facts.demands.get(metric.minimum), absent=""),
-                _number(before),
-                change,
-                _number(facts.demands.get(metric.max_drop), absent=""),
-            )
-        )
+        minimum = _number(facts.demands.get(metric.minimum), absent="")
+        max_drop = _number(facts.demands.get(metric.max_drop), absent="")
+        rows.append((metric.title, _number(value), minimum, _number(before), change, max_drop))
     in_table = {name for metric in compared for name in (metric.minimum, metric.max_drop)}
     others = {k: v for k, v in facts.demands.items() if k not in in_table}
     against = (

@@ -62,12 +62,7 @@ class ScoreHistogram:
 
     @classmethod
     def of(cls, label: NDArray, score: NDArray) -> ScoreHistogram:
-        """Counts single examples.
-
-        Args:
-          label: [n], 0 or 1.
-          score: float32 [n], in [0, 1].
-        """
+        """Counts single examples: labels [n], 0 or 1, and scores, float32 [n] in [0, 1]."""
         exact = score.astype(np.float64)
         # Same arithmetic as TFMA's histogram, so that every example falls into the same bucket.
         bucket = np.clip(exact * BUCKETS + 1, 0, BUCKETS + 1).astype(np.int64)
@@ -145,13 +140,15 @@ def custom_extractors(
     """
     del tensor_adapter_config
     shared = eval_shared_model if isinstance(eval_shared_model, list) else [eval_shared_model]
+    # TFMA names a single model "", whatever its specification says.
     paths = {model.model_name: model.model_path for model in shared}
+    models = [_Scorer(spec, paths.get(spec.name) or paths[""]) for spec in eval_config.model_specs]
     return [
         tfma.extractors.Extractor(
             # TFMA starts evaluating after the stage with this name.
             stage_name=SLICE_KEY_EXTRACTOR_STAGE_NAME,
-            ptransform=_SummarizeSlices(
-                [_Scorer.of(spec, paths) for spec in eval_config.model_specs],
+            ptransform=_summarize_slices(
+                models,
                 [slicer.SingleSliceSpec(spec=spec) for spec in eval_config.slicing_specs],
                 _required_columns(eval_config),
             ),
@@ -162,8 +159,7 @@ def custom_extractors(
 def _required_columns(eval_config: tfma.EvalConfig) -> list[str]:
     """The features that metrics name in the `include_filter` of their preprocessors."""
     columns: set[str] = set()
-    computations = metric_specs.to_computations(eval_config.metrics_specs, eval_config)
-    for computation in computations:
+    for computation in metric_specs.to_computations(eval_config.metrics_specs, eval_config):
         for preprocessor in getattr(computation, "preprocessors", None) or ():
             columns.update(preprocessor.include_filter.get(tfma.FEATURES_KEY, {}))
     return sorted(columns)
@@ -171,57 +167,46 @@ def _required_columns(eval_config: tfma.EvalConfig) -> list[str]:
 
 @dataclass
 class _Scorer:
-    """One model: its name in results, its folder, its signature, and the label of each output."""
+    """One model: its specification and its folder."""
 
-    name: str
+    spec: tfma.ModelSpec
     path: str
-    signature: str
-    labels: dict[str, str]
-
-    @classmethod
-    def of(cls, spec: tfma.ModelSpec, paths: Mapping[str, str]) -> _Scorer:
-        # TFMA names a single model "", whatever its specification says.
-        path = paths[spec.name] if spec.name in paths else paths[""]
-        return cls(spec.name, path, spec.signature_name, dict(spec.label_keys))
 
     def load(self) -> Any:
         """The signature, as a function from serialized examples to outputs by name."""
         model = tf.saved_model.load(self.path)
-        function = model.signatures[self.signature]
+        function = model.signatures[self.spec.signature_name]
 
         def score(examples: tf.Tensor, model: Any = model) -> dict[str, NDArray]:
             del model  # the default argument keeps its variables alive as long as this function
             outputs = function(examples)
-            return {name: outputs[name].numpy().reshape(-1) for name in self.labels}
+            return {name: outputs[name].numpy().reshape(-1) for name in self.spec.label_keys}
 
         return score
 
 
-class _SummarizeSlices(beam.PTransform):
+@beam.ptransform_fn
+def _summarize_slices(
+    extracts: beam.PCollection,
+    models: list[_Scorer],
+    slices: list[slicer.SingleSliceSpec],
+    columns: list[str],
+) -> beam.PCollection:
     """Extracts of Arrow batches → one extract for each slice."""
-
-    def __init__(
-        self, models: list[_Scorer], slices: list[slicer.SingleSliceSpec], columns: list[str]
-    ) -> None:
-        super().__init__()
-        self._models, self._slices, self._columns = models, slices, columns
-
-    def expand(self, extracts: beam.PCollection) -> beam.PCollection:
-        slices = (
-            extracts
-            | "SummarizeBatches"
-            >> beam.ParDo(_SummarizeBatch(self._models, self._slices, self._columns))
-            | "SumSlices" >> beam.CombinePerKey(SliceData.sum)
-        )
-        overall = (
-            slices
-            | "IsOverall" >> beam.Filter(lambda keyed: keyed[0] == ())
-            | "ItsHistograms" >> beam.MapTuple(lambda _, data: data.histograms)
-        )
-        return slices | "OneExtractPerSlice" >> beam.Map(
-            partial(_extract, len(self._models) > 1),
-            overall=beam.pvalue.AsSingleton(overall, default_value={}),
-        )
+    summaries = (
+        extracts
+        | "SummarizeBatches" >> beam.ParDo(_SummarizeBatch(models, slices, columns))
+        | "SumSlices" >> beam.CombinePerKey(SliceData.sum)
+    )
+    overall = (
+        summaries
+        | "IsOverall" >> beam.Filter(lambda keyed: keyed[0] == ())
+        | "ItsHistograms" >> beam.MapTuple(lambda _, data: data.histograms)
+    )
+    return summaries | "OneExtractPerSlice" >> beam.Map(
+        partial(_extract, len(models) > 1),
+        overall=beam.pvalue.AsSingleton(overall, default_value={}),
+    )
 
 
 class _SummarizeBatch(beam.DoFn):
@@ -235,17 +220,18 @@ class _SummarizeBatch(beam.DoFn):
         self._scorers: dict[str, Any] = {}
 
     def setup(self) -> None:
-        self._scorers = {model.name: model.load() for model in self._models}
+        self._scorers = {model.spec.name: model.load() for model in self._models}
 
     def process(self, extracts: Mapping[str, Any]) -> Iterator[tuple[SliceKey, SliceData]]:
         batch = extracts[tfma.ARROW_RECORD_BATCH_KEY]
-        examples = tf.constant(_flat(batch, tfma.ARROW_INPUT_COLUMN).to_numpy(False))
+        examples = tf.constant(batch.column(tfma.ARROW_INPUT_COLUMN).flatten().to_numpy(False))
         scores: dict[tuple[str, str], NDArray] = {}
         labels: dict[tuple[str, str], NDArray] = {}
         for model in self._models:
-            for output, score in self._scorers[model.name](examples).items():
-                scores[model.name, output] = score
-                labels[model.name, output] = _values(batch, model.labels[output])
+            name = model.spec.name
+            for output, score in self._scorers[name](examples).items():
+                scores[name, output] = score
+                labels[name, output] = _values(batch, model.spec.label_keys[output])
         columns: dict[Any, NDArray] = {
             name: _values(batch, name, missing=True)
             for name in self._columns
@@ -260,28 +246,21 @@ class _SummarizeBatch(beam.DoFn):
             yield key, SliceData(histograms, {k: v[rows] for k, v in columns.items()})
 
 
-def _flat(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """All values of a column of lists."""
-    return batch.column(batch.schema.get_field_index(name)).flatten()
-
-
 def _values(batch: pa.RecordBatch, name: str, missing: bool = False) -> NDArray:
     """A column that must have exactly one value in each example, [examples].
 
-    Args:
-      batch: the examples.
-      name: the column.
-      missing: whether floating-point values may be missing; NaN stands for them.
+    With `missing`, floating-point values may be missing; NaN stands for them.
 
     Raises:
       ValueError: an example has no value or more than one.
     """
-    values = _flat(batch, name) if name in batch.schema.names else pa.array([], pa.float32())
+    has_column = name in batch.schema.names
+    values = batch.column(name).flatten() if has_column else pa.array([], pa.float32())
     if missing and pa.types.is_floating(values.type) and len(values) < batch.num_rows:
         filled = np.full(batch.num_rows, np.nan, np.float32)
         if len(values):
-            column = batch.column(batch.schema.get_field_index(name))
-            filled[pc.list_parent_indices(column).to_numpy(False)] = values.to_numpy(False)
+            rows = pc.list_parent_indices(batch.column(name))
+            filled[rows.to_numpy(False)] = values.to_numpy(False)
         return filled
     if len(values) != batch.num_rows:
         raise ValueError(
@@ -295,12 +274,13 @@ def _slices_of(
     batch: pa.RecordBatch, specs: list[slicer.SingleSliceSpec]
 ) -> Iterator[tuple[SliceKey, NDArray[np.bool_]]]:
     """The slices in a batch, with TFMA's keys, and which examples are in each, [examples]."""
-    names = sorted({name for spec in specs for name in _sliced_columns(spec)})
+    protos = [spec.to_proto() for spec in specs]
+    names = sorted({c for proto in protos for c in (*proto.feature_keys, *proto.feature_values)})
     codes = np.full((batch.num_rows, len(names)), -1)  # -1: no value
     values: list[NDArray] = []  # of each column, by code
     for i, name in enumerate(names):
         if name in batch.schema.names and not pa.types.is_null(batch.schema.field(name).type):
-            column = batch.column(batch.schema.get_field_index(name))
+            column = batch.column(name)
             encoded = column.flatten().dictionary_encode()
             codes[pc.list_parent_indices(column).to_numpy(False), i] = encoded.indices
             values.append(encoded.dictionary.to_numpy(False))
@@ -320,22 +300,14 @@ def _slices_of(
         yield key, np.isin(of_row.reshape(-1), numbers)
 
 
-def _sliced_columns(spec: slicer.SingleSliceSpec) -> list[str]:
-    proto = spec.to_proto()
-    return [*proto.feature_keys, *proto.feature_values]
-
-
 def _extract(
     multiple_models: bool,
     keyed: tuple[SliceKey, SliceData],
     overall: dict[tuple[str, str], ScoreHistogram],
 ) -> dict[str, Any]:
-    """The extract of a slice.
+    """The extract of a slice; with several models, TFMA expects values nested by model name.
 
-    Args:
-      multiple_models: whether TFMA expects values nested by model name.
-      keyed: the slice's key and its data.
-      overall: the histograms of all examples; empty if the overall slice is not evaluated.
+    `overall` is empty if the overall slice is not evaluated.
     """
     key, data = keyed
 

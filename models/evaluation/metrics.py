@@ -55,14 +55,7 @@ def roc_auc(labels: NDArray, scores: NDArray) -> float:
 def card_precision_at_k(
     labels: NDArray, scores: NDArray, days: NDArray, cards: NDArray, k: int
 ) -> float:
-    """The mean of `daily_card_precision_at_k`: the handbook's Card Precision@k."""
-    return float(daily_card_precision_at_k(labels, scores, days, cards, k).mean())
-
-
-def daily_card_precision_at_k(
-    labels: NDArray, scores: NDArray, days: NDArray, cards: NDArray, k: int
-) -> NDArray[np.float64]:
-    """Compromised cards among the k most suspicious ones of each day / k, [days in order].
+    """Compromised cards among the k most suspicious ones of a day / k, averaged over the days.
 
     A card's score is the highest of its transactions of the day, and the card is compromised if
     any of them is a fraud. A compromised card among the k is blocked: its transactions on later
@@ -84,7 +77,7 @@ def daily_card_precision_at_k(
         caught = of_day[checked[compromised[checked]]]
         precisions.append(caught.size / k)
         blocked[caught] = True
-    return np.array(precisions)
+    return float(np.mean(precisions))
 
 
 def precision_at_budget(labels: NDArray, alerts: NDArray[np.bool_]) -> float:
@@ -95,11 +88,6 @@ def precision_at_budget(labels: NDArray, alerts: NDArray[np.bool_]) -> float:
 def recall_at_budget(labels: NDArray, alerts: NDArray[np.bool_]) -> float:
     """Frauds that alert / frauds."""
     return _ratio(np.sum(labels[alerts] == 1), np.sum(labels == 1))
-
-
-def false_positive_rate(labels: NDArray, alerts: NDArray[np.bool_]) -> float:
-    """Genuine transactions that alert / genuine transactions."""
-    return _ratio(np.sum(labels[alerts] == 0), np.sum(labels == 0))
 
 
 def expected_cost_saved(

@@ -7,12 +7,11 @@ Precision@k is that of analysts who check k of the slice's cards a day.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
+from apache_beam.transforms import combiners
 from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.metrics import metric_types
 
@@ -44,7 +43,7 @@ class _SliceMetric(metric_types.Metric):
 
 
 class CardPrecisionAtK(_SliceMetric):
-    """Formula and source: `fraud.models.evaluation.metrics.daily_card_precision_at_k`.
+    """Formula and source: `fraud.models.evaluation.metrics.card_precision_at_k`.
 
     Args:
       k: cards checked a day.
@@ -93,45 +92,47 @@ class ExpectedCalibrationError(_SliceMetric):
         return metrics.expected_calibration_error(columns["label"], outputs[SCORE])
 
 
-class RecallGap(_SliceMetric):
+class _AlertRateGap(_SliceMetric):
+    """How much worse a slice's share of alerts among the examples of one label is than overall.
+
+    Args:
+      label: column.
+      min_examples: the examples of that label a slice must have; with fewer, its gap is `UNJUDGED`.
+    """
+
+    columns = ("label",)
+    of_label: int
+    worse: int
+    """1 if more alerts are worse, -1 if fewer are."""
+
+    @classmethod
+    def _compute(
+        cls, columns: Columns, outputs: Columns, overall: Columns, min_examples: int
+    ) -> float:
+        alerts = outputs[ALERT][columns["label"] == cls.of_label] == 1
+        rate_overall = overall[ALERT].share_at(1.0, cls.of_label)
+        if alerts.size < min_examples or np.isnan(rate_overall):
+            return UNJUDGED
+        return cls.worse * alerts.mean() - cls.worse * rate_overall
+
+
+class RecallGap(_AlertRateGap):
     """Recall overall − recall of the slice, at the budget: the larger share of its frauds missed.
 
     A gap of 0 is "equality of opportunity" (Hardt, Price, Srebro, "Equality of opportunity in
     supervised learning", NIPS 2016).
-
-    Args:
-      label: column.
-      min_examples: the frauds a slice must have; with fewer, its gap is `UNJUDGED`.
     """
 
-    columns = ("label",)
-
-    @staticmethod
-    def _compute(columns: Columns, outputs: Columns, overall: Columns, min_examples: int) -> float:
-        label, rate_overall = columns["label"], overall[ALERT].share_at(1.0, label=1)
-        if np.sum(label == 1) < min_examples or np.isnan(rate_overall):
-            return UNJUDGED
-        return rate_overall - metrics.recall_at_budget(label, outputs[ALERT] == 1)
+    of_label, worse = 1, -1
 
 
-class FalsePositiveRateGap(_SliceMetric):
+class FalsePositiveRateGap(_AlertRateGap):
     """False-positive rate of the slice − overall, at the budget: its larger burden of false alerts.
 
     This gap and `RecallGap` both 0 is "equalized odds" (Hardt, Price, Srebro, NIPS 2016).
-
-    Args:
-      label: column.
-      min_examples: the genuine transactions a slice must have; with fewer, its gap is `UNJUDGED`.
     """
 
-    columns = ("label",)
-
-    @staticmethod
-    def _compute(columns: Columns, outputs: Columns, overall: Columns, min_examples: int) -> float:
-        label, rate_overall = columns["label"], overall[ALERT].share_at(1.0, label=0)
-        if np.sum(label == 0) < min_examples or np.isnan(rate_overall):
-            return UNJUDGED
-        return metrics.false_positive_rate(label, outputs[ALERT] == 1) - rate_overall
+    of_label, worse = 0, 1
 
 
 def _computations(
@@ -147,44 +148,27 @@ def _computations(
         {constants.FEATURES_KEY: {feature: {} for feature in features}},
         include_default_inputs=False,
     )
-    compute = partial(_value, kind, arguments)
     keys = [metric_types.MetricKey(name, m, example_weighted=example_weighted) for m in model_names]
     return [
-        metric_types.MetricComputation([key], [preprocessor], _SliceCombiner(key, compute))
+        metric_types.MetricComputation([key], [preprocessor], _SliceCombiner(kind, arguments, key))
         for key in keys
     ]
 
 
-def _value(
-    kind: type[_SliceMetric], arguments: Mapping[str, Any], features: Columns, model: str
-) -> float:
-    """The metric of one model on one slice."""
-    columns = {column: features[arguments[column]] for column in kind.columns}
-    others = {key: value for key, value in arguments.items() if key not in kind.columns}
-    return kind._compute(
-        columns, features[SCORES][model], features[OVERALL].get(model, {}), **others
-    )
-
-
-class _SliceCombiner(beam.CombineFn):
+class _SliceCombiner(combiners.ToListCombineFn):
     """Computes from the one extract that is a slice (see `fraud.models.evaluation.extractors`)."""
 
     def __init__(
-        self, key: metric_types.MetricKey, compute: Callable[[Columns, str], float]
+        self, kind: type[_SliceMetric], arguments: Mapping[str, Any], key: metric_types.MetricKey
     ) -> None:
-        self._key, self._compute = key, compute
+        self._kind, self._arguments, self._key = kind, arguments, key
 
-    def create_accumulator(self) -> list[Columns]:
-        return []
-
-    def add_input(
-        self, accumulator: list[Columns], element: metric_types.StandardMetricInputs
-    ) -> list[Columns]:
-        return [*accumulator, element.features]
-
-    def merge_accumulators(self, accumulators: Iterable[list[Columns]]) -> list[Columns]:
-        return [columns for accumulator in accumulators for columns in accumulator]
-
-    def extract_output(self, accumulator: list[Columns]) -> dict[metric_types.MetricKey, float]:
-        (columns,) = accumulator
-        return {self._key: self._compute(columns, self._key.model_name)}
+    def extract_output(
+        self, accumulator: list[metric_types.StandardMetricInputs]
+    ) -> dict[metric_types.MetricKey, float]:
+        (inputs,) = accumulator
+        features, model, names = inputs.features, self._key.model_name, self._kind.columns
+        columns = {name: features[self._arguments[name]] for name in names}
+        others = {name: v for name, v in self._arguments.items() if name not in names}
+        outputs, overall = features[SCORES][model], features[OVERALL].get(model, {})
+        return {self._key: self._kind._compute(columns, outputs, overall, **others)}

@@ -10,6 +10,7 @@ from keras import layers, ops
 from fraud.models.preprocessing.transform_fn import CATEGORICAL, NUMERIC
 from fraud.models.spec import Network
 
+PIECEWISE_LINEAR = "piecewise_linear"
 ENCODED = "encoded"
 LOGIT = "logit"
 SCORE = "score"
@@ -78,7 +79,7 @@ def build_network(network: Network, numeric: int, vocabularies: Mapping[str, int
       [batch, 1].
     """
     inputs = {NUMERIC: keras.Input((numeric,), name=NUMERIC)}
-    parts = [PiecewiseLinear(network.bins, name="piecewise_linear")(inputs[NUMERIC])]
+    parts = [PiecewiseLinear(network.bins, name=PIECEWISE_LINEAR)(inputs[NUMERIC])]
     if vocabularies:
         inputs[CATEGORICAL] = keras.Input((len(vocabularies),), name=CATEGORICAL, dtype="int64")
         for i, size in enumerate(vocabularies.values()):

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fraud.models.network.architecture import ENCODED, LOGIT, PiecewiseLinear
+from fraud.models.network.architecture import ENCODED, LOGIT, PIECEWISE_LINEAR
 from fraud.models.preprocessing.transform_fn import CATEGORICAL, NUMERIC
 
 STEPS = 200
@@ -42,13 +42,12 @@ class Explainer(tf.Module):
         self._logit = keras.Model(encoded, model.get_layer(LOGIT).output)
         self._typical = tf.Variable(self._encode(typical), trainable=False)
         self._names = tf.constant([*numeric, *categorical])
-        self._widths = self._numbers_per_column(model, len(numeric), len(categorical))
+        embeddings = [model.get_layer(f"embed_{i}") for i in range(len(categorical))]
+        self._widths = [model.get_layer(PIECEWISE_LINEAR).bins + 1] * len(numeric)
+        self._widths += [embedding.output_dim for embedding in embeddings]
 
     def contributions(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Computes the contribution of each column.
-
-        Args:
-          inputs: `numeric` and `categorical`, [batch, columns].
+        """Computes the contribution of each column of the network's inputs, [batch, columns] each.
 
         Returns:
           The contributions, float32 [batch, columns], in units of the logit; and the logit of the
@@ -72,10 +71,7 @@ class Explainer(tf.Module):
         return of_columns, self._logit(self._typical)[0, 0]
 
     def reasons(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Finds the columns that raised the score most.
-
-        Args:
-          inputs: as for `contributions`.
+        """The columns that raised the score most.
 
         Returns:
           `reason` string and `contribution` float32, [batch, TOP] each, largest first.
@@ -86,13 +82,6 @@ class Explainer(tf.Module):
             "reason": tf.gather(self._names, strongest.indices),
             "contribution": strongest.values,
         }
-
-    @staticmethod
-    def _numbers_per_column(model: keras.Model, numeric: int, categorical: int) -> list[int]:
-        """The number of encoding values of each column."""
-        piecewise = [layer for layer in model.layers if isinstance(layer, PiecewiseLinear)]
-        widths = [piecewise[0].bins + 1] * numeric
-        return widths + [model.get_layer(f"embed_{i}").output_dim for i in range(categorical)]
 
 
 def typical_genuine(inputs: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, np.ndarray]:

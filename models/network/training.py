@@ -151,7 +151,6 @@ class BestEpoch(keras.callbacks.Callback):
       optimizer: holds the moving average.
 
     Attributes:
-      validation: as given.
       logit: logits of the validation examples after the latest epoch, float32 [n].
     """
 
@@ -189,9 +188,7 @@ class BestEpoch(keras.callbacks.Callback):
 class ScoreHistograms(keras.callbacks.Callback):
     """Writes the distribution of scores by label, and the learning rate, for TensorBoard.
 
-    Args:
-      log_dir: the folder of TensorBoard's logs.
-      best: has the logits; must come before this callback.
+    `best` has the logits and must come before this callback.
     """
 
     def __init__(self, log_dir: str, best: BestEpoch) -> None:

@@ -87,12 +87,7 @@ class NetworkTuner(base_tuner.BaseTuner):
     def run_trial(
         self, trial: trials.Trial, examples: Examples, vocabularies: Mapping[str, int]
     ) -> dict[str, float]:
-        """Trains and evaluates one network.
-
-        Args:
-          trial: holds the settings.
-          examples: the train window; every trial holds out the same cards.
-          vocabularies: see `training.fit`.
+        """Trains and evaluates one network; every trial holds out the same cards.
 
         Raises:
           FatalValueError: there is no fraud on the held-out cards to compare trials by.

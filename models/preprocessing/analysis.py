@@ -61,10 +61,6 @@ class Analyzer:
 
     Half of the candidate edges are quantiles of frauds, half of genuine transactions: frauds are
     too rare to affect the quantiles of all transactions.
-
-    Args:
-      columns: the model's columns.
-      network: sets the number of bins and words.
     """
 
     def __init__(self, columns: ModelColumns, network: Network) -> None:

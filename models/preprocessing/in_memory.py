@@ -28,13 +28,7 @@ BATCH = 8192
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Preprocessing learned from a train window.
-
-    Attributes:
-      transform: Transform's output.
-      columns: the model's columns.
-      spec: settings of the network that reads the results.
-    """
+    """Preprocessing learned from a train window, for a network with these settings."""
 
     transform: tft.TFTransformOutput
     columns: ModelColumns
@@ -46,10 +40,9 @@ class Preprocessing:
         return vocabulary_sizes(self.transform, self.columns, self.spec)
 
     def __call__(self, columns: Mapping[str, NDArray]) -> dict[str, NDArray]:
-        """Computes the network's inputs; see `transform_fn.preprocessing_fn`.
+        """Computes the network's inputs from columns as in `learn`, without the label.
 
-        Args:
-          columns: the model's numeric and categorical columns, as in `learn`.
+        See `transform_fn.preprocessing_fn`.
         """
         graph = TransformGraph(self.transform)
         names = (*self.columns.numeric, *self.columns.categorical)

@@ -69,9 +69,6 @@ class TransformGraph(tf.Module):
     """Applies Transform's graph, like `transform_features_layer` but without a Keras 2 layer.
 
     Keras would retrace such a layer with AutoGraph at every save.
-
-    Args:
-      transform: Transform's output.
     """
 
     def __init__(self, transform: tft.TFTransformOutput) -> None:

@@ -46,21 +46,13 @@ def plan_folds(
     Args:
       first_test_day: the first test day of the first fold.
       count: the number of folds.
-      test_days, train_days: the lengths of each fold's windows.
+      test_days, train_days: the lengths of each fold's windows, at least 1.
       delay_days: full days until a label is known.
-      known_days: the number of days before the delay whose frauds block a card.
+      known_days: the number of days before the delay whose frauds block a card, at least 1.
 
     Raises:
-      BadInput: a number is below 1, or too large for a calendar.
+      BadInput: a number is too large for a calendar.
     """
-    for option, value in (
-        ("--folds", count),
-        ("--test-days", test_days),
-        ("--train-days", train_days),
-        ("--known-days", known_days),
-    ):
-        if value < 1:
-            raise BadInput(f"{option}: {value} is too small; the least is 1")
     planned = []
     try:
         for number in range(count):

@@ -79,12 +79,7 @@ def evaluate(rows: FoldRows, scores: NDArray, config: Config) -> dict[str, float
 
 
 def summary(planned: Sequence[Fold], outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Summarizes all folds in the form of `backtest --json` (see docs/backtest.md).
-
-    Args:
-      planned: the folds.
-      outcomes: the outcome of each.
-    """
+    """Summarizes all folds in the form of `backtest --json` (see docs/backtest.md)."""
     documents = [
         {
             "train": [str(fold.train.first), str(fold.train.last)],

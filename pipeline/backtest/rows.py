@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fraud import features
 from fraud.errors import BadInput
+from fraud.features.batch import add_features, history_days
 from fraud.models.columns import ModelColumns
 from fraud.pipeline.backtest.folds import Fold, rows_to_test
 from fraud.pipeline.config import Config
@@ -63,7 +63,7 @@ def check_covered(source: Source, planned: Sequence[Fold], config: Config) -> Wi
             f"{source.data}: the last test days are {last.test}, but the data ends on {days[-1]}; "
             "choose fewer --folds, or an earlier --first-test-day"
         )
-    back = features.history_days(config.features, config.windows.label_delay_days)
+    back = history_days(config.features, config.windows.label_delay_days)
     back = max(back, (first.train.first - needed).days)
     before = first.train.first - timedelta(days=1)
     windows = Windows(
@@ -93,17 +93,11 @@ def read(source: Source, windows: Windows, config: Config) -> pa.Table:
     table = pa.Table.from_batches(batches).combine_chunks()
     order = np.argsort(table[dataset.timestamp].to_numpy(), kind="stable")
     table = table.take(pa.array(order)).combine_chunks()
-    return features.add_features(table, dataset, config.features, config.windows.label_delay_days)
+    return add_features(table, dataset, config.features, config.windows.label_delay_days)
 
 
 def split(table: pa.Table, fold: Fold, config: Config) -> tuple[FoldRows, FoldRows]:
-    """Returns the train rows and the test rows of a fold.
-
-    Args:
-      table: the result of `read`.
-      fold: the fold.
-      config: the dataset, the features and the label delay.
-    """
+    """Returns the train rows and the test rows of a fold, given the result of `read`."""
     dataset = config.dataset
     days = values.days_of(table[dataset.timestamp].combine_chunks())
     labels = table[dataset.label].to_numpy().astype(np.int64)

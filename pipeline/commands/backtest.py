@@ -25,42 +25,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="PATH", help="folders date=YYYY-MM-DD/*.parquet|csv|csv.gz, or one file"
     )
     parser.add_argument(
-        "--first-test-day",
-        type=common.day,
-        required=True,
-        metavar="DAY",
-        help="the first test day",
+        "--first-test-day", type=common.day, required=True, metavar="DAY", help="the first test day"
     )
-    parser.add_argument(
-        "--folds", type=int, default=4, metavar="N", help="number of folds (default 4)"
-    )
-    parser.add_argument(
-        "--test-days", type=int, default=7, metavar="N", help="test days of each fold (default 7)"
-    )
-    parser.add_argument(
-        "--train-days", type=int, metavar="N", help="train days (default: the configuration's, 30)"
-    )
-    parser.add_argument(
-        "--known-days",
-        type=int,
-        default=folds.KNOWN_DAYS,
-        metavar="N",
-        help="a card is not tested if it had a fraud in the N days before the label delay, or one "
-        "that became known since (default 7, the handbook's)",
-    )
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        default=1,
-        metavar="N",
-        help="models trained per fold, each with its own seed (default 1)",
-    )
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        metavar="N",
-        help="folds that run at once (default: as many as cores and memory allow)",
-    )
+    for option, default, meaning in (
+        ("--folds", 4, "number of folds (default 4)"),
+        ("--test-days", 7, "test days of each fold (default 7)"),
+        ("--train-days", None, "train days (default: the configuration's, 30)"),
+        (
+            "--known-days",
+            folds.KNOWN_DAYS,
+            "a card is not tested if it had a fraud in the N days before the label delay, or one "
+            "that became known since (default 7, the handbook's)",
+        ),
+        ("--seeds", 1, "models trained per fold, each with its own seed (default 1)"),
+        ("--jobs", None, "folds that run at once (default: as many as cores and memory allow)"),
+    ):
+        parser.add_argument(option, type=_positive_int, default=default, metavar="N", help=meaning)
     common.add_config(parser)
     common.add_json(parser)
 
@@ -75,17 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
     data = common.data_path(arguments, config)
     if config.dataset.timestamp is None:
         raise BadInput("dataset.timestamp: a backtest needs the time of each transaction; set it")
-    for option in ("seeds", "jobs"):
-        value = getattr(arguments, option)
-        if value is not None and value < 1:
-            raise BadInput(f"--{option}: {value} is too small; the least is 1")
-
     windows = config.windows
     planned = folds.plan_folds(
         arguments.first_test_day,
         arguments.folds,
         test_days=arguments.test_days,
-        train_days=windows.train_days if arguments.train_days is None else arguments.train_days,
+        train_days=arguments.train_days or windows.train_days,
         delay_days=windows.label_delay_days,
         known_days=arguments.known_days,
     )
@@ -124,3 +99,9 @@ def run(arguments: argparse.Namespace) -> int:
     write_atomically(folder / "result.json", text)
     print(text if arguments.json else render(result))
     return 0
+
+
+def _positive_int(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is too small; the least is 1")
+    return number

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
+from fraud.errors import StoppedByDataGate
 from fraud.pipeline.commands import common
-
-EXIT_GATE_STOPPED = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,4 +60,4 @@ def run(arguments: argparse.Namespace) -> int:
     as_of = windows.as_of if windows else None
     summary = local.run(config, root, data, as_of, Console(), terminal.node_detail)
     print(to_json(summary, indent=1) if arguments.json else terminal.render(summary))
-    return EXIT_GATE_STOPPED if summary.outcome == "gate_stopped" else 0
+    return StoppedByDataGate.exit_code if summary.outcome == "gate_stopped" else 0

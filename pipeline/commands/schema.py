@@ -6,10 +6,9 @@ import argparse
 import difflib
 import itertools
 from pathlib import Path
-from typing import Any
 
-from fraud import features
 from fraud.errors import BadInput
+from fraud.features.batch import feature_names
 from fraud.files import is_uri, write_atomically
 from fraud.pipeline.artifacts import statistics_files
 from fraud.pipeline.commands import common
@@ -77,7 +76,7 @@ def updated(before: str, config: Config, root: Root, path: Path) -> str:
       BadInput: the schema cannot be parsed, or there has been no run.
     """
     files, label = _last_statistics(config, root), config.dataset.label
-    derived = features.feature_names(config.features, config.dataset)
+    derived = feature_names(config.features, config.dataset)
     import tensorflow_data_validation as tfdv
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
@@ -96,22 +95,11 @@ def updated(before: str, config: Config, root: Root, path: Path) -> str:
                 if feature.name in derived:  # it is missing where it is undefined
                     feature.presence.ClearField("min_fraction")
             continue
-        if split not in LABELLED_SPLITS:
-            kept = [f for f in schema.feature if f.name == label]
-            schema = tfdv.update_schema(_without(schema, label), statistics)
-            schema.feature.extend(kept)
-            continue
-        schema = tfdv.update_schema(schema, statistics)
+        before_split, schema = schema, tfdv.update_schema(schema, statistics)
+        if split not in LABELLED_SPLITS and label in (f.name for f in before_split.feature):
+            tfdv.get_feature(schema, label).CopyFrom(tfdv.get_feature(before_split, label))
     heading = itertools.takewhile(lambda line: line.startswith("#"), before.splitlines(True))
     return "".join(heading) + text_format.MessageToString(schema)
-
-
-def _without(schema: Any, column: str) -> Any:
-    rest = type(schema)()
-    rest.CopyFrom(schema)
-    del rest.feature[:]
-    rest.feature.extend(f for f in schema.feature if f.name != column)
-    return rest
 
 
 def _last_statistics(config: Config, root: Root) -> dict[str, Path]:

@@ -13,23 +13,22 @@ from fraud.data.spec import DRIFTS, FORMATS, Drift, Simulation, parse_drift
 from fraud.errors import BadInput
 from fraud.pipeline.commands import common
 
-DESCRIPTION = "Write day folders of simulated card transactions, some of them fraudulent."
-
-EPILOG = """\
-drift scenarios, each in effect from the beginning of its day:
-{drifts}
-
-example:
+EXAMPLE = """\
   fraud-pipeline simulate --out transactions --days 90 --customers 5000 --terminals 10000 \\
       --drift new_fraud@2026-03-01 --drift amount_shift@2026-03-15
-""".format(drifts="\n".join(f"  {name:14} {meaning}" for name, meaning in DRIFTS.items()))
+
+drift scenarios, each in effect from the beginning of its day:
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describes the command and its options."""
     default = Simulation()
-    parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    common.example(
+        parser,
+        "Write day folders of simulated card transactions, some of them fraudulent.",
+        EXAMPLE + "\n".join(f"  {name:14} {meaning}" for name, meaning in DRIFTS.items()),
+    )
     add = parser.add_argument
     add("--out", required=True, type=Path, metavar="DIR", help="parent of the day folders")
     for name, meaning in (

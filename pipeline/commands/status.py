@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from fraud.errors import BadInput
+from fraud.pipeline.artifacts import ExamplesFacts, Push, RunSummary
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
@@ -41,7 +42,6 @@ def status(config: Config, root: Root) -> dict[str, Any]:
       first (run_id, outcome).
     """
     from fraud.pipeline import lineage
-    from fraud.pipeline.artifacts import ExamplesFacts, Push
 
     store = lineage.find_store(config.metadata, root)
     if store is None:
@@ -88,7 +88,6 @@ def render(document: dict[str, Any]) -> str:
 def _outcome(root: Root, store: Any, run_id: str) -> str:
     """The outcome of a finished run, or how far another one got."""
     from fraud.pipeline import lineage
-    from fraud.pipeline.artifacts import RunSummary
 
     try:
         summary = RunSummary.read(root.run(run_id))

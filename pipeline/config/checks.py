@@ -14,7 +14,7 @@ def check(config: Config) -> None:
     Raises:
       BadInput: naming key, value and fix.
     """
-    from fraud import features
+    from fraud.features.batch import check_features, feature_names
 
     _check_beam(config.beam)
     if 0 < config.network.focal_gamma < 1:  # the gradient of a certain score would be infinite
@@ -22,9 +22,9 @@ def check(config: Config) -> None:
             f"network.focal_gamma: {config.network.focal_gamma} is too small; the least is 1, and "
             "0 means plain cross-entropy"
         )
-    features.check(config.features, config.dataset)
+    check_features(config.features, config.dataset)
     dataset = config.dataset
-    generated = features.feature_names(config.features, dataset)
+    generated = feature_names(config.features, dataset)
     _check_columns(dataset, generated)
     can_drift = {*dataset.columns, *generated} - {dataset.id, dataset.timestamp, dataset.label}
     for column in config.data_gate.drift_thresholds:

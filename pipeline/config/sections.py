@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import field
 from importlib import resources
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 from pydantic.dataclasses import dataclass
 
-from fraud.codec import STRICT
+from fraud.codec import STRICT, Count, Share
 from fraud.features.spec import Dataset, Features
 from fraud.models.spec import Evaluation, Network, Tuning
 
@@ -20,137 +20,105 @@ PACKAGED_SCHEMA = str(resources.files("fraud.schema") / "schema.pbtxt")
 class WindowLengths:
     """Lengths of the windows that a run derives from the as-of day."""
 
-    train_days: int = Field(default=30, ge=1, description="Length of the train window, in days.")
-    eval_days: int = Field(default=7, ge=1, description="Length of the eval window, in days.")
-    label_delay_days: int = Field(
-        default=7, ge=0, description="Days until the label of a transaction may be used."
-    )
-    max_empty_days: int = Field(
-        default=0, ge=0, description="Days without any transaction tolerated in each window."
-    )
-    hash_eval_percent: int = Field(
-        default=20,
-        ge=1,
-        le=99,
-        description="Percentage of rows assigned to eval if the data has no timestamp.",
-    )
+    train_days: Count = 30
+    """Length of the train window, in days."""
+    eval_days: Count = 7
+    """Length of the eval window, in days."""
+    label_delay_days: NonNegativeInt = 7
+    """Days until the label of a transaction may be used."""
+    max_empty_days: NonNegativeInt = 0
+    """Days without any transaction tolerated in each window."""
+    hash_eval_percent: Annotated[int, Field(ge=1, le=99)] = 20
+    """Percentage of rows assigned to eval if the data has no timestamp."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class DataGateSettings:
     """The anomalies that stop a run before anything is trained."""
 
-    severity: Literal["error", "warning"] = Field(
-        default="error", description="Lowest severity of an anomaly that stops the run."
-    )
-    max_drift: float = Field(
-        default=0.3,
-        ge=0,
-        le=1,
-        description="Jensen-Shannon divergence above which the distribution of an amount, numeric "
-        "or categorical column, in recent or train, has drifted from the champion's train split.",
-    )
+    severity: Literal["error", "warning"] = "error"
+    """Lowest severity of an anomaly that stops the run."""
+    max_drift: Share = 0.3
+    """Jensen-Shannon divergence above which the distribution of an amount, numeric or categorical
+    column, in recent or train, has drifted from the champion's train split."""
     # TFDV approximates the divergence by histograms, and for a feature that is nearly always 0
     # (the risk of a terminal) chance alone moves it far: features are checked only if named.
-    drift_thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
-        default_factory=dict,
-        description="Individual thresholds by column or feature; features are checked for drift "
-        "only if named here.",
-    )
+    drift_thresholds: dict[str, Share] = field(default_factory=dict)
+    """Individual thresholds by column or feature; features are checked for drift only if named
+    here."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class ModelCardText:
     """The parts of a pushed model's card that no run can find out."""
 
-    owners: tuple[str, ...] = Field(
-        default=(), description="People or teams responsible for the model, with addresses."
+    owners: tuple[str, ...] = ()
+    """People or teams responsible for the model, with addresses."""
+    intended_use: str = (
+        "To rank card transactions by how likely they are fraud, so that analysts check the most "
+        "suspicious cards of a day first. A person decides what happens to a card; no one should "
+        "be refused because of the score alone."
     )
-    intended_use: str = Field(
-        default="To rank card transactions by how likely they are fraud, so that analysts check "
-        "the most suspicious cards of a day first. A person decides what happens to a card; no one "
-        "should be refused because of the score alone.",
-        description="What the model is for, and what it is not for.",
+    """What the model is for, and what it is not for."""
+    limits: tuple[str, ...] = (
+        "It knows the kinds of fraud in its train window; it detects a new kind only as far "
+        "as that resembles them.",
+        "Fraud that nobody noticed counts as genuine, in training and in these figures.",
+        "The threshold fits the number of cards and transactions in the train window: as they "
+        "grow, so do the alerts.",
+        "Scores are for customers and terminals of the bank whose data it learned from.",
     )
-    limits: tuple[str, ...] = Field(
-        default=(
-            "It knows the kinds of fraud in its train window; it detects a new kind only as far "
-            "as that resembles them.",
-            "Fraud that nobody noticed counts as genuine, in training and in these figures.",
-            "The threshold fits the number of cards and transactions in the train window: as they "
-            "grow, so do the alerts.",
-            "Scores are for customers and terminals of the bank whose data it learned from.",
-        ),
-        description="Situations in which the model should not be relied on.",
+    """Situations in which the model should not be relied on."""
+    ethics: tuple[str, ...] = (
+        "A false alert burdens a genuine customer. Compare the figures of the slices; a group "
+        "whose genuine transactions raise more alerts carries more of that burden.",
+        "A column can be a proxy for a protected trait or for where people live. Leave such "
+        "columns out, or evaluate them as slices.",
+        "A score is not proof. Anyone who is refused something should be told why and be able "
+        "to object.",
     )
-    ethics: tuple[str, ...] = Field(
-        default=(
-            "A false alert burdens a genuine customer. Compare the figures of the slices; a group "
-            "whose genuine transactions raise more alerts carries more of that burden.",
-            "A column can be a proxy for a protected trait or for where people live. Leave such "
-            "columns out, or evaluate them as slices.",
-            "A score is not proof. Anyone who is refused something should be told why and be able "
-            "to object.",
-        ),
-        description="Who may be harmed by the model, and what is done about it.",
-    )
+    """Who may be harmed by the model, and what is done about it."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class Paths:
     """Locations; a relative path in a file is relative to that file, and `~` is the home folder."""
 
-    data: str | None = Field(
-        default=None,
-        description="Day folders `date=YYYY-MM-DD/*.parquet|csv|csv.gz`, or one file; `--data` "
-        "overrides it.",
-    )
-    root: str = Field(
-        default="fraud-root",
-        description="Folder for everything that runs produce, local or mounted; `--root` overrides "
-        "it.",
-    )
-    schema: str | None = Field(
-        default=None,
-        description="Curated schema file; null means the packaged one for the built-in dataset and "
-        "features, and otherwise a schema inferred from the train window.",
-    )
+    data: str | None = None
+    """Day folders `date=YYYY-MM-DD/*.parquet|csv|csv.gz`, or one file; `--data` overrides it."""
+    root: str = "fraud-root"
+    """Folder for everything that runs produce, local or mounted; `--root` overrides it."""
+    schema: str | None = None
+    """Curated schema file; null means the packaged one for the built-in dataset and features, and
+    otherwise a schema inferred from the train window."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class Metadata:
     """The ML Metadata store; each root needs a database of its own."""
 
-    store: Literal["sqlite", "mysql"] = Field(
-        default="sqlite",
-        description="`sqlite` is a file in the root; `mysql` (or MariaDB) is a server, which lets "
-        "nodes of a run work in parallel.",
-    )
-    host: str = Field(default="localhost", description="Host name of the server.")
-    port: int = Field(default=3306, ge=0, le=65535, description="Port of the server.")
-    database: str = Field(
-        default="fraud_metadata",
-        description="Name of the database, which is created if it does not exist.",
-    )
-    user: str = Field(
-        default="fraud",
-        description="User name; the password comes from the environment variable "
-        "`FRAUD_METADATA_PASSWORD`.",
-    )
+    store: Literal["sqlite", "mysql"] = "sqlite"
+    """`sqlite` is a file in the root; `mysql` (or MariaDB) is a server, which lets nodes of a run
+    work in parallel."""
+    host: str = "localhost"
+    """Host name of the server."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 3306
+    """Port of the server."""
+    database: str = "fraud_metadata"
+    """Name of the database, which is created if it does not exist."""
+    user: str = "fraud"
+    """User name; the password comes from the environment variable `FRAUD_METADATA_PASSWORD`."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class Beam:
     """Where the nodes that read all rows run."""
 
-    runner: str | None = Field(
-        default=None,
-        description="Beam runner, such as DirectRunner, PrismRunner, FlinkRunner, SparkRunner or "
-        "DataflowRunner; null means the process of the node itself.",
-    )
-    options: tuple[str, ...] = Field(
-        default=(), description="Further options as on Beam's command line, as `--parallelism=8`."
-    )
+    runner: str | None = None
+    """Beam runner, such as DirectRunner, PrismRunner, FlinkRunner, SparkRunner or DataflowRunner;
+    null means the process of the node itself."""
+    options: tuple[str, ...] = ()
+    """Further options as on Beam's command line, as `--parallelism=8`."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -160,7 +128,7 @@ class Config:
     dataset: Dataset = Dataset()
     windows: WindowLengths = WindowLengths()
     features: Features = Features()
-    data_gate: DataGateSettings = dataclasses.field(default_factory=DataGateSettings)
+    data_gate: DataGateSettings = field(default_factory=DataGateSettings)
     network: Network = Network()
     tuning: Tuning = Tuning()
     evaluation: Evaluation = Evaluation()

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import fs as arrow_fs
 
-from fraud import features
 from fraud.errors import BadInput
+from fraud.features.batch import history_days
 from fraud.features.spec import Dataset
 from fraud.files import is_uri
 from fraud.pipeline.config import Config
@@ -168,7 +168,7 @@ def plan(source: Source, config: Config, as_of: date | None) -> Windows | None:
     if not days:
         raise BadInput(f"{source.data}: there are no transactions")
     lengths = config.windows
-    history = features.history_days(config.features, lengths.label_delay_days)
+    history = history_days(config.features, lengths.label_delay_days)
     try:
         windows = windows_for(
             as_of or days[-1],

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fraud import features
 from fraud.errors import BadInput
-from fraud.features import Dataset, FeatureGroup, Features
+from fraud.features import batch as features
 from fraud.features.definitions import CALENDAR, FAMILIES
+from fraud.features.spec import Dataset, FeatureGroup, Features
 
 EVERYTHING = Features(
     calendar=tuple(CALENDAR),
@@ -154,10 +154,16 @@ def handbook() -> dict[str, NDArray]:
     return rows | {"TX_FRAUD": rows["TX_FRAUD"].astype(float)}
 
 
-def derived(rows: dict[str, NDArray], spec: Features = EVERYTHING) -> dict[str, NDArray]:
+def derived(
+    rows: dict[str, NDArray],
+    spec: Features = EVERYTHING,
+    dataset: Dataset = DATASET,
+    delay_days: int = DELAY,
+) -> dict[str, NDArray]:
     """Only the features, by name."""
-    columns = features.add_features(rows, DATASET, spec, DELAY)
-    return {name: columns[name] for name in features.feature_names(spec, DATASET)}
+    columns = {name: pa.array(values, from_pandas=True) for name, values in rows.items()}
+    table = features.add_features(pa.table(columns), dataset, spec, delay_days)
+    return {name: table[name].to_numpy() for name in features.feature_names(spec, dataset)}
 
 
 def assert_equal(one: dict[str, NDArray], other: dict[str, NDArray]) -> None:
@@ -254,7 +260,7 @@ def test_a_label_is_known_exactly_after_the_delay() -> None:
         "TX_FRAUD": np.ones(3),
     }
     assert derived(rows)["CUSTOMER_ID_known_count_1d"].tolist() == [0, 1, 0]
-    columns = features.add_features(rows, DATASET, EVERYTHING, delay_days=0)
+    columns = derived(rows, delay_days=0)
     assert columns["CUSTOMER_ID_known_count_10d"].tolist() == [0, 2, 1]
 
 
@@ -341,11 +347,10 @@ def test_calendar() -> None:
 
 def test_features_are_added_under_their_names_in_order() -> None:
     rows = transactions(10, seed=6)
-    columns = features.add_features(rows, DATASET, EVERYTHING, DELAY)
-    assert tuple(columns) == (*rows, *features.feature_names(EVERYTHING, DATASET))
-    assert all(columns[n].dtype == np.float32 for n in features.feature_names(EVERYTHING, DATASET))
+    names = features.feature_names(EVERYTHING, DATASET)
     table = features.add_features(pa.table(rows), DATASET, EVERYTHING, DELAY)
-    assert table.column_names == list(columns)
+    assert table.column_names == [*rows, *names]
+    assert all(table[name].type == pa.float32() for name in names)
 
 
 def test_a_missing_entity_has_no_features() -> None:
@@ -365,10 +370,8 @@ def test_datasets_without_amount_labels_entities_or_time() -> None:
     bare = Dataset(amount=None)
     names = features.feature_names(EVERYTHING, bare)
     assert not any(FAMILIES[family].needs_amount for family in families_of(names))
-    columns = features.add_features(
-        {n: v for n, v in rows.items() if n != "TX_AMOUNT"}, bare, EVERYTHING, DELAY
-    )
-    assert_equal({n: columns[n] for n in names}, {n: whole[n] for n in names})
+    columns = derived({n: v for n, v in rows.items() if n != "TX_AMOUNT"}, dataset=bare)
+    assert_equal(columns, {n: whole[n] for n in names})
 
     unlabelled = derived({n: v for n, v in rows.items() if n != "TX_FRAUD"})
     assert not unlabelled["CUSTOMER_ID_known_count_10d"].any()
@@ -376,7 +379,8 @@ def test_datasets_without_amount_labels_entities_or_time() -> None:
     assert features.feature_names(EVERYTHING, Dataset(entities=())) == EVERYTHING.calendar
     timeless = Dataset(timestamp=None)
     assert features.feature_names(EVERYTHING, timeless) == ()
-    assert features.add_features(rows, timeless, EVERYTHING, DELAY) == rows
+    table = pa.table(rows)
+    assert features.add_features(table, timeless, EVERYTHING, DELAY) == table
 
 
 def families_of(names: tuple[str, ...]) -> set[str]:
@@ -401,7 +405,7 @@ def group(**different: tuple) -> Features:
 )
 def test_check_names_key_value_and_fix(spec: Features, words: list[str]) -> None:
     with pytest.raises(BadInput) as error:
-        features.check(spec, DATASET)
+        features.check_features(spec, DATASET)
     assert all(word in str(error.value) for word in words)
 
 

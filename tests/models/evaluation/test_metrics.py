@@ -62,20 +62,17 @@ def slow_card_precisions(labels, scores, days, cards, k):
 @pytest.mark.parametrize("k", [1, 10, 1000])
 def test_card_precision_follows_the_handbook(k):
     labels, scores, days, cards = transactions(5)
-    expected = slow_card_precisions(labels, scores, days, cards, k)
-    value = metrics.daily_card_precision_at_k(labels, scores, days, cards, k)
-    np.testing.assert_allclose(value, expected)
-    assert metrics.card_precision_at_k(labels, scores, days, cards, k) == pytest.approx(
-        np.mean(expected)
-    )
+    expected = np.mean(slow_card_precisions(labels, scores, days, cards, k))
+    value = metrics.card_precision_at_k(labels, scores, days, cards, k)
+    assert value == pytest.approx(expected)
 
 
 def test_a_detected_card_is_gone_on_later_days():
     # Day 0: card a is caught. Day 1: a would be first again, but is blocked; b is checked.
     labels, scores = np.array([1, 1, 0]), np.array([0.9, 0.9, 0.5])
     cards = np.array([b"a", b"a", b"b"])
-    value = metrics.daily_card_precision_at_k(labels, scores, np.array([0, 1, 1]), cards, 1)
-    assert value.tolist() == [1.0, 0.0]
+    value = metrics.card_precision_at_k(labels, scores, np.array([0, 1, 1]), cards, 1)
+    assert value == np.mean([1.0, 0.0])
 
 
 def test_a_compromised_card_counts_by_its_highest_score_even_of_a_genuine_transaction():
@@ -91,16 +88,12 @@ def test_alerts_at_the_budget():
     caught = pairs.count((1, True))
     assert metrics.precision_at_budget(labels, alerts) == caught / sum(a for _, a in pairs)
     assert metrics.recall_at_budget(labels, alerts) == caught / sum(labels.tolist())
-    assert metrics.false_positive_rate(labels, alerts) == pairs.count((0, True)) / (
-        labels.size - sum(labels.tolist())
-    )
 
 
 def test_a_metric_without_a_denominator_is_nan():
     none = np.zeros(3, bool)
     assert np.isnan(metrics.precision_at_budget(np.ones(3, int), none))
     assert np.isnan(metrics.recall_at_budget(np.zeros(3, int), none))
-    assert np.isnan(metrics.false_positive_rate(np.ones(3, int), none))
 
 
 def test_cost_saved_pays_one_check_for_each_card_and_day():

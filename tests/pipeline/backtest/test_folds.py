@@ -30,12 +30,6 @@ def test_folds_follow_each_other_without_a_gap():
         assert np.diff(firsts).tolist() == [timedelta(days=3)] * 2
 
 
-@pytest.mark.parametrize("length", ["count", "test_days", "train_days", "known_days"])
-def test_a_length_of_zero_is_refused(length):
-    with pytest.raises(BadInput, match="0 is too small"):
-        planned(**{length: 0})
-
-
 @pytest.mark.parametrize("delay", [0, 2, 4])
 @pytest.mark.parametrize("known_days", [1, 4])
 def test_cards_with_a_known_fraud_are_not_tested(delay, known_days):

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from fraud.pipeline import cli
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import FIRST_DAY
 
@@ -45,8 +46,6 @@ def day(number):
         ([], "--first-test-day"),
         (["--first-test-day", "soon"], "not a day"),
         (["--first-test-day", day(9), "--folds", 0], "--folds: 0 is too small"),
-        (["--first-test-day", day(9), "--seeds", 0], "--seeds: 0 is too small"),
-        (["--first-test-day", day(9), "--jobs", 0], "--jobs: 0 is too small"),
         (["--first-test-day", day(8), "--folds", 1], "the data begins on"),
         (["--first-test-day", day(10), "--known-days", 1], "choose fewer --folds"),
     ],
@@ -58,6 +57,15 @@ def test_misuse_is_one_message_and_exit_2(backtest, tmp_path, arguments, message
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(
+    "option", ["--folds", "--test-days", "--train-days", "--known-days", "--seeds", "--jobs"]
+)
+def test_zero_of_anything_is_refused(option, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["backtest", "--first-test-day", "2018-07-04", option, "0"])
+    assert f"{option}: 0 is too small; the least is 1" in capsys.readouterr().err
 
 
 def test_data_without_time_is_refused(backtest):

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from fraud.errors import BadInput
+from fraud.pipeline.ingestion import reader
+from fraud.pipeline.ingestion.reader import File
 from fraud.pipeline.ingestion.source import Source, check_columns, discover, plan, plan_ingestion
 from fraud.pipeline.windows import Window
 from tests.pipeline.ingestion import transactions
@@ -52,6 +56,25 @@ def test_day_folders_are_found_in_order(data: Path) -> None:
     ]
     window = Window(FIRST_DAY + timedelta(days=2), FIRST_DAY + timedelta(days=3))
     assert [file.days for file in source.files(window)] == [(day,) for day in window]
+
+
+def test_the_days_of_a_single_file_are_read_once(
+    tmp_path: Path, table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    read = reader.read
+
+    def counted(
+        file: File, columns: dict[str, pa.DataType]
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        reads.append(file)
+        return read(file, columns)
+
+    parquet.write_table(table, tmp_path / "all.parquet")
+    monkeypatch.setattr(reader, "read", counted)
+    planned = [plan_ingestion(str(tmp_path / "all.parquet"), CONFIG, AS_OF) for _ in range(2)]
+    assert planned[0] == planned[1]
+    assert len(reads) == 1
 
 
 def test_data_may_be_a_uri_or_a_relative_path(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pytest
 from pyarrow import parquet
 
-from fraud import features
 from fraud.errors import BadInput
+from fraud.features.batch import add_features, feature_names
 from fraud.pipeline.config import Config, WindowLengths
 from fraud.pipeline.ingestion import reader, stages
 from fraud.pipeline.windows import Window, windows_for
@@ -37,7 +37,7 @@ def expected(
     labels = pc.if_else(unknown, None, table["TX_FRAUD"])
     index = table.schema.get_field_index("TX_FRAUD")
     known = table.set_column(index, "TX_FRAUD", labels).select(dataset.columns)
-    full = features.add_features(known, dataset, config.features, delay)
+    full = add_features(known, dataset, config.features, delay)
     within = pc.and_(pc.greater_equal(days, window.first), pc.less_equal(days, window.last))
     rows = full.filter(within)
     columns = {}
@@ -270,5 +270,5 @@ def test_handbook_features_are_those_of_the_whole_table(tmp_path: Path, handbook
     for split, window in windows.splits().items():
         want = expected(table, window, config, as_of)
         got = single_values(ingested.splits[split])
-        for name in ("TRANSACTION_ID", *features.feature_names(config.features, config.dataset)):
+        for name in ("TRANSACTION_ID", *feature_names(config.features, config.dataset)):
             assert got[name] == want[name], (split, name)
