@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fraud.pipeline.components.daily_counts import DailyCounts, DailyCountsSettings, profile
+from fraud.pipeline.components.daily_counts import DailyCounts, ToCount, profile
 from fraud.pipeline.drift import Cards, Categories, Column, Measurement, Numbers, Profile, compare
 
 DAYS, TRAIN, EVAL, DELAY, CHAMPION_AGE = 120, 30, 7, 7, 7
@@ -37,7 +37,7 @@ Change = Callable[[pa.Table, np.random.Generator], pa.Table]
 def read(folder: Path) -> pa.Table:
     """All transactions, in the form that examples have."""
     tables = [pq.read_table(path) for path in sorted(folder.glob("date=*/*.parquet"))]
-    table = pa.concat_tables([t.select([c for c in columns_of(t)]) for t in tables])
+    table = pa.concat_tables([t.select(columns_of(t)) for t in tables])
     for position, name in enumerate(table.column_names):
         column = table.column(name)
         if name == TIME:
@@ -56,12 +56,12 @@ def columns_of(table: pa.Table) -> list[str]:
 def counted(table: pa.Table) -> Bank:
     """What the pipeline's statistics contain about all days."""
     columns = [name for name in (AMOUNT, *CATEGORICAL) if name in table.column_names]
-    settings = DailyCountsSettings(tuple(columns), TIME, CARD)
+    settings = ToCount(tuple(columns), TIME, CARD)
     generator = DailyCounts(settings)
     counts = generator.create_accumulator()
     for batch in table.to_batches(8192):
         counts = generator.add_input(counts, batch)
-    found = profile(generator.extract_output(counts), settings)
+    found = profile(generator.extract_output(counts))
     assert found is not None
     cards, card = np.unique(table.column(CARD).to_numpy(), return_inverse=True)
     day = table.column(TIME).to_numpy() // 86_400 - found.days[0]
@@ -98,6 +98,7 @@ class Day:
 
     @property
     def drifted(self) -> list[Measurement]:
+        """What would stop the run."""
         return [m for m in self.measurements if m.drifted]
 
 
@@ -293,10 +294,8 @@ def report_change(name: str, table: pa.Table, bank: Bank, change: Change) -> Non
                 causes.update(f"{m.column} {m.measure}" for m in day.drifted)
                 break
     when = f"{np.median(waits):.0f}" if waits else "–"
-    print(
-        f"| {name} | {len(waits) / len(starts):.0%} | {when} | {', '.join(sorted(causes)) or '–'} |",
-        flush=True,
-    )
+    found, by = f"{len(waits) / len(starts):.0%}", ", ".join(sorted(causes)) or "–"
+    print(f"| {name} | {found} | {when} | {by} |", flush=True)
 
 
 def main(handbook: str | None) -> None:

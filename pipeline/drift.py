@@ -3,27 +3,29 @@
 Pure arithmetic on counts by day, so that other data than a run's can be judged by the same rules. A
 window is compared with a baseline by these measures, all between 0 and 1:
 
-| measure | value |
-|---|---|
-| distribution | Jensen-Shannon divergence (base 2) of the shares of cells: one for 0, and up to ten with equal shares of the baseline's other numbers; or one for each frequent category, and one for the rest |
-| missing rate, zero rate | difference of the rates |
-| unseen categories | share of the rows whose category the baseline lacks |
-| rows per day, rows of a day | 1 − smaller / larger |
+- distribution: Jensen-Shannon divergence (base 2) of the shares of cells. Numbers have a cell for 0
+  and up to ten with equal shares of the baseline's other numbers; categories have one for each
+  frequent category and one for the rest.
+- missing rate, zero rate: the difference of the rates.
+- unseen categories: the share of the rows whose category the baseline lacks.
+- rows per day, rows of a day: 1 − smaller / larger.
 
 A threshold is the larger of a fixed minimum, below which a change does not matter, and what the
 baseline's own variation makes plausible. Let v be the variance of a share from day to day, after
 removing the effect of the weekday, or seven times that from week to week if it is larger, because
-the rows of one card or one week are not independent. Without drift, the shares p of c days and q of
+the rows of one week are not independent. Without drift, the shares p of c days and q of
 b days differ by a variance of v (1/c + 1/b), and for small differences the divergence is
 Σ (p − q)² / (8 ln 2 · q) (Lin 1991, Divergence measures based on the Shannon entropy). Its mean
 follows from v, and its distribution is approximately that of a scaled χ² (Satterthwaite 1946).
+Cards that only one of the windows has add to the variance as if all rows of a card were alike (see
+`Cards.without`); cards that stay are in v.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,6 +169,8 @@ class Measurement:
       value: how large the difference is, 0 to 1.
       threshold: how large it may be.
       change: what changed, in words.
+      against: first and last day of the baseline; empty if the data has no timestamp.
+      configured: whether the threshold is configured; otherwise it is derived.
     """
 
     column: str
@@ -174,11 +178,22 @@ class Measurement:
     value: float
     threshold: float
     change: str
+    against: str = ""
+    configured: bool = False
 
     @property
     def drifted(self) -> bool:
         """Whether the difference is larger than it may be."""
         return self.value > self.threshold
+
+    @property
+    def description(self) -> str:
+        """A sentence on what changed, by how much, and how much is allowed."""
+        name = "Jensen-Shannon divergence" if self.measure == DISTRIBUTION else "difference"
+        allowed = "as configured" if self.configured else "by its own variation"
+        against = f" (against {self.against})" if self.against else ""
+        numbers = f"{name} {self.value:.4f}, at most {self.threshold:.4f} {allowed}"
+        return f"{self.change}{against}; {numbers}."
 
 
 def compare(
@@ -202,10 +217,21 @@ def compare(
             found += _of_numbers(name, column, before, current, baseline)
         elif isinstance(column, Categories) and isinstance(before, Categories):
             found += _of_categories(name, column, before, current, baseline)
+    first, *_, last = [*baseline.days, baseline.days[-1]]
+    against = f"{_day(first)} … {_day(last)}" if last else ""
     return [
-        Measurement(m.column, m.measure, m.value, configured.get(m.column, m.threshold), m.change)
-        for m in found
+        replace(
+            measured,
+            threshold=configured.get(measured.column, measured.threshold),
+            against=against,
+            configured=measured.column in configured,
+        )
+        for measured in found
     ]
+
+
+def _day(number: int) -> str:
+    return str(np.datetime64(int(number), "D"))
 
 
 def jensen_shannon(p: Floats, q: Floats) -> float:
@@ -350,9 +376,7 @@ def _of_numbers(name: str, now: Numbers, before: Numbers, c: Profile, b: Profile
         distance = _of_shares(name, cells_now, cells_before, labels, c, b)
         medians = [float(quantiles(x, np.array([0.5]))[0]) for x in (before, now)]
         change = "median {:.4g} → {:.4g}".format(*medians)
-        measured.append(
-            Measurement(name, DISTRIBUTION, distance.value, distance.threshold, change)
-        )
+        measured.append(Measurement(name, DISTRIBUTION, distance.value, distance.threshold, change))
     return measured
 
 
@@ -423,11 +447,10 @@ def _unseen_threshold(before: Categories, c: Profile, b: Profile) -> float:
     weeks = len(b.days) // _WEEK
     if weeks < 3:
         return threshold
-    by_week = np.array(
-        [days[-weeks * _WEEK :].reshape(weeks, _WEEK).sum(axis=1) for days in before.counts.values()]
-    ).reshape(-1, weeks)
+    last = slice(-weeks * _WEEK, None)
+    by_week = np.array(list(before.counts.values()))[:, last].reshape(-1, weeks, _WEEK).sum(axis=2)
     alone = np.where((by_week > 0).sum(axis=1, keepdims=True) == 1, by_week, 0).sum(axis=0)
-    shares = alone / np.maximum(b.rows[-weeks * _WEEK :].reshape(weeks, _WEEK).sum(axis=1), 1)
+    shares = alone / np.maximum(b.rows[last].reshape(weeks, _WEEK).sum(axis=1), 1)
     likely = shares.mean() + _DEVIATIONS * shares.std(ddof=1) * math.sqrt(1 + 1 / weeks)
     return min(1.0, max(threshold, float(likely)))
 
@@ -454,11 +477,8 @@ def _of_rows(c: Profile, b: Profile) -> list[Measurement]:
         of_day = same.mean() if len(same) > 1 else usual
         if i == 0 or _gap(c.rows[i], of_day) > _gap(c.rows[worst], expected):
             worst, expected = i, of_day
-    day = np.datetime64(int(c.days[worst]), "D")
-    change = f"{day}: {c.rows[worst]:,.0f} instead of {expected:,.0f}"
-    measured.append(
-        Measurement(ROWS, ROWS_OF_DAY, _gap(c.rows[worst], expected), alone, change)
-    )
+    change = f"{_day(c.days[worst])}: {c.rows[worst]:,.0f} instead of {expected:,.0f}"
+    measured.append(Measurement(ROWS, ROWS_OF_DAY, _gap(c.rows[worst], expected), alone, change))
     return measured
 
 

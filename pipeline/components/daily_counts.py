@@ -6,10 +6,10 @@ would cost as much for each day as for a whole window. They are custom statistic
 
 | of | custom statistic |
 |---|---|
-| a numeric column | quantile histogram; zeros are a bucket of their own, and missing ones `num_undefined` |
-| a categorical column | rank histogram; missing ones have the label "" |
-| the timestamp | `rows by day`, rank histogram |
-| the card | `sample`: the hashes of some cards with their rows; `sampled`: the share of hash values |
+| a numeric column | by day: histogram; first the zeros; missing is `num_undefined` |
+| a categorical column | by day: rank histogram; missing has the label "" |
+| the timestamp | `rows by day`: rank histogram |
+| the card | `cards`: rows of those with the smallest hashes; `cards sampled`: share of hashes |
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,21 +29,21 @@ from tfx_bsl.sketches import QuantilesSketch
 
 from fraud.pipeline.drift import Cards, Categories, Column, Numbers, Profile
 
-SETTINGS = "counts_by_day"
-"""The execution property of StatisticsGen with `DailyCountsSettings` as JSON."""
+COUNTS_BY_DAY = "counts_by_day"
+"""The execution property of StatisticsGen with `ToCount` as JSON."""
 
 BUCKETS = 20  # of a day's quantile histogram
 CATEGORIES = 1000  # of a day's rank histogram; the rest is counted as one
 REST = "(rest)"
 _ERROR = 0.002  # of a quantile's rank
 _MOST_VALUES = 2**32
-_ROWS, _CARDS, _SAMPLED = "rows by day", "sample", "sampled"
+_ROWS, _CARDS, _SAMPLED = "rows by day", "cards", "cards sampled"
 _MOST_CARDS = 1000
 _SECONDS_PER_DAY = 86_400
 
 
 @dataclass(frozen=True)
-class DailyCountsSettings:
+class ToCount:
     """What to count.
 
     Attributes:
@@ -90,9 +89,9 @@ class _Counts:
 class DailyCounts(CombinerStatsGenerator):
     """The generator that TFDV runs."""
 
-    def __init__(self, settings: DailyCountsSettings) -> None:
+    def __init__(self, to_count: ToCount) -> None:
         super().__init__("DailyCounts")
-        self._settings = settings
+        self._to_count = to_count
 
     def create_accumulator(self) -> _Counts:
         """See CombinerStatsGenerator."""
@@ -110,14 +109,14 @@ class DailyCounts(CombinerStatsGenerator):
         spans = list(zip(numbers.tolist(), bounds, bounds[1:], strict=False))
         for day, first, stop in spans:
             accumulator.rows[day] += stop - first
-        for name in self._settings.columns:
+        for name in self._to_count.columns:
             values = _one_value(batch, name)
             if order is not None:
                 values = values.take(pa.array(order))
             for day, first, stop in spans:
                 _count(accumulator.of(name, day), values.slice(first, stop - first))
-        if self._settings.card is not None:
-            cards = _one_value(batch, self._settings.card).drop_null().dictionary_encode()
+        if self._to_count.card is not None:
+            cards = _one_value(batch, self._to_count.card).drop_null().dictionary_encode()
             hashes = hash_array(cards.dictionary.to_numpy(zero_copy_only=False), categorize=False)
             rows = np.bincount(cards.indices.to_numpy(), minlength=len(hashes))
             near = hashes <= np.uint64(accumulator.largest_hash)
@@ -126,9 +125,9 @@ class DailyCounts(CombinerStatsGenerator):
         return accumulator
 
     def _days(self, batch: pa.RecordBatch) -> NDArray[np.int64]:
-        if self._settings.timestamp is None:
+        if self._to_count.timestamp is None:
             return np.zeros(batch.num_rows, np.int64)
-        seconds = _one_value(batch, self._settings.timestamp)
+        seconds = _one_value(batch, self._to_count.timestamp)
         return np.floor_divide(seconds.to_numpy(zero_copy_only=False), _SECONDS_PER_DAY)
 
     def merge_accumulators(self, accumulators: Iterable[_Counts]) -> _Counts:
@@ -151,62 +150,50 @@ class DailyCounts(CombinerStatsGenerator):
     def extract_output(self, accumulator: _Counts) -> statistics_pb2.DatasetFeatureStatistics:
         """See CombinerStatsGenerator."""
         result = statistics_pb2.DatasetFeatureStatistics()
-        if self._settings.timestamp is not None:
-            rows = _feature(result, self._settings.timestamp).custom_stats.add(name=_ROWS)
+        if self._to_count.timestamp is not None:
+            rows = _feature(result, self._to_count.timestamp).custom_stats.add(name=_ROWS)
             for day, count in sorted(accumulator.rows.items()):
                 rows.rank_histogram.buckets.add(label=_name(day), sample_count=count)
-        if self._settings.card is not None:
-            card = _feature(result, self._settings.card)
+        if self._to_count.card is not None:
+            card = _feature(result, self._to_count.card)
             sample = card.custom_stats.add(name=_CARDS).rank_histogram
             for hashed, count in sorted(accumulator.cards.items()):
                 sample.buckets.add(label=str(hashed), sample_count=count)
             card.custom_stats.add(name=_SAMPLED, num=(accumulator.largest_hash + 1) / 2**64)
-        features = {name: _feature(result, name) for name in self._settings.columns}
+        features = {name: _feature(result, name) for name in self._to_count.columns}
         for (name, day), counted in sorted(accumulator.columns.items()):
             _describe(counted, features[name].custom_stats.add(name=_name(day)))
         return result
 
 
-def profile(
-    statistics: statistics_pb2.DatasetFeatureStatistics, settings: DailyCountsSettings
-) -> Profile | None:
+def profile(statistics: statistics_pb2.DatasetFeatureStatistics) -> Profile | None:
     """What was counted of a window; None if nothing was, as by earlier versions."""
-    features = {feature.path.step[0]: feature for feature in statistics.features}
-    by_day: dict[str, dict[int, Any]] = {
-        name: {
-            _number(custom.name): custom
-            for custom in features[name].custom_stats
-            if custom.name not in (_ROWS, _CARDS, _SAMPLED)
-        }
-        for name in settings.columns
-        if name in features
-    }
-    rows = {0: float(statistics.num_examples)}
-    if settings.timestamp is not None:
-        counted = _custom(features.get(settings.timestamp), _ROWS)
-        if counted is None:
-            return None
-        rows = {_number(b.label): b.sample_count for b in counted.rank_histogram.buckets}
+    rows: dict[int, float] = {}
+    by_day: dict[str, dict[int, statistics_pb2.CustomStatistic]] = {}
+    cards = None
+    for feature in statistics.features:
+        named = {custom.name: custom for custom in feature.custom_stats}
+        if counted := named.pop(_ROWS, None):
+            rows = {_number(b.label): b.sample_count for b in counted.rank_histogram.buckets}
+        if sample := named.pop(_CARDS, None):
+            cards = _cards(sample, named.pop(_SAMPLED))
+        if named:
+            by_day[feature.path.step[0]] = {_number(day): of for day, of in named.items()}
+    if not rows and not by_day:
+        return None
+    rows = rows or {0: float(statistics.num_examples)}
     days = np.arange(min(rows), max(rows) + 1)
     columns = {
-        name: column
+        name: _column([of_days.get(day) for day in days.tolist()])
         for name, of_days in by_day.items()
-        if (column := _column([of_days.get(day) for day in days.tolist()])) is not None
     }
-    if settings.columns and not columns:
-        return None
-    return Profile(
-        days,
-        np.array([rows.get(day, 0.0) for day in days.tolist()]),
-        _cards(features.get(settings.card or "")),
-        columns,
-    )
+    of_each = np.array([rows.get(day, 0.0) for day in days.tolist()])
+    return Profile(days, of_each, cards, columns)
 
 
-def _cards(feature: Any) -> Cards | None:
-    sample, sampled = _custom(feature, _CARDS), _custom(feature, _SAMPLED)
-    if sample is None or not sample.rank_histogram.buckets:
-        return None
+def _cards(
+    sample: statistics_pb2.CustomStatistic, sampled: statistics_pb2.CustomStatistic
+) -> Cards:
     buckets = sample.rank_histogram.buckets
     return Cards(
         np.array([int(b.label) for b in buckets], np.uint64),
@@ -215,23 +202,18 @@ def _cards(feature: Any) -> Cards | None:
     )
 
 
-def _column(of_days: list[Any]) -> Column | None:
+def _column(of_days: list[statistics_pb2.CustomStatistic | None]) -> Column:
     """The statistics of a column by day; None for a day without rows."""
-    kinds = {custom.WhichOneof("val") for custom in of_days if custom is not None}
-    if kinds == {"histogram"}:
-        histograms = [c.histogram if c else statistics_pb2.Histogram() for c in of_days]
-        split = [_split(histogram) for histogram in histograms]
-        missing = np.array([h.num_undefined for h in histograms], np.float64)
-        zeros, edges, counts = zip(*split, strict=True)
-        return Numbers(missing, np.array(zeros), edges, counts)
-    if kinds != {"rank_histogram"}:
-        return None
     counts: dict[str, NDArray[np.float64]] = {}
     for day, custom in enumerate(of_days):
         for bucket in custom.rank_histogram.buckets if custom else ():
-            of_label = counts.setdefault(bucket.label, np.zeros(len(of_days)))
-            of_label[day] = bucket.sample_count
-    return Categories(counts.pop("", np.zeros(len(of_days))), counts)
+            counts.setdefault(bucket.label, np.zeros(len(of_days)))[day] = bucket.sample_count
+    if counts:
+        return Categories(counts.pop("", np.zeros(len(of_days))), counts)
+    histograms = [c.histogram if c else statistics_pb2.Histogram() for c in of_days]
+    zeros, edges, others = zip(*map(_split, histograms), strict=True)
+    missing = np.array([h.num_undefined for h in histograms], np.float64)
+    return Numbers(missing, np.array(zeros), edges, others)
 
 
 def _split(histogram: statistics_pb2.Histogram) -> tuple[float, NDArray, NDArray]:
@@ -299,10 +281,6 @@ def _feature(
     feature = result.features.add()
     feature.path.step.append(name)
     return feature
-
-
-def _custom(feature: Any, name: str) -> Any:
-    return next((c for c in feature.custom_stats if c.name == name), None) if feature else None
 
 
 def _name(day: int) -> str:

@@ -15,6 +15,7 @@ def check(config: Config) -> None:
       BadInput: naming key, value and fix.
     """
     from fraud.features.batch import check_features, feature_names
+    from fraud.pipeline.drift import ROWS
 
     _check_beam(config.beam)
     if 0 < config.network.focal_gamma < 1:  # the gradient of a certain score would be infinite
@@ -28,9 +29,10 @@ def check(config: Config) -> None:
     _check_columns(dataset, generated)
     can_drift = {*dataset.columns, *generated} - {dataset.id, dataset.timestamp, dataset.label}
     for column in config.data_gate.drift_thresholds:
-        if column not in can_drift:
+        if column not in (*can_drift, ROWS):
             raise BadInput(
-                f"data_gate.drift_thresholds: {column!r} is no column of dataset and no feature"
+                f"data_gate.drift_thresholds: {column!r} is no column of dataset, no feature and "
+                f"not {ROWS}"
             )
 
 
