@@ -262,6 +262,14 @@ def small_bank(table: pa.Table, cards: NDArray, random: np.random.Generator) -> 
     return table.filter(pa.array(mine & (since[at] <= day) & (day < until[at])))
 
 
+def with_weekends(table: pa.Table, random: np.random.Generator) -> pa.Table:
+    """Half the rows at weekends, with amounts a third higher."""
+    weekday = (table.column(TIME).to_numpy() // 86_400 + 3) % 7
+    higher = np.where(weekday >= 5, 1.3, 1.0)
+    table = _set(table, AMOUNT, pc.multiply(table.column(AMOUNT), pa.array(higher)))
+    return table.filter(pa.array((weekday < 5) | (random.random(table.num_rows) < 0.5)))
+
+
 def alarms(bank: Bank) -> tuple[int, list[Day]]:
     """How many days were judged, and those that would have been stopped."""
     days = list(judged(bank))
@@ -283,10 +291,10 @@ def report_false_alarms(name: str, banks: Sequence[Bank]) -> None:
 
 
 def report_change(name: str, table: pa.Table, bank: Bank, change: Change) -> None:
-    """One line of the second table: begins the change on each day of three weeks."""
+    """One line of the second table: begins the change on several days."""
     changed = counted(change(table, np.random.default_rng(0)))
     waits, causes = [], set()
-    starts = range(FIRST + 8, FIRST + 29, 2)
+    starts = range(FIRST + 8, FIRST + 29, 3)
     for start in starts:
         for day in judged(spliced(bank, changed, start), start, start + 14):
             if day.drifted:
@@ -296,6 +304,18 @@ def report_change(name: str, table: pa.Table, bank: Bank, change: Change) -> Non
     when = f"{np.median(waits):.0f}" if waits else "–"
     found, by = f"{len(waits) / len(starts):.0%}", ", ".join(sorted(causes)) or "–"
     print(f"| {name} | {found} | {when} | {by} |", flush=True)
+
+
+def report_rising(name: str, table: pa.Table, weekly: float) -> None:
+    """One line of the second table: amounts that rise, against each baseline alone."""
+    bank = counted(rising(weekly)(table, np.random.default_rng(0)))
+    found = [day for day in judged(bank) if day.drifted]
+    when = f"{found[0].day - TRAIN + 1}" if found else "–"
+    alone = [m for day in judged(bank) for m in day.measurements[: len(day.measurements) // 2]]
+    by = "TX_AMOUNT distribution" + (
+        "" if any(m.drifted for m in alone) else ", by the reference only"
+    )
+    print(f"| {name} | {'100%' if found else '0%'} | {when} | {by} |", flush=True)
 
 
 def main(handbook: str | None) -> None:
@@ -318,9 +338,12 @@ def main(handbook: str | None) -> None:
         report_false_alarms("handbook", [counted(read(Path(handbook)))])
     report_false_alarms("simulated", [bank])
     report_false_alarms("20 banks of 100 cards", small)
+    report_false_alarms("simulated, weekends differ", [counted(with_weekends(table, random))])
     print("\n| change | detected | after days (median) | by |\n|---|---:|---:|---|")
     for name, change in CHANGES.items():
         report_change(name, table, bank, change)
+    for weekly in (0.01, 0.02):
+        report_rising(f"amounts rise {weekly:.0%} a week", table, weekly)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ removing the effect of the weekday, or seven times that from week to week if it 
 the rows of one week are not independent. Without drift, the shares p of c days and q of
 b days differ by a variance of v (1/c + 1/b), and for small differences the divergence is
 Σ (p − q)² / (8 ln 2 · q) (Lin 1991, Divergence measures based on the Shannon entropy). Its mean
-follows from v, and its distribution is approximately that of a scaled χ² (Satterthwaite 1946).
+follows from v, and relative to it, it is distributed approximately as F: as a mean of squares, with
+Satterthwaite's degrees of freedom (1946), relative to an estimate of it.
 Cards that only one of the windows has add to the variance as if all rows of a card were alike (see
 `Cards.without`); cards that stay are in v.
 """
@@ -57,8 +58,9 @@ CELLS = 10
 _FREQUENT = 0.01  # categories with a smaller share have a common cell
 _WEEK = 7
 _CALIBRATION_DAYS = 7  # the least from which a variation is estimated
-_DEVIATIONS = 5.0  # standard deviations that are still plausible
-_NORMAL = 4.26  # the quantile of the normal distribution with as much above it as 1e-5
+_CHANCE = 1e-5  # the probability of exceeding a threshold without drift
+_DEVIATIONS = 5.0  # standard deviations between weeks that are still plausible
+_EXACT = 1e6  # degrees of freedom of a variance that is not estimated
 
 
 @dataclass(frozen=True)
@@ -259,8 +261,10 @@ def _comparable(current: Profile, baseline: Profile) -> tuple[Profile, Profile]:
     )
 
 
-def _variance(daily: Floats, days: NDArray[np.int64]) -> Floats | None:
-    """The variance from day to day, [n]; larger if weeks vary more than their days explain.
+def _covariance(daily: Floats, days: NDArray[np.int64]) -> tuple[Floats, int] | None:
+    """How values vary from day to day: covariance, [n, n], and its degrees of freedom.
+
+    It is that of weeks if these vary more than their days explain.
 
     Args:
       daily: values by day, [days, n]; NaN where a day has none.
@@ -273,18 +277,19 @@ def _variance(daily: Floats, days: NDArray[np.int64]) -> Floats | None:
     daily, days = daily[known], days[known]
     if len(days) < _CALIBRATION_DAYS:
         return None
-    residuals, freedom = daily - daily.mean(axis=0), len(days) - 1
     weeks = len(days) // _WEEK
-    if weeks < 3:
-        return np.sum(residuals**2, axis=0) / freedom
-    weekdays = days % _WEEK
-    for weekday in np.unique(weekdays):
-        residuals[weekdays == weekday] -= residuals[weekdays == weekday].mean(axis=0)
+    groups = days % _WEEK if weeks >= 3 else np.zeros(len(days))
+    residuals, freedom = daily.copy(), len(days)
+    for group in np.unique(groups):
+        residuals[groups == group] -= residuals[groups == group].mean(axis=0)
         freedom -= 1
-    of_days = np.sum(residuals**2, axis=0) / (freedom + 1)
+    of_days = residuals.T @ residuals / freedom
+    if weeks < 3:
+        return of_days, freedom
     by_week = daily[-weeks * _WEEK :].reshape(weeks, _WEEK, -1).mean(axis=1)
-    of_weeks = _WEEK * by_week.var(axis=0, ddof=1)
-    return of_weeks if of_weeks.sum() > of_days.sum() else of_days
+    by_week -= by_week.mean(axis=0)
+    of_weeks = _WEEK * by_week.T @ by_week / (weeks - 1)
+    return (of_weeks if np.trace(of_weeks) > np.trace(of_days) else of_days), freedom
 
 
 def _per_days(current: Profile, baseline: Profile) -> float:
@@ -308,32 +313,34 @@ def _of_shares(
     value = jensen_shannon(p, q)
     with np.errstate(invalid="ignore"):
         daily = before / before.sum(axis=1, keepdims=True)
-    variance = _variance(daily, b.days)
-    least = UNCALIBRATED[DISTRIBUTION]
-    if variance is None:  # as if the rows of a day were independent
-        variance = q * (1 - q) / max(b.rows.mean(), 1.0)
-    else:
-        least = LEAST[DISTRIBUTION]
+    # As if rows were independent, or replaced together with their cards.
+    of_rows = np.diag(q) - np.outer(q, q)
+    estimated = _covariance(daily, b.days)
+    least = (UNCALIBRATED if estimated is None else LEAST)[DISTRIBUTION]
+    covariance, freedom = estimated or (of_rows / max(b.rows.mean(), 1.0), _EXACT)
+    covariance = covariance * _per_days(c, b) + of_rows * _replaced_cards(c, b)
     some = q > 0
-    scaled = variance[some] / q[some] * _per_days(c, b) + (1 - q[some]) * _replaced_cards(c, b)
-    mean = scaled.sum() / (8 * math.log(2))
-    threshold = max(least, mean * _chi_square_ratio(scaled))
+    scaled = (covariance / np.sqrt(np.outer(q, q).clip(1e-300)))[np.ix_(some, some)]
+    mean = np.trace(scaled) / (8 * math.log(2))
+    threshold = max(least, mean * _plausible(scaled, freedom))
     largest = int(np.argmax(np.abs(p - q)))
     change = f"{labels[largest]} {q[largest]:.1%} → {p[largest]:.1%}"
     return Measurement(name, DISTRIBUTION, value, min(threshold, 1.0), change)
 
 
-def _chi_square_ratio(variances: Floats) -> float:
-    """How far a sum of squares with these variances plausibly exceeds its mean.
+def _plausible(covariance: Floats, freedom: float) -> float:
+    """How far a sum of squares plausibly exceeds its mean.
 
-    By the approximations of Satterthwaite (degrees of freedom) and of Wilson and Hilferty (the
-    quantile of χ²).
+    Args:
+      covariance: of the terms, [n, n].
+      freedom: its degrees of freedom: as it is estimated, the sum follows an F instead of a χ².
     """
-    if not variances.any():
+    from scipy.special import fdtri
+
+    if not covariance.any():
         return 1.0
-    freedom = max(variances.sum() ** 2 / np.sum(variances**2), 1.0)
-    part = 2 / (9 * freedom)
-    return float((1 - part + _NORMAL * math.sqrt(part)) ** 3)
+    terms = np.trace(covariance) ** 2 / np.sum(covariance**2)
+    return float(fdtri(terms, terms * freedom, 1 - _CHANCE))
 
 
 def _of_rate(
@@ -348,19 +355,20 @@ def _of_rate(
 
 def _rate_threshold(measure: str, before: Floats, c: Profile, b: Profile) -> float:
     with np.errstate(invalid="ignore", divide="ignore"):
-        daily = _variance((before / b.rows)[:, None], b.days)
+        estimated = _covariance((before / b.rows)[:, None], b.days)
     # What no card had so far, one more of them may have.
     units = b.cards.effective if b.cards else b.rows.sum()
     rate = before.sum() / max(b.rows.sum(), 1.0)
     likely = (rate * units + 1) / (units + 2)
     variance = likely * (1 - likely) * _replaced_cards(c, b)
-    if daily is None or not before.any():
+    if estimated is None or not before.any():
         units_now = c.cards.effective if c.cards else c.rows.sum()
         variance += likely * (1 - likely) * (1 / max(units_now, 1.0) + 1 / max(units, 1.0))
-    if daily is not None:
-        variance += float(daily[0]) * _per_days(c, b)
-    least = UNCALIBRATED if daily is None else LEAST
-    return min(1.0, max(least[measure], _DEVIATIONS * math.sqrt(variance)))
+    daily, freedom = estimated or (np.zeros((1, 1)), _EXACT)
+    variance += daily.item() * _per_days(c, b)
+    least = UNCALIBRATED if estimated is None else LEAST
+    plausible = variance * _plausible(np.ones((1, 1)), freedom)
+    return min(1.0, max(least[measure], math.sqrt(plausible)))
 
 
 def _of_numbers(name: str, now: Numbers, before: Numbers, c: Profile, b: Profile) -> list:
@@ -398,7 +406,8 @@ def _cumulative(column: Numbers, at: Floats) -> Floats:
         width = edges[inside + 1] - edges[inside]
         part = np.divide(at - edges[inside], width, out=np.ones(len(at)), where=width > 0)
         sums = np.concatenate([[0.0], np.cumsum(counts)])
-        result[day] = sums[inside] + counts[inside] * np.clip(part, 0, 1)
+        part = np.where(bucket < 0, 0.0, np.minimum(part, 1.0))
+        result[day] = sums[inside] + counts[inside] * part
     return result
 
 
@@ -458,9 +467,10 @@ def _unseen_threshold(before: Categories, c: Profile, b: Profile) -> float:
 def _of_rows(c: Profile, b: Profile) -> list[Measurement]:
     """Compares the number of rows, of all days together and of each."""
     usual = max(b.rows.mean(), 1e-9)
-    variance = _variance(b.rows[:, None] / usual, b.days)
-    deviation = math.sqrt(variance[0]) if variance is not None else 1.0
-    together = _DEVIATIONS * deviation * math.sqrt(1 / len(c.days) + 1 / len(b.days))
+    # Where it cannot be estimated, any number of rows is plausible.
+    variance, freedom = _covariance(b.rows[:, None] / usual, b.days) or (np.ones((1, 1)), 1)
+    deviation = math.sqrt(variance.item() * _plausible(np.ones((1, 1)), freedom))
+    together = deviation * math.sqrt(1 / len(c.days) + 1 / len(b.days))
     measured = [
         Measurement(
             ROWS,
@@ -470,7 +480,7 @@ def _of_rows(c: Profile, b: Profile) -> list[Measurement]:
             f"{usual:,.0f} → {c.rows.mean():,.0f}",
         )
     ]
-    alone = min(1.0, max(LEAST[ROWS_OF_DAY], _DEVIATIONS * deviation * math.sqrt(1.25)))
+    alone = min(1.0, max(LEAST[ROWS_OF_DAY], deviation * math.sqrt(1.25)))
     worst, expected = 0, usual
     for i, day in enumerate(c.days):
         same = b.rows[b.days % _WEEK == day % _WEEK]

@@ -17,6 +17,7 @@ from tfx.dsl.io import fileio
 from tfx.proto import distribution_validator_pb2
 from tfx.proto.orchestration import execution_result_pb2
 from tfx.types import artifact_utils
+from tfx.types import standard_component_specs as specs
 from tfx.utils import json_utils, writer_utils
 
 from fraud.errors import BadInput
@@ -24,8 +25,7 @@ from fraud.pipeline import drift
 from fraud.pipeline.components.daily_counts import profile
 
 BASELINE, NOT_JUDGED = "baseline", "not_judged"
-"""Custom properties of the anomalies: the baseline's URI; which baseline is lacking, after "no champion".
-"""
+"""Custom properties of the anomalies: the baseline's URI; what kind of baseline is lacking."""
 
 _Reason = anomalies_pb2.AnomalyInfo
 _REASONS = {
@@ -53,8 +53,8 @@ class DistributionValidatorExecutor(executor.Executor):
             anomalies.set_string_custom_property(NOT_JUDGED, "from other data yet")
             return super().Do(input_dict, output_dict, exec_properties)
         (statistics,), (baseline,) = input_dict["statistics"], input_dict["baseline_statistics"]
-        pairs = json_utils.loads(exec_properties["include_split_pairs"])
-        configured = thresholds(exec_properties["config"])
+        pairs = json_utils.loads(exec_properties[specs.INCLUDE_SPLIT_PAIRS_KEY])
+        configured = thresholds(exec_properties[specs.DISTRIBUTION_VALIDATOR_CONFIG_KEY])
         anomalies.set_string_custom_property(BASELINE, baseline.uri)
         anomalies.span = statistics.span
         anomalies.split_names = artifact_utils.encode_split_names([f"{a}_{b}" for a, b in pairs])
