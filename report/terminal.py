@@ -15,6 +15,14 @@ TENSORBOARD = Path(sys.prefix, "bin", "tensorboard")
 VALIDATED = {"threshold": "threshold", "brier": "Brier", "expected_calibration_error": "ECE"}
 """Metric on the held-out cards → its label."""
 
+_ADVICE = {
+    "schema": "  If the data is right, curate the schema: fraud-pipeline schema --diff",
+    "drift": "  If the change is expected, allow it until it is as old as the windows: data_gate: "
+    "{drift_thresholds: {COLUMN: 1}}.\n  If it lasts, move the reference: data_gate: "
+    "{reference_run: a run on data like this}",
+}
+"""What failed in the data gate → what to do if the data is right."""
+
 
 def node_detail(record: NodeRecord) -> str:
     """The result of a node in a few words; empty if there is nothing to tell."""
@@ -69,8 +77,8 @@ def render(summary: RunSummary) -> str:
         live = summary.live_version
         lines.append(f"  {why}; {f'version {live} stays live' if live else 'nothing is live'}")
         lines += [f"    - {reason}" for reason in summary.reasons]
-        if stopped:
-            lines.append("  If the data is right, curate the schema: fraud-pipeline schema --diff")
+        sources = {anomaly.source for anomaly in summary.anomalies}
+        lines += [line for source, line in _ADVICE.items() if source in sources]
     lines += [
         "",
         f"  took      {sum(summary.seconds.values()):.0f} s",

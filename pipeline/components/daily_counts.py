@@ -250,7 +250,7 @@ def _describe(counted: _Counted, custom: statistics_pb2.CustomStatistic) -> None
                 buckets.add(label=label, sample_count=count)
         return
     if counted.sketch is not None:
-        quantiles, weights = counted.sketch.GetQuantilesAndCumulativeWeights(BUCKETS + 1)
+        quantiles, weights = counted.sketch.GetQuantilesAndCumulativeWeights(BUCKETS)
         custom.histogram.CopyFrom(
             generate_quantiles_histogram(
                 quantiles.flatten().to_numpy(), weights.flatten().to_numpy()
