@@ -293,7 +293,8 @@ def report_false_alarms(name: str, banks: Sequence[Bank]) -> None:
 def report_change(name: str, table: pa.Table, bank: Bank, change: Change) -> None:
     """One line of the second table: begins the change on several days."""
     changed = counted(change(table, np.random.default_rng(0)))
-    waits, causes = [], set()
+    waits: list[int] = []
+    causes: set[str] = set()
     starts = range(FIRST + 8, FIRST + 29, 3)
     for start in starts:
         for day in judged(spliced(bank, changed, start), start, start + 14):
@@ -347,4 +348,4 @@ def main(handbook: str | None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:] or [None])
+    main(sys.argv[1] if len(sys.argv) > 1 else None)

@@ -447,7 +447,7 @@ def _of_categories(
         cells.append(np.column_stack([*chosen, all_rows - sum(chosen, nothing)]))
     if cells[0].sum() and cells[1].sum():
         labels = [*map(repr, frequent), "rarer ones"]
-        measured.append(_of_shares(name, *cells, labels, c, b))
+        measured.append(_of_shares(name, cells[0], cells[1], labels, c, b))
     return measured
 
 

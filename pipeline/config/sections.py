@@ -43,7 +43,7 @@ class DataGateSettings:
     the days and weeks of the baseline vary."""
     drift_thresholds: dict[str, Share] = field(default_factory=dict)
     """Thresholds by column or feature, for each of its drift measures, or of `rows_per_day`; 1
-    allows any change. Features are checked for drift only if named here."""
+    allows any change, and features are checked for drift only if named here."""
     reference_run: str | None = None
     """The run whose train window is the fixed reference for drift; null means the run that pushed
     the first model of the root."""
