@@ -36,3 +36,20 @@ def test_nothing_waits_for_the_model_card(upstream):
     assert list(nodes)[-1] == "ModelCardGen"
     assert {"DataGate", "Evaluator", "Pusher"} <= set(nodes["ModelCardGen"])
     assert not any("ModelCardGen" in waits for waits in nodes.values())
+
+
+def test_drift_is_judged_by_derived_thresholds_unless_configured():
+    from fraud.pipeline.components.drift_validator import thresholds
+    from fraud.pipeline.config.sections import DataGateSettings
+    from fraud.pipeline.graph import drift_config, to_count
+
+    def with_gate(**gate) -> Config:
+        return dataclasses.replace(Config(), data_gate=DataGateSettings(**gate))
+
+    assert thresholds(drift_config(Config())) == {}
+    assert to_count(Config()).columns == ("TX_AMOUNT",)
+    everything = thresholds(drift_config(with_gate(max_drift=0.5)))
+    assert everything == {"TX_AMOUNT": 0.5, "rows_per_day": 0.5}
+    named = with_gate(drift_thresholds={"night": 0.25, "rows_per_day": 1.0})
+    assert to_count(named).columns == ("TX_AMOUNT", "night")
+    assert thresholds(drift_config(named)) == {"night": 0.25, "rows_per_day": 1.0}
