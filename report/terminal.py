@@ -23,6 +23,14 @@ WHY_NOT = {
 }
 """Outcome of a run → what to say about it."""
 
+_ADVICE = {
+    "schema": "  If the data is right, curate the schema: fraud-pipeline schema --diff",
+    "drift": "  If the change is expected, allow it until it is as old as the windows: data_gate: "
+    "{drift_thresholds: {COLUMN: 1}}.\n  If it lasts, move the reference: data_gate: "
+    "{reference_run: a run on data like this}",
+}
+"""What failed in the data gate → what to do if the data is right."""
+
 
 def node_detail(record: NodeRecord) -> str:
     """The result of a node in a few words; empty if there is nothing to tell."""
@@ -79,8 +87,8 @@ def render(summary: RunSummary) -> str:
         live = summary.live_version
         lines.append(f"  {why}; {f'version {live} stays live' if live else 'nothing is live'}")
         lines += [f"    - {reason}" for reason in summary.reasons]
-        if stopped:
-            lines.append("  If the data is right, curate the schema: fraud-pipeline schema --diff")
+        sources = {anomaly.source for anomaly in summary.anomalies}
+        lines += [line for source, line in _ADVICE.items() if source in sources]
     lines += [f"  warning   {problem}" for problem in summary.disagreements]
     lines += [
         "",

@@ -16,15 +16,19 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
+import tensorflow_data_validation as tfdv
 from numpy.typing import NDArray
 from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx import types
 from tfx.components.evaluator import executor as evaluator
 from tfx.components.statistics_gen import executor as statistics_gen
 from tfx.components.util import tfxio_utils
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio import record_based_tfxio, tf_example_record
 
+from fraud.codec import from_json
 from fraud.models.specification import INPUTS_COLUMN
+from fraud.pipeline.components.daily_counts import COUNTS_BY_DAY, DailyCounts, ToCount
 from fraud.pipeline.components.executors import LocalBeam
 
 BATCH = 8192  # examples
@@ -185,7 +189,32 @@ class _Batched:
 
 
 class StatisticsGenExecutor(_Batched, LocalBeam, statistics_gen.Executor):
-    """TFX's StatisticsGen, reading in batches."""
+    """TFX's StatisticsGen, reading in batches, and with counts by day.
+
+    The execution property `COUNTS_BY_DAY` says what to count; without it, nothing is.
+    """
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """See BaseExecutor."""
+        to_count = exec_properties.get(COUNTS_BY_DAY)
+        stock = tfdv.GenerateStatistics
+
+        def generate_statistics(options: tfdv.StatsOptions) -> beam.PTransform:
+            if to_count is not None:
+                options.generators = [DailyCounts(from_json(ToCount, to_count))]
+            return stock(options)
+
+        # Generators cannot be given as an option: TFX passes options on as JSON.
+        tfdv.GenerateStatistics = generate_statistics
+        try:
+            super().Do(input_dict, output_dict, exec_properties)
+        finally:
+            tfdv.GenerateStatistics = stock
 
 
 class EvaluatorExecutor(_Batched, LocalBeam, evaluator.Executor):

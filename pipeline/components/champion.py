@@ -11,6 +11,7 @@ from ml_metadata.metadata_store import metadata_store
 from tfx import types
 from tfx.dsl.components.common import resolver
 
+from fraud.errors import BadInput
 from fraud.pipeline import lineage
 from fraud.pipeline.components import champion_inputs
 
@@ -66,3 +67,32 @@ class ChampionStatistics(resolver.ResolverStrategy):
                     "baseline": [a for a in input_dict["baseline"] if a.id in ids],
                 }
         return {**input_dict, "baseline": []}
+
+
+class ReferenceStatistics(resolver.ResolverStrategy):
+    """Resolves `baseline` to the statistics of the fixed reference for drift.
+
+    That is the configured run, or the run that pushed the first model of the root. Inputs: those of
+    ChampionStatistics. `baseline` is empty if the first model was trained on the data of this run.
+    """
+
+    def __init__(self, run_id: str = "") -> None:
+        self._run_id = run_id
+
+    def resolve_artifacts(
+        self, store: metadata_store.MetadataStore, input_dict: Artifacts
+    ) -> Artifacts:
+        """See ResolverStrategy.
+
+        Raises:
+          BadInput: the configured run has no statistics.
+        """
+        run_id = self._run_id or next((c.run_id for c in reversed([*lineage.champions(store)])), "")
+        statistics = lineage.artifacts_of_run(store, run_id, "ExampleStatistics") if run_id else []
+        if self._run_id and not statistics:
+            raise BadInput(
+                f"data_gate.reference_run: run {run_id!r} has no statistics in this root; "
+                "`fraud-pipeline status` lists its runs"
+            )
+        ids = {a.id for a in statistics} - {a.id for a in input_dict["statistics"]}
+        return {**input_dict, "baseline": [a for a in input_dict["baseline"] if a.id in ids]}

@@ -16,6 +16,7 @@ def check(config: Config) -> None:
       BadInput: naming key, value and fix.
     """
     from fraud.features.batch import check_features, feature_names
+    from fraud.pipeline.drift import ROWS
 
     _check_beam(config.beam)
     try:
@@ -35,9 +36,10 @@ def check(config: Config) -> None:
     can_drift = {*dataset.columns, *generated} - {dataset.id, dataset.timestamp}
     can_drift -= {dataset.label, dataset.label_time}
     for column in config.data_gate.drift_thresholds:
-        if column not in can_drift:
+        if column not in (*can_drift, ROWS):
             raise BadInput(
-                f"data_gate.drift_thresholds: {column!r} is no column of dataset and no feature"
+                f"data_gate.drift_thresholds: {column!r} is no column of dataset, no feature and "
+                f"not {ROWS}"
             )
 
 

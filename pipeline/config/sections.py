@@ -41,14 +41,15 @@ class DataGateSettings:
 
     severity: Literal["error", "warning"] = "error"
     """Lowest severity of an anomaly that stops the run."""
-    max_drift: Share = 0.3
-    """Jensen-Shannon divergence above which the distribution of an amount, numeric or categorical
-    column, in recent or train, has drifted from the champion's train split."""
-    # TFDV approximates the divergence by histograms, and for a feature that is nearly always 0
-    # (the risk of a terminal) chance alone moves it far: features are checked only if named.
+    max_drift: Share | None = None
+    """Threshold of every drift measure of every column; null derives each threshold from how much
+    the days and weeks of the baseline vary."""
     drift_thresholds: dict[str, Share] = field(default_factory=dict)
-    """Individual thresholds by column or feature; features are checked for drift only if named
-    here."""
+    """Thresholds by column or feature, for each of its drift measures, or of `rows_per_day`; 1
+    allows any change, and features are checked for drift only if named here."""
+    reference_run: str | None = None
+    """The run whose train window is the fixed reference for drift; null means the run that pushed
+    the first model of the root."""
 
 
 @dataclass(frozen=True, config=STRICT)

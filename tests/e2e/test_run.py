@@ -131,7 +131,7 @@ def test_status_names_what_is_live(bank, later):
 
 
 def test_broken_data_stops_the_run_before_training(bank, later, tmp_path):
-    """The same transactions, but COUNTRY breaks in the middle of the recent window."""
+    """The same transactions, but COUNTRY and amounts change in the middle of the recent window."""
     simulate = [
         sys.executable,
         "-m",
@@ -140,8 +140,9 @@ def test_broken_data_stops_the_run_before_training(bank, later, tmp_path):
         "--out",
         str(tmp_path / "days"),
     ]
+    drifts = ["--drift", "broken_column@2026-03-17", "--drift", "amount_shift@2026-03-17"]
     subprocess.run(
-        [*simulate, "--days", "80", "--seed", "1", "--drift", "broken_column@2026-03-17"],
+        [*simulate, "--days", "80", "--seed", "1", *drifts],
         cwd=REPOSITORY,
         check=True,
         capture_output=True,
@@ -153,6 +154,8 @@ def test_broken_data_stops_the_run_before_training(bank, later, tmp_path):
     assert "Trainer" not in stopped["seconds"]
     named = {(a["feature"], a["window"]) for a in stopped["anomalies"]}
     assert ("COUNTRY", "recent") in named
+    for baseline in ("champion", "reference"):
+        assert ("TX_AMOUNT", f"recent against the {baseline}'s train") in named
     diff = bank.call("schema", "--diff")
     assert diff.returncode == 0
     assert "+" in diff.stdout

@@ -160,3 +160,11 @@ def node(name: str, type_: str, **properties) -> NodeRecord:
 )
 def test_the_progress_line_of_a_node(record, detail):
     assert terminal.node_detail(record) == detail
+
+
+@pytest.mark.parametrize(("source", "advice"), [("schema", "--diff"), ("drift", "reference_run")])
+def test_a_stopped_run_says_what_to_do_about_its_cause(source, advice):
+    anomaly = Anomaly("amount", "odd", "very", "error", "recent", source)
+    text = terminal.render(summary(outcome="gate_stopped", anomalies=(anomaly,)))
+    assert advice in text
+    assert ("--diff" in text) is (source == "schema")
