@@ -55,7 +55,7 @@ def write(config: Config, root: Root, data: str, out: Path) -> Path:
     ir = compiler.Compiler().compile(graph.create_pipeline(config, root, data))
     text = json_format.MessageToJson(ir, sort_keys=True)
     write_atomically(out / IR_FILE, text)
-    write_atomically(out / OUTLINE_FILE, json.dumps(outline(ir), indent=1))
+    write_atomically(out / OUTLINE_FILE, json.dumps(outline(ir, root, data), indent=1))
     return out / IR_FILE
 
 
@@ -127,13 +127,14 @@ def node_ids(ir: pipeline_pb2.Pipeline) -> list[str]:
     return [node.pipeline_node.node_info.id for node in ir.nodes]
 
 
-def outline(ir: pipeline_pb2.Pipeline) -> dict[str, Any]:
+def outline(ir: pipeline_pb2.Pipeline, root: Root, data: str) -> dict[str, Any]:
     """The outline of the graph for orchestrators, readable without TFX.
 
     Returns:
-      `name`; `ir`, the name of the IR's file in the same folder; `side_by_side`, whether several
-      nodes may run at the same time (not with SQLite); `nodes` in an order in which they can run,
-      each with `id` and `upstream`, the ids of the nodes that must succeed first.
+      `name`; `ir`, the name of the IR's file in the same folder; `root` and `data`, as given to
+      `write`; `side_by_side`, whether several nodes may run at the same time (not with SQLite);
+      `nodes` in an order in which they can run, each with `id` and `upstream`, the ids of the nodes
+      that must succeed first.
     """
     nodes = [
         {
@@ -145,6 +146,8 @@ def outline(ir: pipeline_pb2.Pipeline) -> dict[str, Any]:
     return {
         "name": ir.pipeline_info.id,
         "ir": IR_FILE,
+        "root": str(root.path),
+        "data": data,
         "side_by_side": not connection_of(ir).HasField("sqlite"),
         "nodes": nodes,
     }

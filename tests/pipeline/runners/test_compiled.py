@@ -63,6 +63,7 @@ def test_the_outline_lists_every_node_after_its_upstream_nodes(
     compiled.write(config, Root(tmp_path / "root"), "/data", tmp_path / "g")
     outline = json.loads((tmp_path / "g" / "graph.json").read_text())
     assert (outline["name"], outline["ir"], outline["side_by_side"]) == ("fraud", "ir.json", False)
+    assert (outline["root"], outline["data"]) == (str(tmp_path / "root"), "/data")
     seen: set[str] = set()
     for node in outline["nodes"]:
         assert set(node["upstream"]) <= seen
