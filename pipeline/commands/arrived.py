@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "Tell whether a day's data is complete: whether the file _SUCCESS, or enough rows, are in\n"
         "its folder. Prints the day if so.",
-        "  until fraud-pipeline arrived --data transactions --day 2018-07-31; do sleep 300; done\n\n"
+        "  fraud-pipeline arrived --data transactions --day 2018-07-31 --min-rows 100000\n\n"
         "exit codes: 0 complete, 1 cannot tell, 2 bad input, 4 not yet",
     )
     parser.add_argument(

@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--seeds", 1, "models trained per fold, each with its own seed (default 1)"),
         ("--jobs", None, "folds that run at once (default: as many as cores and memory allow)"),
     ):
-        parser.add_argument(option, type=common.positive_int, default=default, metavar="N", help=meaning)
+        parser.add_argument(
+            option, type=common.positive_int, default=default, metavar="N", help=meaning
+        )
     common.add_config(parser)
     common.add_json(parser)
 
