@@ -153,7 +153,7 @@ class Node(BaseOperator):
 
 
 class Outcome(BaseOperator):
-    """Ends as success if the run pushed, as skipped if not, as failed if the data gate stopped it."""
+    """Succeeds if the run pushed; is skipped if not; fails if the data gate stopped the run."""
 
     def execute(self, context: Any) -> None:
         """Reads the run's summary; the exception tells Airflow how to end."""
