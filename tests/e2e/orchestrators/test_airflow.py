@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import date
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from deploy.airflow.local import Airflow
 from tests.e2e.orchestrators.comparison import differences
@@ -126,25 +130,154 @@ def test_the_dag_file_is_parsed_at_once_and_knows_no_tfx(new_shop, environment_o
     assert sorted(printed.splitlines()[-1].split()) == sorted([*nodes, "Day", "Outcome"])
 
 
-def test_a_day_with_metadata_in_sqlite_one_node_at_a_time(
-    new_shop, local_first_day, days, environment_of, fraud_pipeline, tmp_path
+def wait_for(what: str, condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 1800
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(2)
+
+
+def test_a_day_that_arrives_late_and_one_that_the_gate_stops(
+    new_shop, local_first_day, days, alerts, environment_of, fraud_pipeline, tmp_path
 ):
+    """With ML Metadata in SQLite, hence one node at a time."""
     shop = new_shop()
+    whole = shop.data
+    folders = [f"date={day}" for day in days]
+    shop = dataclasses.replace(shop, data=tmp_path / "days")
+    shutil.copytree(whole, shop.data, ignore=lambda *_: folders)
     shop.compile()
     command = environment_of("airflow") / "airflow"
-    with Airflow(command, tmp_path / "airflow", shop.graph, fraud_pipeline) as airflow:
+    url, told = alerts
+    environment = {"FRAUD_ALERT_URL": url, "FRAUD_POKE_SECONDS": "5"}
+    home = tmp_path / "airflow"
+    with Airflow(command, home, shop.graph, fraud_pipeline, environment=environment) as airflow:
+
+        def looked_and_saw(text: str) -> bool:
+            runs = airflow.runs("fraud_daily")
+            states = {airflow.tasks("fraud_daily", run)["Day"]["state"] for run in runs}
+            logs = [airflow.log("fraud_daily", run, "Day") for run in runs]
+            return "up_for_reschedule" in states and any(text in log for log in logs)
+
         airflow.unpause("fraud_daily")
         airflow.backfill("fraud_daily", days[0], days[0])
+        wait_for("the sensor frees its slot", lambda: looked_and_saw("nothing yet"))
+        shutil.copytree(whole / folders[0], shop.data / folders[0])
+        wait_for("a half-written day is not enough", lambda: looked_and_saw("no _SUCCESS yet"))
+        (shop.data / folders[0] / "_SUCCESS").touch()
         ((run, state),) = airflow.wait("fraud_daily", 1).items()
-        tasks = airflow.tasks("fraud_daily", run).values()
+        tasks = airflow.tasks("fraud_daily", run)
+        log = airflow.log("fraud_daily", run, "Trainer")
+
+        shutil.copytree(whole / folders[1], shop.data / folders[1])
+        for file in (shop.data / folders[1]).iterdir():
+            table = parquet.read_table(file)
+            odd = table.schema.get_field_index("CHANNEL")
+            parquet.write_table(table.set_column(odd, "CHANNEL", [["?"] * table.num_rows]), file)
+        (shop.data / folders[1] / "_SUCCESS").touch()
+        airflow.backfill("fraud_daily", days[1], days[1])
+        stopped, stopped_state = list(airflow.wait("fraud_daily", 2).items())[1]
+        after_stop = airflow.tasks("fraud_daily", stopped)
 
     assert state == "success"
-    assert differences(shop.lineage(), {run: local_first_day}) == []
+    lineage = shop.lineage()
+    assert differences({run: lineage[run]}, {run: local_first_day}) == []
     assert json.loads(shop.status())["live"]["run_id"] == run
-    assert {task["pool"] for task in tasks} == {"fraud_metadata"}
-    at_work = sorted((task["start_date"], task["end_date"]) for task in tasks)
+    nodes = [task for name, task in tasks.items() if name not in ("Day", "Outcome")]
+    assert {task["pool"] for task in nodes} == {"fraud_metadata"}
+    at_work = sorted((task["start_date"], task["end_date"]) for task in nodes)
     assert len(at_work) == shop.nodes
     assert all(end <= start for (_, end), (start, _) in pairwise(at_work))
+    assert len(json.loads(log)["content"]) < 50  # lines
+
+    assert stopped_state == "failed"
+    states = {name: after_stop[name]["state"] for name in ("Day", "DataGate", "Pusher", "Outcome")}
+    assert states == {
+        "Day": "success",
+        "DataGate": "skipped",
+        "Pusher": "skipped",
+        "Outcome": "failed",
+    }
+    (alert,) = told
+    assert (alert["run"], alert["outcome"]) == (stopped, "gate_stopped")
+    assert any("CHANNEL" in reason for reason in alert["reasons"])
+    assert Path(alert["log"]).exists()
+    told.clear()
+
+
+STAND_IN = """#!/bin/sh
+# Only arrived is real; the last node copies the summary of its day.
+[ "$1" = arrived ] && exec {fraud_pipeline} "$@"
+mkdir -p {root}/runs/"$7"
+cp {root}/"$9".json {root}/runs/"$7"/summary.json
+"""
+
+
+@pytest.mark.slow
+def test_a_day_that_never_comes_and_one_that_is_not_pushed(
+    environment_of, fraud_pipeline, tmp_path
+):
+    """A real Airflow with a stand-in for the nodes, and a user's own callback."""
+    days = (date(2026, 3, 20), date(2026, 3, 21))
+    (tmp_path / "days" / f"date={days[1]}").mkdir(parents=True)
+    (tmp_path / "days" / f"date={days[1]}" / "_SUCCESS").touch()
+    summary = {"outcome": "not_blessed", "reasons": ["worse than the champion"]}
+    (tmp_path / f"{days[1]}.json").write_text(json.dumps(summary))
+    command = tmp_path / "command"
+    command.write_text(STAND_IN.format(fraud_pipeline=fraud_pipeline, root=tmp_path))
+    command.chmod(0o755)
+    outline = {
+        "ir": "ir.json",
+        "root": str(tmp_path),
+        "data": str(tmp_path / "days"),
+        "side_by_side": True,
+        "nodes": [{"id": "Node", "upstream": []}],
+    }
+    (tmp_path / "graph.json").write_text(json.dumps(outline))
+    plugins = tmp_path / "airflow" / "plugins"
+    plugins.mkdir(parents=True)
+    pages = tmp_path / "pages"
+    (plugins / "bank_alerts.py").write_text(
+        "import json\n"
+        f"def page(context): print(json.dumps(context['fraud']), file=open({str(pages)!r}, 'a'))\n"
+    )
+    airflow = Airflow(
+        environment_of("airflow") / "airflow",
+        tmp_path / "airflow",
+        tmp_path,
+        command,
+        environment={
+            "FRAUD_ALERT": "bank_alerts:page",
+            "FRAUD_POKE_SECONDS": "2",
+            "FRAUD_WAIT_HOURS": "0.004",
+        },
+    )
+    with airflow:
+        airflow.unpause("fraud_daily")
+        airflow.backfill("fraud_daily", *days)
+        runs = airflow.wait("fraud_daily", 2)
+        tasks = [airflow.tasks("fraud_daily", run) for run in runs]
+
+    never, not_pushed = runs
+    assert runs == {never: "failed", not_pushed: "success"}
+    assert {name: task["state"] for name, task in tasks[0].items()} == {
+        "Day": "failed",
+        "Node": "upstream_failed",
+        "Outcome": "upstream_failed",
+    }
+    assert {name: task["state"] for name, task in tasks[1].items()} == {
+        "Day": "success",
+        "Node": "success",
+        "Outcome": "skipped",
+    }
+    assert tasks[0]["Day"]["end_date"] <= tasks[1]["Day"]["start_date"]  # one run at a time
+    told = [json.loads(line) for line in pages.read_text().splitlines()]
+    assert [(one["run"], one["outcome"]) for one in told] == [
+        (never, "failed"),
+        (not_pushed, "not_blessed"),
+    ]
+    assert f"date={days[0]}: nothing yet" in told[0]["reasons"][0]
+    assert told[1]["reasons"] == ["worse than the champion"]
 
 
 @pytest.mark.slow
@@ -160,7 +293,11 @@ def test_days_backfilled_a_task_killed_and_runs_without_data(
         shop.graph,
         fraud_pipeline,
         schedule=True,
-        environment={"FRAUD_ALERT_URL": url, "FRAUD_RETRY_SECONDS": "1"},
+        environment={
+            "FRAUD_ALERT_URL": url,
+            "FRAUD_RETRY_SECONDS": "1",
+            "FRAUD_MIN_ROWS": "0",  # do not wait for days that never come
+        },
     )
     with airflow:
         airflow.unpause("fraud_daily")
