@@ -172,13 +172,13 @@ def run_file(run_id: str, name: str) -> Path:
 
 
 def describe(context: Any) -> None:
-    """Adds `fraud` to the context, for the callbacks that follow, and logs it as an error."""
+    """Adds `alert` to the context, for the callbacks that follow, and logs it as an error."""
     task = context["ti"]
     summary_file = run_file(task.run_id, "summary.json")
     summary: dict[str, Any] = {}
     if task.task_id == OUTCOME and summary_file.exists():
         summary = json.loads(summary_file.read_text("utf-8"))
-    fraud = {
+    alert = {
         "dag": task.dag_id,
         "run": task.run_id,
         "task": task.task_id,
@@ -187,16 +187,16 @@ def describe(context: Any) -> None:
         "log": str(run_file(task.run_id, "run.log")),
         "url": task.log_url,
     }
-    fraud["text"] = "{dag}: run {run}: {outcome} in {task}: {0}; log: {log}".format(
-        "; ".join(fraud["reasons"]), **fraud
+    alert["text"] = "{dag}: run {run}: {outcome} in {task}: {0}; log: {log}".format(
+        "; ".join(alert["reasons"]), **alert
     )
-    context["fraud"] = fraud
-    logging.getLogger(__name__).error(fraud["text"])
+    context["alert"] = alert
+    logging.getLogger(__name__).error(alert["text"])
 
 
 def post(context: Any) -> None:
     """Posts the description to FRAUD_ALERT_URL."""
-    body = json.dumps(context["fraud"]).encode()
+    body = json.dumps(context["alert"]).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(os.environ["FRAUD_ALERT_URL"], body, headers)
     urllib.request.urlopen(request, timeout=10).close()

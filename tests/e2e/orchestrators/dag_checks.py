@@ -20,6 +20,7 @@ from unittest import mock
 
 import pager  # type: ignore[import-not-found]
 import pendulum
+from airflow.sdk import BaseNotifier
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
@@ -200,6 +201,21 @@ class TheOutcome(unittest.TestCase):
             self.end_as("not_blessed", "worse than the champion")
         told = self.alerted("A", AirflowException("disk full"))
         self.assertEqual((told["outcome"], told["reasons"]), ("failed", ["disk full"]))
+
+    def test_texts_of_a_notifier_are_templates(self) -> None:
+        class Notifier(BaseNotifier):
+            template_fields = ("text",)
+            text = "{{ alert.outcome }}: {{ alert.reasons[0] }}"
+
+            def notify(self, context: Any) -> None:
+                told.append(self.text)
+
+        told: list[str] = []
+        context = {"ti": task_instance("A"), "exception": AirflowException("disk full")}
+        with self.assertLogs(level="ERROR"):
+            dags.describe(context)
+        Notifier()(context)
+        self.assertEqual(told, ["failed: disk full"])
 
     def test_alert_without_a_summary(self) -> None:
         with self.assertRaises(FileNotFoundError) as raised:

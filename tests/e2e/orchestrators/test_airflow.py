@@ -103,7 +103,7 @@ def test_the_dags_await_the_day_tell_exit_codes_apart_and_alert(
     command = tmp_path / "command"
     command.write_text('#!/bin/sh\necho "$@"\nexit "$EXIT_CODE"\n')
     command.chmod(0o755)
-    (tmp_path / "pager.py").write_text("pages = []\ndef pager(c): pages.append(c['fraud'])\n")
+    (tmp_path / "pager.py").write_text("pages = []\ndef pager(c): pages.append(c['alert'])\n")
     run_in_airflow(
         environment_of("airflow") / "python",
         repository / "tests/e2e/orchestrators/dag_checks.py",
@@ -239,7 +239,7 @@ def test_a_day_that_never_comes_and_one_that_is_not_pushed(
     pages = tmp_path / "pages"
     (plugins / "bank_alerts.py").write_text(
         "import json\n"
-        f"def page(context): print(json.dumps(context['fraud']), file=open({str(pages)!r}, 'a'))\n"
+        f"def page(context): print(json.dumps(context['alert']), file=open({str(pages)!r}, 'a'))\n"
     )
     airflow = Airflow(
         environment_of("airflow") / "airflow",
