@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -162,26 +163,14 @@ def simulate(simulation: Simulation) -> Iterator[tuple[dt.date, pa.Table]]:
 
 def compromised_terminals(world: World, index: int) -> Bools:
     """For each terminal, whether all purchases there on day `index` (from 0) are fraud."""
-    return _compromised(
-        world.simulation,
-        index,
-        Stream.COMPROMISED_TERMINALS,
-        world.terminals.risk,
-        TERMINALS_A_DAY,
-        TERMINAL_DAYS,
-    )
+    rng = partial(_rng, world.simulation, Stream.COMPROMISED_TERMINALS)
+    return _compromised(index, world.terminals.risk, TERMINALS_A_DAY, TERMINAL_DAYS, rng)
 
 
 def compromised_customers(world: World, index: int) -> Bools:
     """For each customer, whether a third of the purchases on day `index` (from 0) is fraud."""
-    return _compromised(
-        world.simulation,
-        index,
-        Stream.COMPROMISED_CUSTOMERS,
-        world.customers.risk,
-        CUSTOMERS_A_DAY,
-        CUSTOMER_DAYS,
-    )
+    rng = partial(_rng, world.simulation, Stream.COMPROMISED_CUSTOMERS)
+    return _compromised(index, world.customers.risk, CUSTOMERS_A_DAY, CUSTOMER_DAYS, rng)
 
 
 def due(index: int, population: int, rate: tuple[int, int]) -> int:
@@ -195,19 +184,17 @@ def due(index: int, population: int, rate: tuple[int, int]) -> int:
 
 
 def _compromised(
-    simulation: Simulation,
     index: int,
-    stream: Stream,
     risk: Floats,
     rate: tuple[int, int],
     lasting: int,
+    rng: Callable[[int], np.random.Generator],
 ) -> Bools:
     """Who was drawn in proportion to `risk` on day `index` or the `lasting` - 1 days before it."""
     compromised = np.zeros(len(risk), bool)
     for day in range(max(0, index - lasting + 1), index + 1):
         if count := due(day, len(risk), rate):
-            rng = _rng(simulation, stream, day)
-            compromised[rng.choice(len(risk), count, replace=False, p=risk)] = True
+            compromised[rng(day).choice(len(risk), count, replace=False, p=risk)] = True
     return compromised
 
 
@@ -283,11 +270,8 @@ def _new_fraud(world: World, index: int, purchases: Purchases) -> Purchases:
         channel=np.full(count, ONLINE),
         country=np.where(abroad, 1 + choose(rng.random(count), ABROAD_SHARES), HOME),
     )
-    order = np.argsort(np.concatenate([purchases.second, tests.second]), kind="stable")
-    both = {
-        column.name: np.concatenate([getattr(part, column.name) for part in (purchases, tests)])
-        for column in fields(Purchases)
-    }
+    both = {name: np.append(old, vars(tests)[name]) for name, old in vars(purchases).items()}
+    order = np.argsort(both["second"], kind="stable")
     return Purchases(**{name: values[order] for name, values in both.items()})
 
 

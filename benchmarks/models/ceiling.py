@@ -15,6 +15,8 @@ import argparse
 from dataclasses import replace
 from datetime import date
 
+from benchmarks.models.compare import read_folds
+
 COMPROMISED_TERMINAL = 2
 
 
@@ -29,21 +31,12 @@ def main() -> None:
     import numpy as np
 
     from fraud.pipeline import config
-    from fraud.pipeline.backtest import folds, result, rows
-    from fraud.pipeline.ingestion.source import discover
+    from fraud.pipeline.backtest import result, rows
 
     defaults = config.load()
     dataset = replace(defaults.dataset, numeric=("TX_FRAUD_SCENARIO",))
     defaults = replace(defaults, dataset=dataset)
-    planned = folds.plan_folds(
-        options.first_test_day,
-        options.folds,
-        test_days=7,
-        train_days=defaults.windows.train_days,
-        delay_days=defaults.windows.label_delay_days,
-    )
-    source = discover(options.data, dataset)
-    table = rows.read(source, rows.check_covered(source, planned, defaults), defaults)
+    planned, table = read_folds(options.data, options.first_test_day, options.folds, defaults)
     name = result.card_precision(defaults)
     ceilings = []
     for fold in planned:

@@ -21,68 +21,86 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from benchmarks.models.contestants import CONTESTANTS
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from fraud.pipeline.backtest.folds import Fold
     from fraud.pipeline.backtest.rows import FoldRows
     from fraud.pipeline.config import Config
 
 NETWORK = "this pipeline's network"
 PYTHON = Path(".venv-bench/bin/python")
 
+SavedFold: TypeAlias = "tuple[Path, FoldRows]"
+"""The folder of a fold, and its test rows."""
 
-class SavedFolds:
-    """Folds whose rows are saved in folders, for processes without this project.
 
-    Attributes:
-      folders: the folder of each fold.
-      tests: the test rows of each fold.
-      config: the dataset and the features.
-    """
+def save(at: Path, rows: Sequence[tuple[FoldRows, FoldRows]], config: Config) -> list[SavedFold]:
+    """Saves the rows of folds, for processes without this project."""
+    import numpy as np
 
-    def __init__(self, at: Path, rows: Sequence[tuple[FoldRows, FoldRows]], config: Config) -> None:
-        import numpy as np
+    from fraud.models.columns import ModelColumns
 
-        from fraud.models.columns import ModelColumns
+    names = ModelColumns.of(config.dataset, config.features).numeric
+    saved = []
+    for number, (train, test) in enumerate(rows):
+        folder = at / str(number)
+        folder.mkdir(parents=True)
+        for part, file in ((train, "train"), (test, "test")):
+            np.save(folder / file, np.stack([part.columns[name] for name in names], axis=1))
+        np.save(folder / "labels", train.labels)
+        saved.append((folder, test))
+    return saved
 
-        self.config = config
-        self.folders: list[Path] = []
-        self.tests = [test for _, test in rows]
-        names = ModelColumns.of(config.dataset, config.features).numeric
-        for number, (train, test) in enumerate(rows):
-            folder = at / str(number)
-            folder.mkdir(parents=True)
-            for part, file in ((train, "train"), (test, "test")):
-                np.save(folder / file, np.stack([part.columns[name] for name in names], axis=1))
-            np.save(folder / "labels", train.labels)
-            self.folders.append(folder)
 
-    def evaluate(self, name: str, setting: int) -> list[dict[str, float]]:
-        """Returns the metrics of a contestant with one of its settings for each fold."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each waits for a single-threaded process
-            return list(pool.map(partial(self._evaluate, name, setting), self.folders, self.tests))
+def evaluate(
+    folds: Sequence[SavedFold], name: str, setting: int, config: Config
+) -> list[dict[str, float]]:
+    """Returns the metrics of a contestant with one of its settings for each fold."""
+    import numpy as np
 
-    def _evaluate(self, name: str, setting: int, folder: Path, test: FoldRows) -> dict[str, float]:
-        import numpy as np
+    from fraud.pipeline.backtest import result
 
-        from fraud.pipeline.backtest import result
-
+    def evaluate_one(fold: SavedFold) -> dict[str, float]:
+        folder, test = fold
         command = [PYTHON, Path(__file__).with_name("contestants.py"), folder, name, setting]
         done = subprocess.run(
             list(map(str, command)), stdout=subprocess.PIPE, check=True, text=True
         )
-        metrics = result.evaluate(test, np.load(folder / "scores.npy"), self.config)
+        metrics = result.evaluate(test, np.load(folder / "scores.npy"), config)
         return {**metrics, "train_cpu_seconds": float(done.stdout)}
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each waits for a single-threaded process
+        return list(pool.map(evaluate_one, folds))
+
+
+def read_folds(
+    data: str, first_test_day: date, count: int, config: Config
+) -> tuple[list[Fold], pa.Table]:
+    """Plans folds of a week, and reads the transactions of all of them."""
+    from fraud.pipeline.backtest import folds, rows
+    from fraud.pipeline.ingestion.source import discover
+
+    planned = folds.plan_folds(
+        first_test_day,
+        count,
+        test_days=7,
+        train_days=config.windows.train_days,
+        delay_days=config.windows.label_delay_days,
+    )
+    source = discover(data, config.dataset)
+    return planned, rows.read(source, rows.check_covered(source, planned, config), config)
 
 
 def main() -> None:
     """Chooses settings on the earlier folds, evaluates on the test folds, and prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("data", type=Path, help="folders date=YYYY-MM-DD/*.parquet")
+    parser.add_argument("data", help="folders date=YYYY-MM-DD/*.parquet")
     parser.add_argument("--first-test-day", type=date.fromisoformat, required=True)
     parser.add_argument("--folds", type=int, default=4, help="test folds, and folds to choose on")
     parser.add_argument("--seeds", type=int, default=3, help="networks per fold")
@@ -93,35 +111,27 @@ def main() -> None:
         parser.error(f"{PYTHON} is missing: create it with scripts/setup_beside.sh bench")
 
     from fraud.pipeline import config
-    from fraud.pipeline.backtest import folds, processes, rows
-    from fraud.pipeline.ingestion.source import discover
+    from fraud.pipeline.backtest import processes, rows
 
     defaults = config.load()
     before = options.first_test_day - timedelta(days=7 * options.folds)
-    planned = folds.plan_folds(
-        before,
-        2 * options.folds,
-        test_days=7,
-        train_days=defaults.windows.train_days,
-        delay_days=defaults.windows.label_delay_days,
-    )
-    source = discover(str(options.data), defaults.dataset)
-    table = rows.read(source, rows.check_covered(source, planned, defaults), defaults)
+    planned, table = read_folds(options.data, before, 2 * options.folds, defaults)
     metrics: dict[str, list[dict[str, Any]]] = {}
     chosen: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         at = Path(temporary)
         split = [rows.split(table, fold, defaults) for fold in planned]
-        earlier = SavedFolds(at / "earlier", split[: options.folds], defaults)
-        test = SavedFolds(at / "test", split[options.folds :], defaults)
+        earlier = save(at / "earlier", split[: options.folds], defaults)
+        test = save(at / "test", split[options.folds :], defaults)
         del split
         for name in options.only:
             settings = CONTESTANTS[name][1]
-            tried = [
-                earlier.evaluate(name, i) if len(settings) > 1 else [] for i in range(len(settings))
-            ]
-            best = max(range(len(settings)), key=lambda i: _mean(tried[i], "average_precision"))
-            chosen[name], metrics[name] = settings[best], test.evaluate(name, best)
+            tried = [0.0]
+            if len(settings) > 1:
+                each = (evaluate(earlier, name, i, defaults) for i in range(len(settings)))
+                tried = [_mean(folds, "average_precision") for folds in each]
+            best = tried.index(max(tried))
+            chosen[name], metrics[name] = settings[best], evaluate(test, name, best, defaults)
             print(f"{_line(name, metrics[name])} {settings[best]}", file=sys.stderr, flush=True)
         seeds = [defaults.network.seed + i for i in range(options.seeds)]
         done = processes.run(table, planned[options.folds :], defaults, seeds, at, 1)
@@ -138,17 +148,12 @@ def main() -> None:
         "mean": {name: {k: _mean(each, k) for k in each[0]} for name, each in metrics.items()},
         "network_average_precision_by_seed": by_seed,
     }
-    print(json.dumps(document, indent=1) if options.json else table_of(document))
-
-
-def table_of(document: dict[str, Any]) -> str:
-    """Formats the result as a Markdown table."""
-    lines = [
-        "| model | AP | worst fold | ROC AUC | CP@100 | CPU s a fold |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [_line(name, folds) for name, folds in document["folds"].items()]
-    return "\n".join(lines)
+    if options.json:
+        print(json.dumps(document, indent=1))
+    else:
+        print("| model | AP | worst fold | ROC AUC | CP@100 | CPU s a fold |")
+        print("|---|---|---|---|---|---|")
+        print("\n".join(_line(name, each) for name, each in metrics.items()))
 
 
 def _line(name: str, folds: Sequence[dict[str, float]]) -> str:
@@ -162,7 +167,7 @@ def _line(name: str, folds: Sequence[dict[str, float]]) -> str:
 
 
 def _mean(folds: Sequence[dict[str, float]], name: str) -> float:
-    return statistics.fmean(fold[name] for fold in folds) if folds else 0.0
+    return statistics.fmean(fold[name] for fold in folds)
 
 
 if __name__ == "__main__":

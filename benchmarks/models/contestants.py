@@ -90,19 +90,16 @@ CONTESTANTS: dict[str, tuple[Callable[..., Any], list[dict[str, Any]]]] = {
     ),
     "LightGBM, tuned": (
         lightgbm,
-        [
-            {"n_estimators": trees, "learning_rate": rate, **leaves}
-            for trees, rate in ((200, 0.03), (400, 0.03))
-            for leaves in _grid(num_leaves=[7, 15, 31], min_child_samples=[50])
-        ],
+        _grid(
+            n_estimators=[200, 400],
+            learning_rate=[0.03],
+            num_leaves=[7, 15, 31],
+            min_child_samples=[50],
+        ),
     ),
     "CatBoost, tuned": (
         catboost,
-        [
-            {"iterations": trees, "learning_rate": rate, **depth}
-            for trees, rate in ((300, 0.1),)
-            for depth in _grid(depth=[4, 6])
-        ],
+        _grid(iterations=[300], learning_rate=[0.1], depth=[4, 6]),
     ),
 }
 """By name: the function that makes the model, and the settings to choose from."""

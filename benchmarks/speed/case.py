@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-import pyarrow as pa
-
-if TYPE_CHECKING:
-    from fraud.pipeline.config import Config
+from benchmarks import examples
 
 DAYS = 122
 _ROWS_A_CUSTOMER = 236  # in DAYS days
@@ -94,97 +88,28 @@ class Case:
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         self.config.write_text(CONFIG, encoding="utf-8")
-        if not self.transactions.exists():
-            write_days(population, self.transactions, "parquet", None)
-        self._count({"read": _parquet_rows(self.transactions)})
+        self._count({"read": write_days(population, self.transactions).transactions})
 
     def _copy(self) -> None:
+        from pyarrow import parquet
+
         from fraud.pipeline import config
+        from fraud.pipeline.components.transaction_example_gen import Executor
 
         counts = self.rows
+        properties = examples.properties_of(config.load(self.config), str(self.transactions))
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            written = _ingested(config.load(self.config), self.transactions, Path(folder))
+            written = examples.execute(Executor, properties, Path(folder))
             for split in SPLITS:
-                counts[split] = self._write(split, _tables(written / f"Split-{split}"))
+                table = examples.read(Path(written.uri, f"Split-{split}"))
+                for path in (self.csv(split), self.parquet(split)):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                # With pandas, because pyarrow writes 1.0 as 1, which CsvExampleGen could treat as
+                # an integer in one split and not in the other.
+                table.to_pandas().to_csv(self.csv(split), index=False)
+                parquet.write_table(table, self.parquet(split))
+                counts[split] = table.num_rows
         self._count(counts)
 
     def _count(self, rows: dict[str, int]) -> None:
         (self.folder / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
-
-    def _write(self, split: str, batches: Iterator[pa.Table]) -> int:
-        """Writes a split as CSV and Parquet; returns the number of rows."""
-        from pyarrow import parquet
-
-        for path in (self.csv(split), self.parquet(split)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        first = next(batches)
-        rows = 0
-        with (
-            self.csv(split).open("w", encoding="utf-8") as text,
-            parquet.ParquetWriter(str(self.parquet(split)), first.schema) as columns,
-        ):
-            for table in (first, *batches):
-                # With pandas, because pyarrow writes 1.0 as 1, which CsvExampleGen could treat as
-                # an integer in one split and not in the other.
-                table.to_pandas().to_csv(text, header=rows == 0, index=False)
-                columns.write_table(table)
-                rows += table.num_rows
-        return rows
-
-
-def _ingested(config: Config, transactions: Path, folder: Path) -> Path:
-    """Runs TransactionExampleGen; returns the folder of its examples."""
-    from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
-    from tfx.types import standard_artifacts
-
-    from fraud.codec import to_json
-    from fraud.pipeline.components.transaction_example_gen import Executor
-
-    examples = standard_artifacts.Examples()
-    examples.uri = str(folder / "examples")
-    context = BaseBeamExecutor.Context(tmp_dir=str(folder / "tmp"), unique_id="1")
-    properties = {
-        "data": str(transactions),
-        "as_of": "",
-        "dataset": to_json(config.dataset),
-        "windows": to_json(config.windows),
-        "features": to_json(config.features),
-    }
-    Executor(context).Do({}, {"examples": [examples]}, properties)
-    return folder / "examples"
-
-
-def _tables(split: Path) -> Iterator[pa.Table]:
-    """Yields the examples of a split with a column per feature; null if it has no value."""
-    import tensorflow as tf
-
-    from fraud.pipeline.components.batched_reading import ExampleParser
-
-    parser = ExampleParser(None)
-    files = sorted(map(str, split.glob("*.gz")))
-    for examples in tf.data.TFRecordDataset(files, "GZIP").batch(65536):
-        batch = parser.parse(examples)
-        names = sorted(batch.schema.names)
-        yield pa.table(
-            {name: _flat(batch.column(batch.schema.get_field_index(name))) for name in names}
-        )
-
-
-def _flat(lists: pa.Array) -> pa.Array:
-    """The single value of each list; null if the list is empty."""
-    if pa.types.is_null(lists.type):  # the label of recent days
-        return pa.nulls(len(lists), pa.int64())
-    flat = lists.flatten().take(_positions(lists))
-    return flat.cast(pa.string()) if pa.types.is_large_binary(flat.type) else flat
-
-
-def _positions(lists: pa.Array) -> pa.Array:
-    """The position of each list's value among all values; null for an empty list."""
-    present = np.asarray(lists.is_valid())
-    return pa.array(np.cumsum(present) - 1, mask=~present)
-
-
-def _parquet_rows(folder: Path) -> int:
-    from pyarrow import parquet
-
-    return sum(parquet.ParquetFile(file).metadata.num_rows for file in folder.rglob("*.parquet"))

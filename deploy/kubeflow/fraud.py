@@ -12,9 +12,9 @@ See docs/orchestrators.md.
 import argparse
 import json
 import logging
-import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,34 +43,30 @@ def as_process(_: str, command: list[str], run: Any, as_of: Any) -> Any:
     return process(command=command, run=run, as_of=as_of)
 
 
-def as_container(image: str, claims: list[str], secret: str | None) -> MakeTask:
-    """Returns the MakeTask for a cluster.
+def as_container(
+    options: argparse.Namespace, node_id: str, command: list[str], run: Any, as_of: Any
+) -> Any:
+    """Makes a task for a cluster; with the options of `compile`, a MakeTask.
 
-    Args:
-      image: container image with the pipeline installed.
-      claims: persistent volume claims that every container mounts, as NAME:PATH; root, data and
-        compiled graph are on these volumes.
-      secret: name of the secret whose key `password` holds the password of ML Metadata's server.
+    Root, data and compiled graph are on the volumes that `--claim` names. The key `password` of
+    `--secret` holds the password of ML Metadata's server.
     """
 
-    def make(node_id: str, command: list[str], run: Any, as_of: Any) -> Any:
-        def container(run: str, as_of: str):
-            return dsl.ContainerSpec(
-                image=image, command=command, args=["--run-id", run, "--as-of", as_of]
-            )
+    def container(run: str, as_of: str):
+        return dsl.ContainerSpec(
+            image=options.image, command=command, args=["--run-id", run, "--as-of", as_of]
+        )
 
-        container.__name__ = node_id
-        task = dsl.container_component(container)(run=run, as_of=as_of)
-        task.set_display_name(node_id)
-        task.set_retry(num_retries=RETRIES, backoff_duration="60s")
-        for claim in claims:
-            name, _, path = claim.partition(":")
-            kubernetes.mount_pvc(task, pvc_name=name, mount_path=path)
-        if secret:
-            kubernetes.use_secret_as_env(task, secret, {"password": PASSWORD})
-        return task
-
-    return make
+    container.__name__ = node_id
+    task = dsl.container_component(container)(run=run, as_of=as_of)
+    task.set_display_name(node_id)
+    task.set_retry(num_retries=RETRIES, backoff_duration="60s")
+    for claim in options.claim:
+        name, _, path = claim.partition(":")
+        kubernetes.mount_pvc(task, pvc_name=name, mount_path=path)
+    if options.secret:
+        kubernetes.use_secret_as_env(task, options.secret, {"password": PASSWORD})
+    return task
 
 
 def pipeline_of(graph: Path, pipeline: str, at: str, make_task: MakeTask) -> Any:
@@ -96,7 +92,7 @@ def pipeline_of(graph: Path, pipeline: str, at: str, make_task: MakeTask) -> Any
     return fraud
 
 
-def main() -> int:
+def main() -> None:
     """Compiles or runs the pipeline."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -127,17 +123,16 @@ def main() -> int:
 
     graph = arguments.graph.resolve()
     if arguments.command == "compile":
-        make_task = as_container(arguments.image, arguments.claim, arguments.secret)
+        make_task = partial(as_container, arguments)
         fraud = pipeline_of(graph, arguments.pipeline, arguments.at or str(graph), make_task)
         compiler.Compiler().compile(fraud, str(arguments.out))
         print(arguments.out)
-        return 0
+        return
     logging.disable(logging.INFO)  # the local runner resets levels; nodes print their own progress
     with tempfile.TemporaryDirectory() as folder:
         local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=folder)
         pipeline_of(graph, arguments.pipeline, str(graph), as_process)(as_of=arguments.as_of)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
@@ -78,28 +77,20 @@ class ExampleParser:
             self._types[field.name] = self._types.get(field.name) or known
 
     def _parsed(self, examples: tf.Tensor) -> pa.RecordBatch:
-        types = [dtype or tf.float32 for dtype in self._types.values()]
-        parsed = tf.raw_ops.ParseExampleV2(
-            serialized=examples,
-            names=[],
-            sparse_keys=[],
-            dense_keys=[],
-            ragged_keys=list(self._types),
-            dense_defaults=[],
-            num_sparse=0,
-            sparse_types=[],
-            ragged_value_types=types,
-            ragged_split_types=[tf.int64] * len(types),
-            dense_shapes=[],
+        parsed = tf.io.parse_example(
+            examples,
+            {
+                name: tf.io.RaggedFeature(dtype or tf.float32, row_splits_dtype=tf.int64)
+                for name, dtype in self._types.items()
+            },
         )
         columns = {}
-        for name, values, splits in zip(
-            self._types, parsed.ragged_values, parsed.ragged_row_splits, strict=True
-        ):
-            if self._types[name] is None and len(values):
+        for name, dtype in self._types.items():
+            values, splits = parsed[name].values.numpy(), parsed[name].row_splits.numpy()
+            if dtype is None and len(values):
                 self._types[name] = tf.float32
-            columns[name] = _lists(values.numpy(), splits.numpy(), self._types[name])
-        return pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+            columns[name] = _lists(values, splits, self._types[name])
+        return pa.RecordBatch.from_pydict(columns)
 
 
 def _lists(values: NDArray, splits: NDArray, dtype: tf.DType | None) -> pa.Array:
@@ -161,36 +152,30 @@ def _read(
         yield batch
 
 
-@contextmanager
-def _batched(batch_size: int) -> Iterator[None]:
-    """Within this context, TFX's executors read TFRecord files through `BatchedExamples`.
-
-    They have no setting for the source, but all get it from the one function replaced here.
-    """
-    stock = tfxio_utils.make_tfxio
-
-    def make_tfxio(*arguments: Any, **named: Any) -> Any:
-        source = stock(*arguments, **named)
-        if type(source) is tf_example_record.TFExampleRecord:
-            return BatchedExamples.like(source, batch_size)
-        return source
-
-    tfxio_utils.make_tfxio = make_tfxio
-    try:
-        yield
-    finally:
-        tfxio_utils.make_tfxio = stock
-
-
 class _Batched:
-    """Mixin of executors: reads TFRecord files in batches."""
+    """Mixin of executors: reads TFRecord files through `BatchedExamples`.
+
+    TFX's executors have no setting for the source, but all get it from the one function replaced
+    here.
+    """
 
     batch_size = BATCH
 
     def Do(self, *arguments: Any) -> None:  # noqa: N802
         """See BaseExecutor."""
-        with _batched(self.batch_size):
+        stock = tfxio_utils.make_tfxio
+
+        def make_tfxio(*arguments: Any, **named: Any) -> Any:
+            source = stock(*arguments, **named)
+            if type(source) is tf_example_record.TFExampleRecord:
+                return BatchedExamples.like(source, self.batch_size)
+            return source
+
+        tfxio_utils.make_tfxio = make_tfxio
+        try:
             super().Do(*arguments)  # type: ignore[misc]
+        finally:
+            tfxio_utils.make_tfxio = stock
 
 
 class StatisticsGenExecutor(_Batched, LocalBeam, statistics_gen.Executor):

@@ -141,11 +141,7 @@ def _texts(key: bytes, column: pa.Array) -> _Ragged:
 
 def _message(tag: int, content: bytes) -> bytes:
     """A length-delimited field."""
-    length, size = bytearray(), len(content)
-    while size > 0x7F:
-        length.append(size & 0x7F | 0x80)
-        size >>= 7
-    return bytes([tag, *length, size]) + content
+    return bytes([tag]) + _varints(np.array([len(content)])).tobytes() + content
 
 
 def _varints(numbers: NDArray[np.int64]) -> Bytes:

@@ -2,7 +2,7 @@
 
 ::
 
-    files ─ ReadChunks ─┬─ chunks ───────────────────────────────────────────┬─ WriteShards
+    files ─ ReadChunks ─┬─ chunks ───────────────────────────────────────────┬─ shards
                         ├─ slim columns by (entity, hash of key) ─ features ─┘   by chunk
                         └─ ids by hash ─ unique?
 
@@ -42,6 +42,8 @@ from fraud.pipeline.ingestion.values import Layout, RowOrigins, clean, days_of, 
 
 PARTITION_ROWS = 200_000
 """The approximate number of rows of an entity's history held in memory at once."""
+
+_LIST = "shards.json"
 
 ChunkKey = tuple[int, int]
 """(job, number within the job): sorts in the order of the rows in the files."""
@@ -156,16 +158,20 @@ def run(pipeline: beam.Pipeline, ingestion: Ingestion, rows: Mapping[File, int])
         | "Read"
         >> beam.ParDo(ReadChunks(ingestion, partitions)).with_outputs("ids", "slim", main="chunks")
     )
-    _ = batches.ids | "ById" >> beam.GroupByKey() | "Unique" >> beam.ParDo(CheckUnique(ingestion))
+    _ = (
+        batches.ids
+        | "ById" >> beam.GroupByKey()
+        | "Unique" >> beam.Map(_check_unique, ingestion.layout.dataset.id)
+    )
     computed = (
         batches.slim
         | "ByEntity" >> beam.GroupByKey()
-        | "Features" >> beam.ParDo(EntityFeatures(ingestion))
+        | "Features" >> beam.FlatMap(_entity_features, ingestion)
     )
     _ = (
         {"chunk": batches.chunks, "features": computed}
         | "ByChunk" >> beam.CoGroupByKey()
-        | "Write" >> beam.ParDo(WriteShards(ingestion))
+        | "Write" >> beam.FlatMap(_write_shards, ingestion)
         | "All" >> beam.combiners.ToList()
         | "List" >> beam.Map(_write_list, ingestion.directory)
     )
@@ -173,7 +179,7 @@ def run(pipeline: beam.Pipeline, ingestion: Ingestion, rows: Mapping[File, int])
 
 def shards(ingestion: Ingestion) -> list[Shard]:
     """The output of a pipeline that has run, in the order of the input."""
-    with fileio.open(_list_path(ingestion.directory), "r") as file:
+    with fileio.open(f"{ingestion.directory}/{_LIST}", "r") as file:
         listed = [Shard(**shard) for shard in json.load(file)]
     return sorted(listed, key=lambda shard: (shard.split, shard.chunk))
 
@@ -257,137 +263,108 @@ class ReadChunks(beam.DoFn):
         partition = (_hashes([columns[by]]) % self._partitions).astype(np.int64)
         order = np.argsort(partition, kind="stable")
         numbers, starts = np.unique(partition[order], return_index=True)
-        ordered = _batch({name: column.take(pa.array(order)) for name, column in columns.items()})
+        ordered = pa.RecordBatch.from_pydict(
+            {name: column.take(pa.array(order)) for name, column in columns.items()}
+        )
         stops = [*starts[1:].tolist(), len(order)]
-        batches = [
-            ordered.slice(start, stop - start)
-            for start, stop in zip(starts.tolist(), stops, strict=True)
-        ]
+        batches = [ordered.slice(a, b - a) for a, b in zip(starts.tolist(), stops, strict=True)]
         yield from zip(numbers.tolist(), store(batches, self._ingestion.directory), strict=True)
 
 
-class CheckUnique(beam.DoFn):
-    """Checks that no id occurs twice."""
-
-    def __init__(self, ingestion: Ingestion):
-        self._name = ingestion.layout.dataset.id
-
-    def process(self, element: tuple[int, Iterable[Any]]) -> Iterator[Any]:
-        """Checks the ids of one partition."""
-        parts = [
-            (files, stored.load())
-            for _, files, stored in sorted(element[1], key=lambda part: part[0])
+def _check_unique(element: tuple[int, Iterable[Any]], name: str) -> None:
+    """Checks that no id of a partition occurs twice; `name` is the column of ids."""
+    parts = [
+        (files, stored.load()) for _, files, stored in sorted(element[1], key=lambda part: part[0])
+    ]
+    ids = pa.concat_arrays([batch.column("id") for _, batch in parts]).dictionary_encode()
+    codes = ids.indices.to_numpy()
+    repeated = np.bincount(codes)[codes] > 1
+    if repeated.any():
+        first, again = np.flatnonzero(codes == codes[np.argmax(repeated)])[:2]
+        places = [
+            f"{files[row['file']].name}, {place(files[row['file']], row['position'])}"
+            for files, batch in parts
+            for row in batch.to_pylist()
         ]
-        ids = pa.concat_arrays([batch.column("id") for _, batch in parts]).dictionary_encode()
-        codes = ids.indices.to_numpy()
-        repeated = np.bincount(codes)[codes] > 1
-        if repeated.any():
-            code = codes[np.argmax(repeated)]
-            places = [
-                (files[file], position)
-                for files, batch in parts
-                for file, position in zip(
-                    batch.column("file").to_pylist(),
-                    batch.column("position").to_pylist(),
-                    strict=True,
-                )
-            ]
-            (file, row), (again_file, again_row) = (
-                places[at] for at in np.flatnonzero(codes == code)[:2]
-            )
-            raise BadInput(
-                f"{again_file.name}, {place(again_file, again_row)}: {self._name} "
-                f"{ids.dictionary[int(code)].as_py()} was already in {file.name}, "
-                f"{place(file, row)}; remove one of them, or set dataset.id to null if it need "
-                "not be unique"
-            )
-        return iter(())
+        raise BadInput(
+            f"{places[again]}: {name} {ids[int(first)].as_py()} was already in {places[first]}; "
+            "remove one of them, or set dataset.id to null if it need not be unique"
+        )
 
 
-class EntityFeatures(beam.DoFn):
+def _entity_features(
+    element: tuple[tuple[str, int], Iterable[Any]], ingestion: Ingestion
+) -> Iterator[Any]:
     """All rows of some keys of an entity → (chunk, row and features) for chunks in a split.
 
     Batches are `Stored` in the input and in the output.
     """
-
-    def __init__(self, ingestion: Ingestion):
-        self._spec = ingestion.features
-        self._dataset = ingestion.layout.dataset
-        self._delay = np.timedelta64(ingestion.delay_days, "D")
-        self._directory = ingestion.directory
-
-    def process(self, element: tuple[tuple[str, int], Iterable[Any]]) -> Iterator[Any]:
-        """Computes the features of one partition of an entity."""
-        (entity, _), unordered = element
-        parts = [
-            (key, is_in_split, stored.load())
-            for key, is_in_split, stored in sorted(unordered, key=lambda part: part[0])
-        ]
-        rows = _joined([batch for _, _, batch in parts])
-        columns = _columns(rows)
-        computed = entity_features(
-            self._spec,
-            self._dataset,
-            entity,
-            columns["key"].dictionary_encode().indices.to_numpy().astype(np.int64),
-            columns["time"].to_numpy(),
-            _floats(columns["amount"]) if "amount" in columns else None,
-            _floats(columns["label"]),
-            self._delay,
-        )
-        start, keys, batches = 0, [], []
-        for key, is_in_split, batch in parts:
-            stop = start + batch.num_rows
-            if is_in_split:
-                values = {name: pa.array(column[start:stop]) for name, column in computed.items()}
-                keys.append(key)
-                batches.append(_batch({"row": batch.column("row"), **values}))
-            start = stop
-        if batches:
-            yield from zip(keys, store(batches, self._directory), strict=True)
+    (entity, _), unordered = element
+    parts = [
+        (key, is_in_split, stored.load())
+        for key, is_in_split, stored in sorted(unordered, key=lambda part: part[0])
+    ]
+    columns = _columns(_joined([batch for _, _, batch in parts]))
+    computed = entity_features(
+        ingestion.features,
+        ingestion.layout.dataset,
+        entity,
+        columns["key"].dictionary_encode().indices.to_numpy().astype(np.int64),
+        columns["time"].to_numpy(),
+        _floats(columns["amount"]) if "amount" in columns else None,
+        _floats(columns["label"]),
+        np.timedelta64(ingestion.delay_days, "D"),
+    )
+    start, keys, batches = 0, [], []
+    for key, is_in_split, batch in parts:
+        stop = start + batch.num_rows
+        if is_in_split:
+            values = {name: pa.array(column[start:stop]) for name, column in computed.items()}
+            keys.append(key)
+            batches.append(pa.RecordBatch.from_pydict({"row": batch.column("row"), **values}))
+        start = stop
+    if batches:
+        yield from zip(keys, store(batches, ingestion.directory), strict=True)
 
 
-class WriteShards(beam.DoFn):
+def _write_shards(
+    element: tuple[ChunkKey, dict[str, Iterable[Any]]], ingestion: Ingestion
+) -> Iterator[dict]:
     """(chunk, its rows and features) → a Shard, as a dictionary, for each split in the chunk."""
+    key, grouped = element
+    (stored,) = grouped["chunk"]
+    chunk = stored.load()
+    columns = _columns(chunk) | _features(chunk, grouped["features"], ingestion)
+    label = ingestion.layout.dataset.label
+    labels = _floats(columns[label])
+    for split, rows in ingestion.splits(chunk).items():
+        # The labels of recent days are not known, so their examples have no label.
+        known = not np.isnan(labels[rows]).any()
+        split_columns = {n: column.take(pa.array(rows)) for n, column in columns.items()}
+        if not known:
+            del split_columns[label]
+        path = f"{ingestion.directory}/{uuid.uuid4().hex}.gz"
+        example_writer.write(path, split_columns)
+        positives = int(labels[rows].sum()) if known else 0
+        yield dataclasses.asdict(Shard(split, key, path, len(rows), positives))
 
-    def __init__(self, ingestion: Ingestion):
-        self._ingestion = ingestion
 
-    def process(self, element: tuple[ChunkKey, dict[str, Iterable[Any]]]) -> Iterator[dict]:
-        """Writes the shards of one chunk."""
-        key, grouped = element
-        (stored,) = grouped["chunk"]
-        chunk = stored.load()
-        dataset = self._ingestion.layout.dataset
-        columns = _columns(chunk)
-        columns |= self._features(chunk, grouped["features"])
-        label = _floats(columns[dataset.label])
-        for split, rows in self._ingestion.splits(chunk).items():
-            # The labels of recent days are not known, so their examples have no label.
-            known = not np.isnan(label[rows]).any()
-            split_columns = {n: column.take(pa.array(rows)) for n, column in columns.items()}
-            if not known:
-                del split_columns[dataset.label]
-            path = f"{self._ingestion.directory}/{uuid.uuid4().hex}.gz"
-            example_writer.write(path, split_columns)
-            positives = int(label[rows].sum()) if known else 0
-            yield dataclasses.asdict(Shard(split, key, path, len(rows), positives))
-
-    def _features(self, chunk: pa.RecordBatch, parts: Iterable[Stored]) -> dict[str, pa.Array]:
-        """Features by name, in the order of the chunk's rows."""
-        dataset, spec = self._ingestion.layout.dataset, self._ingestion.features
-        values = {
-            name: np.full(chunk.num_rows, np.nan, np.float32)
-            for name in feature_names(spec, dataset)
-        }
-        if dataset.timestamp is not None:
-            values |= calendar_features(spec, chunk.column(dataset.timestamp).to_numpy())
-        for stored in parts:
-            batch = stored.load()
-            rows = batch.column("row").to_numpy()
-            for name in batch.schema.names[1:]:
-                values[name][rows] = batch.column(name).to_numpy()
-        return {name: pa.array(column, from_pandas=True) for name, column in values.items()}
+def _features(
+    chunk: pa.RecordBatch, parts: Iterable[Stored], ingestion: Ingestion
+) -> dict[str, pa.Array]:
+    """Features by name, in the order of the chunk's rows."""
+    dataset, spec = ingestion.layout.dataset, ingestion.features
+    values = {
+        name: np.full(chunk.num_rows, np.nan, np.float32) for name in feature_names(spec, dataset)
+    }
+    if dataset.timestamp is not None:
+        values |= calendar_features(spec, chunk.column(dataset.timestamp).to_numpy())
+    for stored in parts:
+        batch = stored.load()
+        rows = batch.column("row").to_numpy()
+        for name in batch.schema.names[1:]:
+            values[name][rows] = batch.column(name).to_numpy()
+    return {name: pa.array(column, from_pandas=True) for name, column in values.items()}
 
 
 def _jobs(rows: Mapping[File, int], layout: Layout) -> list[tuple[File, ...]]:
@@ -429,19 +406,11 @@ def _columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:
     return dict(zip(batch.schema.names, batch.columns, strict=True))
 
 
-def _batch(columns: Mapping[str, pa.Array]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
-
-
 def _floats(column: pa.Array) -> NDArray[np.float64]:
     """Numbers, NaN where null, [rows]."""
     return column.cast(pa.float64()).to_numpy(zero_copy_only=False)
 
 
-def _list_path(directory: str) -> str:
-    return f"{directory}/shards.json"
-
-
 def _write_list(listed: list[dict], directory: str) -> None:
-    with fileio.open(_list_path(directory), "w") as file:
+    with fileio.open(f"{directory}/{_LIST}", "w") as file:
         file.write(json.dumps(listed))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -76,10 +75,11 @@ def read(path: Path) -> pipeline_pb2.Pipeline:
         raise BadInput(
             f"{path}: not a compiled graph: {error}; write it again with `fraud-pipeline compile`"
         ) from None
-    for parameter in _parameters(ir):
-        if parameter.name == graph.SCHEMA:
-            schema = path.resolve().parent / parameter.default_value.string_value
-            parameter.default_value.string_value = str(schema)
+    for node in ir.nodes:
+        for value in node.pipeline_node.parameters.parameters.values():
+            if value.runtime_parameter.name == graph.SCHEMA:
+                default = value.runtime_parameter.default_value
+                default.string_value = str(path.resolve().parent / default.string_value)
     return ir
 
 
@@ -122,11 +122,6 @@ def connection_of(ir: pipeline_pb2.Pipeline) -> mlmd.ConnectionConfig:
     return getattr(config, config.WhichOneof("connection_config"))
 
 
-def node_ids(ir: pipeline_pb2.Pipeline) -> list[str]:
-    """The ids of the nodes, in an order in which they can run."""
-    return [node.pipeline_node.node_info.id for node in ir.nodes]
-
-
 def outline(ir: pipeline_pb2.Pipeline, root: Root, data: str) -> dict[str, Any]:
     """The outline of the graph for orchestrators, readable without TFX.
 
@@ -136,28 +131,17 @@ def outline(ir: pipeline_pb2.Pipeline, root: Root, data: str) -> dict[str, Any]:
       `nodes` in an order in which they can run, each with `id` and `upstream`, the ids of the nodes
       that must succeed first.
     """
-    nodes = [
-        {
-            "id": node.pipeline_node.node_info.id,
-            "upstream": sorted(node.pipeline_node.upstream_nodes),
-        }
-        for node in ir.nodes
-    ]
+    nodes = [node.pipeline_node for node in ir.nodes]
     return {
         "name": ir.pipeline_info.id,
         "ir": IR_FILE,
         "root": str(root.path),
         "data": data,
         "side_by_side": not connection_of(ir).HasField("sqlite"),
-        "nodes": nodes,
+        "nodes": [
+            {"id": node.node_info.id, "upstream": sorted(node.upstream_nodes)} for node in nodes
+        ],
     }
-
-
-def _parameters(ir: pipeline_pb2.Pipeline) -> Iterator[pipeline_pb2.RuntimeParameter]:
-    for node in ir.nodes:
-        for value in node.pipeline_node.parameters.parameters.values():
-            if value.WhichOneof("value") == "runtime_parameter":
-                yield value.runtime_parameter
 
 
 def with_schema_by_content(config: Config, out: Path) -> Config:

@@ -85,7 +85,8 @@ def _run_nodes(
     graph = compiled.for_run(ir, run_id, as_of)
     store = lineage.open_store(lineage.connection_config(config.metadata, root))
     lineage.cancel_dead_executions(store)
-    for node_id in compiled.node_ids(graph):
+    for node in graph.nodes:
+        node_id = node.pipeline_node.node_info.id
         started = time.monotonic()
         try:
             with console.waiting(node_id):
