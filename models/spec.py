@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from fraud import codec
 from fraud.codec import STRICT, Count, Share
+from fraud.features.spec import Dataset
 
 Towers = Annotated[tuple[tuple[Count, ...], ...], Field(min_length=1)]
 
@@ -97,11 +98,32 @@ class Tuning:
 
 
 @dataclass(frozen=True, config=STRICT)
+class AlertBudget:
+    """What analysts can check: cards per day or, without timestamps, alerts per transactions."""
+
+    size: int
+    """The number of cards or alerts."""
+    transactions: int | None = None
+    """The number of transactions that `size` alerts are for; None for cards per day."""
+    timezone: str = "UTC"
+    """The timezone of the days."""
+
+    def __str__(self) -> str:
+        if self.transactions is None:
+            return f"{self.size:,} cards a day"
+        return f"{self.size:,} alerts per {self.transactions:,} transactions"
+
+
+@dataclass(frozen=True, config=STRICT)
 class Evaluation:
     """The requirements a model must meet to be blessed."""
 
     alert_budget: Count = 100
-    """Number of cards that analysts can check per day."""
+    """Number of cards that analysts can check per day; without `dataset.timestamp`, number of
+    alerts per `budget_transactions` transactions."""
+    budget_transactions: Count = 2000
+    """Number of transactions that `alert_budget` alerts are for if the data has no timestamp, hence
+    no days."""
     min_average_precision: Share = 0.3
     """Minimum average precision on the eval window."""
     min_roc_auc: Share = 0.75
@@ -116,6 +138,9 @@ class Evaluation:
     max_recall_at_budget_drop: Share = 0.1
     """How far a challenger's recall within the alert budget may be below the champion's on the same
     examples."""
+    max_drop_probability: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """The probability of a drop larger than allowed above which a challenger is refused, by a
+    bootstrap of the cards: below it, the drop may well be chance."""
     max_slice_recall_gap: Share = 0.2
     """How far a slice's recall within the alert budget may be below the overall recall."""
     max_slice_fpr_gap: Share = 0.02
@@ -127,3 +152,8 @@ class Evaluation:
     """Cost of checking one card, in the currency of the amounts."""
     saved_share: Share = 0.8
     """Fraction of a fraud's amount that an alert saves."""
+
+    def budget(self, dataset: Dataset) -> AlertBudget:
+        """What the alert budget means for this data."""
+        transactions = None if dataset.timestamp else self.budget_transactions
+        return AlertBudget(self.alert_budget, transactions, dataset.timezone)

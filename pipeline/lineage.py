@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,14 +12,16 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from fraud.errors import BadInput, FraudPipelineError
-from fraud.pipeline.artifacts import value
+from fraud.pipeline import tls
 from fraud.pipeline.config import Metadata
+from fraud.pipeline.data_facts import value
 from fraud.pipeline.root import Root
 
 PASSWORD = "FRAUD_METADATA_PASSWORD"
 """The environment variable that contains the password of a metadata server."""
 
 RUN_CONTEXT = "pipeline_run"
+CODE_FINGERPRINT = "code_fingerprint"
 ROLLBACK = "fraud.Rollback"
 """The execution type of a rollback."""
 
@@ -78,6 +81,23 @@ class NodeRecord:
         return self.state in ("COMPLETE", "CACHED")
 
 
+@dataclass(frozen=True)
+class Code:
+    """The code of the process that ran a node.
+
+    Attributes:
+      version: of this package; empty if it is not installed.
+      commit: the git commit of the sources; empty outside a git work tree.
+      dirty: whether the sources differ from that commit.
+      packages: name → version of the packages that results depend on.
+    """
+
+    version: str
+    commit: str
+    dirty: bool
+    packages: dict[str, str]
+
+
 def connection_config(config: Metadata, root: Root) -> mlmd.ConnectionConfig:
     """How to reach the ML Metadata of a root.
 
@@ -92,13 +112,25 @@ def connection_config(config: Metadata, root: Root) -> mlmd.ConnectionConfig:
     connection.mysql.port = config.port
     connection.mysql.database = config.database
     connection.mysql.user = config.user
+    if config.tls_ca:
+        connection.mysql.ssl_options.ca = config.tls_ca
+        connection.mysql.ssl_options.cert = config.tls_certificate or ""
+        connection.mysql.ssl_options.key = config.tls_key or ""
     # Nodes that run side by side sometimes abort each other's transactions.
     connection.retry_options.max_num_retries = 20
     return connection
 
 
 def with_password(connection: mlmd.ConnectionConfig) -> mlmd.ConnectionConfig:
-    """A copy of the connection with the password from the environment, if it needs one."""
+    """A copy of the connection with the password from the environment, if it needs one.
+
+    With TLS, the server must prove who it is before it is trusted with that.
+
+    Raises:
+      BadInput, FraudPipelineError: see `fraud.pipeline.tls.check_server`.
+    """
+    if connection.mysql.HasField("ssl_options"):
+        tls.check_server(connection.mysql)
     complete = mlmd.ConnectionConfig()
     complete.CopyFrom(connection)
     password = os.environ.get(PASSWORD)
@@ -114,13 +146,14 @@ def open_store(connection: mlmd.ConnectionConfig) -> metadata_store.MetadataStor
       connection: from `connection_config`.
 
     Raises:
-      BadInput: the SQLite file cannot be opened.
+      BadInput: the SQLite file cannot be opened, or a file for TLS.
       FraudPipelineError: the server does not answer or refuses the login.
     """
     if connection.HasField("sqlite"):
         Path(connection.sqlite.filename_uri).parent.mkdir(parents=True, exist_ok=True)
+    complete = with_password(connection)
     try:
-        return metadata_store.MetadataStore(with_password(connection))
+        return metadata_store.MetadataStore(complete)
     except Exception as error:
         server = getattr(connection, connection.WhichOneof("config"))
         reason = " ".join(str(error).split())
@@ -165,6 +198,23 @@ def champions(
         folder = pushed / push.version if pushed else Path(value(push.pushed, PUSHED_TO))
         if push.is_kept and folder.is_dir():
             yield push
+
+
+def standing_champions(store: metadata_store.MetadataStore) -> Iterator[Champion]:
+    """What is live, then what was live before it, without what was rolled back from."""
+    versions = list(pushes(store))
+    for champion in champions(store):
+        if not is_rolled_back(versions, champion.model_id):
+            yield champion
+
+
+def is_rolled_back(pushes: Sequence[Champion], model_id: int) -> bool:
+    """Whether a rollback took back the newest version of a model.
+
+    A rollback to a version takes back every version after it.
+    """
+    newest = max((int(p.version) for p in pushes if p.model_id == model_id), default=0)
+    return any(p.restored and int(p.restored) < newest < int(p.version) for p in pushes)
 
 
 def as_of(store: metadata_store.MetadataStore, champion: Champion) -> str:
@@ -251,6 +301,28 @@ def executions(
     context = store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
     all_nodes = store.get_executions_by_context(context.id) if context else []
     return sorted((e for e in all_nodes if _node_name(store, e) == node_id), key=lambda e: e.id)
+
+
+def record_code(store: metadata_store.MetadataStore, run_id: str, node_id: str, code: Code) -> None:
+    """Adds the code that a node ran to its execution, as custom properties."""
+    execution = executions(store, run_id, node_id)[-1]
+    properties = execution.custom_properties
+    properties["fraud_version"].string_value = code.version
+    properties["git_commit"].string_value = code.commit
+    properties["git_dirty"].int_value = int(code.dirty)
+    properties["package_versions"].string_value = json.dumps(code.packages)
+    store.put_executions([execution])
+
+
+def code_of(store: metadata_store.MetadataStore, artifact_id: int) -> Code | None:
+    """The code that made an artifact; None if that was not recorded."""
+    # Later executions reused the artifact from the cache.
+    maker = _producers_of(store, artifact_id)[0]
+    packages = value(maker, "package_versions")
+    if packages is None:
+        return None
+    version, commit = value(maker, "fraud_version"), value(maker, "git_commit")
+    return Code(version, commit, value(maker, "git_dirty") == 1, json.loads(packages))
 
 
 def cancel_dead_executions(store: metadata_store.MetadataStore) -> list[str]:

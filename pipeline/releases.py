@@ -24,8 +24,8 @@ from fraud import files
 from fraud.codec import from_json, to_json
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.pipeline import lineage
-from fraud.pipeline.artifacts import value
-from fraud.pipeline.lineage import Champion
+from fraud.pipeline.data_facts import value
+from fraud.pipeline.lineage import Champion, is_rolled_back
 from fraud.pipeline.root import Root
 
 
@@ -146,15 +146,6 @@ def decide(
             f"champion changed: version {live.version} went live after the evaluation; run again",
         )
     return Decision("pushed", "; ".join(accepted))
-
-
-def is_rolled_back(pushes: Sequence[Champion], model_id: int) -> bool:
-    """Whether a rollback took back the newest version of a model.
-
-    A rollback to a version takes back every version after it.
-    """
-    newest = max((int(p.version) for p in pushes if p.model_id == model_id), default=0)
-    return any(p.restored and int(p.restored) < newest < int(p.version) for p in pushes)
 
 
 def to_restore(pushes: Sequence[Champion], live: Champion | None, version: str | None) -> Champion:

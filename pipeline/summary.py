@@ -47,6 +47,9 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> Ru
     serving = artifacts.ServingCheckResult.read(nodes["ServingCheck"].outputs["blessing"][0])
     push = artifacts.Push.read(nodes["Pusher"].outputs["pushed_model"][0])
     cards = nodes[LAST].outputs.get("card", []) if LAST in nodes else []
+    if examples.champion_problem and not evaluation.champion:
+        problem = f"champion not judged: its inputs cannot be computed: {examples.champion_problem}"
+        result["notes"] = (*verdict.notes, problem)
     pages = [card.page for card in map(artifacts.CardFiles.read, cards) if card.written]
     if push.pushed and push.reason:
         result["notes"] = (*verdict.notes, f"pushed although {push.reason}")
@@ -66,6 +69,8 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> Ru
         validation={n: round(number, 6) for n, number in measured.items() if number is not None},
         metrics=evaluation.metrics,
         champion_metrics=evaluation.champion,
+        intervals=evaluation.intervals,
+        changes=evaluation.changes,
         unjudged=unjudged(evaluation.metrics),
         **result,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from typing import Any
 
 from fraud.errors import BadInput
@@ -38,9 +39,10 @@ def status(config: Config, root: Root) -> dict[str, Any]:
     """The model in production and the latest runs.
 
     Returns:
-      `root`; `live` (version, path, since, run_id, as_of, windows, and `rollback`: restored,
-      replaced, user and reason, or None; or None); `disagreements` between the push folder and ML
-      Metadata; `runs`, the latest first (run_id, outcome).
+      `root`; `live` (version, path, since, run_id, as_of, windows, `code`, of which the attributes
+      are those of `lineage.Code`, or None, and `rollback`: restored, replaced, user and reason, or
+      None; or None); `disagreements` between the push folder and ML Metadata; `runs`, the latest
+      first (run_id, outcome).
     """
     from fraud.pipeline import lineage, releases
 
@@ -51,6 +53,7 @@ def status(config: Config, root: Root) -> dict[str, Any]:
     live = None
     if champion:
         examples = lineage.artifacts_of_run(store, champion.run_id, "Examples")
+        code = lineage.code_of(store, champion.model_id)
         push, data = Push.read(champion.pushed), ExamplesFacts.read(examples[-1])
         live = {
             "version": push.version,
@@ -59,6 +62,7 @@ def status(config: Config, root: Root) -> dict[str, Any]:
             "run_id": champion.run_id,
             "as_of": data.as_of,
             "windows": data.windows,
+            "code": asdict(code) if code else None,
             "rollback": {
                 "restored": push.restored,
                 "replaced": push.replaced,
@@ -93,6 +97,10 @@ def render(document: dict[str, Any]) -> str:
             f"  from    run {live['run_id']}"
             + (f" as of {live['as_of']}" if live["as_of"] else ""),
         ]
+        if code := live["code"]:
+            dirty = " and edits" if code["dirty"] else ""
+            commit = f", commit {code['commit'][:12]}{dirty}" if code["commit"] else ""
+            lines.append(f"  code    version {code['version']}{commit}")
         if back := live["rollback"]:
             lines.append(
                 f"  weights of version {back['restored']}, rolled back from {back['replaced']} by "

@@ -19,7 +19,7 @@ from tfx.types.artifact import Artifact
 from tfx.utils import io_utils, proto_utils
 
 from fraud.pipeline import lineage, releases
-from fraud.pipeline.artifacts import value
+from fraud.pipeline.data_facts import value
 from fraud.pipeline.releases import Challenger, Decision, Release
 from fraud.pipeline.root import Root
 

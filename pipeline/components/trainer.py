@@ -9,7 +9,8 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.utils import path_utils
 
-from fraud.models.entry_point import EXTRA, THRESHOLD_FILE
+from fraud.models.entry_point import THRESHOLD_FILE
+from fraud.models.specification import EXTRA
 
 
 class TrainerExecutor(executor.GenericExecutor):

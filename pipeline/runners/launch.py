@@ -22,7 +22,7 @@ from fraud.errors import BadInput, FraudPipelineError, StoppedByDataGate
 from fraud.pipeline import lineage, releases, summary
 from fraud.pipeline.lineage import NodeRecord
 from fraud.pipeline.root import Root
-from fraud.pipeline.runners import compiled
+from fraud.pipeline.runners import code, compiled
 
 PUSHER = "tfx.components.pusher.component.Pusher"
 """The type of the node that pushes."""
@@ -48,9 +48,7 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
       FraudPipelineError: the inputs could not be resolved, which the launcher only records.
       Exception: whatever the executor raised; ML Metadata records the node as FAILED.
     """
-    by_id = {n.pipeline_node.node_info.id: n.pipeline_node for n in graph.nodes}
-    if node_id not in by_id:
-        raise BadInput(f"--node {node_id}: no such node; the graph has {', '.join(by_id)}")
+    node = node_of(graph, node_id)
     run_id = compiled.run_id_of(graph)
     deployment = runner_utils.extract_local_deployment_config(graph)
     connection = lineage.with_password(compiled.connection_of(graph))
@@ -58,12 +56,12 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
         records = lineage.nodes(handle.store, run_id)
         if node_id in records and records[node_id].is_finished:
             return records[node_id]
-        _check_upstream(by_id[node_id], records, run_id)
-        _forget_attempt(handle.store, graph, by_id[node_id])
-    is_pusher = by_id[node_id].node_info.type.name == PUSHER
+        _check_upstream(node, records, run_id)
+        _forget_attempt(handle.store, graph, node)
+    is_pusher = node.node_info.type.name == PUSHER
     with _alone(graph, run_id) if is_pusher else nullcontext():
         launcher.Launcher(
-            pipeline_node=by_id[node_id],
+            pipeline_node=node,
             mlmd_connection=_Connection(connection, compiled.root_of(graph)),
             pipeline_info=graph.pipeline_info,
             pipeline_runtime_spec=graph.runtime_spec,
@@ -71,10 +69,23 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
             custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
         ).launch()
     with metadata.Metadata(connection) as handle:
+        lineage.record_code(handle.store, run_id, node_id, code.origin())
         record = lineage.nodes(handle.store, run_id)[node_id]
     if not record.is_finished:
         raise FraudPipelineError(f"ended as {record.state}: {record.error or 'see the log'}")
     return record
+
+
+def node_of(graph: pipeline_pb2.Pipeline, node_id: str) -> pipeline_pb2.PipelineNode:
+    """A node of the compiled graph.
+
+    Raises:
+      BadInput: the graph has no such node.
+    """
+    by_id = {n.pipeline_node.node_info.id: n.pipeline_node for n in graph.nodes}
+    if node_id not in by_id:
+        raise BadInput(f"--node {node_id!r}: no such node; the graph has {', '.join(by_id)}")
+    return by_id[node_id]
 
 
 class _Connection(metadata.Metadata):

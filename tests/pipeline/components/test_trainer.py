@@ -7,7 +7,8 @@ from tfx.dsl.components.base.base_executor import BaseExecutor
 from tfx.types.standard_artifacts import Examples, Model, ModelRun
 from tfx.utils import path_utils
 
-from fraud.models.entry_point import EXTRA, THRESHOLD_FILE
+from fraud.models.entry_point import THRESHOLD_FILE
+from fraud.models.specification import EXTRA
 from fraud.pipeline.components.trainer import TrainerExecutor
 
 
