@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,15 @@ ROLLBACK = "fraud.Rollback"
 
 PUSHED_TO = "pushed_destination"
 """The property of a PushedModel that names the folder of the version."""
+
+_LINKS = [
+    ("Event", "artifact_id", "Artifact"),
+    ("Event", "execution_id", "Execution"),
+    ("EventPath", "event_id", "Event"),
+    ("Association", "execution_id", "Execution"),
+    ("Attribution", "artifact_id", "Artifact"),
+]
+"""Tables of ML Metadata's SQLite file, a column of each, and the table whose id that is."""
 
 UNFINISHED = (mlmd.Execution.RUNNING, mlmd.Execution.NEW)
 _INPUT = (mlmd.Event.INPUT, mlmd.Event.DECLARED_INPUT)
@@ -153,6 +163,7 @@ def open_store(connection: mlmd.ConnectionConfig) -> metadata_store.MetadataStor
         Path(connection.sqlite.filename_uri).parent.mkdir(parents=True, exist_ok=True)
     complete = with_password(connection)
     try:
+        remove_broken_links(connection)
         return metadata_store.MetadataStore(complete)
     except Exception as error:
         server = getattr(connection, connection.WhichOneof("config"))
@@ -163,6 +174,43 @@ def open_store(connection: mlmd.ConnectionConfig) -> metadata_store.MetadataStor
             f"metadata: no connection to {server.host}:{server.port} as {server.user}: {reason}; "
             f"see metadata in the configuration, and {PASSWORD} in the environment"
         ) from None
+
+
+def remove_broken_links(connection: mlmd.ConnectionConfig) -> None:
+    """Removes what remains in the SQLite file of a record that a full disk broke off.
+
+    SQLite takes the whole transaction back, but ML Metadata goes on, and writes links to records
+    that are not there. The next record would get their ids, and thus the links.
+
+    Args:
+      connection: from `connection_config`; a server needs none of this.
+
+    Raises:
+      sqlite3.Error: the file cannot be read, or written where that is needed.
+    """
+    path = connection.sqlite.filename_uri
+    if not path or not os.path.exists(path):
+        return
+    database = sqlite3.connect(path, timeout=60)
+    try:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+        for table, column, of in _LINKS if tables else []:
+            # Ids ascend, and nothing is ever deleted.
+            broken = f"FROM {table} WHERE {column} > (SELECT ifnull(max(id), 0) FROM {of})"
+            if database.execute(f"SELECT 1 {broken} LIMIT 1").fetchone():
+                with database:
+                    database.execute(f"DELETE {broken}")
+    finally:
+        database.close()
+
+
+def cause(error: Exception) -> str:
+    """Why ML Metadata did not record something, as one line without SQL."""
+    text = " ".join(str(error).split())
+    # SQLite has already taken the transaction back when ML Metadata commits it; see above.
+    if "disk is full" in text or "no transaction is active" in text:
+        return "the disk is full"
+    return text
 
 
 def find_store(config: Metadata, root: Root) -> metadata_store.MetadataStore | None:

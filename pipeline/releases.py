@@ -363,9 +363,8 @@ def roll_back(root: Root, store: Any, to: str | None, reason: str) -> Release:
         lineage.record_rollback(store, restored, root.pushed / release.version, facts)
     except Exception as error:
         _undo(root, release)
-        cause = " ".join(str(error).split())
         raise FraudPipelineError(
-            f"not rolled back: ML Metadata did not record it: {cause}"
+            f"not rolled back: ML Metadata did not record it: {lineage.cause(error)}"
         ) from None
     recover(root, store)
     return replace(release, state="recorded")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.small_disk import mounted
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,3 +37,10 @@ def handbook() -> Path:
             pytest.fail(f"FRAUD_HANDBOOK names {folder}, where there are no date=… folders")
         pytest.skip(f"no handbook transactions at {folder}; FRAUD_HANDBOOK=FOLDER names them")
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """The folder of a file system of 16 MB."""
+    with mounted(tmp_path, megabytes=16) as folder:
+        yield folder

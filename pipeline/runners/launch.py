@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from ml_metadata.errors import StatusError
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
@@ -52,7 +53,8 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
     run_id = compiled.run_id_of(graph)
     deployment = runner_utils.extract_local_deployment_config(graph)
     connection = lineage.with_password(compiled.connection_of(graph))
-    with metadata.Metadata(connection) as handle:
+    recorder = _Connection(connection, compiled.root_of(graph))
+    with recorder as handle:
         records = lineage.nodes(handle.store, run_id)
         if node_id in records and records[node_id].is_finished:
             return records[node_id]
@@ -62,7 +64,7 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
     with _alone(graph, run_id) if is_pusher else nullcontext():
         launcher.Launcher(
             pipeline_node=node,
-            mlmd_connection=_Connection(connection, compiled.root_of(graph)),
+            mlmd_connection=recorder,
             pipeline_info=graph.pipeline_info,
             pipeline_runtime_spec=graph.runtime_spec,
             executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
@@ -97,6 +99,7 @@ class _Connection(metadata.Metadata):
 
     def __enter__(self) -> metadata.Metadata:
         self._root.require_space()
+        lineage.remove_broken_links(self._connection_config)
         return super().__enter__()
 
 
@@ -133,6 +136,8 @@ def failure(node_id: str, error: Exception, log: Path | str) -> FraudPipelineErr
     lines = lines or [type(error).__name__]
     # Autograph's messages start with a header ending in a colon and end with the reason.
     reason = lines[-1] if lines[0].endswith(":") else lines[0]
+    if isinstance(error, StatusError):
+        reason = f"ML Metadata did not record it: {lineage.cause(error)}"
     return FraudPipelineError(
         f"{node_id} failed: {reason}\nFull log: {log}. Fix the cause and run the same command "
         "again: nodes that succeeded are not repeated."

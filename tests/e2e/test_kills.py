@@ -10,12 +10,13 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from fraud.pipeline import lineage, releases
 from fraud.pipeline.config import Metadata
 from fraud.pipeline.root import Root
 from tests.e2e.conftest import REPOSITORY, SAMPLE, Bank
+from tests.small_disk import mounted
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -61,14 +63,14 @@ class Victim:
     """A bank whose commands get interrupted.
 
     Attributes:
-      as_of: the as-of day of the latest run, as a number of days after 2026-02-09.
+      as_of: the as-of day of the latest run.
       model: the seed of the latest model.
       timeline: seconds from the start of a whole run to the end of each of its nodes, by node.
       changes: how often a whole run changes the root, see `interruption/sitecustomize.py`.
     """
 
     bank: Bank
-    as_of: int = 0
+    as_of: date = date(2026, 2, 9)
     model: int = 1
     timeline: dict[str, float] = field(default_factory=dict)
     changes: int = 0
@@ -79,7 +81,7 @@ class Victim:
 
     def new_day(self) -> None:
         """Makes every node of the next run work."""
-        self.as_of += 1
+        self.as_of += timedelta(days=1)
 
     def new_model(self) -> None:
         """Makes the nodes of the next run work from the Trainer on."""
@@ -91,10 +93,10 @@ class Victim:
     def start(self, command: str, *arguments: str, **interruption: object) -> subprocess.Popen[str]:
         """Starts a command in a process group of its own."""
         if command == "run":
-            day = f"2026-{2 + (9 + self.as_of) // 29:02}-{(9 + self.as_of) % 29 or 1:02}"
-            arguments = ("--data", str(SAMPLE), "--as-of", day, "--push-replays", "--json")
+            options = ["--as-of", str(self.as_of), "--push-replays", "--json"]
+            arguments = ("--data", str(SAMPLE), *options)
         plan = {"below": str(self.bank.root), "match": "", "at": 0, "kill_after": None}
-        plan |= {"leave": None, "filler": str(self.bank.folder / "filler"), "trace": None}
+        plan |= {"leave": None, "filler": str(self.bank.root / "filler"), "trace": None}
         environment = {
             **os.environ,
             "INTERRUPTION": json.dumps(plan | interruption),
@@ -145,9 +147,9 @@ class Victim:
         assert (code, stdout.splitlines()[1:]) == (0, []), stdout
 
 
-def prepared(new_bank, tmp_path_factory) -> Victim:
+def prepared(bank, tmp_path_factory) -> Victim:
     """A bank with two versions, and what a whole run does."""
-    victim = Victim(new_bank(CONFIG))
+    victim = Victim(bank)
     trace = tmp_path_factory.mktemp("trace") / "changes.txt"
     for _ in range(2):
         victim.new_day()
@@ -164,7 +166,7 @@ def prepared(new_bank, tmp_path_factory) -> Victim:
 
 @pytest.fixture(scope="module")
 def victim(new_bank, tmp_path_factory) -> Victim:
-    return prepared(new_bank, tmp_path_factory)
+    return prepared(new_bank(CONFIG), tmp_path_factory)
 
 
 def kill_at(victim: Victim, moment: float) -> int:
@@ -235,3 +237,59 @@ def test_after_a_kill_a_run_succeeds_and_the_root_is_whole(victim, seed, name):
 def test_in_the_end_every_version_loads(victim):
     folders = [str(victim.root.pushed / name) for name in victim.versions()]
     subprocess.run([sys.executable, "-c", SCORE, *folders], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def small(new_bank, tmp_path_factory) -> Iterator[Victim]:
+    bank = new_bank(CONFIG)
+    bank.root.mkdir()
+    with mounted(bank.root, megabytes=256):
+        yield prepared(bank, tmp_path_factory)
+
+
+# Where the disk fills up, and how many bytes are left then; 1 MB is kept free for records.
+RECORDING = r"/metadata\.sqlite$"
+FULL = [
+    ("run", "", 0),
+    ("run", "", 1 << 16),
+    ("run", "", (1 << 20) + (1 << 13)),
+    ("run", "", (1 << 20) + (1 << 17)),
+    ("run", RECORDING, 5 << 12),
+    ("run", RECORDING, 13 << 12),
+    ("run", RECORDING, 24 << 12),
+    ("run", PUBLISHING, 0),
+    ("rollback", COPYING, 0),
+    ("rollback", PUBLISHING, 1 << 12),
+]
+
+
+@pytest.mark.parametrize(
+    ("seed", "command", "match", "leave"), [(i, *point) for i, point in enumerate(FULL)]
+)
+def test_on_a_full_disk_a_command_says_so_and_the_root_is_whole(
+    small, seed, command, match, leave
+):
+    rng = random.Random(seed)
+    before = small.versions()
+    if command == "run":
+        small.new_day()
+    last = {"": small.changes, RECORDING: 40, PUBLISHING: 4, COPYING: 20}[match]
+    arguments = [] if command == "run" else ["--reason", "test"]
+    code, _, stderr = small.call(
+        command, *arguments, match=match, at=rng.randint(1, last), leave=leave
+    )
+    print(stderr)
+    assert code == 1
+    (message,) = re.findall(r"^fraud-pipeline: .*", stderr, re.MULTILINE)
+    assert "disk is full" in message or "No space left on device" in message
+    assert "Traceback" not in stderr
+    assert len(message) < 300
+    small.check_whole(before)
+
+    (small.bank.root / "filler").unlink()
+    if command == "run":
+        assert small.succeed("run")["outcome"] == "pushed"
+    else:
+        small.succeed("rollback", "--reason", "again")
+    assert len(small.versions()) == len(before) + 1
+    small.check_clean(before)

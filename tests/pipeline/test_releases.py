@@ -413,18 +413,6 @@ def test_two_pushers_at_once_publish_one_whole_model(bank):
     assert findings(bank) == []
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 16 MB."""
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(tmp_path)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("only root may mount a file system")
-    yield tmp_path
-    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
-
-
 # In kB; 1024 are kept free for records, and the model is copied twice.
 @pytest.mark.parametrize("free", [0, 1020, 1100, 2500, 3900, 4100, 7000])
 def test_on_a_disk_that_is_really_full_a_push_happens_once_or_not(small_disk, free):

@@ -1,7 +1,7 @@
 """Interrupts the process that has this folder in PYTHONPATH, at a given change of its root.
 
-A change is an audit event of Python: a file is opened to be written, flushed, renamed, removed. The
-environment variable INTERRUPTION is JSON:
+A change is an audit event of Python: a file is opened to be written, flushed, renamed, removed, or
+ML Metadata is about to be written. The environment variable INTERRUPTION is JSON:
   below: the folder whose changes count.
   match: a regular expression that the path must contain.
   at: the number of the change, from 1, at which it happens; 0 for never.
@@ -20,7 +20,10 @@ import subprocess
 import sys
 import threading
 
-CHANGES = {"os.rename", "os.remove", "os.rmdir", "shutil.copyfile", "shutil.copytree"}
+CHANGES = {
+    *("os.rename", "os.remove", "os.rmdir", "shutil.copyfile", "shutil.copytree"),
+    "sqlite3.connect",  # see `lineage.remove_broken_links`, which precedes every record
+}
 WRITING = os.O_WRONLY | os.O_RDWR
 
 _plan = json.loads(os.environ.get("INTERRUPTION", "null"))
