@@ -38,6 +38,8 @@ _LINKS = [
 ]
 """Tables of ML Metadata's SQLite file, a column of each, and the table whose id that is."""
 
+_FULL = "the disk is full"
+
 UNFINISHED = (mlmd.Execution.RUNNING, mlmd.Execution.NEW)
 _INPUT = (mlmd.Event.INPUT, mlmd.Event.DECLARED_INPUT)
 _OUTPUT = (mlmd.Event.OUTPUT, mlmd.Event.DECLARED_OUTPUT)
@@ -157,7 +159,7 @@ def open_store(connection: mlmd.ConnectionConfig) -> metadata_store.MetadataStor
 
     Raises:
       BadInput: the SQLite file cannot be opened, or a file for TLS.
-      FraudPipelineError: the server does not answer or refuses the login.
+      FraudPipelineError: the disk is full; or the server does not answer or refuses the login.
     """
     if connection.HasField("sqlite"):
         Path(connection.sqlite.filename_uri).parent.mkdir(parents=True, exist_ok=True)
@@ -167,9 +169,10 @@ def open_store(connection: mlmd.ConnectionConfig) -> metadata_store.MetadataStor
         return metadata_store.MetadataStore(complete)
     except Exception as error:
         server = getattr(connection, connection.WhichOneof("config"))
-        reason = " ".join(str(error).split())
+        reason = cause(error)
         if connection.HasField("sqlite"):
-            raise BadInput(f"{server.filename_uri}: cannot be opened: {reason}") from None
+            kind = FraudPipelineError if reason == _FULL else BadInput
+            raise kind(f"{server.filename_uri}: cannot be opened: {reason}") from None
         raise FraudPipelineError(
             f"metadata: no connection to {server.host}:{server.port} as {server.user}: {reason}; "
             f"see metadata in the configuration, and {PASSWORD} in the environment"
@@ -194,7 +197,9 @@ def remove_broken_links(connection: mlmd.ConnectionConfig) -> None:
     database = sqlite3.connect(path, timeout=60)
     try:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
-        for table, column, of in _LINKS if tables else []:
+        for table, column, of in _LINKS:
+            if not tables >= {table, of}:
+                continue  # ML Metadata is just being created, or was not completely
             # Ids ascend, and nothing is ever deleted.
             broken = f"FROM {table} WHERE {column} > (SELECT ifnull(max(id), 0) FROM {of})"
             if database.execute(f"SELECT 1 {broken} LIMIT 1").fetchone():
@@ -209,7 +214,7 @@ def cause(error: Exception) -> str:
     text = " ".join(str(error).split())
     # SQLite has already taken the transaction back when ML Metadata commits it; see above.
     if "disk is full" in text or "no transaction is active" in text:
-        return "the disk is full"
+        return _FULL
     return text
 
 

@@ -12,7 +12,7 @@ import pytest
 
 @contextmanager
 def mounted(folder: Path, megabytes: int) -> Iterator[Path]:
-    """Mounts a file system of a given size at a folder; skips the test where that is not allowed."""
+    """Mounts a new file system at a folder; skips the test where that is not allowed."""
     command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     try:
         subprocess.run(command, check=True, capture_output=True)

@@ -266,9 +266,7 @@ FULL = [
 @pytest.mark.parametrize(
     ("seed", "command", "match", "leave"), [(i, *point) for i, point in enumerate(FULL)]
 )
-def test_on_a_full_disk_a_command_says_so_and_the_root_is_whole(
-    small, seed, command, match, leave
-):
+def test_on_a_full_disk_a_command_says_so_and_the_root_is_whole(small, seed, command, match, leave):
     rng = random.Random(seed)
     before = small.versions()
     if command == "run":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sqlite3
 
-import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from fraud.pipeline import lineage
