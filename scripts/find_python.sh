@@ -35,8 +35,8 @@ version_of() { # by running it: a pyenv shim on PATH may refuse to start
     "$1" -c 'import sys, venv, ensurepip; print("%d.%d" % sys.version_info[:2])' 2>/dev/null
 }
 
-base_of() { # an active virtual environment may be .venv itself, which set-up replaces
-    "$1" -c 'import sys; print(sys._base_executable or sys.executable)'
+is_virtual() { # an active virtual environment may be .venv itself, which set-up replaces
+    [ -e "$(dirname "$1")/../pyvenv.cfg" ]
 }
 
 # A job may run with another HOME or none, so look in the user database too.
@@ -58,14 +58,17 @@ if [ -n "${PYTHON:-}" ]; then
         die "PYTHON=$PYTHON does not start, or lacks venv or ensurepip (Debian: python3-venv)."
     [[ " ${versions[*]} " = *" $found "* ]] ||
         die "PYTHON=$PYTHON is Python $found. This machine ($platform) needs one of: ${versions[*]}"
-    base_of "$PYTHON"
+    path=$(command -v "$PYTHON")
+    ! is_virtual "$path" ||
+        die "PYTHON=$PYTHON is in a virtual environment. Name the Python that made it."
+    printf '%s\n' "$path"
     exit
 fi
 
 for version in "${versions[@]}"; do
     while read -r path; do
-        if [ "$(version_of "$path")" = "$version" ]; then
-            base_of "$path"
+        if ! is_virtual "$path" && [ "$(version_of "$path")" = "$version" ]; then
+            printf '%s\n' "$path"
             exit
         fi
     done < <(candidates "$version")
