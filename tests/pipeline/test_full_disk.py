@@ -5,16 +5,21 @@ from __future__ import annotations
 import shutil
 import sqlite3
 
+import pytest
+from ml_metadata.errors import InternalError
+from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from fraud.errors import FraudPipelineError
 from fraud.pipeline import lineage
 from fraud.pipeline.config import Metadata
 from fraud.pipeline.root import Root
+from fraud.pipeline.runners import launch
 
 CONTEXTS = 3
 
 
-def put(store, number: int) -> None:
+def put(store: MetadataStore, number: int) -> None:
     """Records an execution with three outputs in three contexts, as TFX does."""
     kind = store.put_execution_type(mlmd.ExecutionType(name="Train"))
     model = store.put_artifact_type(mlmd.ArtifactType(name="Model"))
@@ -29,12 +34,12 @@ def put(store, number: int) -> None:
     store.put_execution(execution, outputs, store.get_contexts())
 
 
-def records(store) -> list[tuple[int, int, list[str]]]:
+def records(store: MetadataStore) -> list[tuple[int, int, list[str]]]:
     """Of each execution: its number, how many contexts it has, and the outputs by its events."""
     found = []
     for execution in store.get_executions():
         events = store.get_events_by_execution_ids([execution.id])
-        (artifacts,) = [store.get_artifacts_by_id([e.artifact_id for e in events])]
+        artifacts = store.get_artifacts_by_id([e.artifact_id for e in events])
         assert all(len(event.path.steps) == 2 for event in events)
         number = execution.custom_properties["number"].int_value
         contexts = store.get_contexts_by_execution(execution.id)
@@ -49,9 +54,7 @@ def expected(number: int) -> tuple[int, int, list[str]]:
 def test_a_record_that_a_full_disk_broke_off_leaves_nothing_for_later_ones(small_disk):
     """SQLite takes the transaction back; ML Metadata goes on, and writes links to nothing."""
     root, filler = Root(small_disk), small_disk / "filler"
-    store = lineage.find_store(Metadata(), root) or lineage.open_store(
-        lineage.connection_config(Metadata(), root)
-    )
+    store = lineage.open_store(lineage.connection_config(Metadata(), root))
     kind = store.put_context_type(mlmd.ContextType(name="run"))
     store.put_contexts([mlmd.Context(type_id=kind, name=str(i)) for i in range(CONTEXTS)])
     put(store, 0)
@@ -75,3 +78,27 @@ def test_a_record_that_a_full_disk_broke_off_leaves_nothing_for_later_ones(small
         assert records(store) == done
     assert broken, "the disk was never full at the moment that matters: nothing was tested"
     assert len(done) > 45
+
+
+def test_without_space_for_ml_metadata_a_command_fails_and_says_so(small_disk):
+    root, filler = Root(small_disk), small_disk / "filler"
+    filler.write_bytes(b"x" * shutil.disk_usage(small_disk).free)
+    with pytest.raises(FraudPipelineError, match="cannot be opened: the disk is full") as raised:
+        lineage.open_store(lineage.connection_config(Metadata(), root))
+    assert raised.value.exit_code == 1
+    filler.unlink()
+    assert lineage.find_store(Metadata(), root).get_artifacts() == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Error when executing query: database or disk is full query: INSERT …",
+        "Error when executing query: cannot commit - no transaction is active query: COMMIT;",
+    ],
+)
+def test_a_node_whose_record_found_no_space_fails_with_that_reason(text):
+    failure = launch.failure("Trainer", InternalError(text), "run.log")
+    assert str(failure).startswith(
+        "Trainer failed: ML Metadata did not record it: the disk is full\n"
+    )
