@@ -15,6 +15,7 @@ import socket
 import time
 import uuid
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -302,12 +303,19 @@ def recover(root: Root, store: Any, keep_run: str = "") -> list[str]:
     Returns:
       What was undone, a sentence each.
     """
+    entries = journal(root)
+    for release in entries:  # see `replace_folder`
+        folder, fresh = root.pushed / release.version, root.staging / release.version
+        is_lost = release.state == "recorded" and fresh.is_dir() and not folder.exists()
+        if is_lost and files.digest(fresh) == release.digest:
+            os.rename(fresh, folder)
+            files.sync_tree(root.pushed, recurse=False)
     shutil.rmtree(root.staging, ignore_errors=True)
     for temporary in root.releases.glob(".*.json.*"):
         temporary.unlink()
     recorded: Collection[str] | None = None
     done = []
-    for release in journal(root):
+    for release in entries:
         if release.state != "prepared":
             continue
         if recorded is None:
@@ -366,7 +374,8 @@ def roll_back(root: Root, store: Any, to: str | None, reason: str) -> Release:
         raise FraudPipelineError(
             f"not rolled back: ML Metadata did not record it: {lineage.cause(error)}"
         ) from None
-    recover(root, store)
+    with suppress(OSError):  # a full disk; the next one to hold the lock will bring it up to date
+        recover(root, store)
     return replace(release, state="recorded")
 
 
@@ -388,7 +397,8 @@ def intact_copy(root: Root, push: Champion) -> Path:
 
 def replace_folder(root: Root, version: str, source: Path) -> None:
     """Replaces a version's damaged files. Call it while holding `root.pushing()`."""
-    fresh, damaged = (root.staging / uuid.uuid4().hex for _ in range(2))
+    # If the process dies while the version has no folder, `recover` finds the new one by its name.
+    fresh, damaged = root.staging / version, root.staging / uuid.uuid4().hex
     try:
         _copy(source, fresh)
         os.rename(root.pushed / version, damaged)

@@ -63,6 +63,8 @@ def of_pushes(root: Root, store: Any) -> Iterator[Finding]:
     # If all are missing, the push folder may not be mounted.
     is_mounted = any(push.version in folders for push in kept)
     for push in kept:
+        if (root.staging / push.version).is_dir():
+            continue  # an interrupted repair, which the first finding completes
         if push.version not in folders:
             yield _missing(root, store, push, is_mounted)
         elif value(push.pushed, "digest") not in (None, files.digest(root.pushed / push.version)):

@@ -293,6 +293,27 @@ def test_a_rollback_restores_from_the_copy_if_the_folder_is_gone_or_damaged(bank
     assert bank.live()[1] == "a"
 
 
+def test_a_rollback_that_is_recorded_happened_even_if_the_journal_finds_no_space(
+    bank, monkeypatch, capsys
+):
+    bank.run("1", "a")
+    bank.run("2", "b")
+    write = files.write_atomically
+
+    def full(path: Path, text: str) -> None:
+        if '"recorded"' in text:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, text)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "write_atomically", full)
+        code = cli.main(["rollback", "--reason", "bad", "--root", str(bank.root.path)])
+    assert code == 0, capsys.readouterr().err
+    assert bank.live()[1] == "a"
+    verification.remove_leftovers(bank.root, bank.store)
+    assert findings(bank) == []
+
+
 def test_a_rollback_to_files_that_are_damaged_everywhere_changes_nothing(bank):
     bank.run("1", "a")
     bank.run("2", "b")
@@ -393,6 +414,35 @@ def test_a_rollback_that_was_killed_happened_or_did_not(bank, point):
         releases.recover(bank.root, bank.store)
     assert bank.live()[1] == ("a" if point == "recorded" else "b")
     assert len(bank.versions()) == (3 if point == "recorded" else 2)
+    assert findings(bank) == []
+
+
+REPAIR = """
+import sys
+from pathlib import Path
+from fraud.pipeline import cli
+from tests.pipeline.release_graph import die_at
+die_at("prepared")
+cli.main(["verify", "--root", sys.argv[1], "--repair"])
+"""
+
+
+@pytest.mark.parametrize("complete", ["run", "verify"])
+def test_a_repair_that_was_killed_between_two_renames_is_completed(bank, complete):
+    bank.run("1", "a")
+    bank.run("2", "b")
+    version, _ = bank.live()
+    (bank.root.pushed / version / "saved_model.pb").write_text("rotten")
+    command = [sys.executable, "-c", REPAIR, str(bank.root.path)]
+    killed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+    assert not (bank.root.pushed / version).exists()
+    assert findings(bank)
+    if complete == "run":
+        verification.remove_leftovers(bank.root, bank.store)
+    else:
+        verify.verify(Config(), bank.root, repair=True)
+    assert bank.live() == (version, "b")
     assert findings(bank) == []
 
 
