@@ -436,7 +436,8 @@ def _copy(source: str | Path, target: Path) -> None:
     try:
         shutil.copytree(source, target)
     except shutil.Error as error:  # it lists every file
-        path, _, reason = error.args[0][0]
+        path, _, text = error.args[0][0]
+        reason = text.partition(": '")[0]  # without the paths, which it repeats
         raise FraudPipelineError(f"{path}: cannot be copied to {target}: {reason}") from None
     files.sync_tree(target)
 

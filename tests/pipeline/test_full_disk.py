@@ -11,7 +11,7 @@ from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from fraud.errors import FraudPipelineError
-from fraud.pipeline import lineage
+from fraud.pipeline import lineage, releases
 from fraud.pipeline.config import Metadata
 from fraud.pipeline.root import Root
 from fraud.pipeline.runners import launch
@@ -102,3 +102,14 @@ def test_a_node_whose_record_found_no_space_fails_with_that_reason(text):
     assert str(failure).startswith(
         "Trainer failed: ML Metadata did not record it: the disk is full\n"
     )
+
+
+def test_a_model_that_cannot_be_copied_is_named_once(small_disk, tmp_path_factory):
+    model = tmp_path_factory.mktemp("model") / "saved_model.pb"
+    model.write_bytes(b"x" * (17 << 20))
+    release = releases.Release(kind="push", model_id=1)
+    with pytest.raises(FraudPipelineError) as raised:
+        releases.publish(Root(small_disk), model.parent, release)
+    assert str(raised.value).endswith(": [Errno 28] No space left on device")
+    assert str(raised.value).count(str(model)) == 1
+    assert list(small_disk.rglob("*")) == [small_disk / ".staging"]
