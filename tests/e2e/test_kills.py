@@ -25,7 +25,7 @@ from fraud import files
 from fraud.pipeline import lineage, releases
 from fraud.pipeline.config import Metadata
 from fraud.pipeline.root import Root
-from tests.e2e.conftest import REPOSITORY, SAMPLE, Bank
+from tests.e2e.conftest import SAMPLE, Bank
 from tests.small_disk import mounted
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -107,7 +107,7 @@ class Victim:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=REPOSITORY,
+            cwd=self.bank.code,
             env=environment,
             start_new_session=True,
         )
