@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -48,6 +49,15 @@ def main(argv: list[str] | None = None) -> int:
         # The reader is gone. Python flushes once more at exit and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(
+            f"fraud-pipeline: {place}{error.strerror}; free some space and try again",
+            file=sys.stderr,
+        )
+        return FraudPipelineError.exit_code
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:

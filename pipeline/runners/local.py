@@ -45,9 +45,10 @@ def run(
 
     Raises:
       BadInput: another run holds this root, or the data is unusable.
-      FraudPipelineError: a node failed; the message names the node and the log.
+      FraudPipelineError: the disk is full; or a node failed, and the message names it and the log.
     """
     with root.locked():
+        root.require_space()
         run_id = _new_run_id(root)
         console.say(f"run {run_id}{f' as of {as_of}' if as_of else ''} in {root.path}")
         with console.logging_to(root.run(run_id) / LOG):

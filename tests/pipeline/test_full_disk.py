@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sqlite3
 
@@ -11,10 +12,10 @@ from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from fraud.errors import FraudPipelineError
-from fraud.pipeline import lineage, releases
+from fraud.pipeline import cli, lineage, releases
 from fraud.pipeline.config import Metadata
 from fraud.pipeline.root import Root
-from fraud.pipeline.runners import launch
+from fraud.pipeline.runners import launch, local
 
 CONTEXTS = 3
 
@@ -113,3 +114,33 @@ def test_a_model_that_cannot_be_copied_is_named_once(small_disk, tmp_path_factor
     assert str(raised.value).endswith(": [Errno 28] No space left on device")
     assert str(raised.value).count(str(model)) == 1
     assert list(small_disk.rglob("*")) == [small_disk / ".staging"]
+
+
+@pytest.fixture
+def run(small_disk, repository, capsys):
+    """Calls `run` on the small disk: its exit code, and what it says last."""
+
+    def call() -> tuple[int, str]:
+        transactions = str(repository / "data" / "sample" / "transactions")
+        code = cli.main(["run", "--data", transactions, "--root", str(small_disk)])
+        return code, capsys.readouterr().err.splitlines()[-1]
+
+    return call
+
+
+def test_on_a_disk_that_is_full_already_a_run_does_not_start(small_disk, run):
+    (small_disk / "filler").write_bytes(b"x" * (16 << 20))
+    code, message = run()
+    assert code == 1
+    assert message.startswith(f"fraud-pipeline: {small_disk}: the disk is full")
+
+
+@pytest.mark.parametrize("path", [None, "/root/runs/1/summary.json"])
+def test_whatever_finds_no_space_says_so(run, monkeypatch, path):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    monkeypatch.setattr(local, "run", full)
+    place = f"{path}: " if path else ""
+    expected = f"fraud-pipeline: {place}No space left on device; free some space and try again"
+    assert run() == (1, expected)
