@@ -95,6 +95,10 @@ class Victim:
         if command == "run":
             options = ["--as-of", str(self.as_of), "--push-replays", "--json"]
             arguments = ("--data", str(SAMPLE), *options)
+        elif command == "rollback":
+            live, *older = self.pushes()
+            other = next(push.version for push in older if push.model_id != live.model_id)
+            arguments = (*arguments, "--to", other, "--reason", "test")
         plan = {"below": str(self.bank.root), "match": "", "at": 0, "kill_after": None}
         plan |= {"leave": None, "filler": str(self.bank.root / "filler"), "trace": None}
         environment = {
@@ -214,13 +218,13 @@ def test_after_a_kill_a_run_succeeds_and_the_root_is_whole(victim, seed, name):
             point["kill_after"] = rng.choice([0, rng.uniform(0.001, 0.05)])
             code, *_ = victim.call("run", **point)
         else:
-            code, *_ = victim.call("rollback", "--reason", name, **point)
+            code, *_ = victim.call("rollback", **point)
     assert code == -signal.SIGKILL
     victim.check_whole(before)
 
     after = len(victim.pushes())
     if what == "rollback" and seed % 2:
-        victim.succeed("rollback", "--reason", "again")
+        victim.succeed("rollback")
         assert len(victim.pushes()) == after + 1
     else:
         summary = victim.succeed("run")
@@ -274,10 +278,7 @@ def test_on_a_full_disk_a_command_says_so_and_the_root_is_whole(small, seed, com
     # With more than 1 MB left, only what a run writes later fills the disk.
     changes = small.changes if leave < 1 << 20 else small.changes // 2
     last = {"": changes, RECORDING: 40, PUBLISHING: 4, COPYING: 20}[match]
-    arguments = [] if command == "run" else ["--reason", "test"]
-    code, _, stderr = small.call(
-        command, *arguments, match=match, at=rng.randint(1, last), leave=leave
-    )
+    code, _, stderr = small.call(command, match=match, at=rng.randint(1, last), leave=leave)
     (small.root.path / "filler").unlink()
     assert code == 1, stderr
     (message,) = re.findall(r"^fraud-pipeline: .*", stderr, re.MULTILINE)
@@ -289,6 +290,6 @@ def test_on_a_full_disk_a_command_says_so_and_the_root_is_whole(small, seed, com
     if command == "run":
         assert small.succeed("run")["outcome"] == "pushed"
     else:
-        small.succeed("rollback", "--reason", "again")
+        small.succeed("rollback")
     assert len(small.versions()) == len(before) + 1
     small.check_clean(before)
