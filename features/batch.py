@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from fraud.features.definitions import CALENDAR, FAMILIES, Family
 from fraud.features.history import History
 from fraud.features.spans import Floats, Ints
 from fraud.features.spec import CARD, Dataset, Features
+from fraud.time import UTC, local_times
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,24 +63,60 @@ def entity_feature_names(spec: Features, dataset: Dataset, entity: str) -> tuple
     return tuple(_plan(spec, dataset, entity))
 
 
-def history_days(spec: Features, delay_days: int) -> int:
+def definitions(spec: Features, dataset: Dataset, delay_days: int) -> dict[str, tuple]:
+    """Derived column -> everything besides the transactions that its values depend on.
+
+    Equal names do not mean equal values; equal definitions do.
+
+    Args:
+      spec: the feature specification.
+      dataset: the columns of the data and their roles.
+      delay_days: days until a label is known.
+    """
+    if dataset.timestamp is None:
+        return {}
+    # Only what is known to make no difference, or to be of single columns, is left out: a field
+    # that is added to Dataset or Features counts.
+    of_columns = {"id", "entities", "card", "numeric", "categorical", "slices"}
+    of_columns.update(("calendar", "groups"), *(family.parameters for family in FAMILIES.values()))
+    fields = {**asdict(dataset), **asdict(spec)}
+    common = {name: value for name, value in fields.items() if name not in of_columns}
+    defined: dict[str, tuple] = {name: (name, common) for name in spec.calendar}
+    for entity in dataset.entities:
+        for name, (family, window) in _plan(spec, dataset, entity).items():
+            parameters = {parameter: getattr(spec, parameter) for parameter in family.parameters}
+            delay = delay_days if family.kind == "risk" else None
+            computed = family.compute.__name__
+            defined[name] = (computed, entity, window, parameters, delay, common)
+    return defined
+
+
+def history_days(spec: Features, dataset: Dataset, delay_days: int) -> int:
     """The number of days before a row that its features depend on.
 
-    Loading older rows changes no value. `delay_days` is the number of days until a label is known.
+    Loading older rows changes no value. `delay_days` is the number of days until a label is known,
+    unless the dataset has label times.
     """
     days = [0]
+    if dataset.label_time:
+        delay_days = spec.max_label_delay_days
     for group in spec.groups:
         for family in map(FAMILIES.__getitem__, group.families):
             days += [delay_days * (family.kind == "risk") + window for window in group.windows]
             days += [spec.normal_days] * ("normal_days" in family.parameters)
-    return max(days)
+    # Where clocks change, so many local days can be an hour short of so many times 24 hours.
+    return max(days) + (max(days) > 0 and dataset.timezone != UTC)
 
 
 def calendar_features(
-    spec: Features, timestamps: NDArray[np.datetime64]
+    spec: Features, dataset: Dataset, timestamps: NDArray[np.datetime64]
 ) -> dict[str, NDArray[np.float32]]:
-    """The features that depend on the timestamp alone: name -> values, [rows] each."""
-    return {name: CALENDAR[name](timestamps).astype(np.float32) for name in spec.calendar}
+    """The features that depend on the timestamp alone: name -> values, [rows] each.
+
+    `timestamps` are datetime64[us] in UTC; the features are those of the dataset's timezone.
+    """
+    local = local_times(timestamps, dataset.timezone)
+    return {name: CALENDAR[name](local).astype(np.float32) for name in spec.calendar}
 
 
 def entity_features(
@@ -90,6 +128,7 @@ def entity_features(
     amounts: Floats | None,
     labels: Floats,
     delay: np.timedelta64,
+    label_times: NDArray[np.datetime64] | None,
 ) -> dict[str, NDArray[np.float32]]:
     """The features of one entity (customer, terminal, ...), for any set of its values.
 
@@ -103,21 +142,27 @@ def entity_features(
       timestamps: [rows].
       amounts: [rows], NaN where missing; None if the dataset has no amount.
       labels: 1, 0 or NaN where unknown, [rows].
-      delay: how long after a transaction its label becomes known.
+      delay: how long after a transaction its label becomes known, unless there are `label_times`.
+      label_times: when each label became known, NaT where it is not, [rows]; None without
+        `dataset.label_time`.
 
     Returns:
       name -> values in the order of the input, [rows] each; NaN where undefined or where
       the key is missing.
 
     Raises:
-      BadInput: a timestamp is missing or an amount is too large.
+      BadInput: a timestamp is missing, an amount is too large, or a label was known before its
+        transaction.
     """
     plan = _plan(spec, dataset, entity)
     if not plan:
         return {}
     if amounts is None:
         amounts = np.full(len(keys), np.nan)
-    history = History(keys, timestamps, amounts, labels, delay)
+    if label_times is not None:
+        longest = np.timedelta64(spec.max_label_delay_days, "D")
+        labels = np.where(label_times - timestamps > longest, np.nan, labels)
+    history = History(keys, timestamps, amounts, labels, delay, label_times)
     features = {}
     for name, (family, window) in plan.items():
         parameters = {parameter: getattr(spec, parameter) for parameter in family.parameters}
@@ -151,16 +196,22 @@ def add_features(table: pa.Table, dataset: Dataset, spec: Features, delay_days: 
     def numbers(name: str) -> Floats:
         return table[name].cast(pa.float64()).to_numpy().astype(np.float64)
 
-    timestamps = table[dataset.timestamp].cast(pa.timestamp("us"), safe=False).to_numpy()
+    def times(name: str) -> NDArray[np.datetime64]:
+        return table[name].cast(pa.timestamp("us"), safe=False).to_numpy()
+
+    timestamps = times(dataset.timestamp)
+    label_times = times(dataset.label_time) if dataset.label_time else None
     amounts = numbers(dataset.amount) if dataset.amount else None
     has_label = dataset.label in table.column_names
     labels = numbers(dataset.label) if has_label else np.full(len(timestamps), np.nan)
-    features = calendar_features(spec, timestamps)
+    features = calendar_features(spec, dataset, timestamps)
     for entity in dataset.entities:
         codes = table[entity].combine_chunks().dictionary_encode()
         keys = codes.indices.fill_null(-1).to_numpy().astype(np.int64)
         delay = np.timedelta64(delay_days, "D")
-        features |= entity_features(spec, dataset, entity, keys, timestamps, amounts, labels, delay)
+        features |= entity_features(
+            spec, dataset, entity, keys, timestamps, amounts, labels, delay, label_times
+        )
     for name, values in features.items():
         table = table.append_column(name, pa.array(values))
     return table

@@ -2,8 +2,8 @@
 
 A family is a function of an entity's `History` and a window in days. It returns one number per
 row, in the order of the sorted history. The formulas use: t, the time of the row; w, the window;
-d, the label delay; "past", the rows of the same entity in (t - w, t); "known", its rows in
-(t - d - w, t - d] that have a label. Every formula ignores missing amounts.
+"past", the rows of the same entity in (t - w, t); "known", its earlier rows whose labels became
+known in (t - w, t], in the order in which they did. Every formula ignores missing amounts.
 
 "Handbook" is Le Borgne et al., *Reproducible Machine Learning for Credit Card Fraud Detection -
 Practical Handbook*, chapter 3, section 4. Relating an amount to the card's own history follows

@@ -35,10 +35,11 @@ class History:
       order: position in the input of each sorted row, [rows].
       time: microseconds since 1970-01-01, [rows].
       amount: rounded to UNIT, NaN where missing, [rows].
-      labelled: positions of the rows that have a label, [labelled].
+      labelled: positions of the rows that have a label, by entity in the order in which the labels
+        became known, then of time, [labelled].
       labelled_time: `time` of the labelled rows, [labelled].
-      fraud: whether each labelled row is fraud, [labelled]; among rows with the same timestamp,
-        genuine ones come first.
+      fraud: whether each labelled row is fraud, [labelled]; among rows with the same times, genuine
+        ones come first.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class History:
         amounts: Floats,
         labels: Floats,
         delay: np.timedelta64,
+        label_times: NDArray[np.datetime64] | None = None,
     ):
         """Sorts the rows.
 
@@ -56,14 +58,19 @@ class History:
           timestamps: times of the transactions, [rows].
           amounts: NaN where missing, [rows].
           labels: 1, 0 or NaN where unknown, [rows].
-          delay: how long after a transaction its label is known.
+          delay: how long after a transaction its label is known, unless `label_times` are given.
+          label_times: when each label became known, NaT where it is not, [rows].
 
         Raises:
-          BadInput: a timestamp is missing or an amount is too large to be summed.
+          BadInput: a timestamp is missing, an amount is too large to be summed, or a label was
+            known before its transaction.
         """
         if np.isnat(timestamps).any():
             row = int(np.isnat(timestamps).argmax())
             raise BadInput(f"row {row} has no timestamp; every transaction needs one")
+        if label_times is not None and (early := label_times < timestamps).any():
+            row = int(early.argmax())
+            raise BadInput(f"row {row} has a label that was known before its transaction")
         if (np.abs(amounts) > LARGEST).any():
             row = int((np.abs(amounts) > LARGEST).argmax())
             raise BadInput(
@@ -75,10 +82,6 @@ class History:
         self.time = time[self.order]
         self.amount = np.rint(amounts[self.order] / UNIT) * UNIT
         label = labels[self.order]
-        self.labelled = np.flatnonzero(~np.isnan(label))
-        self.labelled_time = self.time[self.labelled]
-        self.fraud = label[self.labelled] == 1
-        self._labelled_before = np.searchsorted(self.labelled, np.arange(len(time) + 1))
         self._delay = int(delay / np.timedelta64(1, "us"))
         self._computed: dict[Hashable, NDArray] = {}
 
@@ -90,12 +93,32 @@ class History:
         self._position = self._entity_base + self._rank
         self._now = np.searchsorted(self._position, self._position)
 
+        self._learned: _Learned | None = None
+        if label_times is None:
+            self.labelled = np.flatnonzero(~np.isnan(label))
+            self._labelled_before = np.searchsorted(self.labelled, np.arange(len(time) + 1))
+        else:
+            self._learned = _Learned(self.time, entity, label, label_times[self.order])
+            self.labelled = self._learned.labelled
+        self.labelled_time = self.time[self.labelled]
+        self.fraud = label[self.labelled] == 1
+
     def past(self, days: int) -> RowSpan:
         """The rows of the same entity in (t - days, t)."""
         return RowSpan(self._first_younger_than(days * MICROSECONDS_PER_DAY), self._now)
 
     def known(self, days: int) -> RowSpan:
-        """The labelled rows of the same entity in (t - delay - days, t - delay]."""
+        """The labelled rows of the same entity whose labels became known in (t - days, t].
+
+        With a fixed delay these are the rows in (t - delay - days, t - delay].
+        """
+        if self._learned is not None:
+            learned, moments = self._learned, (self._moments, self._rank)
+            age = days * MICROSECONDS_PER_DAY
+            return RowSpan(
+                self.cached(("known until", age), lambda: learned.until(age, *moments)),
+                self.cached(("known until", 0), lambda: learned.until(0, *moments)),
+            )
         first = self._first_younger_than(self._delay + days * MICROSECONDS_PER_DAY)
         # With a delay of 0 the span would otherwise include the row itself.
         last = np.minimum(self._first_younger_than(self._delay), self._now)
@@ -198,6 +221,41 @@ class History:
             return np.searchsorted(self._position, self._entity_base + rank[self._rank])
 
         return self.cached(("first younger than", age), search)
+
+
+class _Learned:
+    """The labels of some entities in the order in which they became known.
+
+    That order is not the order of the transactions, but it makes the labels that became known in
+    any window a span again.
+    """
+
+    def __init__(
+        self, time: Ints, entity: Ints, label: Floats, label_times: NDArray[np.datetime64]
+    ):
+        """Sorts the labels; all arguments are [rows], of rows sorted by entity and time."""
+        rows = np.flatnonzero(~np.isnan(label) & ~np.isnat(label_times))
+        known = label_times[rows].astype("datetime64[us]").astype(np.int64)
+        # A label that is known at once is not known to its own transaction, nor to others at the
+        # same time: it takes effect just after the labels that become known at that moment.
+        effect = 2 * known + (known == time[rows])
+        order = np.lexsort((effect, entity[rows]))  # stable: equal ones stay in order of time
+        self.labelled = rows[order]
+        self._effects, rank = np.unique(effect[order], return_inverse=True)
+        self._entity_base = entity * (len(self._effects) + 1)
+        self._position = self._entity_base[self.labelled] + rank
+
+    def until(self, age: int, moments: Ints, rank: Ints) -> Ints:
+        """How many labels precede, or are of the row's entity and known by t - age, [rows].
+
+        Args:
+          age: microseconds, at least 0.
+          moments: the distinct times of all rows, in order.
+          rank: the position of each row's time in `moments`, [rows].
+        """
+        limit = 2 * (moments - age) + (age > 0)
+        effects = np.searchsorted(self._effects, limit, side="right")
+        return np.searchsorted(self._position, self._entity_base + effects[rank])
 
 
 def _last_flagged_before(flags: NDArray[np.bool_]) -> Ints:

@@ -35,6 +35,12 @@ class Dataset:
     """Other columns that the model reads as categories."""
     slices: tuple[str, ...] = ()
     """Columns whose values are each evaluated separately."""
+    timezone: str = "UTC"
+    """IANA name of the timezone, such as Europe/Berlin, that defines days, nights and weekends, and
+    to which timestamps without an offset belong."""
+    label_time: str | None = None
+    """Moment at which the label became known, empty while it is not, which replaces the label delay
+    row by row; null means that every label is known after `windows.label_delay_days`."""
 
     @property
     def card_entity(self) -> str | None:
@@ -45,7 +51,7 @@ class Dataset:
     def columns(self) -> tuple[str, ...]:
         """Every column that is read from the input, label included, each once, in a fixed order."""
         named = [self.id, self.timestamp, *self.entities, self.card, self.amount]
-        named += [*self.numeric, *self.categorical, *self.slices, self.label]
+        named += [*self.numeric, *self.categorical, *self.slices, self.label, self.label_time]
         return tuple(dict.fromkeys(name for name in named if name))
 
 
@@ -91,3 +97,6 @@ class Features:
     """Fraud rate that `smoothed_risk` assumes in the absence of known labels."""
     prior_count: PositiveFloat = 10.0
     """Weight of that assumption, as a number of known labels."""
+    max_label_delay_days: Count = 90
+    """With `dataset.label_time`: labels that took longer do not count in risk features; bounds how
+    far back transactions are read."""

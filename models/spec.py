@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from fraud import codec
 from fraud.codec import STRICT, Count, Share
+from fraud.features.spec import Dataset
 
 Towers = Annotated[tuple[tuple[Count, ...], ...], Field(min_length=1)]
 
@@ -97,11 +98,32 @@ class Tuning:
 
 
 @dataclass(frozen=True, config=STRICT)
+class AlertBudget:
+    """What analysts can check: cards per day or, without timestamps, alerts per transactions."""
+
+    size: int
+    """The number of cards or alerts."""
+    transactions: int | None = None
+    """The number of transactions that `size` alerts are for; None for cards per day."""
+    timezone: str = "UTC"
+    """The timezone of the days."""
+
+    def __str__(self) -> str:
+        if self.transactions is None:
+            return f"{self.size:,} cards a day"
+        return f"{self.size:,} alerts per {self.transactions:,} transactions"
+
+
+@dataclass(frozen=True, config=STRICT)
 class Evaluation:
     """The requirements a model must meet to be blessed."""
 
     alert_budget: Count = 100
-    """Number of cards that analysts can check per day."""
+    """Number of cards that analysts can check per day; without `dataset.timestamp`, number of
+    alerts per `budget_transactions` transactions."""
+    budget_transactions: Count = 2000
+    """Number of transactions that `alert_budget` alerts are for if the data has no timestamp, hence
+    no days."""
     min_average_precision: Share = 0.3
     """Minimum average precision on the eval window."""
     min_roc_auc: Share = 0.75
@@ -133,3 +155,8 @@ class Evaluation:
     """Cost of checking one card, in the currency of the amounts."""
     saved_share: Share = 0.8
     """Fraction of a fraud's amount that an alert saves."""
+
+    def budget(self, dataset: Dataset) -> AlertBudget:
+        """What the alert budget means for this data."""
+        transactions = None if dataset.timestamp else self.budget_transactions
+        return AlertBudget(self.alert_budget, transactions, dataset.timezone)

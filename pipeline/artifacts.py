@@ -19,9 +19,12 @@ from fraud.codec import from_json, from_values
 from fraud.errors import BadInput
 from fraud.models.evaluation.registry import CHAMPION, GAPS, METRICS
 from fraud.models.evaluation.registry import HEADLINE as HEADLINE  # for reports
+from fraud.pipeline.data_facts import VERDICT_FILE as VERDICT_FILE
+from fraud.pipeline.data_facts import Anomaly, value
+from fraud.pipeline.data_facts import ExamplesFacts as ExamplesFacts
+from fraud.pipeline.data_facts import Verdict as Verdict
 
 SUMMARY_FILE = "summary.json"
-VERDICT_FILE = "verdict.json"
 CARD_PAGE, CARD_TEXT = "model_card.html", "model_card.md"
 
 Row = dict[str, float | None]
@@ -68,92 +71,10 @@ class Change:
     drop_probability: float | None = None
 
 
-def value(holder: Any, name: str) -> Any:
-    """A property or custom property of an artifact or execution; None if it has none."""
-    holder = getattr(holder, "mlmd_artifact", holder)
-    for properties in (holder.properties, holder.custom_properties):
-        if name in properties:
-            kind = properties[name].WhichOneof("value")
-            content = getattr(properties[name], kind) if kind else None
-            if kind == "struct_value":  # TFX's wrapping of JSON values
-                from google.protobuf import json_format
-
-                content = json_format.MessageToDict(content).get("__value__", content)
-            return content
-    return None
-
-
-@dataclass(frozen=True)
-class ExamplesFacts:
-    """The data of a run: an Examples artifact.
-
-    Attributes:
-      as_of: the as-of day; None if the data has no timestamp.
-      windows: split → first and last day (YYYY-MM-DD); empty if the data has no timestamp.
-      rows, positives: split → number of transactions, of frauds.
-    """
-
-    as_of: str | None
-    windows: dict[str, tuple[str, str]]
-    rows: dict[str, int]
-    positives: dict[str, int]
-
-    @classmethod
-    def read(cls, artifact: Any) -> ExamplesFacts:
-        """Reads the properties that TransactionExampleGen sets."""
-        names = ("windows", "rows", "positives")
-        counts = {name: json.loads(value(artifact, name) or "{}") for name in names}
-        return from_values(cls, {"as_of": value(artifact, "as_of") or None, **counts})
-
-
 def statistics_files(artifact: Any) -> dict[str, Path]:
     """Split → file of TFDV's statistics, train first: an ExampleStatistics artifact."""
     folders = sorted(Path(artifact.uri).iterdir(), key=lambda path: path.name != "Split-train")
     return {f.name.removeprefix("Split-"): f / "FeatureStats.pb" for f in folders}
-
-
-@dataclass(frozen=True)
-class Anomaly:
-    """One reason why the data gate stopped a run.
-
-    Attributes:
-      feature: the column, or "(label)" or "(whole window)".
-      anomaly: what is wrong, in a few words.
-      description: the same in a sentence; may be empty.
-      severity: "error" or "warning".
-      window: the split, for example "eval".
-      source: the check that failed: "schema", "drift" or "labels".
-    """
-
-    feature: str
-    anomaly: str
-    description: str
-    severity: str
-    window: str
-    source: str
-
-    def __str__(self) -> str:
-        return ": ".join(filter(None, (self.window, self.feature, self.anomaly, self.description)))
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The data gate's decision: a DataVerdict artifact.
-
-    Attributes:
-      passed: whether the run may continue.
-      anomalies: the reasons why not.
-      notes: what could not be judged.
-    """
-
-    passed: bool
-    anomalies: tuple[Anomaly, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @classmethod
-    def read(cls, artifact: Any) -> Verdict:
-        """Reads the file that DataGate writes."""
-        return from_json(cls, (Path(artifact.uri) / VERDICT_FILE).read_bytes())
 
 
 @dataclass(frozen=True)
@@ -177,7 +98,8 @@ class ModelFacts:
         """Reads the files that the Trainer writes next to the SavedModel's graph."""
         from tfx.utils import path_utils
 
-        from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
+        from fraud.models.entry_point import NETWORK_FILE, THRESHOLD_FILE
+        from fraud.models.specification import EXTRA
 
         folder = Path(path_utils.serving_model_path(artifact.uri)) / EXTRA
         network = json.loads((folder / NETWORK_FILE).read_bytes())
@@ -283,26 +205,39 @@ class Push:
     """A push of a model: a PushedModel artifact.
 
     Attributes:
-      pushed: whether the model was pushed; if not, the other attributes are None or meaningless.
+      pushed: whether the model was pushed; if not, the next three are None or meaningless.
       version: unix seconds, as text.
       path: the folder of that version.
       since: when it was pushed, in local time.
+      outcome: "pushed", "not_blessed", "replay" or "not_pushed".
+      reason: why not, or what was accepted; of a rollback, the reason given for it.
+      restored, replaced, user: of a rollback, the version whose weights it restored, the one that
+        was live before, and who did it; empty after a push by a run.
     """
 
     pushed: bool
     version: str | None
     path: str | None
     since: datetime
+    outcome: str
+    reason: str = ""
+    restored: str = ""
+    replaced: str = ""
+    user: str = ""
 
     @classmethod
     def read(cls, artifact: Any) -> Push:
-        """Reads the properties that the Pusher sets."""
+        """Reads the properties that the Pusher or a rollback sets."""
         proto = getattr(artifact, "mlmd_artifact", artifact)
+        pushed = value(artifact, "pushed") == 1
+        texts = ("reason", "restored_version", "replaced_version", "user")
         return cls(
-            value(artifact, "pushed") == 1,
+            pushed,
             value(artifact, "pushed_version"),
             value(artifact, "pushed_destination"),
             datetime.fromtimestamp(proto.create_time_since_epoch / 1000),
+            value(artifact, "outcome") or ("pushed" if pushed else "not_blessed"),
+            *(value(artifact, name) or "" for name in texts),
         )
 
 
@@ -345,14 +280,16 @@ class RunSummary:
 
     Attributes:
       run_id: the run.
-      outcome: "pushed", "not_blessed" or "gate_stopped".
+      outcome: "pushed"; "not_blessed"; "replay", if its as-of day is not later than that of the
+        live model; "not_pushed" for another reason; or "gate_stopped".
       root: the root it ran in.
       as_of: the as-of day; None if the data has no timestamp.
       reasons: why nothing was pushed.
-      notes: what the data gate could not judge.
+      notes: what the data gate could not judge, and what was accepted to push.
       pushed_version, pushed_path: of the model that this run pushed, if any.
       model_card: the page about that model.
       live_version: the version in production after the run, if any.
+      disagreements: between the push folder and ML Metadata.
       windows: split → first and last day.
       rows: split → number of transactions.
       positives: split → number of frauds, where labels are known.
@@ -375,6 +312,7 @@ class RunSummary:
     pushed_path: str | None = None
     model_card: str | None = None
     live_version: str | None = None
+    disagreements: tuple[str, ...] = ()
     windows: dict[str, tuple[str, str]] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     positives: dict[str, int] = field(default_factory=dict)

@@ -1,13 +1,14 @@
 """Derives the windows of a run from its as-of day and the label delay. See docs/concepts.md.
 
-On day D, labels are known only for days ≤ D − delay. With a delay of 7, 7 eval days, 30 train days
-and as-of day 31 July::
+When day D ends, labels are known for the days ≤ D − delay and for no others. With a delay of 7, 7
+eval days, 30 train days and as-of day 31 July::
 
-    12 Jun ─ train ─ 11 Jul      18 Jul ─ eval ─ 24 Jul      25 Jul ─ recent ─ 31 Jul (as-of)
+    11 Jun ─ train ─ 10 Jul      18 Jul ─ eval ─ 24 Jul      25 Jul ─ recent ─ 31 Jul (as-of)
                            └ delay ┘                   (labels not yet known)
 
-The gap between train and eval keeps the evaluation honest: on the first eval day (18 July), the
-newest known labels were those of 11 July.
+The gap between train and eval keeps the evaluation honest: when the first eval day (18 July) began,
+17 July had ended, and the newest labels that were all known were those of 10 July. Those of 11 July
+became known in the course of 18 July. `run` and `backtest` share this rule.
 """
 
 from __future__ import annotations
@@ -64,10 +65,25 @@ class Windows:
         named = {"train": self.train, "eval": self.eval, "recent": self.recent}
         return {name: window for name, window in named.items() if window is not None}
 
+    def labels_known_by(self, split: str) -> date:
+        """The day at whose end the labels of a labelled split must be known."""
+        return self.eval.first - timedelta(days=1) if split == "train" else self.as_of
+
     @property
     def all_days(self) -> Window:
         """From the first day of history to the as-of day."""
         return Window((self.history or self.train).first, self.as_of)
+
+
+def last_known_day(day: date, label_delay_days: int) -> date:
+    """The last day whose labels are all known when `day` ends."""
+    return day - timedelta(days=label_delay_days)
+
+
+def train_window(first_eval_day: date, train_days: int, label_delay_days: int) -> Window:
+    """The days to train a model on that is used from the beginning of `first_eval_day`."""
+    last = last_known_day(first_eval_day - timedelta(days=1), label_delay_days)
+    return Window(last - timedelta(days=train_days - 1), last)
 
 
 def windows_for(
@@ -91,17 +107,15 @@ def windows_for(
     """
     if train_days < 1 or eval_days < 1 or label_delay_days < 0 or history_days < 0:
         raise ValueError("train_days and eval_days must be ≥ 1, delay and history ≥ 0")
-    eval_last = as_of - timedelta(days=label_delay_days)
+    eval_last = last_known_day(as_of, label_delay_days)
     eval_first = eval_last - timedelta(days=eval_days - 1)
-    # Even without a delay, training must end before the first day of evaluation.
-    train_last = eval_first - timedelta(days=max(label_delay_days, 1))
-    train_first = train_last - timedelta(days=train_days - 1)
+    train = train_window(eval_first, train_days, label_delay_days)
     return Windows(
         as_of=as_of,
-        history=Window(train_first - timedelta(days=history_days), train_first - timedelta(days=1))
+        history=Window(train.first - timedelta(days=history_days), train.first - timedelta(days=1))
         if history_days
         else None,
-        train=Window(train_first, train_last),
+        train=train,
         eval=Window(eval_first, eval_last),
         recent=Window(eval_last + timedelta(days=1), as_of) if label_delay_days else None,
     )

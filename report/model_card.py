@@ -26,18 +26,19 @@ class Facts:
       as_of: the as-of day; empty if the data has no time.
       windows: split → first and last day; empty if the data has no time.
       rows, positives: split → number of transactions, of frauds.
-      label_delay_days: days until labels are known.
+      label_known: from when on a label is known, in words.
       numeric, categorical: the columns the model reads.
       network: its settings by name.
       threshold: the lowest score that raises an alert.
-      alert_budget: cards a day.
+      alert_budget: in words, such as "100 cards a day".
       validation: metrics on the held-out cards by name.
       definitions: the `fraud.models.evaluation.registry.Metric`s, in the order shown.
       metrics: from the Evaluator: `overall` (by name) and `slices` (slice → by name).
       intervals: 95 % intervals of the same metrics, in the same form.
-      champion: as `metrics`, for the champion on the same examples; empty if there is none.
+      champion: as `metrics`, for the champion on the same examples; empty if none was evaluated.
       changes: name → `fraud.pipeline.artifacts.Change` from the champion, over all examples.
       demands: the settings of `fraud.models.spec.Evaluation` by name.
+      champion_problem: why the champion's inputs could not be computed; empty if they could.
       notes: the checks that the data gate could not make.
       served: the number of examples ServingCheck sent.
       run_id: the run that trained the model; empty if unknown.
@@ -52,12 +53,12 @@ class Facts:
     windows: Mapping[str, tuple[str, str]]
     rows: Mapping[str, int]
     positives: Mapping[str, int]
-    label_delay_days: int
+    label_known: str
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
     network: Mapping[str, Any]
     threshold: float | None
-    alert_budget: int
+    alert_budget: str
     validation: Mapping[str, float | None]
     definitions: Sequence[Any]
     metrics: Mapping[str, Any]
@@ -65,6 +66,7 @@ class Facts:
     champion: Mapping[str, Any]
     changes: Mapping[str, Change]
     demands: Mapping[str, Any]
+    champion_problem: str = ""
     notes: tuple[str, ...] = ()
     served: int | None = None
     run_id: str = ""
@@ -112,7 +114,7 @@ def _data(facts: Facts) -> Section:
     )
     if facts.windows:
         text += (
-            f" No label was used before {facts.label_delay_days} days after its transaction: "
+            f" No label was used before {facts.label_known}: "
             "neither in features nor in training or evaluation."
         )
     else:
@@ -147,8 +149,7 @@ def _metrics(facts: Facts) -> Section:
         "On the eval window, which nothing was chosen on. In parentheses are 95 % intervals, by a "
         "bootstrap that draws whole cards, because frauds come in series on one card; there is "
         "none where fewer than 10 cards have a fraud. Without cards, transactions are drawn. A "
-        "transaction raises an alert if its score reaches the threshold for "
-        f"{facts.alert_budget:,} cards a day."
+        f"transaction raises an alert if its score reaches the threshold for {facts.alert_budget}."
     )
     return Section("Metrics", (Text(text), Table(head, tuple(rows), numbers=True)))
 
@@ -183,11 +184,11 @@ def _gate(facts: Facts) -> Section:
         rows.append((metric.title, *figures, _number(chance, absent="")))
     in_table = {name for metric in compared for name in (metric.minimum, metric.max_drop)}
     others = {k: v for k, v in facts.demands.items() if k not in in_table}
-    against = (
-        "The champion was evaluated on the same examples; changes have 95 % intervals."
-        if champion
-        else "There was no champion to compare with."
-    )
+    against = "There was no champion to compare with."
+    if champion:
+        against = "The champion was evaluated on the same examples; changes have 95 % intervals."
+    elif facts.champion_problem:
+        against = f"The champion's inputs could not be computed: {facts.champion_problem}."
     checks = [
         "Data gate: passed.",
         *(f"Data gate: {note}." for note in facts.notes),

@@ -15,12 +15,28 @@ TENSORBOARD = Path(sys.prefix, "bin", "tensorboard")
 VALIDATED = {"threshold": "threshold", "brier": "Brier", "expected_calibration_error": "ECE"}
 """Metric on the held-out cards → its label."""
 
+WHY_NOT = {
+    "gate_stopped": "stopped by the data gate",
+    "not_blessed": "not pushed: the model was not blessed",
+    "replay": "not pushed: replay",
+    "not_pushed": "not pushed",
+}
+"""Outcome of a run → what to say about it."""
+
+_ADVICE = {
+    "schema": "  If the data is right, curate the schema: fraud-pipeline schema --diff",
+    "drift": "  If the change is expected, allow it until it is as old as the windows: data_gate: "
+    "{drift_thresholds: {COLUMN: 1}}.\n  If it lasts, move the reference: data_gate: "
+    "{reference_run: a run on data like this}",
+}
+"""What failed in the data gate → what to do if the data is right."""
+
 
 def node_detail(record: NodeRecord) -> str:
     """The result of a node in a few words; empty if there is nothing to tell."""
     for artifact in (a for outputs in record.outputs.values() for a in outputs):
         match artifact.type:
-            case "Examples":
+            case "Examples" if record.name == "TransactionExampleGen":
                 rows = artifacts.ExamplesFacts.read(artifact).rows
                 return " · ".join(f"{split} {count:,} rows" for split, count in rows.items())
             case "fraud.DataVerdict":
@@ -29,7 +45,8 @@ def node_detail(record: NodeRecord) -> str:
                 return "blessed" if artifacts.value(artifact, "blessed") == 1 else "not blessed"
             case "PushedModel" if record.name == "Pusher":
                 push = Push.read(artifact)
-                return f"version {push.version}" if push.pushed else "nothing pushed"
+                why = f": {push.reason}" if push.reason else ""
+                return f"version {push.version}" if push.pushed else f"nothing pushed{why}"
             case "TunerResults":
                 scores = artifacts.trial_scores(artifact)
                 return f"average precision {max(scores):.3f}, the best of {len(scores)}"
@@ -59,19 +76,27 @@ def render(summary: RunSummary) -> str:
         lines.append(f"  model     {' · '.join(figures)}, on held-out cards ({chosen})")
     if summary.metrics:
         lines += ["", *_metric_table(summary)]
-        lines += [f"  unjudged  {metric}: too few examples" for metric in summary.unjudged]
+        too_small: dict[str, list[str]] = {}
+        for name in summary.unjudged:
+            group, _, metric = name.rpartition(": ")
+            too_small.setdefault(metric, []).append(group)
+        lines += [
+            f"  unjudged  {metric}, too few examples: {', '.join(slices)}"
+            for metric, slices in too_small.items()
+        ]
     lines.append("")
     if summary.outcome == "pushed":
         lines.append(f"  pushed    version {summary.pushed_version}: {summary.pushed_path}")
         if summary.model_card:
             lines.append(f"  card      {summary.model_card}")
     else:
-        why = "stopped by the data gate" if stopped else "not pushed: the model was not blessed"
+        why = WHY_NOT[summary.outcome]
         live = summary.live_version
         lines.append(f"  {why}; {f'version {live} stays live' if live else 'nothing is live'}")
         lines += [f"    - {reason}" for reason in summary.reasons]
-        if stopped:
-            lines.append("  If the data is right, curate the schema: fraud-pipeline schema --diff")
+        sources = {anomaly.source for anomaly in summary.anomalies}
+        lines += [line for source, line in _ADVICE.items() if source in sources]
+    lines += [f"  warning   {problem}" for problem in summary.disagreements]
     lines += [
         "",
         f"  took      {sum(summary.seconds.values()):.0f} s",

@@ -121,10 +121,9 @@ def train_missing(bank: int, seeds: Iterable[int], sample: Config, folder: Path)
                 (LABELS, flipped),
                 (RISK, without),
             ):
+                budget = sample.evaluation.budget(sample.dataset)
                 network = replace(sample.network, seed=seed if kind == SEED else 1000 + seed)
-                fitted = training.fit(
-                    network, examples, vocabularies, sample.evaluation.alert_budget
-                )
+                fitted = training.fit(network, examples, vocabularies, budget)
                 saved[kind] = np.append(fitted.scores(inputs), fitted.threshold)
                 keras.utils.clear_session()
             np.savez(file_of(folder, bank, seed), **saved)
@@ -146,7 +145,7 @@ def windows(bank: int, *configs: Config) -> list[tuple[FoldRows, FoldRows, FoldR
 
     lengths, delay = configs[0].windows, configs[0].windows.label_delay_days
     eval_days, train_days = max(EVAL_DAYS), WEEK + lengths.train_days
-    history = history_days(configs[0].features, delay)
+    history = history_days(configs[0].features, configs[0].dataset, delay)
     days = history + train_days + delay + eval_days + delay
     simulation = Simulation(days=days, seed=bank)
     planned = windows_for(

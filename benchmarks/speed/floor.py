@@ -69,7 +69,8 @@ def main(folder: str, root: str, costs: str) -> None:
         examples, eval_examples = encoded(train), encoded(evaluation)
     with meter.stage("training"):
         sizes = {name: len(values) + 1 for name, values in known.items()}
-        fitted = training.fit(config.network, examples, sizes, config.evaluation.alert_budget)
+        budget = config.evaluation.budget(config.dataset)
+        fitted = training.fit(config.network, examples, sizes, budget)
         fitted.model.export(root, verbose=False)
     with meter.stage("evaluation"):
         scores = fitted.scores(eval_examples.inputs)

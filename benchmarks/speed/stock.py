@@ -61,7 +61,11 @@ def pipeline(case: Case, root: Path) -> Pipeline:
         run_fn="benchmarks.speed.twin.run_fn",
         train_args=tfx.proto.TrainArgs(splits=["train"]),
         eval_args=tfx.proto.EvalArgs(splits=["eval"]),
-        custom_config={**learned, "alert_budget": config.evaluation.alert_budget},
+        custom_config={
+            **learned,
+            "alert_budget": codec.to_json(config.evaluation.budget(config.dataset)),
+            "inputs": codec.to_json(config.inputs),
+        },
     )
     evaluator = tfx.components.Evaluator(
         examples=examples,

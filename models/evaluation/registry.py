@@ -58,6 +58,7 @@ class Metric:
 _CARD_DAYS = {
     "label": "dataset.label",
     "timestamp": "dataset.timestamp",
+    "timezone": "dataset.timezone",
     "card": "dataset.card_entity",
 }
 _GAP = {"label": "dataset.label", "min_examples": "evaluation.min_slice_examples"}

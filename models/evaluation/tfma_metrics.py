@@ -18,7 +18,7 @@ from tensorflow_model_analysis.metrics import metric_types
 from fraud.models.evaluation import bootstrap, metrics
 from fraud.models.evaluation.extractors import OVERALL, SCORES
 from fraud.models.evaluation.registry import ALERT, CHAMPION, DROP_PROBABILITY, SCORE
-from fraud.time import SECONDS_PER_DAY
+from fraud.time import local_days
 
 UNJUDGED = -np.inf
 """The gap of a slice with too few examples, and the drop from a champion that does not exist; it
@@ -48,14 +48,17 @@ class CardPrecisionAtK(_SliceMetric):
 
     Args:
       k: cards checked a day.
+      timezone: of the days.
       label, timestamp, card: columns.
     """
 
     columns = ("label", "timestamp", "card")
 
     @staticmethod
-    def _compute(columns: Columns, outputs: Columns, overall: Columns, k: int) -> float:
-        days = columns["timestamp"] // SECONDS_PER_DAY
+    def _compute(
+        columns: Columns, outputs: Columns, overall: Columns, k: int, timezone: str
+    ) -> float:
+        days = local_days(columns["timestamp"], timezone)
         return metrics.card_precision_at_k(
             columns["label"], outputs[SCORE], days, columns["card"], k
         )
@@ -67,6 +70,7 @@ class ExpectedCostSaved(_SliceMetric):
     Args:
       check_cost: of checking a card, in the currency of the amounts.
       saved_share: the share of a fraud's amount that an alert saves.
+      timezone: of the days.
       label, amount, timestamp, card: columns.
     """
 
@@ -74,9 +78,14 @@ class ExpectedCostSaved(_SliceMetric):
 
     @staticmethod
     def _compute(
-        columns: Columns, outputs: Columns, overall: Columns, check_cost: float, saved_share: float
+        columns: Columns,
+        outputs: Columns,
+        overall: Columns,
+        check_cost: float,
+        saved_share: float,
+        timezone: str,
     ) -> float:
-        days = columns["timestamp"] // SECONDS_PER_DAY
+        days = local_days(columns["timestamp"], timezone)
         label, alerts = columns["label"], outputs[ALERT] == 1
         return metrics.expected_cost_saved(
             label, alerts, columns["amount"], days, columns["card"], check_cost, saved_share

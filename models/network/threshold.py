@@ -4,6 +4,37 @@ from __future__ import annotations
 
 import numpy as np
 
+from fraud.models.spec import AlertBudget
+from fraud.time import local_days
+
+
+def alert_threshold(
+    budget: AlertBudget,
+    scores: np.ndarray,
+    timestamps: np.ndarray,
+    cards: np.ndarray,
+    share: float = 1.0,
+) -> float:
+    """The lowest score that raises an alert, within the budget.
+
+    Args:
+      budget: cards per day (`for_budget`), or alerts per number of transactions (`for_share`).
+      scores, cards, share: see `for_budget`.
+      timestamps: epoch seconds, [n]; not read by a budget per number of transactions.
+    """
+    if budget.transactions is not None:
+        return for_share(scores, budget.size / budget.transactions)
+    return for_budget(scores, local_days(timestamps, budget.timezone), cards, budget.size, share)
+
+
+def for_share(scores: np.ndarray, share: float) -> float:
+    """The threshold that a share of the transactions reaches, at least one.
+
+    Returns:
+      The lowest score that raises an alert; 0 if all may. Ties may exceed the share.
+    """
+    return _lowest_of_highest(scores, max(1, round(share * scores.size)))
+
 
 def for_budget(
     scores: np.ndarray, days: np.ndarray, cards: np.ndarray, budget: int, share: float = 1.0
@@ -27,7 +58,9 @@ def for_budget(
     _, group = np.unique(days.astype(np.int64) * (card.max() + 1) + card, return_inverse=True)
     highest = np.zeros(group.max() + 1)
     np.maximum.at(highest, group, scores)
-    alerts = max(1, round(budget * share * np.unique(days).size))
-    if alerts >= highest.size:
-        return 0.0
-    return float(np.partition(highest, -alerts)[-alerts])
+    return _lowest_of_highest(highest, max(1, round(budget * share * np.unique(days).size)))
+
+
+def _lowest_of_highest(scores: np.ndarray, count: int) -> float:
+    """The lowest of the `count` highest scores; 0 if that is all of them."""
+    return 0.0 if count >= scores.size else float(np.partition(scores, -count)[-count])

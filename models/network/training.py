@@ -16,8 +16,7 @@ from fraud.models.examples import Examples
 from fraud.models.network import threshold
 from fraud.models.network.architecture import build_network, logit_model
 from fraud.models.network.calibration import calibrate
-from fraud.models.spec import Network
-from fraud.time import SECONDS_PER_DAY
+from fraud.models.spec import AlertBudget, Network
 
 PREDICT_BATCH = 8192
 MIN_STEPS_PER_EPOCH = 50
@@ -47,7 +46,7 @@ def fit(
     spec: Network,
     examples: Examples,
     vocabularies: Mapping[str, int],
-    alert_budget: int,
+    budget: AlertBudget,
     log_dir: str | None = None,
 ) -> Fitted:
     """Trains, chooses the best epoch, calibrates and sets the alert threshold.
@@ -59,7 +58,7 @@ def fit(
       spec: the network's settings.
       examples: the train window, in an order that is the same in every run.
       vocabularies: number of indices of each categorical column, in order.
-      alert_budget: cards per day.
+      budget: the alerts that the threshold allows.
       log_dir: the folder of TensorBoard's logs; None for no logs.
     """
     keras.utils.set_random_seed(spec.seed)
@@ -97,11 +96,11 @@ def fit(
     calibrate(model, logit, validation.labels)
     fitted = Fitted(model, 0.0, {})
     scores = fitted.scores(validation.inputs)
-    alert_threshold = threshold.for_budget(
+    alert_threshold = threshold.alert_threshold(
+        budget,
         scores,
-        validation.timestamps // SECONDS_PER_DAY,
+        validation.timestamps,
         validation.cards,
-        alert_budget,
         share=np.unique(validation.cards).size / np.unique(examples.cards).size,
     )
     measured = _validation_metrics(validation.labels, scores, scores >= alert_threshold)

@@ -19,7 +19,7 @@ from fraud.models.columns import ModelColumns
 from fraud.models.examples import Examples, load_split
 from fraud.models.network import training
 from fraud.models.preprocessing.transform_fn import vocabulary_sizes
-from fraud.models.spec import Network, Tuning
+from fraud.models.spec import AlertBudget, Network, Tuning
 
 OBJECTIVE = "average_precision"
 
@@ -36,8 +36,9 @@ def tuner_fn(fn_args: Any) -> TunerFnResult:
     spec = from_json(Network, config["network"])
     transform = tft.TFTransformOutput(fn_args.transform_graph_path)
     tuning = from_json(Tuning, config["tuning"])
+    budget = from_json(AlertBudget, config["alert_budget"])
     return TunerFnResult(
-        tuner=NetworkTuner(spec, tuning, config["alert_budget"], fn_args.working_dir),
+        tuner=NetworkTuner(spec, tuning, budget, fn_args.working_dir),
         fit_kwargs={
             "examples": load_split(fn_args.train_files, transform, columns),
             "vocabularies": vocabulary_sizes(transform, columns, spec),
@@ -65,11 +66,11 @@ class NetworkTuner(base_tuner.BaseTuner):
     Args:
       spec: the configured network; its seed is also that of the search.
       tuning: the values to try and the number of trials.
-      alert_budget: cards per day.
+      budget: see `training.fit`.
       directory: the folder for KerasTuner's records of the trials.
     """
 
-    def __init__(self, spec: Network, tuning: Tuning, alert_budget: int, directory: str) -> None:
+    def __init__(self, spec: Network, tuning: Tuning, budget: AlertBudget, directory: str) -> None:
         space = keras_tuner.HyperParameters()
         for name, values in tuning.choices.items():
             configured = _scalar(getattr(spec, name))
@@ -82,7 +83,7 @@ class NetworkTuner(base_tuner.BaseTuner):
             seed=spec.seed,
         )
         super().__init__(oracle, directory=directory, project_name="trials", overwrite=True)
-        self._spec, self._alert_budget = spec, alert_budget
+        self._spec, self._budget = spec, budget
 
     def run_trial(
         self, trial: trials.Trial, examples: Examples, vocabularies: Mapping[str, int]
@@ -93,7 +94,7 @@ class NetworkTuner(base_tuner.BaseTuner):
           FatalValueError: there is no fraud on the held-out cards to compare trials by.
         """
         spec = self._spec.tuned(trial.hyperparameters.values)
-        fitted = training.fit(spec, examples, vocabularies, self._alert_budget)
+        fitted = training.fit(spec, examples, vocabularies, self._budget)
         score = fitted.validation[OBJECTIVE]
         keras.backend.clear_session()
         if np.isnan(score):

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from fraud.errors import BadInput
-from fraud.pipeline.windows import Window
+from fraud.pipeline.windows import Window, train_window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,14 +57,9 @@ def plan_folds(
     try:
         for number in range(count):
             first = first_test_day + timedelta(days=number * test_days)
-            last_known = first - timedelta(days=delay_days + 1)
-            planned.append(
-                Fold(
-                    Window(last_known - timedelta(days=train_days - 1), last_known),
-                    Window(first, first + timedelta(days=test_days - 1)),
-                    last_known - timedelta(days=known_days - 1),
-                )
-            )
+            train = train_window(first, train_days, delay_days)
+            test = Window(first, first + timedelta(days=test_days - 1))
+            planned.append(Fold(train, test, train.last - timedelta(days=known_days - 1)))
     except OverflowError:
         raise BadInput(
             "the folds do not fit in the calendar; lower --folds, --test-days, --train-days or "
@@ -78,16 +73,16 @@ def rows_to_test(
     days: NDArray[np.int64],
     cards: NDArray,
     labels: NDArray,
-    delay_days: int,
+    known_days: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
-    """Selects the rows on test days whose card has no known fraud by that day.
+    """Selects the rows on test days whose card had no known fraud when that day began.
 
     Args:
       fold: the fold.
       days: the day of each row, as days since 1970, [n].
       cards: the card of each row, [n].
       labels: 0 or 1, [n].
-      delay_days: full days until a label is known.
+      known_days: the day on which each label became known, [n].
 
     Returns:
       A mask, bool [n].
@@ -99,7 +94,7 @@ def rows_to_test(
 
     names, card = np.unique(cards, return_inverse=True)
     never = np.iinfo(np.int64).max
-    first_fraud = np.full(names.size, never)
+    first_known = np.full(names.size, never)
     frauds = (labels == 1) & (days >= day_number(fold.known_since))
-    np.minimum.at(first_fraud, card[frauds], days[frauds])
-    return is_within(fold.test, days) & (first_fraud[card] > days - delay_days - 1)
+    np.minimum.at(first_known, card[frauds], known_days[frauds])
+    return is_within(fold.test, days) & (first_known[card] >= days)

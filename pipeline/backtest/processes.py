@@ -144,7 +144,7 @@ def fit_and_evaluate(
                 dataclasses.replace(config.network, seed=seed),
                 examples,
                 preprocessing.vocabularies,
-                config.evaluation.alert_budget,
+                config.evaluation.budget(config.dataset),
             )
             seconds = prepared + process_time() - started
             metrics = evaluate(test, fitted.scores(inputs), config)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fraud.pipeline.backtest.folds import Fold
 from fraud.pipeline.config import Config
-from fraud.time import SECONDS_PER_DAY
+from fraud.time import local_days
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +71,7 @@ def evaluate(rows: FoldRows, scores: NDArray, config: Config) -> dict[str, float
         values[card_precision(config)] = metrics.card_precision_at_k(
             rows.labels,
             scores,
-            rows.timestamps // SECONDS_PER_DAY,
+            local_days(rows.timestamps, config.dataset.timezone),
             rows.cards,
             config.evaluation.alert_budget,
         )

@@ -19,6 +19,7 @@ from fraud.pipeline.ingestion import reader, values
 from fraud.pipeline.ingestion.source import Source, check_columns, check_gaps
 from fraud.pipeline.ingestion.values import is_within
 from fraud.pipeline.windows import Window, Windows
+from fraud.time import day_number
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def check_covered(source: Source, planned: Sequence[Fold], config: Config) -> Wi
             f"{source.data}: the last test days are {last.test}, but the data ends on {days[-1]}; "
             "choose fewer --folds, or an earlier --first-test-day"
         )
-    back = history_days(config.features, config.windows.label_delay_days)
+    back = history_days(config.features, config.dataset, config.windows.label_delay_days)
     back = max(back, (first.train.first - needed).days)
     before = first.train.first - timedelta(days=1)
     windows = Windows(
@@ -97,17 +98,39 @@ def read(source: Source, windows: Windows, config: Config) -> pa.Table:
 
 
 def split(table: pa.Table, fold: Fold, config: Config) -> tuple[FoldRows, FoldRows]:
-    """Returns the train rows and the test rows of a fold, given the result of `read`."""
+    """Returns the train rows and the test rows of a fold, given the result of `read`.
+
+    With label times, a train row is one whose label was known when the test days began, and a test
+    row one whose label is known at all.
+    """
     dataset = config.dataset
-    days = values.days_of(table[dataset.timestamp].combine_chunks())
-    labels = table[dataset.label].to_numpy().astype(np.int64)
+    days, known_days = _days(table, config)
+    labelled = table[dataset.label].is_valid().to_numpy()
+    labels = table[dataset.label].fill_null(0).to_numpy().astype(np.int64)
     card = dataset.card_entity
     cards = _keys(table[card]) if card else np.arange(len(days))
-    delay = config.windows.label_delay_days
-    train = is_within(fold.train, days)
-    # Without cards there is nothing to block.
-    test = rows_to_test(fold, days, cards, labels, delay) if card else is_within(fold.test, days)
+    train = is_within(fold.train, days) & (known_days < day_number(fold.test.first))
+    test = is_within(fold.test, days) & labelled
+    if card:  # Without cards there is nothing to block.
+        test &= rows_to_test(fold, days, cards, labels, known_days)
     return _select(table, train, labels, cards, config), _select(table, test, labels, cards, config)
+
+
+def count_unlabelled(table: pa.Table, planned: Sequence[Fold], config: Config) -> int:
+    """How many rows on test days are left out because their label is not known yet."""
+    days, _ = _days(table, config)
+    tested = is_within(Window(planned[0].test.first, planned[-1].test.last), days)
+    return int((tested & table[config.dataset.label].is_null().to_numpy()).sum())
+
+
+def _days(table: pa.Table, config: Config) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The day of each row, and the day on which its label became known, [rows] each."""
+    dataset = config.dataset
+    days = values.days_of(table[dataset.timestamp].combine_chunks(), dataset.timezone)
+    if dataset.label_time is None:
+        return days, days + config.windows.label_delay_days
+    learned = table[dataset.label_time].combine_chunks()
+    return days, values.known_days(learned, dataset.timezone)
 
 
 def _keys(column: pa.ChunkedArray) -> NDArray:

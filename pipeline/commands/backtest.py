@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from datetime import datetime
 
@@ -40,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--seeds", 1, "models trained per fold, each with its own seed (default 1)"),
         ("--jobs", None, "folds that run at once (default: as many as cores and memory allow)"),
     ):
-        parser.add_argument(option, type=_positive_int, default=default, metavar="N", help=meaning)
+        parser.add_argument(
+            option, type=common.positive_int, default=default, metavar="N", help=meaning
+        )
     common.add_config(parser)
     common.add_json(parser)
 
@@ -65,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         known_days=arguments.known_days,
     )
 
+    from fraud.codec import to_json
     from fraud.files import write_atomically
     from fraud.pipeline.backtest import processes, rows
     from fraud.pipeline.console import Console
@@ -81,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     with console.waiting("features"):
         table = rows.read(source, covered, config)
     console.say(f"  features   {table.num_rows:,} rows  {time.monotonic() - started:.0f} s")
+    if unlabelled := rows.count_unlabelled(table, planned, config):
+        console.say(f"  left out   {unlabelled:,} test rows whose label is not known yet")
     jobs = arguments.jobs or processes.jobs_that_fit(table, planned)
     seeds = [config.network.seed + i for i in range(arguments.seeds)]
     running = processes.run(table, planned, config, seeds, folder, jobs)
@@ -95,13 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     running.close()
     result = summary(planned, [outcomes[i] for i in range(len(planned))])
-    text = json.dumps(result, indent=1)
+    text = to_json(result, indent=1)
     write_atomically(folder / "result.json", text)
     print(text if arguments.json else render(result))
     return 0
-
-
-def _positive_int(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{number} is too small; the least is 1")
-    return number

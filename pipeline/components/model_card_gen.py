@@ -31,7 +31,8 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
     text: Parameter[str],
     columns: Parameter[str],
     evaluation_settings: Parameter[str],
-    label_delay_days: Parameter[int],
+    alert_budget: Parameter[str],
+    label_known: Parameter[str],
 ) -> None:
     """Writes the card of a model that was pushed; writes nothing for one that was not.
 
@@ -41,7 +42,8 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
       text: JSON of `fraud.pipeline.config.ModelCardText`.
       columns: JSON of `fraud.models.columns.ModelColumns`.
       evaluation_settings: JSON of `fraud.models.spec.Evaluation`.
-      label_delay_days: from `fraud.pipeline.config.WindowLengths`.
+      alert_budget: the alert budget in words.
+      label_known: from when on a label is known, in words.
     """
     push, files = artifacts.Push.read(pushed_model), artifacts.CardFiles.read(card)
     card.set_int_custom_property("written", int(push.pushed))
@@ -61,18 +63,19 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
         windows=data.windows,
         rows=data.rows,
         positives=data.positives,
-        label_delay_days=label_delay_days,
+        label_known=label_known,
         numeric=model_columns.numeric,
         categorical=model_columns.categorical,
         network=trained.network,
         threshold=trained.threshold,
-        alert_budget=settings["alert_budget"],
+        alert_budget=alert_budget,
         validation=trained.validation,
         definitions=registry.named_for(settings),
         metrics=evaluated.metrics,
         intervals=evaluated.intervals,
         champion=evaluated.champion,
         changes=evaluated.changes,
+        champion_problem=data.champion_problem,
         demands=settings,
         notes=artifacts.Verdict.read(verdict).notes,
         served=artifacts.ServingCheckResult.read(infra_blessing).examples,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from tfx import types
@@ -27,12 +28,14 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from fraud import codec
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset, Features
+from fraud.pipeline import lineage
+from fraud.pipeline.components import champion_inputs
 from fraud.pipeline.components.executors import LocalBeam
 from fraud.pipeline.config import Config, WindowLengths
 from fraud.pipeline.ingestion import stages
-from fraud.pipeline.ingestion.source import IngestionPlan, plan_ingestion
+from fraud.pipeline.ingestion.source import IngestionPlan, plan_ingestion, with_champion
 from fraud.pipeline.ingestion.stages import Ingestion, Shard
-from fraud.pipeline.windows import Windows
+from fraud.pipeline.windows import LABELLED_SPLITS
 from fraud.time import parse_day
 
 EXAMPLES = "examples"
@@ -79,7 +82,7 @@ class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
         """Plans the ingestion: reads headers, and timestamps of files outside day folders."""
         properties = dict(execution_info.exec_properties)
         try:
-            plan = _plan(properties)
+            plan = self._with_champion(_plan(properties), properties)
             properties |= {PLAN: codec.to_json(plan), FINGERPRINT: plan.fingerprint}
         except BadInput as error:
             # Left to the executor to raise, so that the execution is marked as failed.
@@ -89,6 +92,19 @@ class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
             if value is not None:
                 data_types_utils.set_metadata_value(output.exec_properties[name], value)
         return output
+
+    def _with_champion(self, plan: IngestionPlan, exec_properties: dict[str, Any]) -> IngestionPlan:
+        """Adds the champion's inputs to the plan if our examples do not contain them."""
+        config = _config(exec_properties)
+        try:
+            with self._mlmd_connection as metadata:
+                champions = lineage.standing_champions(metadata.store)
+                inputs = champion_inputs.needed(
+                    metadata.store, champions, config.inputs, plan.fingerprint
+                )
+        except BadInput as error:
+            return replace(plan, champion_problem=str(error))
+        return with_champion(plan, exec_properties["data"], config, inputs) if inputs else plan
 
 
 class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
@@ -114,15 +130,47 @@ class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
             plan.check_unchanged()
         else:  # Vertex AI does not run drivers.
             plan = _plan(exec_properties)
-        config, windows = _config(exec_properties), plan.windows
+        directory = self._get_tmp_dir()
+        try:
+            shards = self._ingest(plan, exec_properties, directory)
+        except BadInput as error:
+            if plan.champion is None:
+                raise
+            # Only the champion may read what is bad.
+            fileio.rmtree(directory)
+            plan = replace(plan, champion=None, champion_problem=str(error))
+            shards = self._ingest(plan, exec_properties, directory)
+        examples = artifact_utils.get_single_instance(output_dict[EXAMPLES])
+        _describe(examples, shards, plan, _config(exec_properties).dataset.label_time is not None)
+        for split in artifact_utils.decode_split_names(examples.split_names):
+            _publish(split, [s for s in shards if s.split == split and s.rows], examples)
+        fileio.rmtree(directory)
+
+    def _ingest(
+        self, plan: IngestionPlan, exec_properties: dict[str, Any], directory: str
+    ) -> list[Shard]:
+        """Writes the examples to a temporary directory.
+
+        Raises:
+          BadInput: see `Do`.
+        """
+        config, champion = _config(exec_properties), plan.champion
         ingestion = Ingestion(
             layout=plan.layout(config.dataset),
             features=config.features,
             delay_days=config.windows.label_delay_days,
             eval_percent=config.windows.hash_eval_percent,
-            directory=self._get_tmp_dir(),
+            directory=directory,
         )
-        fileio.makedirs(ingestion.directory)
+        if champion is not None:
+            theirs = replace(
+                ingestion,
+                layout=champion.layout,
+                features=champion.inputs.features,
+                delay_days=champion.inputs.label_delay_days,
+            )
+            ingestion = replace(ingestion, champion=theirs, champion_column=champion.inputs.column)
+        fileio.makedirs(directory)
         try:
             with self._make_beam_pipeline() as pipeline:
                 stages.run(pipeline, ingestion, dict(zip(plan.files, plan.rows, strict=True)))
@@ -131,13 +179,7 @@ class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
             if bad_input is None:
                 raise
             raise bad_input from None
-        examples = artifact_utils.get_single_instance(output_dict[EXAMPLES])
-        shards = stages.shards(ingestion)
-        _describe(examples, shards, windows)
-        for split in artifact_utils.decode_split_names(examples.split_names):
-            _publish(split, [shard for shard in shards if shard.split == split], examples)
-        fileio.rmtree(ingestion.directory)
-        examples.set_string_custom_property(FINGERPRINT, plan.fingerprint)
+        return stages.shards(ingestion)
 
 
 class TransactionExampleGenSpec(ComponentSpec):
@@ -160,7 +202,10 @@ class TransactionExampleGen(base_beam_component.BaseBeamComponent):
     Output `examples`: tf.Examples in the splits train, eval and, with a label delay, recent (whose
     examples have no label). Custom properties: `as_of` (a day), `input_fingerprint`, and as JSON
     `windows` (split → [first, last] day), `rows` and `positives` (split → count). Without a
-    timestamp there are no windows; rows are split into train and eval by a hash.
+    timestamp there are no windows; rows are split into train and eval by a hash. `history` (JSON):
+    how many days before the train window are `needed` by features and `available`. `unlabelled`
+    (JSON), with label times: split → number of transactions left out because their label is not
+    known yet.
     """
 
     SPEC_CLASS = TransactionExampleGenSpec
@@ -206,8 +251,11 @@ def _publish(split: str, shards: list[Shard], examples: types.Artifact) -> None:
         fileio.rename(shard.path, f"{directory}/{name}")
 
 
-def _describe(examples: types.Artifact, shards: list[Shard], windows: Windows | None) -> None:
+def _describe(
+    examples: types.Artifact, shards: list[Shard], plan: IngestionPlan, label_times: bool
+) -> None:
     """Sets the properties of the artifact."""
+    windows = plan.windows
     splits = list(windows.splits()) if windows else ["train", "eval"]
     examples.split_names = artifact_utils.encode_split_names(splits)
     examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
@@ -215,11 +263,19 @@ def _describe(examples: types.Artifact, shards: list[Shard], windows: Windows | 
     named = windows.splits() if windows else {}
     spans = {name: [str(window.first), str(window.last)] for name, window in named.items()}
     of_split = {s: [shard for shard in shards if shard.split == s] for s in splits}
+    unlabelled = {s: sum(shard.unlabelled for shard in of_split[s]) for s in LABELLED_SPLITS}
     described = {
         "windows": spans,
         "rows": {s: sum(shard.rows for shard in of_split[s]) for s in splits},
         "positives": {s: sum(shard.positives for shard in of_split[s]) for s in splits},
+        "history": plan.history_days,
+        "unlabelled": unlabelled if label_times else {},
     }
     examples.set_string_custom_property("as_of", str(windows.as_of) if windows else "")
     for name, value in described.items():
         examples.set_string_custom_property(name, json.dumps(value))
+    examples.set_string_custom_property(FINGERPRINT, plan.fingerprint)
+    if plan.champion is not None:
+        examples.set_string_custom_property("champion_column", plan.champion.inputs.column)
+    if plan.champion_problem:
+        examples.set_string_custom_property("champion_problem", plan.champion_problem)

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from fraud.errors import BadInput
 from fraud.features.batch import history_days
 from fraud.features.spec import Dataset
 from fraud.files import is_uri
+from fraud.models.specification import InputSpecification
 from fraud.pipeline.config import Config
 from fraud.pipeline.ingestion import reader, values
 from fraud.pipeline.ingestion.reader import File
@@ -56,6 +58,28 @@ class Source:
 
 
 @dataclass(frozen=True)
+class ChampionPlan:
+    """What the champion's inputs of the eval rows are computed from, where they differ from ours.
+
+    Attributes:
+      inputs: the champion's specification.
+      windows: the eval window, with the history that the champion's features need; None if the data
+        has no timestamp.
+      types, fingerprint: as in `IngestionPlan`, for the champion's columns, windows and files.
+    """
+
+    inputs: InputSpecification
+    windows: Windows | None
+    types: dict[str, str]
+    fingerprint: str
+
+    @property
+    def layout(self) -> values.Layout:
+        """The columns and days to read."""
+        return _layout(_only_inputs(self.inputs.dataset), self.types, self.windows)
+
+
+@dataclass(frozen=True)
 class IngestionPlan:
     """Everything a run reads, resolved once. JSON by `fraud.codec`.
 
@@ -64,7 +88,9 @@ class IngestionPlan:
       files: the files that may have rows in the windows, in the order of `Source`.
       rows: the number of rows of each file, as given by `reader.count_rows`.
       types: column → name of the Arrow type its values have in all files.
-      fingerprint: a hash of the windows and of name, size and modification time of the files.
+      fingerprint: a hash of the windows and of the names and contents of the files.
+      champion: the champion's inputs, if they are needed and can be computed.
+      champion_problem: why they cannot be, if they are needed; else empty.
     """
 
     windows: Windows | None
@@ -72,11 +98,21 @@ class IngestionPlan:
     rows: tuple[int, ...]
     types: dict[str, str]
     fingerprint: str
+    champion: ChampionPlan | None = None
+    champion_problem: str = ""
 
     def layout(self, dataset: Dataset) -> values.Layout:
         """The columns and days to read."""
-        types = {name: pa.type_for_alias(alias) for name, alias in self.types.items()}
-        return values.Layout(dataset, types, self.windows)
+        return _layout(dataset, self.types, self.windows)
+
+    @property
+    def history_days(self) -> dict[str, int]:
+        """How many days before train are `needed` by features and `available`; empty if none."""
+        if self.windows is None or self.windows.history is None:
+            return {}
+        first = min(day for file in self.files for day in file.days)
+        needed = self.windows.history
+        return {"available": sum(day >= first for day in needed), "needed": needed.days}
 
     def check_unchanged(self) -> None:
         """Checks that the files are still those that were planned.
@@ -109,14 +145,75 @@ def plan_ingestion(data: str, config: Config, as_of: date | None) -> IngestionPl
     windows = plan(source, config, as_of)
     types = check_columns(source, windows, config.dataset)
     planned = source.files(windows.all_days if windows else None)
-    listing = [(file.name, file.size, file.modified) for file in planned]
     return IngestionPlan(
         windows=windows,
         files=planned,
         rows=tuple(reader.count_rows(file) for file in planned),
         types={name: str(type_) for name, type_ in types.items()},
-        fingerprint=hashlib.sha256(repr((windows, listing)).encode()).hexdigest(),
+        fingerprint=_fingerprint(windows, planned),
     )
+
+
+def with_champion(
+    plan: IngestionPlan, data: str, config: Config, inputs: InputSpecification
+) -> IngestionPlan:
+    """Adds a champion's inputs of the eval rows to a plan, or the reason why they cannot be had.
+
+    Args:
+      plan, data, config: the plan, and what it was made from.
+      inputs: the champion's specification.
+    """
+    try:
+        return _with_champion(plan, discover(data, config.dataset), config, inputs)
+    except BadInput as error:
+        # The rest of the message says how to change the configuration, which is not the champion's.
+        return dataclasses.replace(plan, champion_problem=str(error).partition("; ")[0])
+
+
+def _with_champion(
+    plan: IngestionPlan, source: Source, config: Config, inputs: InputSpecification
+) -> IngestionPlan:
+    dataset, windows = _only_inputs(inputs.dataset), None
+    if (dataset.timestamp is None) != (plan.windows is None):
+        raise BadInput(f"it was trained with{'out' if plan.windows else ''} timestamps")
+    if plan.windows is not None:
+        evaluated = plan.windows.eval
+        days = 0
+        if dataset.entities:
+            days = history_days(inputs.features, dataset, inputs.label_delay_days)
+        one = timedelta(days=1)
+        history = Window(evaluated.first - days * one, evaluated.first - one) if days else None
+        windows = Windows(evaluated.last, history, train=evaluated, eval=evaluated, recent=None)
+        check_gaps(source, windows, config.windows.max_empty_days)
+    types = check_columns(source, windows, dataset)
+    theirs = source.files(windows.all_days if windows else None)
+    files = tuple(file for file in source.all_files if file in {*plan.files, *theirs})
+    return dataclasses.replace(
+        plan,
+        files=files,
+        rows=tuple(reader.count_rows(file) for file in files),
+        champion=ChampionPlan(
+            inputs=inputs,
+            windows=windows,
+            types={name: str(type_) for name, type_ in types.items()},
+            fingerprint=_fingerprint(windows, theirs),
+        ),
+    )
+
+
+def _fingerprint(windows: Windows | None, files: tuple[File, ...]) -> str:
+    listing = [(file.name, file.size, content_id(file)) for file in files]
+    return hashlib.sha256(repr((windows, listing)).encode()).hexdigest()
+
+
+def _only_inputs(dataset: Dataset) -> Dataset:
+    """The dataset without the columns that neither models nor features read."""
+    return dataclasses.replace(dataset, id=None, slices=())
+
+
+def _layout(dataset: Dataset, types: dict[str, str], windows: Windows | None) -> values.Layout:
+    of_alias = {name: pa.type_for_alias(alias) for name, alias in types.items()}
+    return values.Layout(dataset, of_alias, windows)
 
 
 def discover(data: str, dataset: Dataset) -> Source:
@@ -146,7 +243,8 @@ def discover(data: str, dataset: Dataset) -> Source:
     if dataset.timestamp is None:
         files = [dataclasses.replace(file, days=(), in_day_folder=False) for file in files]
     else:
-        files = [f if f.in_day_folder else _with_days(f, dataset.timestamp) for f in files]
+        zone = dataset.timezone
+        files = [f if f.in_day_folder else _with_days(f, dataset.timestamp, zone) for f in files]
     return Source(data, tuple(files))
 
 
@@ -168,7 +266,7 @@ def plan(source: Source, config: Config, as_of: date | None) -> Windows | None:
     if not days:
         raise BadInput(f"{source.data}: there are no transactions")
     lengths = config.windows
-    history = history_days(config.features, lengths.label_delay_days)
+    history = history_days(config.features, config.dataset, lengths.label_delay_days)
     try:
         windows = windows_for(
             as_of or days[-1],
@@ -196,7 +294,10 @@ def plan(source: Source, config: Config, as_of: date | None) -> Windows | None:
 def check_columns(
     source: Source, windows: Windows | None, dataset: Dataset
 ) -> dict[str, pa.DataType]:
-    """Checks, from headers alone, that the files of a run have the columns of the dataset.
+    """Checks that the files of a run have the columns of the dataset.
+
+    Headers are enough, but for the identifiers in CSV files: only all of them together tell whether
+    they are numbers.
 
     Returns:
       column → the type its values have in all files (`values.types_of`).
@@ -205,12 +306,16 @@ def check_columns(
       BadInput: a column is missing or has a wrong type; names file, column and configuration key.
     """
     seen: dict[str, set[pa.DataType]] = {name: set() for name in dataset.columns}
+    identifiers = values.identifiers(dataset)
     for file in source.files(windows.all_days if windows else None):
         schema = reader.schema(file)
         needed = values.columns_of(file, dataset, windows)
+        types = {c: _type_in(schema, c, key, file) for key, c in _keys(dataset) if c in needed}
+        if identifiers and not file.is_parquet:
+            types |= _spelled_types(file, identifiers)
         for key, column in _keys(dataset):
             if column in needed:
-                type_ = _type_in(schema, column, key, file)
+                type_ = types[column]
                 if problem := values.wrong_type(column, type_, dataset):
                     _refuse_type(file, column, key, problem, dataset)
                 seen[column].add(type_)
@@ -253,7 +358,7 @@ def _file(path: str, info: arrow_fs.FileInfo, name: str) -> File:
 
 
 @functools.cache
-def _with_days(file: File, timestamp: str) -> File:
+def _with_days(file: File, timestamp: str, timezone: str) -> File:
     """Adds the days that occur in a file outside day folders; reads its timestamps for that."""
     type_ = _type_in(reader.schema(file), timestamp, "dataset.timestamp", file)
     if problem := values.wrong_type(timestamp, type_, Dataset(timestamp=timestamp)):
@@ -261,11 +366,24 @@ def _with_days(file: File, timestamp: str) -> File:
     days: set[int] = set()
     for first, batch in reader.read(file, {timestamp: pa.string()}):
         origins = values.RowOrigins(file, np.arange(first, first + batch.num_rows))
-        times = values.times(batch.column(0), timestamp, origins)
-        days.update(np.unique(values.days_of(times)).tolist())
+        times = values.times(batch.column(0), timestamp, timezone, origins)
+        days.update(np.unique(values.days_of(times, timezone)).tolist())
     return dataclasses.replace(
         file, days=tuple(EPOCH + timedelta(days=day) for day in sorted(days))
     )
+
+
+@functools.cache
+def _spelled_types(file: File, columns: tuple[str, ...]) -> dict[str, pa.DataType]:
+    """The types of identifiers in a CSV file: int64 if all are plain whole numbers, else text."""
+    types = dict.fromkeys(columns, pa.int64())
+    for _, batch in reader.read(file, dict.fromkeys(columns, pa.string())):
+        for name in columns:
+            if types[name] == pa.int64() and values.whole_numbers(batch.column(name)) is None:
+                types[name] = pa.string()
+        if pa.int64() not in types.values():
+            break
+    return types
 
 
 def _too_short(windows: Windows, days: tuple[date, ...], config: Config) -> str:
@@ -289,6 +407,36 @@ def _too_short(windows: Windows, days: tuple[date, ...], config: Config) -> str:
         f"the train window {windows.train} begins before the first day of data, {days[0]}; "
         + " or ".join(fixes)
     )
+
+
+def content_id(file: File) -> str:
+    """What differs whenever the content of a file does, even if size and modification time do not.
+
+    It is a hash, and for an object in a store, which is not read for this, its ETag or generation,
+    or the modification time if the store has neither.
+
+    Raises:
+      BadInput: the file cannot be read.
+    """
+    system, path = reader.filesystem(file.path)
+    try:
+        if isinstance(system, arrow_fs.LocalFileSystem):
+            return _hash(path, os.stat(path).st_ctime_ns)
+        headers = system.open_input_file(path).metadata()
+    except OSError as error:
+        raise BadInput(f"{file.name}: cannot be read: {error}") from None
+    named = {name.lower(): value.decode() for name, value in headers.items()}
+    return named.get("etag") or named.get("generation") or str(file.modified)
+
+
+@functools.cache
+def _hash(path: str, changed: int) -> str:
+    """SHA-256 of a local file, read once for each time that its metadata changed."""
+    content = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            content.update(block)
+    return content.hexdigest()
 
 
 def check_gaps(source: Source, windows: Windows, tolerated: int) -> None:

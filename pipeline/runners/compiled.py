@@ -27,9 +27,11 @@ from tfx.proto.orchestration import (  # The IR holds messages of these types as
 
 from fraud.errors import BadInput
 from fraud.files import write_atomically
-from fraud.pipeline import graph
+from fraud.names import check_run_id
+from fraud.pipeline import graph, lineage
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
+from fraud.pipeline.runners import code
 
 IR_FILE = "ir.json"
 OUTLINE_FILE = "graph.json"
@@ -54,7 +56,9 @@ def write(config: Config, root: Root, data: str, out: Path) -> Path:
     ir = compiler.Compiler().compile(graph.create_pipeline(config, root, data))
     text = json_format.MessageToJson(ir, sort_keys=True)
     write_atomically(out / IR_FILE, text)
-    write_atomically(out / OUTLINE_FILE, json.dumps(outline(ir), indent=1))
+    write_atomically(
+        out / OUTLINE_FILE, json.dumps(outline(ir, root, data, config.dataset.timezone), indent=1)
+    )
     return out / IR_FILE
 
 
@@ -88,12 +92,19 @@ def for_run(
 ) -> pipeline_pb2.Pipeline:
     """A copy of the compiled graph with the parameters of one run filled in.
 
+    To the parameters of each node with an executor it adds the fingerprint of its code, which thus
+    becomes part of TFX's cache key. (TFX does not cache the others, the resolvers.)
+
     Args:
       ir: the compiled graph, from `read`.
       run_id: identifies the run; all nodes of a run share it.
       as_of: run as if today were this day; None for the last day of data.
       data: overrides the data given when the graph was compiled.
+
+    Raises:
+      BadInput: the run id is none; see `fraud.names.check_run_id`.
     """
+    check_run_id(run_id)
     bound = pipeline_pb2.Pipeline()
     bound.CopyFrom(ir)
     parameters = {
@@ -103,7 +114,20 @@ def for_run(
     if data is not None:
         parameters[graph.DATA] = data
     runtime_parameter_utils.substitute_runtime_parameter(bound, parameters)
+    _add_fingerprints(bound)
     return bound
+
+
+def _add_fingerprints(bound: pipeline_pb2.Pipeline) -> None:
+    deployment = runner_utils.extract_local_deployment_config(bound)
+    for node in (n.pipeline_node for n in bound.nodes):
+        node_id, parameters = node.node_info.id, node.parameters.parameters
+        executor = runner_utils.extract_executor_spec(deployment, node_id)
+        if executor is not None:
+            driver = runner_utils.extract_custom_driver_spec(deployment, node_id)
+            texts = [value.field_value.string_value for value in parameters.values()]
+            fingerprint = code.fingerprint([str(executor), str(driver), *texts])
+            parameters[lineage.CODE_FINGERPRINT].field_value.string_value = fingerprint
 
 
 def run_id_of(bound: pipeline_pb2.Pipeline) -> str:
@@ -122,18 +146,22 @@ def connection_of(ir: pipeline_pb2.Pipeline) -> mlmd.ConnectionConfig:
     return getattr(config, config.WhichOneof("connection_config"))
 
 
-def outline(ir: pipeline_pb2.Pipeline) -> dict[str, Any]:
+def outline(ir: pipeline_pb2.Pipeline, root: Root, data: str, timezone: str) -> dict[str, Any]:
     """The outline of the graph for orchestrators, readable without TFX.
 
     Returns:
-      `name`; `ir`, the name of the IR's file in the same folder; `side_by_side`, whether several
-      nodes may run at the same time (not with SQLite); `nodes` in an order in which they can run,
-      each with `id` and `upstream`, the ids of the nodes that must succeed first.
+      `name`; `ir`, the name of the IR's file in the same folder; `root` and `data`, as given to
+      `write`; `timezone`, which defines the days; `side_by_side`, whether several nodes may run at
+      the same time (not with SQLite); `nodes` in an order in which they can run, each with `id` and
+      `upstream`, the ids of the nodes that must succeed first.
     """
     nodes = [node.pipeline_node for node in ir.nodes]
     return {
         "name": ir.pipeline_info.id,
         "ir": IR_FILE,
+        "root": str(root.path),
+        "data": data,
+        "timezone": timezone,
         "side_by_side": not connection_of(ir).HasField("sqlite"),
         "nodes": [
             {"id": node.node_info.id, "upstream": sorted(node.upstream_nodes)} for node in nodes

@@ -24,11 +24,13 @@ EVERYTHING = Features(
     calendar=tuple(CALENDAR),
     groups=(FeatureGroup(tuple(FAMILIES), windows=(1, 3, 10)),),
     normal_days=12,
+    max_label_delay_days=25,
 )
 WINDOWS = EVERYTHING.groups[0].windows
 ROOT = Path(__file__).parents[2]
 DATASET = Dataset()
 DELAY = 7
+WITH_LABEL_TIME = Dataset(label_time="LABELLED_AT")
 DAY = np.timedelta64(1, "D")
 
 
@@ -41,8 +43,8 @@ class Past:
       amounts: amounts in (t - w, t).
       since: days since the latest row in (t - w, t), NaN if there is none.
       normal: amounts in (t - normal_days, t).
-      labels: known labels in (t - delay - w, t - delay], oldest first; genuine ones come first
-        among rows with the same timestamp.
+      labels: labels of earlier rows that became known in (t - w, t], oldest first, then by
+        timestamp; genuine ones come first among rows with the same timestamp.
       ages: days since the rows of `labels`.
       fraud_amounts: amounts of the frauds among `labels`.
     """
@@ -53,9 +55,11 @@ class Past:
         before = (rows[entity] == rows[entity][row]) & (time < now)
         past = before & (time > now - window * DAY)
         normal = before & (time > now - EVERYTHING.normal_days * DAY)
-        known = before & (time <= now - DELAY * DAY) & (time > now - (DELAY + window) * DAY)
+        learned = rows.get("LABELLED_AT", time + DELAY * DAY)
+        known = before & (learned <= now) & (learned > now - window * DAY)
+        known &= learned - time <= EVERYTHING.max_label_delay_days * DAY
         known = np.flatnonzero(known & ~np.isnan(label))
-        known = known[np.lexsort((label[known], time[known]))]
+        known = known[np.lexsort((label[known], time[known], learned[known]))]
 
         self.amount = amount[row]
         self.count = past.sum()
@@ -113,7 +117,7 @@ NAIVE: dict[str, Callable[[Past], float]] = {
     "risk": lambda p: p.labels.mean() if len(p.labels) else 0.0,
     "smoothed_risk": lambda p: np.mean([*p.labels, *[0.01] * 10]),
     "fraud_amount": lambda p: mean(p.fraud_amounts),
-    "since_fraud": lambda p: min(p.ages[p.labels == 1], default=np.nan),
+    "since_fraud": lambda p: p.ages[p.labels == 1][-1] if sum(p.labels) else np.nan,
     "fraud_streak": lambda p: streak(p.labels),
     "streak_age": lambda p: p.ages[-streak(p.labels)] if streak(p.labels) else np.nan,
     "last_labels": lambda p: (
@@ -232,6 +236,119 @@ def test_equals_naive_computation_whatever_the_rows(drawn: list[tuple]) -> None:
         assert_naive(values, rows, name, np.arange(len(drawn)))
 
 
+def labelled_late(rows: dict[str, NDArray], seed: int) -> dict[str, NDArray]:
+    """The rows with a label time: often equal ones, often at once, sometimes very late or never."""
+    rng = np.random.default_rng(seed)
+    count = len(rows["TX_DATETIME"])
+    delay = rng.choice([0, 0, 6, 12, 24, 7 * 24, 30 * 24], count) + rng.integers(0, 3, count)
+    learned = rows["TX_DATETIME"] + delay * np.timedelta64(1, "h")
+    learned[rng.random(count) < 0.1] = np.datetime64("NaT")
+    return rows | {"LABELLED_AT": learned}
+
+
+def test_label_times_equal_naive_computation() -> None:
+    rows = labelled_late(transactions(3000, seed=0), seed=21)
+    values = derived(rows, dataset=WITH_LABEL_TIME)
+    for entity in DATASET.entities:
+        assert_naive(values, rows, entity, np.arange(0, 3000, 3))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2),  # entity
+            st.integers(0, 20 * 4),  # quarters of a day
+            st.integers(-2, 110),  # until the label is known; never if negative
+            st.sampled_from([0.0, 1.0, np.nan]),
+            st.sampled_from([1.0, 2.5, np.nan]),
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_label_times_equal_naive_computation_whatever_the_rows(drawn: list[tuple]) -> None:
+    entity, quarter, delay, label, amount = map(np.array, zip(*drawn, strict=True))
+    time = np.datetime64("2024-01-01", "us") + quarter * np.timedelta64(6, "h")
+    learned = time + delay * np.timedelta64(6, "h")
+    learned[delay < 0] = np.datetime64("NaT")
+    rows = {
+        "TX_DATETIME": time,
+        "CUSTOMER_ID": entity,
+        "TERMINAL_ID": entity % 2,
+        "TX_AMOUNT": amount,
+        "TX_FRAUD": label,
+        "LABELLED_AT": learned,
+    }
+    values = derived(rows, dataset=WITH_LABEL_TIME)
+    for name in DATASET.entities:
+        assert_naive(values, rows, name, np.arange(len(drawn)))
+
+
+@pytest.mark.parametrize("delay", [0, 1, 7])
+def test_a_label_time_after_the_delay_gives_the_features_of_the_delay(delay: int) -> None:
+    rows = transactions(3000, seed=22)
+    late = rows | {"LABELLED_AT": rows["TX_DATETIME"] + delay * DAY}
+    fixed = derived(rows, delay_days=delay)
+    assert_equal(derived(late, dataset=WITH_LABEL_TIME, delay_days=3), fixed)
+
+
+def test_a_label_counts_from_its_label_time_on() -> None:
+    start = np.datetime64("2024-01-01", "us")
+    learned = start + 20 * DAY
+    rows = {
+        "TX_DATETIME": np.array([start, learned - 1, learned, learned + DAY - 1, learned + DAY]),
+        "CUSTOMER_ID": np.ones(5, int),
+        "TERMINAL_ID": np.ones(5, int),
+        "TX_AMOUNT": np.ones(5),
+        "TX_FRAUD": np.array([1, *[np.nan] * 4]),
+        "LABELLED_AT": np.array([learned, *["NaT"] * 4], "datetime64[us]"),
+    }
+    values = derived(rows, dataset=WITH_LABEL_TIME)
+    assert values["CUSTOMER_ID_fraud_count_1d"].tolist() == [0, 0, 1, 1, 0]
+    assert values["CUSTOMER_ID_since_fraud_1d"][2] == 20
+
+
+@pytest.mark.parametrize(("more", "counted"), [(0, 1), (1, 0)])
+def test_a_label_that_took_longer_than_the_longest_delay_does_not_count(
+    more: int, counted: int
+) -> None:
+    start = np.datetime64("2024-01-01", "us")
+    learned = start + EVERYTHING.max_label_delay_days * DAY + more
+    rows = {
+        "TX_DATETIME": np.array([start, learned]),
+        "CUSTOMER_ID": np.ones(2, int),
+        "TERMINAL_ID": np.ones(2, int),
+        "TX_AMOUNT": np.ones(2),
+        "TX_FRAUD": np.array([1, np.nan]),
+        "LABELLED_AT": np.array([learned, "NaT"], "datetime64[us]"),
+    }
+    values = derived(rows, dataset=WITH_LABEL_TIME)
+    assert values["CUSTOMER_ID_fraud_count_1d"].tolist() == [0, counted]
+
+
+def test_more_history_than_needed_changes_nothing_with_label_times() -> None:
+    rows = labelled_late(transactions(3000, seed=23, days=80), seed=24)
+    days = features.history_days(EVERYTHING, WITH_LABEL_TIME, DELAY)
+    assert days == 25 + 10
+    first = rows["TX_DATETIME"].min() + days * DAY + DAY
+    later = rows["TX_DATETIME"] >= first
+    enough = rows["TX_DATETIME"] >= first - days * DAY
+    assert not enough.all()
+    whole = derived(rows, dataset=WITH_LABEL_TIME)
+    short = derived({n: v[enough] for n, v in rows.items()}, dataset=WITH_LABEL_TIME)
+    assert_equal(
+        {n: v[later] for n, v in whole.items()}, {n: v[later[enough]] for n, v in short.items()}
+    )
+
+
+def test_a_label_known_before_its_transaction_is_rejected() -> None:
+    rows = labelled_late(transactions(3, seed=25), seed=26)
+    rows["LABELLED_AT"][1] = rows["TX_DATETIME"][1] - 1
+    with pytest.raises(BadInput, match="row 1 has a label that was known before its transaction"):
+        derived(rows, dataset=WITH_LABEL_TIME)
+
+
 def test_labels_younger_than_the_delay_change_nothing() -> None:
     rows = transactions(3000, seed=1)
     cut = np.datetime64("2024-03-15")
@@ -283,7 +400,7 @@ def test_neither_order_nor_other_entities_matter() -> None:
 def test_more_history_than_needed_changes_nothing() -> None:
     rows = transactions(3000, seed=5)
     first = np.datetime64("2024-03-20")
-    days = features.history_days(EVERYTHING, DELAY)
+    days = features.history_days(EVERYTHING, DATASET, DELAY)
     enough = rows["TX_DATETIME"] >= first - days * DAY
     assert not enough.all()
     later = rows["TX_DATETIME"] >= first
@@ -298,11 +415,14 @@ def test_history_days_covers_the_longest_lookback() -> None:
     entity = FeatureGroup(("count",), windows=(1, 30))
     risk = FeatureGroup(("risk",), windows=(1, 14))
     high = FeatureGroup(("high_count",), windows=(2,))
-    assert features.history_days(Features(groups=(entity,)), 7) == 30
-    assert features.history_days(Features(groups=(risk,)), 7) == 21
-    assert features.history_days(Features(groups=(high,), normal_days=25), 7) == 25
-    assert features.history_days(Features(groups=(entity, risk)), 20) == 34
-    assert features.history_days(Features(groups=()), 7) == 0
+    assert features.history_days(Features(groups=(entity,)), DATASET, 7) == 30
+    assert features.history_days(Features(groups=(risk,)), DATASET, 7) == 21
+    assert features.history_days(Features(groups=(high,), normal_days=25), DATASET, 7) == 25
+    assert features.history_days(Features(groups=(entity, risk)), DATASET, 20) == 34
+    assert features.history_days(Features(groups=()), DATASET, 7) == 0
+    local = Dataset(timezone="Europe/Berlin")  # where 21 days may have an hour more
+    assert features.history_days(Features(groups=(risk,)), local, 7) == 22
+    assert features.history_days(Features(groups=()), local, 7) == 0
 
 
 def test_equal_amounts_have_zero_deviation() -> None:
@@ -338,11 +458,25 @@ def test_groups_apply_to_all_entities_to_named_ones_or_to_the_card() -> None:
 
 def test_calendar() -> None:
     stamps = ["2024-03-01T06:59:59", "2024-03-02T07:00", "2024-03-03T23:59", "2024-03-04T00:00"]
-    values = features.calendar_features(EVERYTHING, np.array(stamps, "datetime64[us]"))
+    values = features.calendar_features(EVERYTHING, DATASET, np.array(stamps, "datetime64[us]"))
     assert values["weekend"].tolist() == [0, 1, 1, 0]
     assert values["night"].tolist() == [1, 0, 0, 1]
     assert values["weekday"].tolist() == [4, 5, 6, 0]
     np.testing.assert_allclose(values["hour"], [6 + 3599 / 3600, 7, 23 + 59 / 60, 0], rtol=1e-6)
+
+
+def test_two_o_clock_on_a_sunday_in_tokyo_is_night_and_sunday() -> None:
+    """In UTC it is Saturday, 17:00."""
+    instant = np.array(["2024-03-02T17:00"], "datetime64[us]")
+    for zone, expected in (("Asia/Tokyo", [2, 6, 1, 1]), ("UTC", [17, 5, 1, 0])):
+        local = dataclasses.replace(DATASET, timezone=zone)
+        values = features.calendar_features(EVERYTHING, local, instant)
+        names = ("hour", "weekday", "weekend", "night")
+        assert [float(values[name][0]) for name in names] == expected
+    rows = transactions(500, seed=12)
+    shifted = rows | {"TX_DATETIME": rows["TX_DATETIME"] - np.timedelta64(9, "h")}
+    tokyo = dataclasses.replace(DATASET, timezone="Asia/Tokyo")
+    assert_equal(derived(shifted, dataset=tokyo), derived(rows))
 
 
 def test_features_are_added_under_their_names_in_order() -> None:

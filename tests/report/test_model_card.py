@@ -29,12 +29,12 @@ FACTS = Facts(
     windows={"train": ("2026-02-12", "2026-02-21"), "eval": ("2026-02-28", "2026-03-06")},
     rows={"train": 20_000, "eval": 10_000},
     positives={"train": 200, "eval": 100},
-    label_delay_days=7,
+    label_known="7 days after its transaction",
     numeric=("TX_AMOUNT", "<b>"),
     categorical=("CHANNEL",),
     network={"bins": 16, "towers": [[32]]},
     threshold=0.125,
-    alert_budget=15,
+    alert_budget="15 cards a day",
     validation={"brier": 0.004},
     definitions=registry.named_for(vars(Evaluation())),
     metrics={"overall": OVERALL, "slices": {"CHANNEL=online": {**OVERALL, "example_count": 500.0}}},
@@ -119,6 +119,12 @@ def test_without_champion_slices_or_counts():
     )
     assert table(card["Metrics"], "slice") == {"overall": ("–", "–", "0.700", "–")}
     assert "There was no champion" in card["Checks before the push"][0].items[2]
+
+
+def test_a_champion_that_could_not_be_judged_is_named():
+    problem = "no column 'AGE'"
+    checks = sections(champion={}, champion_problem=problem)["Checks before the push"][0].items
+    assert f"The champion's inputs could not be computed: {problem}." in checks[2]
 
 
 def test_without_metrics():

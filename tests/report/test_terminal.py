@@ -48,6 +48,18 @@ def test_the_page_of_a_pushed_model_is_named():
     assert "card" not in terminal.render(summary(outcome="not_blessed"))
 
 
+@pytest.mark.parametrize("outcome", ["not_blessed", "replay", "not_pushed", "gate_stopped"])
+def test_a_run_that_did_not_push_names_the_reasons_and_what_is_live(outcome):
+    text = terminal.render(summary(outcome=outcome, reasons=("because",)))
+    assert "version 17 stays live" in text
+    assert "    - because\n" in text
+    assert ("not pushed: replay;" in text) == (outcome == "replay")
+
+
+def test_a_disagreement_is_a_warning():
+    assert "  warning   pushed/3: x\n" in terminal.render(summary(disagreements=("pushed/3: x",)))
+
+
 def test_the_file_of_a_search_is_named():
     assert "  tuned     root/runs/r/tuned.yaml\n" in terminal.render(
         summary(tuned="root/runs/r/tuned.yaml")
@@ -66,7 +78,7 @@ def test_the_table_has_the_champion_and_the_slices():
             champion_metrics=champion,
             intervals={"overall": {"roc_auc": (0.87, 0.92)}, "slices": {}},
             changes={"roc_auc": Change(0.1, -0.02, 0.21, 0.01)},
-            unjudged=("CHANNEL=chip: recall gap",),
+            unjudged=("A=chip: recall gap", "A=chip: false-positive rate gap", "B=1: recall gap"),
         )
     )
     lines = [line.split() for line in text.splitlines() if line.strip()]
@@ -80,7 +92,8 @@ def test_the_table_has_the_champion_and_the_slices():
         ["95", "%", "–", "-0.020", "…", "+0.210", "–", "–"],
     ]
     assert rows["CHANNEL=chip"] == ["34", "–", "–", "–", "–"]
-    assert "  unjudged  CHANNEL=chip: recall gap: too few examples" in text
+    assert "  unjudged  recall gap, too few examples: A=chip, B=1\n" in text
+    assert "  unjudged  false-positive rate gap, too few examples: A=chip\n" in text
 
 
 def test_a_summary_read_from_its_file_is_rendered_as_before(tmp_path):
@@ -148,3 +161,11 @@ def node(name: str, type_: str, **properties) -> NodeRecord:
 )
 def test_the_progress_line_of_a_node(record, detail):
     assert terminal.node_detail(record) == detail
+
+
+@pytest.mark.parametrize(("source", "advice"), [("schema", "--diff"), ("drift", "reference_run")])
+def test_a_stopped_run_says_what_to_do_about_its_cause(source, advice):
+    anomaly = Anomaly("amount", "odd", "very", "error", "recent", source)
+    text = terminal.render(summary(outcome="gate_stopped", anomalies=(anomaly,)))
+    assert advice in text
+    assert ("--diff" in text) is (source == "schema")

@@ -10,7 +10,8 @@ import pytest
 
 from fraud.models.evaluation import eval_config as evaluation
 from fraud.models.evaluation import metrics
-from fraud.models.evaluation.tfma_metrics import UNJUDGED
+from fraud.models.evaluation.registry import ALERT, SCORE
+from fraud.models.evaluation.tfma_metrics import UNJUDGED, CardPrecisionAtK, ExpectedCostSaved
 from fraud.models.spec import Evaluation
 from fraud.pipeline.components.batched_reading import EvaluatorExecutor
 from fraud.time import SECONDS_PER_DAY
@@ -102,6 +103,23 @@ def test_a_metric_is_the_direct_computation(world, results, name, direct):
         labels, scores, alerts, rows = predictions(world, where, model)
         expected = direct(world, labels, scores, alerts, rows)
         assert value == pytest.approx(expected, abs=1e-5), (where, model)
+
+
+def test_the_days_of_metrics_are_local():
+    """Two alerts on one card at 23:00 and 01:00 UTC are one check in Tokyo, two in UTC."""
+    columns = {
+        "label": np.array([0, 0]),
+        "timestamp": np.array([23, 25]) * 3600,
+        "card": np.array([1, 1]),
+        "amount": np.ones(2),
+    }
+    outputs = {ALERT: np.ones(2), SCORE: np.ones(2)}
+    for zone, checks in (("Asia/Tokyo", 1), ("UTC", 2)):
+        costs = {"check_cost": 3.0, "saved_share": 1.0, "timezone": zone}
+        assert ExpectedCostSaved._compute(columns, outputs, {}, **costs) == -3.0 * checks
+        fraud = {**columns, "label": np.array([0, 1])}
+        caught = CardPrecisionAtK._compute(fraud, outputs, {}, k=1, timezone=zone)
+        assert caught == 1 / checks
 
 
 @pytest.mark.parametrize(

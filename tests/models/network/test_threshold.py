@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
+from fraud.features.spec import Dataset
 from fraud.models.network import threshold
+from fraud.models.spec import AlertBudget, Evaluation
+from fraud.time import SECONDS_PER_DAY
 
 
 def alerted(scores, days, cards, limit):
@@ -36,3 +39,58 @@ def test_a_share_of_the_cards_gets_its_share_of_the_budget():
     scores, days, cards = np.linspace(0, 1, 100), np.zeros(100), np.arange(100)
     all_cards = threshold.for_budget(scores, days, cards, 10)
     assert threshold.for_budget(scores, days, cards, 100, share=0.1) == all_cards
+
+
+def test_without_timestamps_a_perfect_ranker_finds_the_frauds_at_the_default_budget():
+    """The whole file counted as one day: 100 alerts for 5,000 frauds, a recall of .02."""
+    labels = np.arange(500_000) % 100 == 0
+    scores = np.where(labels, 0.9, 0.1) + np.arange(labels.size) / labels.size / 1e3
+    budget = Evaluation().budget(Dataset(timestamp=None))
+    nowhere_in_time = np.zeros(labels.size, int)
+    limit = threshold.alert_threshold(budget, scores, nowhere_in_time, np.arange(labels.size))
+    assert (scores[labels] >= limit).all()
+    assert (scores >= limit).mean() == 100 / 2000
+
+
+@pytest.mark.parametrize(
+    ("alerts", "transactions", "count"), [(1, 40, 5), (3, 10, 60), (1, 999, 1)]
+)
+def test_a_budget_per_transactions_counts_alerts_whatever_cards_and_share(
+    alerts, transactions, count
+):
+    scores = np.random.default_rng(0).random(200)
+    budget = AlertBudget(alerts, transactions)
+    cards = np.zeros(200)
+    limit = threshold.alert_threshold(budget, scores, np.zeros(200, int), cards, share=0.1)
+    assert (scores >= limit).sum() == count
+
+
+def test_a_budget_for_all_transactions_sets_no_threshold():
+    one = np.zeros(2, int)
+    assert threshold.alert_threshold(AlertBudget(9, 9), np.array([0.1, 0.2]), one, one) == 0.0
+
+
+def test_a_budget_per_day_counts_cards_on_days():
+    seconds = np.array([0, SECONDS_PER_DAY - 1, SECONDS_PER_DAY, SECONDS_PER_DAY + 1])
+    scores, cards = np.array([0.9, 0.8, 0.7, 0.6]), np.array([1, 2, 1, 2])
+    assert threshold.alert_threshold(AlertBudget(1), scores, seconds, cards) == 0.8
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        (AlertBudget(1500), "1,500 cards a day"),
+        (AlertBudget(5, 2000), "5 alerts per 2,000 tran"),
+    ],
+)
+def test_a_budget_in_words(budget, words):
+    assert str(budget).startswith(words)
+
+
+def test_the_days_of_a_budget_are_local():
+    """23:00 and 01:00 UTC are one day in Tokyo, on which a card is checked once."""
+    seconds, cards = np.array([23, 25, 26]) * 3600, np.array([1, 1, 2])
+    scores = np.array([0.9, 0.8, 0.7])
+    for zone, limit in (("Asia/Tokyo", 0.9), ("UTC", 0.8)):
+        budget = AlertBudget(1, timezone=zone)
+        assert threshold.alert_threshold(budget, scores, seconds, cards) == limit

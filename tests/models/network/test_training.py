@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from fraud.models.examples import Examples
 from fraud.models.network import training
-from fraud.models.spec import Network
+from fraud.models.spec import AlertBudget, Network
 from fraud.time import SECONDS_PER_DAY
 
 SPEC = Network(bins=8, towers=((16,),), epochs=5, batch_size=64, learning_rate=0.02)
@@ -21,7 +21,7 @@ def random_examples(rows=6000, seed=0, cards=600):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return training.fit(SPEC, random_examples(), {}, alert_budget=20)
+    return training.fit(SPEC, random_examples(), {}, AlertBudget(20))
 
 
 def test_the_model_ranks_and_is_calibrated_on_new_transactions(fitted):
@@ -46,7 +46,7 @@ def test_the_alert_threshold_spends_the_budget(fitted):
 
 
 def test_one_seed_gives_one_model(fitted):
-    again = training.fit(SPEC, random_examples(), {}, alert_budget=20)
+    again = training.fit(SPEC, random_examples(), {}, AlertBudget(20))
     for first, second in zip(fitted.model.get_weights(), again.model.get_weights(), strict=True):
         np.testing.assert_array_equal(first, second)
 
@@ -54,7 +54,7 @@ def test_one_seed_gives_one_model(fitted):
 def test_logs_for_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 
-    training.fit(SPEC, random_examples(), {}, 20, str(tmp_path))
+    training.fit(SPEC, random_examples(), {}, AlertBudget(20), str(tmp_path))
     logs = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
     tags = {tag for run in logs.Runs().values() for tag in run["tensors"]}
     assert {"epoch_loss", "epoch_average_precision", "learning_rate"} <= tags
@@ -79,7 +79,7 @@ def test_neither_all_nor_none_is_held_out(cards):
 
 
 def test_fewer_examples_than_a_batch_can_be_trained_on():
-    fitted = training.fit(SPEC, random_examples(rows=100, cards=50), {}, alert_budget=1)
+    fitted = training.fit(SPEC, random_examples(rows=100, cards=50), {}, AlertBudget(1))
     assert np.isfinite(fitted.scores(random_examples(rows=10).inputs)).all()
 
 

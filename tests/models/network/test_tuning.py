@@ -10,7 +10,7 @@ from tfx.types.standard_artifacts import HyperParameters, TunerResults
 from fraud.codec import from_json, to_json
 from fraud.models.examples import Examples
 from fraud.models.network.tuning import NetworkTuner
-from fraud.models.spec import Network, Tuning, settings
+from fraud.models.spec import AlertBudget, Network, Tuning, settings
 from fraud.time import SECONDS_PER_DAY
 
 SPEC = Network(bins=4, towers=((4,),), epochs=1, batch_size=64, learning_rate=1e-6)
@@ -28,7 +28,7 @@ def random_examples(rows=3000):
 
 
 def search(folder, examples, tuning=TUNING):
-    tuner = NetworkTuner(SPEC, tuning, 5, str(folder))
+    tuner = NetworkTuner(SPEC, tuning, AlertBudget(5), str(folder))
     tuner.search(examples=examples, vocabularies={})
     return tuner
 

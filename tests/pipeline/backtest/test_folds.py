@@ -40,7 +40,7 @@ def test_cards_with_a_known_fraud_are_not_tested(delay, known_days):
     cards = random.integers(0, 120, 3000)
     labels = (random.random(3000) < 0.03).astype(np.int64)
     for fold in planned(date(2024, 1, 15), count=2, delay_days=delay, known_days=known_days):
-        tested = np.flatnonzero(rows_to_test(fold, days, cards, labels, delay))
+        tested = np.flatnonzero(rows_to_test(fold, days, cards, labels, days + delay))
         expected = slow_rows_to_test(fold, days.tolist(), cards.tolist(), labels.tolist(), delay)
         assert tested.tolist() == expected
         assert 0 < len(expected) < np.sum((days >= days[tested[0]]) & (days <= days[tested[-1]]))
@@ -58,8 +58,19 @@ def test_one_fold_of_fixed_days():
     cards = np.array(["a", "b", "c", "a", "b", "a", "b", "c"])
     labels = np.array([1, 1, 1, 0, 0, 0, 1, 0])
     # a: its fraud is too old; b: blocked; c: blocked on the last day, when its label is known.
-    tested = rows_to_test(fold, days, cards, labels, delay_days=1)
+    tested = rows_to_test(fold, days, cards, labels, days + 1)
     assert cards[tested].tolist() == ["a", "a"]
+
+
+def test_a_card_is_blocked_from_the_day_after_its_fraud_became_known():
+    (fold,) = planned(count=1, known_days=1)
+    day = day_number(fold.test.first)
+    days = np.array([day - 3, day, day + 1, day + 2])
+    cards, labels = np.zeros(4), np.array([1, 0, 0, 0])
+    for known, tested in ((day - 1, []), (day, [1]), (day + 1, [1, 2]), (day + 9, [1, 2, 3])):
+        known_days = np.array([known, *[day + 99] * 3])
+        rows = rows_to_test(fold, days, cards, labels, known_days)
+        assert np.flatnonzero(rows).tolist() == tested
 
 
 @pytest.mark.parametrize("name", ["count", "test_days", "train_days", "known_days"])

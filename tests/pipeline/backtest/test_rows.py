@@ -82,6 +82,54 @@ def first_day(table):
     return table["TX_DATETIME"].to_numpy().min().astype("datetime64[D]").astype(date)
 
 
+def test_label_times_decide_what_a_fold_knows(tmp_path):
+    """A train row needs a label known before the test begins, a test row one known at all."""
+    config = dataclasses.replace(
+        CONFIG, dataset=dataclasses.replace(CONFIG.dataset, label_time="KNOWN_AT", entities=())
+    )
+    source = transactions.make()
+    random = np.random.default_rng(0)
+    hours = random.choice([1, 30, 80], source.num_rows).astype("timedelta64[h]")
+    known = source["TX_DATETIME"].to_numpy() + hours
+    missing = random.random(source.num_rows) < 0.2
+    source = source.append_column("KNOWN_AT", pa.array(known, mask=missing))
+    data = transactions.write_days(source, tmp_path / "data")
+    folds, table = read(data, config)
+    day = source["TX_DATETIME"].to_numpy().astype("datetime64[D]").astype(int)
+    frauds = source["TX_FRAUD"].to_numpy()
+    left_out = 0
+    for fold in folds:
+        train, test = rows.split(table, fold, config)
+        in_train = (day >= day_number(fold.train.first)) & (day <= day_number(fold.train.last))
+        in_time = ~missing & (known < np.datetime64(fold.test.first))
+        assert train.labels.tolist() == frauds[in_train & in_time].tolist()
+        assert 0 < np.sum(in_train & in_time) < np.sum(in_train & ~missing)
+        in_test = (day >= day_number(fold.test.first)) & (day <= day_number(fold.test.last))
+        assert test.labels.tolist() == frauds[in_test & ~missing].tolist()
+        left_out += np.sum(in_test & missing)
+    assert rows.count_unlabelled(table, folds, config) == left_out
+    assert rows.count_unlabelled(*reversed(read(data)), CONFIG) == 0
+
+
+def test_the_days_of_a_fold_are_local(tmp_path):
+    source = transactions.make()
+    tokyo = dataclasses.replace(CONFIG.dataset, timezone="Asia/Tokyo")
+    ahead = dataclasses.replace(CONFIG, dataset=tokyo)
+    utc = source["TX_DATETIME"].to_numpy() - np.timedelta64(9, "h")
+    at = source.schema.get_field_index("TX_DATETIME")
+    shifted = source.set_column(at, "TX_DATETIME", pa.array(utc, pa.timestamp("us", "UTC")))
+    folds, table = read(transactions.write_file(shifted, tmp_path / "all.parquet"), ahead)
+    _, in_utc = read(transactions.write_file(source, tmp_path / "utc" / "all.parquet"))
+    for fold in folds:
+        for local, expected in zip(
+            rows.split(table, fold, ahead), rows.split(in_utc, fold, CONFIG), strict=True
+        ):
+            assert local.cards.tolist() == expected.cards.tolist()
+            assert local.timestamps.tolist() == (expected.timestamps - 9 * 3600).tolist()
+            scores = np.linspace(0, 1, local.labels.size)
+            assert evaluate(local, scores, ahead) == evaluate(expected, scores, CONFIG)
+
+
 def test_without_entities_no_card_is_blocked_or_counted(folder):
     config = dataclasses.replace(CONFIG, dataset=Dataset(entities=(), numeric=("AGE",)))
     folds, table = read(folder, config)

@@ -7,8 +7,9 @@ from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from fraud.codec import to_json
-from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
+from fraud.models.entry_point import NETWORK_FILE, THRESHOLD_FILE
 from fraud.models.spec import Evaluation, Network
+from fraud.models.specification import EXTRA
 from fraud.pipeline import artifacts, config
 from fraud.pipeline.components import types
 from fraud.pipeline.components.model_card_gen import ModelCardGen
@@ -70,7 +71,8 @@ def card(tmp_path, monkeypatch):
             "text": to_json(config.ModelCardText()),
             "columns": json.dumps({**columns, "timestamp": None, "card": None}),
             "evaluation_settings": to_json(Evaluation()),
-            "label_delay_days": 7,
+            "alert_budget": "100 cards a day",
+            "label_known": "7 days after its transaction",
         }
         component = ModelCardGen.EXECUTOR_SPEC.executor_class()
         component.Do({k: [v] for k, v in inputs.items()}, {"card": [output]}, parameters)

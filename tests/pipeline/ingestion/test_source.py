@@ -16,7 +16,14 @@ from pyarrow import parquet
 from fraud.errors import BadInput
 from fraud.pipeline.ingestion import reader
 from fraud.pipeline.ingestion.reader import File
-from fraud.pipeline.ingestion.source import Source, check_columns, discover, plan, plan_ingestion
+from fraud.pipeline.ingestion.source import (
+    Source,
+    check_columns,
+    content_id,
+    discover,
+    plan,
+    plan_ingestion,
+)
 from fraud.pipeline.windows import Window
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import (
@@ -136,7 +143,7 @@ def test_a_time_that_cannot_be_read_is_said_while_looking_for_days(
 def test_the_as_of_day_is_the_last_day_of_data_by_default(data: Path) -> None:
     windows = plan(source_at(data), CONFIG, None)
     assert windows is not None and windows.as_of == AS_OF
-    assert windows.train == Window(AS_OF - timedelta(days=7), AS_OF - timedelta(days=5))
+    assert windows.train == Window(AS_OF - timedelta(days=8), AS_OF - timedelta(days=6))
     assert windows.all_days.first < FIRST_DAY
 
 
@@ -149,16 +156,16 @@ def test_an_as_of_day_after_the_data_is_refused(data: Path) -> None:
 @pytest.mark.parametrize(
     ("lengths", "as_of", "fixes"),
     [
-        ({"train_days": 8}, AS_OF, ["lower windows.train_days from 8 to 7"]),
+        ({"train_days": 8}, AS_OF, ["lower windows.train_days from 8 to 6"]),
         (
             {"train_days": 5},
-            AS_OF - timedelta(days=3),
+            AS_OF - timedelta(days=2),
             [
                 "lower windows.train_days from 5 to 4",
-                f"or choose --as-of {AS_OF - timedelta(days=2)} or later",
+                f"or choose --as-of {AS_OF - timedelta(days=1)} or later",
             ],
         ),
-        ({}, FIRST_DAY, [f"; choose --as-of {FIRST_DAY + timedelta(days=7)} or later"]),
+        ({}, FIRST_DAY, [f"; choose --as-of {FIRST_DAY + timedelta(days=8)} or later"]),
         (
             {"eval_days": 20},
             AS_OF,
@@ -185,11 +192,11 @@ def test_windows_that_would_begin_before_the_calendar_are_refused(
 
 
 def test_what_a_message_says_to_lower_is_enough(data: Path) -> None:
-    assert plan(source_at(data), with_windows(train_days=7), AS_OF) is not None
-    early = AS_OF - timedelta(days=3)
+    assert plan(source_at(data), with_windows(train_days=6), AS_OF) is not None
+    early = AS_OF - timedelta(days=2)
     assert plan(source_at(data), with_windows(train_days=4), early) is not None
     assert plan(source_at(data), with_windows(train_days=5), early + timedelta(days=1)) is not None
-    assert plan(source_at(data), CONFIG, FIRST_DAY + timedelta(days=7)) is not None
+    assert plan(source_at(data), CONFIG, FIRST_DAY + timedelta(days=8)) is not None
 
 
 @pytest.mark.parametrize(
@@ -271,12 +278,39 @@ def test_the_fingerprint_is_of_the_files_of_the_windows(data: Path, table: pa.Ta
     transactions.write_file(table.slice(0, 5), day_file(data, AS_OF))
     assert fingerprint() == first
     path = day_file(data, as_of)
-    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
-    path.write_bytes(path.read_bytes())
-    os.utime(path, ns=times)
+    before, content = path.stat(), path.read_bytes()
+    path.write_bytes(content)
     assert fingerprint() == first
-    os.utime(path, ns=(times[0], times[1] + 1_000_000))
+    path.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert fingerprint() != first
+    path.write_bytes(content)
+    assert fingerprint() == first
+
+
+@pytest.mark.parametrize("key", ["ETag", "etag", "generation"])
+def test_the_fingerprint_of_objects_needs_only_their_headers(
+    data: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """Their times lack fractions of a second, and reading them twice would cost too much."""
+    version = b"1"
+
+    class Object:
+        def metadata(self) -> dict[str, bytes]:
+            return {key: version, "Content-Length": b"7"}
+
+    class Store:
+        def open_input_file(self, path: str) -> Object:
+            return Object()
+
+    file = source_at(data).all_files[0]
+    monkeypatch.setattr(reader, "filesystem", lambda path: (Store(), path))
+    first = content_id(file)
+    assert content_id(file) == first
+    version = b"2"
+    assert content_id(file) != first
+    key = "Content-Type"  # a store without versions
+    assert content_id(file) == str(file.modified)
 
 
 def test_looking_at_the_data_imports_nothing_heavy(data: Path) -> None:

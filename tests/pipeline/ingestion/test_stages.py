@@ -15,13 +15,14 @@ from pyarrow import parquet
 
 from fraud.errors import BadInput
 from fraud.features.batch import add_features, feature_names
+from fraud.features.spec import FeatureGroup, Features
 from fraud.pipeline.config import Config, WindowLengths
 from fraud.pipeline.ingestion import reader, stages
 from fraud.pipeline.windows import Window, windows_for
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import AS_OF, CONFIG, ingest
 
-TRAIN = Window(AS_OF - timedelta(days=7), AS_OF - timedelta(days=5))
+TRAIN = Window(AS_OF - timedelta(days=8), AS_OF - timedelta(days=6))
 EVAL = Window(AS_OF - timedelta(days=3), AS_OF - timedelta(days=2))
 RECENT = Window(AS_OF - timedelta(days=1), AS_OF)
 SPLITS = {"train": TRAIN, "eval": EVAL, "recent": RECENT}
@@ -98,6 +99,22 @@ def test_examples_are_the_columns_and_features_of_the_windows(tmp_path: Path, su
         "eval": sum(expected(table, EVAL)["TX_FRAUD"]),
         "recent": 0,
     }
+
+
+@pytest.mark.parametrize("single_file", [False, True])
+def test_it_records_how_much_of_the_features_history_there_is(
+    tmp_path: Path, single_file: bool
+) -> None:
+    table = transactions.make()
+    write = transactions.write_file if single_file else transactions.write_days
+    data = write(table, tmp_path / ("all.csv" if single_file else "data"))
+    before = (TRAIN.first - transactions.FIRST_DAY).days
+    assert ingest(data, tmp_path / "1").properties["history"] == {"available": before, "needed": 32}
+    count = Features(groups=(FeatureGroup(("count",), (2,)),))
+    enough = ingest(data, tmp_path / "2", replace(CONFIG, features=count))
+    assert enough.properties["history"] == {"available": 2, "needed": 2}
+    none = ingest(data, tmp_path / "3", replace(CONFIG, features=Features(groups=())))
+    assert none.properties["history"] == {}
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

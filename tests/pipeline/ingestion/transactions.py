@@ -87,12 +87,12 @@ def replaced(table: pa.Table, column: str, row: int, value: object) -> pa.Table:
     return table.set_column(table.schema.get_field_index(column), column, pa.array(values))
 
 
-def read(data: Path) -> pa.Table:
+def read(data: Path, config: Config = CONFIG, as_of: date = AS_OF) -> pa.Table:
     """All rows of the windows as the stages get them, without Beam."""
-    source = discover(str(data), CONFIG.dataset)
-    windows = plan(source, CONFIG, AS_OF)
-    types = check_columns(source, windows, CONFIG.dataset)
-    layout = values.Layout(CONFIG.dataset, types, windows)
+    source = discover(str(data), config.dataset)
+    windows = plan(source, config, as_of)
+    types = check_columns(source, windows, config.dataset)
+    layout = values.Layout(config.dataset, types, windows)
     batches = []
     for file in source.files(windows and windows.all_days):
         for first, batch in reader.read(file, layout.to_read(file)):
@@ -159,9 +159,11 @@ def read_back(examples: Any) -> Ingested:
         names_of[split] = [path.name for path in paths]
     custom = examples.mlmd_artifact.custom_properties
     properties = {
-        name: json.loads(custom[name].string_value) for name in ("windows", "rows", "positives")
+        name: json.loads(custom[name].string_value)
+        for name in ("windows", "rows", "positives", "history", "unlabelled")
     }
-    properties["as_of"] = custom["as_of"].string_value
+    for name in ("as_of", "champion_column", "champion_problem"):
+        properties[name] = custom[name].string_value
     return Ingested(splits, properties, names_of)
 
 
