@@ -11,7 +11,7 @@ many it would refuse without Brier skill, and how many would be refused if the d
 compared with what is allowed; first with an eval window of one week, then of four. Scores are kept
 in the folder; a champion whose scores are there is not trained again.
 
-The rule was chosen on banks 0 and 1.
+The limits were chosen on banks 0 to 3.
 """
 
 from __future__ import annotations
