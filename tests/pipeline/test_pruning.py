@@ -287,6 +287,7 @@ def test_an_interrupted_pruning_is_completed(bank, point, then, capsys):
         verification.remove_leftovers(bank.root, bank.store)
     else:
         assert cli.main([*then.split(), "--root", str(bank.root.path)]) == 0
+        assert ("deleted\n" if then == "prune" else "repaired: deleted") in capsys.readouterr().out
     assert states(bank, "1") == {"DELETED", "LIVE"}
     assert kept_versions(bank) == sorted(os.listdir(bank.root.pushed)) == versions[2:]
     assert problems(bank) == []
