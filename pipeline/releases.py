@@ -318,7 +318,7 @@ def recover(root: Root, store: Any, keep_run: str = "") -> list[str]:
     """
     entries = journal(root)
     for release in entries:  # see `replace_folder`
-        folder, fresh = root.pushed / release.version, root.staging / release.version
+        folder, fresh = root.pushed / release.version, fresh_copy(root, release.version)
         is_lost = release.state == "recorded" and fresh.is_dir() and not folder.exists()
         if is_lost and files.digest(fresh) == release.digest:
             os.rename(fresh, folder)
@@ -410,8 +410,7 @@ def intact_copy(root: Root, push: Champion) -> Path:
 
 def replace_folder(root: Root, version: str, source: Path) -> None:
     """Replaces a version's damaged files. Call it while holding `root.pushing()`."""
-    # If the process dies while the version has no folder, `recover` finds the new one by its name.
-    fresh, damaged = root.staging / version, root.staging / uuid.uuid4().hex
+    fresh, damaged = fresh_copy(root, version), root.staging / uuid.uuid4().hex
     try:
         _copy(source, fresh)
         os.rename(root.pushed / version, damaged)
@@ -419,6 +418,14 @@ def replace_folder(root: Root, version: str, source: Path) -> None:
         files.sync_tree(root.pushed, recurse=False)
     finally:
         shutil.rmtree(root.staging, ignore_errors=True)
+
+
+def fresh_copy(root: Root, version: str) -> Path:
+    """What will replace a version's damaged files.
+
+    If the process dies while the version has no folder, `recover` finds this one by its name.
+    """
+    return root.staging / f"{version}.fresh"
 
 
 def withdraw(root: Root, version: str) -> None:

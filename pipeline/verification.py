@@ -67,7 +67,7 @@ def of_pushes(root: Root, store: Any) -> Iterator[Finding]:
     # If all are missing, the push folder may not be mounted.
     is_mounted = any(push.version in folders for push in kept)
     for push in kept:
-        if (root.staging / push.version).is_dir():
+        if releases.fresh_copy(root, push.version).is_dir():
             continue  # an interrupted repair, which the first finding completes
         if push.version not in folders:
             yield _missing(root, store, push, is_mounted)
