@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fraud.errors import BadInput
@@ -21,7 +21,7 @@ around_a_change = st.integers(-7200, 7200).map(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(ZONES), st.lists(seconds | around_a_change, min_size=1, max_size=20))
 def test_local_times_and_days_are_pythons(zone, drawn):
     instants = np.array(drawn, "datetime64[s]").astype("datetime64[us]") + 123_456

@@ -46,6 +46,7 @@ def numbers(values):
 
 def categories(values):
     """Labels by day; None is a missing value."""
+    values = [[label if label is None else str(label) for label in of_day] for of_day in values]
     labels = sorted({label for of_day in values for label in of_day} - {None})
     counts = {
         label: np.array([list(of_day).count(label) for of_day in values], float) for label in labels
