@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,6 +61,34 @@ def feature_names(spec: Features, dataset: Dataset) -> tuple[str, ...]:
 def entity_feature_names(spec: Features, dataset: Dataset, entity: str) -> tuple[str, ...]:
     """Names of the columns that `entity_features` computes for one entity, in a fixed order."""
     return tuple(_plan(spec, dataset, entity))
+
+
+def definitions(spec: Features, dataset: Dataset, delay_days: int) -> dict[str, tuple]:
+    """Derived column -> everything besides the transactions that its values depend on.
+
+    Equal names do not mean equal values; equal definitions do.
+
+    Args:
+      spec: the feature specification.
+      dataset: the columns of the data and their roles.
+      delay_days: days until a label is known.
+    """
+    if dataset.timestamp is None:
+        return {}
+    # Only what is known to make no difference, or to be of single columns, is left out: a field
+    # that is added to Dataset or Features counts.
+    of_columns = {"id", "entities", "card", "numeric", "categorical", "slices"}
+    of_columns.update(("calendar", "groups"), *(family.parameters for family in FAMILIES.values()))
+    fields = {**asdict(dataset), **asdict(spec)}
+    common = {name: value for name, value in fields.items() if name not in of_columns}
+    defined: dict[str, tuple] = {name: (name, common) for name in spec.calendar}
+    for entity in dataset.entities:
+        for name, (family, window) in _plan(spec, dataset, entity).items():
+            parameters = {parameter: getattr(spec, parameter) for parameter in family.parameters}
+            delay = delay_days if family.kind == "risk" else None
+            computed = family.compute.__name__
+            defined[name] = (computed, entity, window, parameters, delay, common)
+    return defined
 
 
 def history_days(spec: Features, dataset: Dataset, delay_days: int) -> int:

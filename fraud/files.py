@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -27,11 +28,15 @@ def write_atomically(path: Path, text: str) -> None:
     """Replaces a file atomically: even after a crash, its content is the old or all of the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def sync_tree(directory: str | Path, recurse: bool = True) -> None:
@@ -45,3 +50,13 @@ def sync_tree(directory: str | Path, recurse: bool = True) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def digest(directory: str | Path) -> str:
+    """SHA-256 of the names and contents of all files in a directory, as hexadecimal text."""
+    of_tree = hashlib.sha256()
+    for path in sorted(p for p in Path(directory).rglob("*") if p.is_file()):
+        name = path.relative_to(directory).as_posix()
+        of_file = hashlib.sha256(path.read_bytes()).hexdigest()
+        of_tree.update(f"{of_file}  {name}\n".encode())
+    return of_tree.hexdigest()

@@ -1,8 +1,46 @@
-"""The names of columns in a served model."""
+"""Names that come from outside: of runs, and of columns."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+
+from fraud.errors import BadInput
+
+LONGEST_RUN_ID = 200
+"""TFX makes the names of artifacts from it, of which ML Metadata keeps 255 characters."""
+
+LONGEST_COLUMN = 120
+"""In bytes of UTF-8: the file of a column's vocabulary is named after it, in twice as many."""
+
+
+def check_run_id(run_id: str) -> None:
+    """Checks that a run id can be the name of a folder, and of no other than a run's.
+
+    Those of Airflow and Kubeflow can, such as `scheduled__2018-06-15T00:00:00+00:00`.
+
+    Raises:
+      BadInput: it cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:~+-]*", run_id) or len(run_id) > LONGEST_RUN_ID:
+        raise BadInput(
+            f"run id {run_id!r}: it names a folder; use at most {LONGEST_RUN_ID} letters, digits "
+            "and _ . : ~ + -, beginning with a letter, digit or _"
+        )
+
+
+def check_column(column: str) -> None:
+    """Checks the name of a column. It may look like a path, as no file is named by it.
+
+    Raises:
+      BadInput: the name is empty, too long or contains control characters.
+    """
+    if not column.strip():
+        raise BadInput(f"{column!r} is no name of a column")
+    if any(unicodedata.category(character) == "Cc" for character in column):
+        raise BadInput(f"{column!r} contains a control character; rename the column")
+    if len(column.encode()) > LONGEST_COLUMN:
+        raise BadInput(f"{column!r} is longer than {LONGEST_COLUMN} bytes; rename the column")
 
 
 def input_name(column: str) -> str:

@@ -10,12 +10,13 @@ import tensorflow_transform as tft
 from fraud.codec import from_json, to_json
 from fraud.models.columns import ModelColumns
 from fraud.models.examples import Examples, load_split
-from fraud.models.export import EXTRA, ServedModel
+from fraud.models.export import ServedModel
 from fraud.models.network import training
 from fraud.models.network.explain import Explainer, typical_genuine
 from fraud.models.network.training import Fitted
 from fraud.models.preprocessing.transform_fn import vocabulary_sizes
 from fraud.models.spec import AlertBudget, Network
+from fraud.models.specification import EXTRA, SPECIFICATION_FILE, InputSpecification
 
 THRESHOLD_FILE = "threshold.json"
 NETWORK_FILE = "network.json"
@@ -26,8 +27,8 @@ def run_fn(fn_args: Any) -> None:
 
     Args:
       fn_args: TFX's FnArgs; `custom_config` holds `columns` (JSON of ModelColumns), `network` (JSON
-        of Network) and `alert_budget` (JSON of AlertBudget). If there was a Tuner,
-        `hyperparameters` has its best `values`, which override `network`.
+        of Network), `alert_budget` (JSON of AlertBudget) and `inputs` (JSON of InputSpecification).
+        If there was a Tuner, `hyperparameters` has its best `values`, which override `network`.
     """
     columns = from_json(ModelColumns, fn_args.custom_config["columns"])
     transform = tft.TFTransformOutput(fn_args.transform_output)
@@ -51,11 +52,13 @@ def train(fn_args: Any, examples: Examples, transform: tft.TFTransformOutput) ->
     typical = typical_genuine(examples.inputs, examples.labels)
     explainer = Explainer(fitted.model, typical, columns.numeric, columns.categorical)
     ServedModel(fitted, explainer, transform, columns).save(fn_args.serving_model_dir)
-    _write_extra(Path(fn_args.serving_model_dir) / EXTRA, fitted, spec)
+    inputs = from_json(InputSpecification, config["inputs"])
+    _write_extra(Path(fn_args.serving_model_dir) / EXTRA, fitted, spec, inputs)
 
 
-def _write_extra(folder: Path, fitted: Fitted, spec: Network) -> None:
+def _write_extra(folder: Path, fitted: Fitted, spec: Network, inputs: InputSpecification) -> None:
     """Writes threshold, validation metrics (null if undefined) and settings next to the graph."""
     quality = {"threshold": fitted.threshold, "validation": fitted.validation}
     (folder / THRESHOLD_FILE).write_text(to_json(quality, indent=1), encoding="utf-8")
     (folder / NETWORK_FILE).write_text(to_json(spec, indent=1), encoding="utf-8")
+    (folder / SPECIFICATION_FILE).write_text(to_json(inputs, indent=1), encoding="utf-8")

@@ -14,10 +14,9 @@ from fraud.models.examples import model_feature_spec
 from fraud.models.network.explain import Explainer
 from fraud.models.network.training import Fitted
 from fraud.models.preprocessing.transform_graph import TransformGraph
+from fraud.models.specification import EXTRA
 from fraud.names import input_name
 
-EXTRA = "assets.extra"
-"""TensorFlow's conventional folder of a SavedModel for files that it does not read itself."""
 INPUTS_FILE = "inputs.json"
 
 

@@ -138,6 +138,9 @@ class Evaluation:
     max_recall_at_budget_drop: Share = 0.1
     """How far a challenger's recall within the alert budget may be below the champion's on the same
     examples."""
+    max_drop_probability: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """The probability of a drop larger than allowed above which a challenger is refused, by a
+    bootstrap of the cards: below it, the drop may well be chance."""
     max_slice_recall_gap: Share = 0.2
     """How far a slice's recall within the alert budget may be below the overall recall."""
     max_slice_fpr_gap: Share = 0.02

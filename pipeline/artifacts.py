@@ -7,6 +7,7 @@ here judges. Heavy packages are imported by the readers that need them, so `stat
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,11 +17,14 @@ from typing_extensions import TypedDict
 
 from fraud.codec import from_json, from_values
 from fraud.errors import BadInput
-from fraud.models.evaluation.registry import GAPS
+from fraud.models.evaluation.registry import CHAMPION, GAPS, METRICS
 from fraud.models.evaluation.registry import HEADLINE as HEADLINE  # for reports
+from fraud.pipeline.data_facts import VERDICT_FILE as VERDICT_FILE
+from fraud.pipeline.data_facts import Anomaly, value
+from fraud.pipeline.data_facts import ExamplesFacts as ExamplesFacts
+from fraud.pipeline.data_facts import Verdict as Verdict
 
 SUMMARY_FILE = "summary.json"
-VERDICT_FILE = "verdict.json"
 CARD_PAGE, CARD_TEXT = "model_card.html", "model_card.md"
 
 Row = dict[str, float | None]
@@ -39,97 +43,38 @@ class Metrics(TypedDict, total=False):
     slices: dict[str, Row]
 
 
-def value(holder: Any, name: str) -> Any:
-    """A property or custom property of an artifact or execution; None if it has none."""
-    holder = getattr(holder, "mlmd_artifact", holder)
-    for properties in (holder.properties, holder.custom_properties):
-        if name in properties:
-            kind = properties[name].WhichOneof("value")
-            content = getattr(properties[name], kind) if kind else None
-            if kind == "struct_value":  # TFX's wrapping of JSON values
-                from google.protobuf import json_format
+Intervals = dict[str, tuple[float, float]]
+"""Metric name → the limits of its 95 % interval; without the metrics that have none."""
 
-                content = json_format.MessageToDict(content).get("__value__", content)
-            return content
-    return None
+
+class SlicedIntervals(TypedDict, total=False):
+    """The intervals of one model's metrics, in the form of `Metrics`."""
+
+    overall: Intervals
+    slices: dict[str, Intervals]
 
 
 @dataclass(frozen=True)
-class ExamplesFacts:
-    """The data of a run: an Examples artifact.
+class Change:
+    """How a metric of the challenger differs from the champion's on the same examples.
 
     Attributes:
-      as_of: the as-of day; None if the data has no timestamp.
-      windows: split → first and last day (YYYY-MM-DD); empty if the data has no timestamp.
-      rows, positives: split → number of transactions, of frauds.
-      unlabelled: split → number of transactions left out because their label is not known yet;
-        empty without label times.
-      history: how many days before train are `needed` by features and `available`; may be empty.
+      change: the challenger's value − the champion's; None where one of them is undefined.
+      low, high: the limits of its 95 % interval; None where the examples cannot tell.
+      drop_probability: that the drop is larger than allowed; None for a metric whose drop has no
+        limit, and where the change is None.
     """
 
-    as_of: str | None
-    windows: dict[str, tuple[str, str]]
-    rows: dict[str, int]
-    positives: dict[str, int]
-    history: dict[str, int]
-    unlabelled: dict[str, int]
-
-    @classmethod
-    def read(cls, artifact: Any) -> ExamplesFacts:
-        """Reads the properties that TransactionExampleGen sets."""
-        names = ("windows", "rows", "positives", "history", "unlabelled")
-        counts = {name: json.loads(value(artifact, name) or "{}") for name in names}
-        return from_values(cls, {"as_of": value(artifact, "as_of") or None, **counts})
+    change: float | None
+    low: float | None
+    high: float | None
+    drop_probability: float | None = None
 
 
 def statistics_files(artifact: Any) -> dict[str, Path]:
     """Split → file of TFDV's statistics, train first: an ExampleStatistics artifact."""
     folders = sorted(Path(artifact.uri).iterdir(), key=lambda path: path.name != "Split-train")
     return {f.name.removeprefix("Split-"): f / "FeatureStats.pb" for f in folders}
-
-
-@dataclass(frozen=True)
-class Anomaly:
-    """One reason why the data gate stopped a run.
-
-    Attributes:
-      feature: the column, or "(label)" or "(whole window)".
-      anomaly: what is wrong, in a few words.
-      description: the same in a sentence; may be empty.
-      severity: "error" or "warning".
-      window: the split, for example "eval".
-      source: the check that failed: "schema", "drift" or "labels".
-    """
-
-    feature: str
-    anomaly: str
-    description: str
-    severity: str
-    window: str
-    source: str
-
-    def __str__(self) -> str:
-        return ": ".join(filter(None, (self.window, self.feature, self.anomaly, self.description)))
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The data gate's decision: a DataVerdict artifact.
-
-    Attributes:
-      passed: whether the run may continue.
-      anomalies: the reasons why not.
-      notes: what could not be judged.
-    """
-
-    passed: bool
-    anomalies: tuple[Anomaly, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @classmethod
-    def read(cls, artifact: Any) -> Verdict:
-        """Reads the file that DataGate writes."""
-        return from_json(cls, (Path(artifact.uri) / VERDICT_FILE).read_bytes())
 
 
 @dataclass(frozen=True)
@@ -153,7 +98,8 @@ class ModelFacts:
         """Reads the files that the Trainer writes next to the SavedModel's graph."""
         from tfx.utils import path_utils
 
-        from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
+        from fraud.models.entry_point import NETWORK_FILE, THRESHOLD_FILE
+        from fraud.models.specification import EXTRA
 
         folder = Path(path_utils.serving_model_path(artifact.uri)) / EXTRA
         network = json.loads((folder / NETWORK_FILE).read_bytes())
@@ -171,12 +117,16 @@ class Evaluation:
       champion: the champion's; empty without one.
       failures: why the challenger was refused, a sentence each.
       missing_slices: slices with a threshold but without examples.
+      intervals: of the challenger's metrics.
+      changes: metric → its change from the champion over all examples; empty without one.
     """
 
     metrics: Metrics
     champion: Metrics
     failures: tuple[str, ...] = ()
     missing_slices: tuple[str, ...] = ()
+    intervals: SlicedIntervals = field(default_factory=lambda: SlicedIntervals())
+    changes: dict[str, Change] = field(default_factory=dict)
 
     @classmethod
     def read(cls, artifact: Any) -> Evaluation:
@@ -185,27 +135,46 @@ class Evaluation:
 
         metrics: Metrics = {"overall": {}, "slices": {}}
         champion: Metrics = {"overall": {}, "slices": {}}
+        estimates: dict[str, dict[str, dict[str, Any]]] = {}  # slice → metric → what → number
         for of_slice in tfma.load_metrics(artifact.uri):
             name = _slice_name(of_slice.slice_key)
             for pair in of_slice.metric_keys_and_values:
                 key = pair.key
                 if key.is_diff or key.name.startswith("__") or (not name and key.name in GAPS):
                     continue
-                model = champion if key.model_name == "champion" else metrics
-                row = model["slices"].setdefault(name, {}) if name else model["overall"]
                 number = pair.value.double_value.value
+                metric, _, estimate = key.name.partition(":")
+                if estimate:  # see fraud.models.evaluation.tfma_metrics.Bootstrap
+                    of_metric = estimates.setdefault(name, {}).setdefault(metric, {})
+                    of_metric[estimate] = number if math.isfinite(number) else None
+                    continue
+                model = champion if key.model_name == CHAMPION else metrics
+                row = model["slices"].setdefault(name, {}) if name else model["overall"]
                 # A slice with too few examples has no gap: see fraud.models.evaluation.tfma_metrics
                 row[key.name] = None if number == float("-inf") else number
+        intervals = {
+            name: {m: (e["low"], e["high"]) for m, e in of.items() if e["low"] is not None}
+            for name, of in estimates.items()
+        }
+        changes = {
+            metric: Change(
+                e["change"], e["change_low"], e["change_high"], e.get("drop_probability")
+            )
+            for metric, e in estimates.get("", {}).items()
+            if "change" in e
+        }
         result = tfma.load_validation_result(artifact.uri)
         return cls(
             metrics,
             champion if champion["overall"] else {},
             tuple(
-                _refusal(_slice_name(of_slice.slice_key) or "overall", failure)
+                _refusal(_slice_name(of_slice.slice_key) or "overall", failure, changes)
                 for of_slice in result.metric_validations_per_slice
                 for failure in of_slice.failures
             ),
             tuple(map(str, result.missing_slices)),
+            {"overall": intervals.pop("", {}), "slices": intervals},
+            changes,
         )
 
 
@@ -236,26 +205,39 @@ class Push:
     """A push of a model: a PushedModel artifact.
 
     Attributes:
-      pushed: whether the model was pushed; if not, the other attributes are None or meaningless.
+      pushed: whether the model was pushed; if not, the next three are None or meaningless.
       version: unix seconds, as text.
       path: the folder of that version.
       since: when it was pushed, in local time.
+      outcome: "pushed", "not_blessed", "replay" or "not_pushed".
+      reason: why not, or what was accepted; of a rollback, the reason given for it.
+      restored, replaced, user: of a rollback, the version whose weights it restored, the one that
+        was live before, and who did it; empty after a push by a run.
     """
 
     pushed: bool
     version: str | None
     path: str | None
     since: datetime
+    outcome: str
+    reason: str = ""
+    restored: str = ""
+    replaced: str = ""
+    user: str = ""
 
     @classmethod
     def read(cls, artifact: Any) -> Push:
-        """Reads the properties that the Pusher sets."""
+        """Reads the properties that the Pusher or a rollback sets."""
         proto = getattr(artifact, "mlmd_artifact", artifact)
+        pushed = value(artifact, "pushed") == 1
+        texts = ("reason", "restored_version", "replaced_version", "user")
         return cls(
-            value(artifact, "pushed") == 1,
+            pushed,
             value(artifact, "pushed_version"),
             value(artifact, "pushed_destination"),
             datetime.fromtimestamp(proto.create_time_since_epoch / 1000),
+            value(artifact, "outcome") or ("pushed" if pushed else "not_blessed"),
+            *(value(artifact, name) or "" for name in texts),
         )
 
 
@@ -298,20 +280,23 @@ class RunSummary:
 
     Attributes:
       run_id: the run.
-      outcome: "pushed", "not_blessed" or "gate_stopped".
+      outcome: "pushed"; "not_blessed"; "replay", if its as-of day is not later than that of the
+        live model; "not_pushed" for another reason; or "gate_stopped".
       root: the root it ran in.
       as_of: the as-of day; None if the data has no timestamp.
       reasons: why nothing was pushed.
-      notes: what the data gate could not judge.
+      notes: what the data gate could not judge, and what was accepted to push.
       pushed_version, pushed_path: of the model that this run pushed, if any.
       model_card: the page about that model.
       live_version: the version in production after the run, if any.
+      disagreements: between the push folder and ML Metadata.
       windows: split → first and last day.
       rows: split → number of transactions.
       positives: split → number of frauds, where labels are known.
       tuned: the file of settings that the Tuner chose, if it ran.
       validation: threshold and metrics on the held-out cards.
       metrics, champion_metrics: the Evaluator's, of the challenger and of the champion.
+      intervals, changes: of the challenger's metrics, and their changes from the champion's.
       unjudged: slices, each with a metric, that have too few examples.
       anomalies: why the data gate stopped the run.
       seconds: node → wall seconds, in the order in which the nodes ran.
@@ -327,6 +312,7 @@ class RunSummary:
     pushed_path: str | None = None
     model_card: str | None = None
     live_version: str | None = None
+    disagreements: tuple[str, ...] = ()
     windows: dict[str, tuple[str, str]] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     positives: dict[str, int] = field(default_factory=dict)
@@ -334,6 +320,8 @@ class RunSummary:
     validation: Row = field(default_factory=dict)
     metrics: Metrics = field(default_factory=lambda: Metrics())
     champion_metrics: Metrics = field(default_factory=lambda: Metrics())
+    intervals: SlicedIntervals = field(default_factory=lambda: SlicedIntervals())
+    changes: dict[str, Change] = field(default_factory=dict)
     unjudged: tuple[str, ...] = ()
     anomalies: tuple[Anomaly, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
@@ -360,20 +348,34 @@ def _only_file(artifact: Any) -> Any:
     return json.loads(file.read_bytes())
 
 
-def _refusal(of_slice: str, failure: Any) -> str:
+def _refusal(of_slice: str, failure: Any, changes: dict[str, Change]) -> str:
     """Why the model was refused, as a sentence, from TFMA's record of a failure."""
     name, number = failure.metric_key.name, failure.metric_value.double_value.value
-    limits, bounds = failure.metric_threshold, failure.metric_threshold.value_threshold
+    bounds = failure.metric_threshold.value_threshold
+    metric, _, estimate = name.partition(":")
     if failure.message:  # the metric could not be judged
         problem = f"{name}: {' '.join(failure.message.split())}"
-    elif failure.metric_key.is_diff:
-        drop = f"{name} is {-number:.4f} below the champion's"
-        problem = f"{drop}; at most {-limits.change_threshold.absolute.value:.4f} is allowed"
+    elif estimate:
+        problem = f"{metric} {_drop(metric, number, changes[metric], bounds.upper_bound.value)}"
     elif bounds.HasField("upper_bound"):
         problem = f"{name} is {number:.4f}; at most {bounds.upper_bound.value} is allowed"
     else:
         problem = f"{name} is {number:.4f}; at least {bounds.lower_bound.value} is required"
     return f"{of_slice}: {problem}"
+
+
+def _drop(metric: str, probability: float, change: Change, accepted: float) -> str:
+    """How a metric dropped too far, as the end of a sentence."""
+    if change.change is None:
+        return "cannot be compared with the champion's: it is undefined"
+    interval = (
+        "" if change.low is None else f" (95 % interval {change.low:+.4f} … {change.high:+.4f})"
+    )
+    (setting,) = [m.max_drop for m in METRICS if m.name == metric]
+    return (
+        f"changes by {change.change:+.4f}{interval} from the champion's; the probability of a drop "
+        f"larger than evaluation.{setting} is {probability:.3f}; at most {accepted} is accepted"
+    )
 
 
 def _slice_name(slice_key: Any) -> str:

@@ -14,6 +14,8 @@ COMMANDS = {
     "run": "run the pipeline once: validate, train, evaluate, push",
     "backtest": "evaluate past weeks as if the model had been live",
     "status": "show the live model, its origin and the latest runs",
+    "rollback": "make the weights of an earlier version live again",
+    "verify": "check that records, files and the push folder agree",
     "config": "print the effective configuration",
     "schema": "print, compare or update the curated schema",
     "compile": "write the graph for an orchestrator",

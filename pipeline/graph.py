@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from tfx import types
 from tfx.components import (
@@ -19,7 +21,7 @@ from tfx.components import (
 from tfx.components.distribution_validator.component import DistributionValidator
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base.base_node import BaseNode
-from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
 from tfx.dsl.experimental.conditionals.conditional import Cond
 from tfx.dsl.input_resolution.strategies.latest_artifact_strategy import LatestArtifactStrategy
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
@@ -37,16 +39,24 @@ from fraud.models.evaluation.eval_config import eval_config
 from fraud.models.spec import Network
 from fraud.pipeline import lineage
 from fraud.pipeline.components.batched_reading import EvaluatorExecutor, StatisticsGenExecutor
-from fraud.pipeline.components.champion import ChampionModel, ChampionStatistics
+from fraud.pipeline.components.champion import (
+    ChampionModel,
+    ChampionStatistics,
+    ReferenceStatistics,
+)
+from fraud.pipeline.components.daily_counts import COUNTS_BY_DAY, ToCount
 from fraud.pipeline.components.data_gate import DataGate
-from fraud.pipeline.components.executors import with_executor
+from fraud.pipeline.components.drift_validator import DistributionValidatorExecutor
+from fraud.pipeline.components.executors import with_driver, with_executor
 from fraud.pipeline.components.model_card_gen import ModelCardGen
-from fraud.pipeline.components.pusher import PusherExecutor
+from fraud.pipeline.components.pusher import PusherDriver, PusherExecutor
+from fraud.pipeline.components.schema_gen import SchemaGenExecutor
 from fraud.pipeline.components.serving_check import ServingCheck
 from fraud.pipeline.components.trainer import TrainerExecutor
 from fraud.pipeline.components.transaction_example_gen import TransactionExampleGen
 from fraud.pipeline.components.transform import TransformExecutor
 from fraud.pipeline.config import Config
+from fraud.pipeline.drift import ROWS
 from fraud.pipeline.root import Root
 
 NAME = "fraud"
@@ -101,9 +111,13 @@ def data_stage(config: Config, data: str, latest: bool) -> DataStage:
     )
     examples = example_gen.outputs["examples"]
     statistics_gen = with_executor(StatisticsGen(examples=examples), StatisticsGenExecutor)
+    statistics_gen.exec_properties[COUNTS_BY_DAY] = to_json(to_count(config))
     statistics = statistics_gen.outputs["statistics"]
-    schema_gen = SchemaGen(
-        statistics=statistics, infer_feature_shape=False, exclude_splits=["eval", "recent"]
+    schema_gen = with_executor(
+        SchemaGen(
+            statistics=statistics, infer_feature_shape=False, exclude_splits=["eval", "recent"]
+        ),
+        SchemaGenExecutor,
     )
     nodes = [example_gen, statistics_gen, schema_gen]
     schema = schema_gen.outputs["schema"]
@@ -114,23 +128,35 @@ def data_stage(config: Config, data: str, latest: bool) -> DataStage:
         nodes.append(curated_schema)
 
     example_validator = ExampleValidator(statistics=statistics, schema=schema)
-    baseline = _baseline(statistics, latest).with_id("ChampionStatistics")
-    drift_validator = DistributionValidator(
-        statistics=statistics,
-        baseline_statistics=baseline.outputs["baseline"].as_optional(),
-        config=drift_config(config),
-        include_split_pairs=[(split, "train") for split in _drift_splits(config)],
+    champion = _baseline(statistics, latest, ChampionStatistics).with_id("ChampionStatistics")
+    reference = _baseline(
+        statistics, latest, ReferenceStatistics, run_id=config.data_gate.reference_run or ""
+    ).with_id("ReferenceStatistics")
+    drift_validator, reference_validator = (
+        with_executor(
+            DistributionValidator(
+                statistics=statistics,
+                baseline_statistics=baseline.outputs["baseline"].as_optional(),
+                config=drift_config(config),
+                include_split_pairs=[(split, "train") for split in _drift_splits(config)],
+            ),
+            DistributionValidatorExecutor,
+        )
+        for baseline in (champion, reference)
     )
+    reference_validator = reference_validator.with_id("ReferenceValidator")
     data_gate = DataGate(
         examples=examples,
         example_anomalies=example_validator.outputs["anomalies"],
         drift_anomalies=drift_validator.outputs["anomalies"],
+        reference_anomalies=reference_validator.outputs["anomalies"],
         label=config.dataset.label,
         derived=json.dumps(feature_names(config.features, config.dataset)),
         severity=config.data_gate.severity,
         curated=int(config.curated_schema is not None),
     )
-    nodes += [example_validator, baseline, drift_validator, data_gate]
+    nodes += [example_validator, champion, drift_validator]
+    nodes += [reference, reference_validator, data_gate]
     return DataStage(nodes, examples, schema, data_gate.outputs["verdict"])
 
 
@@ -166,6 +192,7 @@ def training_stage(config: Config, ingested: DataStage) -> tuple[list[BaseNode],
         "columns": columns,
         "network": to_json(network),
         "alert_budget": to_json(config.evaluation.budget(config.dataset)),
+        "inputs": to_json(config.inputs),
     }
     tuner = None
     if config.tuning.enabled:
@@ -197,9 +224,9 @@ def training_stage(config: Config, ingested: DataStage) -> tuple[list[BaseNode],
 def release_stage(
     config: Config, root: Root, ingested: DataStage, model: types.Channel, latest: bool
 ) -> list[BaseNode]:
-    """Compares the challenger with the champion, pushes it if it is blessed, and reports."""
+    """Compares the challenger with the champion, pushes it if it may replace it, and reports."""
     examples = ingested.examples
-    champion = _champion(model, latest).with_id("Champion")
+    champion = _champion(model, examples, latest).with_id("Champion")
     evaluator = with_executor(
         Evaluator(
             examples=examples,
@@ -220,9 +247,11 @@ def release_stage(
             push_destination=pusher_pb2.PushDestination(
                 filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(root.pushed))
             ),
+            custom_config=dataclasses.asdict(config.release),
         ),
         PusherExecutor,
     )
+    pusher = with_driver(pusher, PusherDriver)
     model_card = ModelCardGen(
         examples=examples,
         verdict=ingested.verdict,
@@ -252,20 +281,23 @@ def beam_pipeline_args(config: Config) -> list[str]:
     return [] if beam.runner is None else [f"--runner={beam.runner}", *beam.options]
 
 
-def _baseline(statistics: types.Channel, latest: bool) -> Resolver:
+def _baseline(
+    statistics: types.Channel, latest: bool, strategy: type[ResolverStrategy], **settings: Any
+) -> Resolver:
     """Resolves the statistics that drift is measured against."""
     statistics_of_any_run = types.Channel(type=standard_artifacts.ExampleStatistics)
     if latest:
         return Resolver(strategy_class=LatestArtifactStrategy, baseline=statistics_of_any_run)
     return Resolver(
-        strategy_class=ChampionStatistics,
+        strategy_class=strategy,
+        config=settings,
         statistics=statistics,
         baseline=statistics_of_any_run,
         pushed_model=types.Channel(type=standard_artifacts.PushedModel),
     )
 
 
-def _champion(model: types.Channel, latest: bool) -> Resolver:
+def _champion(model: types.Channel, examples: types.Channel, latest: bool) -> Resolver:
     """Resolves the model that the challenger is compared with."""
     model_of_any_run = types.Channel(type=standard_artifacts.Model)
     if latest:
@@ -277,20 +309,34 @@ def _champion(model: types.Channel, latest: bool) -> Resolver:
     return Resolver(
         strategy_class=ChampionModel,
         challenger=model,
+        examples=examples,
         model=model_of_any_run,
         pushed_model=types.Channel(type=standard_artifacts.PushedModel),
     )
 
 
-def drift_config(config: Config) -> distribution_validator_pb2.DistributionValidatorConfig:
-    """Jensen-Shannon thresholds for the columns of the data and for configured ones.
+def to_count(config: Config) -> ToCount:
+    """What StatisticsGen counts by day: the columns of the data, and features that are named.
 
-    TFDV's L-infinity distance is always 0 for numeric columns (data-validation#147).
+    Features are checked only if a threshold names them: they change when the columns do, and those
+    that look back over weeks vary too slowly for a month to show by how much.
     """
-    gate, dataset = config.data_gate, config.dataset
+    dataset = config.dataset
     amount = (dataset.amount,) if dataset.amount else ()
-    columns = (*amount, *dataset.numeric, *dataset.categorical)
-    thresholds = {**dict.fromkeys(columns, gate.max_drift), **gate.drift_thresholds}
+    columns = dict.fromkeys((*amount, *dataset.numeric, *dataset.categorical))
+    columns |= dict.fromkeys(name for name in config.data_gate.drift_thresholds if name != ROWS)
+    return ToCount(tuple(columns), dataset.timestamp, dataset.card, dataset.timezone)
+
+
+def drift_config(config: Config) -> distribution_validator_pb2.DistributionValidatorConfig:
+    """The configured thresholds of drift; the executor derives the others."""
+    gate = config.data_gate
+    thresholds = dict(gate.drift_thresholds)
+    if gate.max_drift is not None:
+        thresholds = {
+            **dict.fromkeys((*to_count(config).columns, ROWS), gate.max_drift),
+            **thresholds,
+        }
     drift = distribution_validator_pb2.DistributionValidatorConfig()
     for column, threshold in thresholds.items():
         feature = drift.default_slice_config.feature.add()

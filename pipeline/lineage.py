@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,31 +12,50 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from fraud.errors import BadInput, FraudPipelineError
-from fraud.pipeline.artifacts import value
+from fraud.pipeline import tls
 from fraud.pipeline.config import Metadata
+from fraud.pipeline.data_facts import value
 from fraud.pipeline.root import Root
 
 PASSWORD = "FRAUD_METADATA_PASSWORD"
 """The environment variable that contains the password of a metadata server."""
 
 RUN_CONTEXT = "pipeline_run"
+CODE_FINGERPRINT = "code_fingerprint"
+ROLLBACK = "fraud.Rollback"
+"""The execution type of a rollback."""
+
+PUSHED_TO = "pushed_destination"
+"""The property of a PushedModel that names the folder of the version."""
+
+UNFINISHED = (mlmd.Execution.RUNNING, mlmd.Execution.NEW)
 _INPUT = (mlmd.Event.INPUT, mlmd.Event.DECLARED_INPUT)
 _OUTPUT = (mlmd.Event.OUTPUT, mlmd.Event.DECLARED_OUTPUT)
 
 
 @dataclass(frozen=True)
 class Champion:
-    """The model in production.
+    """A model that is or was in production, as one version.
 
     Attributes:
       pushed: the PushedModel artifact.
+      version: the version, as text.
       model_id: id of the Model artifact that was pushed.
-      run_id: the run that pushed it.
+      run_id: the run that pushed these weights first.
+      restored: the version whose weights a rollback restored as this one; None after a push.
     """
 
     pushed: mlmd.Artifact
+    version: str
     model_id: int
     run_id: str
+    restored: str | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether ML Metadata says that its files are kept."""
+        gone = (mlmd.Artifact.MARKED_FOR_DELETION, mlmd.Artifact.DELETED)
+        return self.pushed.state not in gone
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,23 @@ class NodeRecord:
         return self.state in ("COMPLETE", "CACHED")
 
 
+@dataclass(frozen=True)
+class Code:
+    """The code of the process that ran a node.
+
+    Attributes:
+      version: of this package; empty if it is not installed.
+      commit: the git commit of the sources; empty outside a git work tree.
+      dirty: whether the sources differ from that commit.
+      packages: name → version of the packages that results depend on.
+    """
+
+    version: str
+    commit: str
+    dirty: bool
+    packages: dict[str, str]
+
+
 def connection_config(config: Metadata, root: Root) -> mlmd.ConnectionConfig:
     """How to reach the ML Metadata of a root.
 
@@ -75,13 +112,25 @@ def connection_config(config: Metadata, root: Root) -> mlmd.ConnectionConfig:
     connection.mysql.port = config.port
     connection.mysql.database = config.database
     connection.mysql.user = config.user
+    if config.tls_ca:
+        connection.mysql.ssl_options.ca = config.tls_ca
+        connection.mysql.ssl_options.cert = config.tls_certificate or ""
+        connection.mysql.ssl_options.key = config.tls_key or ""
     # Nodes that run side by side sometimes abort each other's transactions.
     connection.retry_options.max_num_retries = 20
     return connection
 
 
 def with_password(connection: mlmd.ConnectionConfig) -> mlmd.ConnectionConfig:
-    """A copy of the connection with the password from the environment, if it needs one."""
+    """A copy of the connection with the password from the environment, if it needs one.
+
+    With TLS, the server must prove who it is before it is trusted with that.
+
+    Raises:
+      BadInput, FraudPipelineError: see `fraud.pipeline.tls.check_server`.
+    """
+    if connection.mysql.HasField("ssl_options"):
+        tls.check_server(connection.mysql)
     complete = mlmd.ConnectionConfig()
     complete.CopyFrom(connection)
     password = os.environ.get(PASSWORD)
@@ -97,13 +146,14 @@ def open_store(connection: mlmd.ConnectionConfig) -> metadata_store.MetadataStor
       connection: from `connection_config`.
 
     Raises:
-      BadInput: the SQLite file cannot be opened.
+      BadInput: the SQLite file cannot be opened, or a file for TLS.
       FraudPipelineError: the server does not answer or refuses the login.
     """
     if connection.HasField("sqlite"):
         Path(connection.sqlite.filename_uri).parent.mkdir(parents=True, exist_ok=True)
+    complete = with_password(connection)
     try:
-        return metadata_store.MetadataStore(with_password(connection))
+        return metadata_store.MetadataStore(complete)
     except Exception as error:
         server = getattr(connection, connection.WhichOneof("config"))
         reason = " ".join(str(error).split())
@@ -126,16 +176,93 @@ def find_store(config: Metadata, root: Root) -> metadata_store.MetadataStore | N
     return open_store(connection_config(config, root))
 
 
-def champions(store: metadata_store.MetadataStore) -> Iterator[Champion]:
-    """Every model that was really pushed, newest first: the first one is in production."""
+def pushes(store: metadata_store.MetadataStore) -> Iterator[Champion]:
+    """Every version that was really pushed or rolled back to, newest first, kept or not."""
     pushed = [a for a in store.get_artifacts_by_type("PushedModel") if value(a, "pushed") == 1]
-    for artifact in sorted(pushed, key=lambda a: -a.id):
-        executions = _producers_of(store, artifact.id)
-        models = [m for e in executions for m in _artifacts_of(store, e.id, _INPUT)["model"]]
-        contexts = [c for e in executions for c in store.get_contexts_by_execution(e.id)]
-        runs = [context.name for context in contexts if context.type == RUN_CONTEXT]
-        # The first execution pushed it; later ones reused its result from the cache.
-        yield Champion(artifact, models[0].id, runs[0])
+    for artifact in sorted(pushed, key=lambda a: (-int(value(a, "pushed_version")), -a.id)):
+        model_id, run_id = _origin(store, artifact)
+        version, restored = value(artifact, "pushed_version"), value(artifact, "restored_version")
+        yield Champion(artifact, version, model_id, run_id, restored)
+
+
+def champions(
+    store: metadata_store.MetadataStore, pushed: Path | None = None
+) -> Iterator[Champion]:
+    """Every version that is recorded and whose folder exists, newest first: the first one is live.
+
+    Args:
+      store: ML Metadata.
+      pushed: the push folder; None means where each version was pushed to.
+    """
+    for push in pushes(store):
+        folder = pushed / push.version if pushed else Path(value(push.pushed, PUSHED_TO))
+        if push.is_kept and folder.is_dir():
+            yield push
+
+
+def standing_champions(store: metadata_store.MetadataStore) -> Iterator[Champion]:
+    """What is live, then what was live before it, without what was rolled back from."""
+    versions = list(pushes(store))
+    for champion in champions(store):
+        if not is_rolled_back(versions, champion.model_id):
+            yield champion
+
+
+def is_rolled_back(pushes: Sequence[Champion], model_id: int) -> bool:
+    """Whether a rollback took back the newest version of a model.
+
+    A rollback to a version takes back every version after it.
+    """
+    newest = max((int(p.version) for p in pushes if p.model_id == model_id), default=0)
+    return any(p.restored and int(p.restored) < newest < int(p.version) for p in pushes)
+
+
+def as_of(store: metadata_store.MetadataStore, champion: Champion) -> str:
+    """The as-of day of the data that a model was trained on; "" if it has no timestamp."""
+    (model,) = store.get_artifacts_by_id([champion.model_id])
+    if day := value(model, "as_of"):
+        return day
+    # Models of earlier releases of this package do not say it themselves.
+    examples = artifacts_of_run(store, champion.run_id, "Examples")
+    return next((value(e, "as_of") for e in examples), None) or ""
+
+
+def record_rollback(
+    store: metadata_store.MetadataStore, restored: Champion, folder: Path, facts: dict[str, str]
+) -> None:
+    """Records in one transaction that earlier weights went live as a new version.
+
+    Args:
+      store: ML Metadata.
+      restored: the version whose weights were restored.
+      folder: the new version's.
+      facts: properties of the execution and of the new PushedModel.
+    """
+    kind = store.put_execution_type(mlmd.ExecutionType(name=ROLLBACK), can_add_fields=True)
+    execution = mlmd.Execution(
+        type_id=kind,
+        name=f"rollback to {folder.name}",
+        last_known_state=mlmd.Execution.COMPLETE,
+    )
+    (model,) = store.get_artifacts_by_id([restored.model_id])
+    new = mlmd.Artifact(type_id=restored.pushed.type_id, uri=str(folder), state=mlmd.Artifact.LIVE)
+    new.custom_properties["pushed"].int_value = 1
+    new.custom_properties["pushed_version"].string_value = folder.name
+    new.custom_properties[PUSHED_TO].string_value = str(folder)
+    for name, fact in facts.items():
+        execution.custom_properties[name].string_value = fact
+        new.custom_properties[name].string_value = fact
+    linked = [
+        (model, mlmd.Event.INPUT, "model"),
+        (restored.pushed, mlmd.Event.INPUT, "pushed_model"),
+        (new, mlmd.Event.OUTPUT, "pushed_model"),
+    ]
+    contexts = store.get_contexts_by_artifact(restored.pushed.id)
+    store.put_execution(
+        execution,
+        [(artifact, _event(direction, key)) for artifact, direction, key in linked],
+        [context for context in contexts if context.type == "pipeline"],
+    )
 
 
 def runs(store: metadata_store.MetadataStore) -> list[str]:
@@ -176,6 +303,28 @@ def executions(
     return sorted((e for e in all_nodes if _node_name(store, e) == node_id), key=lambda e: e.id)
 
 
+def record_code(store: metadata_store.MetadataStore, run_id: str, node_id: str, code: Code) -> None:
+    """Adds the code that a node ran to its execution, as custom properties."""
+    execution = executions(store, run_id, node_id)[-1]
+    properties = execution.custom_properties
+    properties["fraud_version"].string_value = code.version
+    properties["git_commit"].string_value = code.commit
+    properties["git_dirty"].int_value = int(code.dirty)
+    properties["package_versions"].string_value = json.dumps(code.packages)
+    store.put_executions([execution])
+
+
+def code_of(store: metadata_store.MetadataStore, artifact_id: int) -> Code | None:
+    """The code that made an artifact; None if that was not recorded."""
+    # Later executions reused the artifact from the cache.
+    maker = _producers_of(store, artifact_id)[0]
+    packages = value(maker, "package_versions")
+    if packages is None:
+        return None
+    version, commit = value(maker, "fraud_version"), value(maker, "git_commit")
+    return Code(version, commit, value(maker, "git_dirty") == 1, json.loads(packages))
+
+
 def cancel_dead_executions(store: metadata_store.MetadataStore) -> list[str]:
     """Marks executions that a killed process left RUNNING as CANCELED.
 
@@ -184,11 +333,7 @@ def cancel_dead_executions(store: metadata_store.MetadataStore) -> list[str]:
     Returns:
       The names of the nodes that were cancelled.
     """
-    dead = [
-        e
-        for e in store.get_executions()
-        if e.last_known_state in (mlmd.Execution.RUNNING, mlmd.Execution.NEW)
-    ]
+    dead = [e for e in store.get_executions() if e.last_known_state in UNFINISHED]
     names = [_node_name(store, e) for e in dead]
     for execution in dead:
         execution.last_known_state = mlmd.Execution.CANCELED
@@ -206,6 +351,25 @@ def artifacts_of_run(
         for artifacts in record.outputs.values():
             by_id.update({a.id: a for a in artifacts if a.type == type_name})
     return [by_id[i] for i in sorted(by_id)]
+
+
+def _origin(store: metadata_store.MetadataStore, pushed: mlmd.Artifact) -> tuple[int, str]:
+    """The Model artifact behind a push or rollback, and the run that pushed it first."""
+    producers = _producers_of(store, pushed.id)
+    inputs = _artifacts_of(store, producers[0].id, _INPUT)
+    if "pushed_model" in inputs:  # a rollback
+        return _origin(store, inputs["pushed_model"][0])
+    contexts = [c for e in producers for c in store.get_contexts_by_execution(e.id)]
+    runs = [context.name for context in contexts if context.type == RUN_CONTEXT]
+    # The first execution pushed it; later ones reused its result from the cache.
+    return inputs["model"][0].id, runs[0]
+
+
+def _event(direction: mlmd.Event.Type, key: str) -> mlmd.Event:
+    event = mlmd.Event(type=direction)
+    event.path.steps.add().key = key
+    event.path.steps.add().index = 0
+    return event
 
 
 def _producers_of(store: metadata_store.MetadataStore, artifact_id: int) -> list[mlmd.Execution]:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from fraud.errors import BadInput
+from fraud.errors import BadInput, FraudPipelineError
+
+SPACE = 1 << 20
+"""Bytes that must be free before anything is recorded: many times what one record takes."""
+
+_held: set[Path] = set()
+"""The locks of push folders that this process holds."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +45,35 @@ class Root:
         """The pushed models, one folder per version; a server watches it."""
         return self.path / "pushed"
 
+    @property
+    def releases(self) -> Path:
+        """The journal of the pushed models, one file per version."""
+        return self.path / "releases"
+
+    @property
+    def staging(self) -> Path:
+        """Models on their way into the push folder; on the same file system."""
+        return self.path / ".staging"
+
     def run(self, run_id: str) -> Path:
         """The folder of one run, with its log and its summary."""
         return self.path / "runs" / run_id
+
+    def require_space(self) -> None:
+        """Checks that there is space for records. Call it before writing to ML Metadata.
+
+        When the disk is full, SQLite rolls the whole transaction back, but ML Metadata goes on in
+        the middle of it: what it writes then, later runs take for theirs.
+
+        Raises:
+          FraudPipelineError: the disk is nearly full.
+        """
+        free = shutil.disk_usage(self.path).free
+        if free < SPACE:
+            raise FraudPipelineError(
+                f"{self.path}: the disk is full, with {free >> 10} kB left; free some space, at "
+                f"least {SPACE >> 10} kB, and try again"
+            )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -84,6 +117,40 @@ class Root:
             self._sign(of_root)
             yield
 
+    @contextmanager
+    def pushing(self) -> Iterator[None]:
+        """Waits until no other process changes the push folder or its journal, and locks them.
+
+        A process that holds this lock may enter again.
+
+        Raises:
+          BadInput: the root is not writable.
+        """
+        path = (self.releases / ".lock").resolve()
+        if path in _held:
+            yield
+            return
+        with self._open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._sign(file)
+            _held.add(path)
+            try:
+                yield
+            finally:
+                _held.remove(path)
+
+    @contextmanager
+    def idle(self) -> Iterator[bool]:
+        """Whether no run is using the root; if so, none can start meanwhile."""
+        with self._open(self.path / ".lock") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+            else:
+                self._sign(file)
+                yield True
+
     def _open(self, path: Path) -> TextIO:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +160,6 @@ class Root:
 
     def _sign(self, file: TextIO) -> None:
         """Writes the lock's owner into its file, for the message to another run."""
-        file.truncate(0)
-        file.write(f"process {os.getpid()}")
-        file.flush()
+        with suppress(OSError):  # a full disk must not keep anyone from repairing the root
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()}".encode())

@@ -7,7 +7,7 @@ from typing import Any
 
 from fraud.codec import to_json
 from fraud.files import write_atomically
-from fraud.pipeline import artifacts, lineage
+from fraud.pipeline import artifacts, lineage, releases
 from fraud.pipeline.artifacts import GAPS, Evaluation, Metrics, RunSummary
 from fraud.pipeline.lineage import NodeRecord
 from fraud.pipeline.root import Root
@@ -23,13 +23,14 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> Ru
     nodes = lineage.nodes(store, run_id)
     examples = artifacts.ExamplesFacts.read(nodes["TransactionExampleGen"].outputs["examples"][0])
     verdict = artifacts.Verdict.read(nodes["DataGate"].outputs["verdict"][0])
-    live = next(lineage.champions(store), None)
+    live = next(lineage.champions(store, root.pushed), None)
     result: dict[str, Any] = {
         "run_id": run_id,
         "root": str(root.path),
         "as_of": examples.as_of,
         "notes": verdict.notes,
-        "live_version": artifacts.Push.read(live.pushed).version if live else None,
+        "live_version": live.version if live else None,
+        "disagreements": releases.disagreements(root, list(lineage.pushes(store))),
         "windows": examples.windows,
         "rows": examples.rows,
         "positives": {s: n for s, n in examples.positives.items() if s in LABELLED_SPLITS},
@@ -46,11 +47,17 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> Ru
     serving = artifacts.ServingCheckResult.read(nodes["ServingCheck"].outputs["blessing"][0])
     push = artifacts.Push.read(nodes["Pusher"].outputs["pushed_model"][0])
     cards = nodes[LAST].outputs.get("card", []) if LAST in nodes else []
+    if examples.champion_problem and not evaluation.champion:
+        problem = f"champion not judged: its inputs cannot be computed: {examples.champion_problem}"
+        result["notes"] = (*verdict.notes, problem)
     pages = [card.page for card in map(artifacts.CardFiles.read, cards) if card.written]
+    if push.pushed and push.reason:
+        result["notes"] = (*verdict.notes, f"pushed although {push.reason}")
     measured = {"threshold": model.threshold, **model.validation}
     return RunSummary(
-        outcome="pushed" if push.pushed else "not_blessed",
+        outcome=push.outcome,
         reasons=(
+            *([push.reason] if push.reason and not push.pushed else []),
             *evaluation.failures,
             *(f"no examples of slice {name}" for name in evaluation.missing_slices),
             *([] if serving.blessed else [f"ServingCheck: {serving.reason}"]),
@@ -62,6 +69,8 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> Ru
         validation={n: round(number, 6) for n, number in measured.items() if number is not None},
         metrics=evaluation.metrics,
         champion_metrics=evaluation.champion,
+        intervals=evaluation.intervals,
+        changes=evaluation.changes,
         unjudged=unjudged(evaluation.metrics),
         **result,
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fraud.pipeline.artifacts import Change
 from fraud.report.document import Code, Document, Items, Section, Table, Text
 
 UNKNOWN = "–"
@@ -33,8 +34,11 @@ class Facts:
       validation: metrics on the held-out cards by name.
       definitions: the `fraud.models.evaluation.registry.Metric`s, in the order shown.
       metrics: from the Evaluator: `overall` (by name) and `slices` (slice → by name).
-      champion: the same for the champion on the same examples; empty if there is none.
+      intervals: 95 % intervals of the same metrics, in the same form.
+      champion: as `metrics`, for the champion on the same examples; empty if none was evaluated.
+      changes: name → `fraud.pipeline.artifacts.Change` from the champion, over all examples.
       demands: the settings of `fraud.models.spec.Evaluation` by name.
+      champion_problem: why the champion's inputs could not be computed; empty if they could.
       notes: the checks that the data gate could not make.
       served: the number of examples ServingCheck sent.
       run_id: the run that trained the model; empty if unknown.
@@ -58,8 +62,11 @@ class Facts:
     validation: Mapping[str, float | None]
     definitions: Sequence[Any]
     metrics: Mapping[str, Any]
+    intervals: Mapping[str, Any]
     champion: Mapping[str, Any]
+    changes: Mapping[str, Change]
     demands: Mapping[str, Any]
+    champion_problem: str = ""
     notes: tuple[str, ...] = ()
     served: int | None = None
     run_id: str = ""
@@ -132,16 +139,17 @@ def _metrics(facts: Facts) -> Section:
         return Section("Metrics", (Text("No metrics were measured."),))
     head = ("slice", "transactions", "frauds", *(metric.title for metric in shown))
     rows = []
+    limits = {"overall": facts.intervals.get("overall"), **facts.intervals.get("slices", {})}
     for name, row in [("overall", overall), *sorted(facts.metrics.get("slices", {}).items())]:
         frauds = row.get("true_positives", math.nan) + row.get("false_negatives", math.nan)
-        cells = [_with_interval(row.get(m.name), m.interval_in(row)) for m in shown]
+        of_slice = limits.get(name) or {}
+        cells = [_with_interval(row.get(m.name), of_slice.get(m.name)) for m in shown]
         rows.append((name, _number(row.get("example_count")), _number(frauds), *cells))
     text = (
-        "On the eval window, with 95 % intervals: Boyd, Eng and Page's logit interval for average "
-        "precision, Hanley and McNeil's for ROC AUC, Wilson's for precision and recall. The "
-        "intervals assume that transactions are independent; frauds come in series on one card or "
-        "terminal, so the true uncertainty is larger. A transaction raises an alert if its score "
-        f"reaches the threshold for {facts.alert_budget}."
+        "On the eval window, which nothing was chosen on. In parentheses are 95 % intervals, by a "
+        "bootstrap that draws whole cards, because frauds come in series on one card; there is "
+        "none where fewer than 10 cards have a fraud. Without cards, transactions are drawn. A "
+        f"transaction raises an alert if its score reaches the threshold for {facts.alert_budget}."
     )
     return Section("Metrics", (Text(text), Table(head, tuple(rows), numbers=True)))
 
@@ -150,7 +158,8 @@ def _calibration(facts: Facts) -> Section:
     text = (
         f"A transaction raises an alert if its score is at least {_number(facts.threshold)}. Scores"
         " are calibrated (Platt scaling), and the threshold is set, on cards held out of training. "
-        "Results on these cards:"
+        "The results on these cards are optimistic, because epoch, calibration and threshold were "
+        "chosen on the same cards:"
     )
     titles = {metric.name: metric.title for metric in facts.definitions}
     rows = [(titles.get(k, _words(k)), _number(v)) for k, v in sorted(facts.validation.items())]
@@ -164,19 +173,22 @@ def _gate(facts: Facts) -> Section:
     rows = []
     for metric in compared:
         value, before = overall[metric.name], champion.get(metric.name)
-        change = UNKNOWN
-        if before is not None:
+        change, chance = UNKNOWN, None
+        if told := facts.changes.get(metric.name):
+            change, chance = _change(told), told.drop_probability
+        elif before is not None:
             change = f"{value - before:+,.0f}" if metric.is_count else f"{value - before:+.4f}"
         minimum = _number(facts.demands.get(metric.minimum), absent="")
         max_drop = _number(facts.demands.get(metric.max_drop), absent="")
-        rows.append((metric.title, _number(value), minimum, _number(before), change, max_drop))
+        figures = (_number(value), minimum, _number(before), change, max_drop)
+        rows.append((metric.title, *figures, _number(chance, absent="")))
     in_table = {name for metric in compared for name in (metric.minimum, metric.max_drop)}
     others = {k: v for k, v in facts.demands.items() if k not in in_table}
-    against = (
-        "The champion was evaluated on the same examples."
-        if champion
-        else "There was no champion to compare with."
-    )
+    against = "There was no champion to compare with."
+    if champion:
+        against = "The champion was evaluated on the same examples; changes have 95 % intervals."
+    elif facts.champion_problem:
+        against = f"The champion's inputs could not be computed: {facts.champion_problem}."
     checks = [
         "Data gate: passed.",
         *(f"Data gate: {note}." for note in facts.notes),
@@ -184,7 +196,8 @@ def _gate(facts: Facts) -> Section:
     ]
     if facts.served is not None:
         checks.append(f"ServingCheck: a fresh process answered {facts.served} examples.")
-    head = ("overall", "this model", "minimum", "champion", "change", "largest drop allowed")
+    columns = ("this model", "minimum", "champion", "change", "largest drop allowed")
+    head = ("overall", *columns, "probability of a larger drop")
     table = Table(head, tuple(rows), numbers=True)
     return Section("Checks before the push", (Items(tuple(checks)), table, _settings(others)))
 
@@ -235,3 +248,10 @@ def _with_interval(value: float | None, interval: tuple[float, float] | None) ->
     if value is None or math.isnan(value):
         return UNKNOWN
     return f"{value:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")
+
+
+def _change(told: Change) -> str:
+    if told.change is None:
+        return UNKNOWN
+    limits = "" if told.low is None else f" ({told.low:+.4f} … {told.high:+.4f})"
+    return f"{told.change:+.4f}{limits}"

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from fraud.pipeline import artifacts
-from fraud.pipeline.artifacts import HEADLINE, Push, Row, RunSummary
+from fraud.pipeline.artifacts import HEADLINE, Change, Push, Row, RunSummary
 from fraud.pipeline.lineage import NodeRecord
 
 TENSORBOARD = Path(sys.prefix, "bin", "tensorboard")
@@ -15,12 +15,28 @@ TENSORBOARD = Path(sys.prefix, "bin", "tensorboard")
 VALIDATED = {"threshold": "threshold", "brier": "Brier", "expected_calibration_error": "ECE"}
 """Metric on the held-out cards → its label."""
 
+WHY_NOT = {
+    "gate_stopped": "stopped by the data gate",
+    "not_blessed": "not pushed: the model was not blessed",
+    "replay": "not pushed: replay",
+    "not_pushed": "not pushed",
+}
+"""Outcome of a run → what to say about it."""
+
+_ADVICE = {
+    "schema": "  If the data is right, curate the schema: fraud-pipeline schema --diff",
+    "drift": "  If the change is expected, allow it until it is as old as the windows: data_gate: "
+    "{drift_thresholds: {COLUMN: 1}}.\n  If it lasts, move the reference: data_gate: "
+    "{reference_run: a run on data like this}",
+}
+"""What failed in the data gate → what to do if the data is right."""
+
 
 def node_detail(record: NodeRecord) -> str:
     """The result of a node in a few words; empty if there is nothing to tell."""
     for artifact in (a for outputs in record.outputs.values() for a in outputs):
         match artifact.type:
-            case "Examples":
+            case "Examples" if record.name == "TransactionExampleGen":
                 rows = artifacts.ExamplesFacts.read(artifact).rows
                 return " · ".join(f"{split} {count:,} rows" for split, count in rows.items())
             case "fraud.DataVerdict":
@@ -29,7 +45,8 @@ def node_detail(record: NodeRecord) -> str:
                 return "blessed" if artifacts.value(artifact, "blessed") == 1 else "not blessed"
             case "PushedModel" if record.name == "Pusher":
                 push = Push.read(artifact)
-                return f"version {push.version}" if push.pushed else "nothing pushed"
+                why = f": {push.reason}" if push.reason else ""
+                return f"version {push.version}" if push.pushed else f"nothing pushed{why}"
             case "TunerResults":
                 scores = artifacts.trial_scores(artifact)
                 return f"average precision {max(scores):.3f}, the best of {len(scores)}"
@@ -55,7 +72,8 @@ def render(summary: RunSummary) -> str:
             f"{label} {_figure(summary.validation.get(name), '.4f')}"
             for name, label in VALIDATED.items()
         ]
-        lines.append(f"  model     {' · '.join(figures)}, on held-out cards")
+        chosen = "optimistic: they also chose epoch, calibration and threshold"
+        lines.append(f"  model     {' · '.join(figures)}, on held-out cards ({chosen})")
     if summary.metrics:
         lines += ["", *_metric_table(summary)]
         lines += [f"  unjudged  {metric}: too few examples" for metric in summary.unjudged]
@@ -65,12 +83,13 @@ def render(summary: RunSummary) -> str:
         if summary.model_card:
             lines.append(f"  card      {summary.model_card}")
     else:
-        why = "stopped by the data gate" if stopped else "not pushed: the model was not blessed"
+        why = WHY_NOT[summary.outcome]
         live = summary.live_version
         lines.append(f"  {why}; {f'version {live} stays live' if live else 'nothing is live'}")
         lines += [f"    - {reason}" for reason in summary.reasons]
-        if stopped:
-            lines.append("  If the data is right, curate the schema: fraud-pipeline schema --diff")
+        sources = {anomaly.source for anomaly in summary.anomalies}
+        lines += [line for source, line in _ADVICE.items() if source in sources]
+    lines += [f"  warning   {problem}" for problem in summary.disagreements]
     lines += [
         "",
         f"  took      {sum(summary.seconds.values()):.0f} s",
@@ -83,18 +102,34 @@ def render(summary: RunSummary) -> str:
 
 def _metric_table(summary: RunSummary) -> list[str]:
     slices = summary.metrics["slices"]
-    champion = summary.champion_metrics.get("overall")
-    rows = [("overall", summary.metrics["overall"])]
-    rows += [("champion", champion)] if champion else []
-    rows += sorted(slices.items())
+    intervals = summary.intervals.get("overall", {})
+    rows = [
+        ("", ["examples", *(name.replace("_", " ") for name in HEADLINE)]),
+        ("overall", _figures(summary.metrics["overall"])),
+        ("  95 %", ["", *(_limits(intervals.get(name)) for name in HEADLINE)]),
+    ]
+    if champion := summary.champion_metrics.get("overall"):
+        changes = [summary.changes.get(name, Change(None, None, None)) for name in HEADLINE]
+        rows += [
+            ("champion", _figures(champion)),
+            ("change", ["", *(_figure(change.change, "+.3f") for change in changes)]),
+            ("  95 %", ["", *(_limits((change.low, change.high), "+.3f") for change in changes)]),
+        ]
+    rows += [(name, _figures(row)) for name, row in sorted(slices.items())]
     width = max(map(len, ("champion", *slices)))
-    head = "".join(f"{name.replace('_', ' '):>20}" for name in HEADLINE)
-    return [f"  {'':<{width}} {'examples':>10}{head}", *(_line(*row, width) for row in rows)]
+    return [
+        f"  {name:<{width}} {count:>10}{''.join(f'{figure:>20}' for figure in figures)}"
+        for name, (count, *figures) in rows
+    ]
 
 
-def _line(name: str, row: Row, width: int) -> str:
-    figures = "".join(f"{_figure(row.get(metric)):>20}" for metric in HEADLINE)
-    return f"  {name:<{width}} {_figure(row.get('example_count')):>10}{figures}"
+def _figures(row: Row) -> list[str]:
+    return [_figure(row.get(name)) for name in ("example_count", *HEADLINE)]
+
+
+def _limits(limits: tuple[float | None, float | None] | None, form: str = ".3f") -> str:
+    low, high = limits or (None, None)
+    return "–" if low is None else f"{_figure(low, form)} … {_figure(high, form)}"
 
 
 def _figure(number: float | None, form: str = ".3f") -> str:

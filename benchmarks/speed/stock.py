@@ -64,6 +64,7 @@ def pipeline(case: Case, root: Path) -> Pipeline:
         custom_config={
             **learned,
             "alert_budget": codec.to_json(config.evaluation.budget(config.dataset)),
+            "inputs": codec.to_json(config.inputs),
         },
     )
     evaluator = tfx.components.Evaluator(

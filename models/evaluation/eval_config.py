@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from operator import attrgetter
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from tensorflow_model_analysis.proto import config_pb2
 
 from fraud.features.spec import Dataset
 from fraud.models.evaluation import registry, tfma_metrics
-from fraud.models.evaluation.registry import ALERT, SCORE
+from fraud.models.evaluation.registry import ALERT, CHALLENGER, CHAMPION, SCORE
 from fraud.models.spec import Evaluation
 
 
@@ -19,8 +20,9 @@ def eval_config(dataset: Dataset, evaluation: Evaluation) -> config_pb2.EvalConf
     """The metrics of the registry overall and by slice, with their thresholds.
 
     `score` is evaluated as a probability; `alert`, whether the score reaches the model's own
-    threshold for the alert budget, as a decision. Minima and drops apply to all transactions
-    together, because a small slice varies by chance; the limits of gaps apply to every slice.
+    threshold for the alert budget, as a decision. Minima, and the probabilities of drops, apply to
+    all transactions together, because a small slice varies by chance; the limits of gaps apply to
+    every slice.
     """
     models = [
         config_pb2.ModelSpec(
@@ -30,7 +32,7 @@ def eval_config(dataset: Dataset, evaluation: Evaluation) -> config_pb2.EvalConf
             signature_name="serving_default",
             label_keys={SCORE: dataset.label, ALERT: dataset.label},
         )
-        for name, is_baseline in (("challenger", False), ("champion", True))
+        for name, is_baseline in ((CHALLENGER, False), (CHAMPION, True))
     ]
     slices = [config_pb2.SlicingSpec(feature_keys=[c]) for c in dataset.slices]
     metrics = registry.named_for(vars(evaluation))
@@ -43,6 +45,7 @@ def eval_config(dataset: Dataset, evaluation: Evaluation) -> config_pb2.EvalConf
             # An example weight is a number of examples: see fraud.models.evaluation.extractors.
             spec.example_weights.weighted = True
         specs.append(spec)
+    specs.append(_comparison(dataset, evaluation, metrics))
     return config_pb2.EvalConfig(
         model_specs=models,
         slicing_specs=[config_pb2.SlicingSpec(), *slices],
@@ -70,11 +73,26 @@ def _config(
     if metric.max_gap:
         limit = config.per_slice_thresholds.add(slicing_specs=slices).threshold
         limit.value_threshold.upper_bound.value = getattr(evaluation, metric.max_gap)
-    if metric.minimum or metric.max_drop:
+    if metric.minimum:
         limit = config.per_slice_thresholds.add(slicing_specs=[config_pb2.SlicingSpec()]).threshold
-        if metric.minimum:
-            limit.value_threshold.lower_bound.value = getattr(evaluation, metric.minimum)
-        if metric.max_drop:
-            limit.change_threshold.direction = config_pb2.MetricDirection.HIGHER_IS_BETTER
-            limit.change_threshold.absolute.value = -getattr(evaluation, metric.max_drop)
+        limit.value_threshold.lower_bound.value = getattr(evaluation, metric.minimum)
     return config
+
+
+def _comparison(
+    dataset: Dataset, evaluation: Evaluation, metrics: Iterable[registry.Metric]
+) -> config_pb2.MetricsSpec:
+    """The bootstrap, and the limit of the probability that a metric drops too far."""
+    max_drops = {m.name: getattr(evaluation, m.max_drop) for m in metrics if m.max_drop}
+    arguments = {"label": dataset.label, "card": dataset.card_entity, "max_drops": max_drops}
+    spec = config_pb2.MetricsSpec()
+    spec.metrics.add(
+        class_name=tfma_metrics.Bootstrap.__name__,
+        module=tfma_metrics.__name__,
+        config=json.dumps(arguments),
+    )
+    for name in max_drops:
+        limits = spec.per_slice_thresholds[registry.DROP_PROBABILITY.format(name)].thresholds
+        limit = limits.add(slicing_specs=[config_pb2.SlicingSpec()]).threshold.value_threshold
+        limit.upper_bound.value = evaluation.max_drop_probability
+    return spec

@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -38,6 +39,9 @@ from tensorflow_model_analysis.extractors.slice_key_extractor import (
 )
 from tensorflow_model_analysis.metrics import calibration_histogram, metric_specs
 from tensorflow_model_analysis.slicer import slicer_lib as slicer
+
+from fraud.errors import BadInput
+from fraud.models.specification import InputSpecification
 
 SCORES, OVERALL = "(scores)", "(overall)"
 BUCKETS = calibration_histogram.DEFAULT_NUM_BUCKETS
@@ -173,12 +177,21 @@ class _Scorer:
     path: str
 
     def load(self) -> Any:
-        """The signature, as a function from serialized examples to outputs by name."""
+        """The signature, as a function from a batch of examples to outputs by name.
+
+        Where examples contain one of the model's own inputs, that one is scored.
+        """
         model = tf.saved_model.load(self.path)
+        try:
+            own = InputSpecification.read(Path(self.path)).column
+        except BadInput:
+            own = ""
         function = model.signatures[self.spec.signature_name]
 
-        def score(examples: tf.Tensor, model: Any = model) -> dict[str, NDArray]:
+        def score(batch: pa.RecordBatch, model: Any = model) -> dict[str, NDArray]:
             del model  # the default argument keeps its variables alive as long as this function
+            column = own if own in batch.schema.names else tfma.ARROW_INPUT_COLUMN
+            examples = tf.constant(batch.column(column).flatten().to_numpy(False))
             outputs = function(examples)
             return {name: outputs[name].numpy().reshape(-1) for name in self.spec.label_keys}
 
@@ -224,12 +237,11 @@ class _SummarizeBatch(beam.DoFn):
 
     def process(self, extracts: Mapping[str, Any]) -> Iterator[tuple[SliceKey, SliceData]]:
         batch = extracts[tfma.ARROW_RECORD_BATCH_KEY]
-        examples = tf.constant(batch.column(tfma.ARROW_INPUT_COLUMN).flatten().to_numpy(False))
         scores: dict[tuple[str, str], NDArray] = {}
         labels: dict[tuple[str, str], NDArray] = {}
         for model in self._models:
             name = model.spec.name
-            for output, score in self._scorers[name](examples).items():
+            for output, score in self._scorers[name](batch).items():
                 scores[name, output] = score
                 labels[name, output] = _values(batch, model.spec.label_keys[output])
         columns: dict[Any, NDArray] = {

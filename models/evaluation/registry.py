@@ -6,33 +6,19 @@ docs/extending.md. This module loads neither TensorFlow nor TFMA.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-from fraud.models.evaluation import intervals
-from fraud.models.evaluation.intervals import Interval
 
 SCORE, ALERT = "score", "alert"
 """The outputs of a model: the probability of fraud, and whether it reaches the model's threshold
 (1.0 or 0.0)."""
 
+CHALLENGER, CHAMPION = "challenger", "champion"
+"""The names of the models."""
 
-@dataclass(frozen=True)
-class SliceCounts:
-    """Numbers of transactions in one slice of the eval window; NaN where they were not counted."""
-
-    examples: float
-    frauds: float
-    alerts: float
-
-    @classmethod
-    def of(cls, row: Mapping[str, float]) -> SliceCounts:
-        """Reads the counts from a slice's metrics by name."""
-        names = ("example_count", "true_positives", "false_positives", "false_negatives")
-        examples, caught, false_alerts, missed = (row.get(name, math.nan) for name in names)
-        return cls(examples, caught + missed, caught + false_alerts)
+DROP_PROBABILITY = "{}:drop_probability"
+"""The name of a metric's probability of a drop larger than allowed."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +34,10 @@ class Metric:
       arguments: argument of the class → where its value is configured, as a path from `dataset` or
         `evaluation`. A metric is left out if the dataset lacks one of its columns.
       minimum: the setting of `Evaluation` with the lowest value a challenger may have.
-      max_drop: the setting with the most it may be below the champion's value.
+      max_drop: the setting with the most it may be below the champion's value; needs `interval`.
       max_gap: the setting with the largest gap allowed; makes the metric a slice gap: how far a
         slice is worse than all transactions together.
-      interval: the 95 % interval, from the metric's value and the counts behind it.
+      interval: whether it has a 95 % interval: `fraud.models.evaluation.bootstrap` replicates it.
       headline: whether the summary and the model card show it for every slice.
       is_count: whether it only counts transactions and says nothing about quality.
     """
@@ -64,15 +50,9 @@ class Metric:
     minimum: str | None = None
     max_drop: str | None = None
     max_gap: str | None = None
-    interval: Callable[[float, SliceCounts], Interval | None] | None = None
+    interval: bool = False
     headline: bool = False
     is_count: bool = False
-
-    def interval_in(self, row: Mapping[str, float]) -> Interval | None:
-        """The 95 % interval, None if it has none, given a slice's metrics by name."""
-        if self.interval is None:
-            return None
-        return self.interval(row.get(self.name, math.nan), SliceCounts.of(row))
 
 
 _CARD_DAYS = {
@@ -91,7 +71,7 @@ METRICS = (
         SCORE,
         minimum="min_average_precision",
         max_drop="max_average_precision_drop",
-        interval=lambda value, n: intervals.average_precision(value, n.frauds),
+        interval=True,
         headline=True,
     ),
     Metric(
@@ -101,7 +81,7 @@ METRICS = (
         SCORE,
         minimum="min_roc_auc",
         max_drop="max_roc_auc_drop",
-        interval=lambda value, n: intervals.roc_auc(value, n.frauds, n.examples - n.frauds),
+        interval=True,
         headline=True,
     ),
     Metric("calibration", "calibration", "Calibration", SCORE),
@@ -112,7 +92,7 @@ METRICS = (
         "precision at budget",
         "Precision",
         ALERT,
-        interval=lambda value, n: intervals.proportion(value * n.alerts, n.alerts),
+        interval=True,
         headline=True,
     ),
     Metric(
@@ -122,7 +102,7 @@ METRICS = (
         ALERT,
         minimum="min_recall_at_budget",
         max_drop="max_recall_at_budget_drop",
-        interval=lambda value, n: intervals.proportion(value * n.frauds, n.frauds),
+        interval=True,
         headline=True,
     ),
     Metric("false_positive_rate", "false positive rate", "FallOut", ALERT),

@@ -15,13 +15,14 @@ from apache_beam.transforms import combiners
 from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.metrics import metric_types
 
-from fraud.models.evaluation import metrics
+from fraud.models.evaluation import bootstrap, metrics
 from fraud.models.evaluation.extractors import OVERALL, SCORES
-from fraud.models.evaluation.registry import ALERT, SCORE
+from fraud.models.evaluation.registry import ALERT, CHAMPION, DROP_PROBABILITY, SCORE
 from fraud.time import local_days
 
 UNJUDGED = -np.inf
-"""The gap of a slice with too few examples; it passes every upper limit."""
+"""The gap of a slice with too few examples, and the drop from a champion that does not exist; it
+passes every upper limit."""
 
 Columns = Mapping[str, Any]
 
@@ -152,16 +153,19 @@ def _computations(
     example_weighted: bool,
 ) -> list[metric_types.MetricComputation]:
     """One computation for each model; TFMA passes the last two arguments."""
-    features = (*(arguments[column] for column in kind.columns), SCORES, OVERALL)
-    preprocessor = metric_types.StandardMetricInputsPreprocessor(
-        {constants.FEATURES_KEY: {feature: {} for feature in features}},
-        include_default_inputs=False,
-    )
+    preprocessor = _of_columns(*(arguments[column] for column in kind.columns), SCORES, OVERALL)
     keys = [metric_types.MetricKey(name, m, example_weighted=example_weighted) for m in model_names]
     return [
         metric_types.MetricComputation([key], [preprocessor], _SliceCombiner(kind, arguments, key))
         for key in keys
     ]
+
+
+def _of_columns(*columns: str) -> metric_types.StandardMetricInputsPreprocessor:
+    """The preprocessor of metrics that read these columns."""
+    return metric_types.StandardMetricInputsPreprocessor(
+        {constants.FEATURES_KEY: {column: {} for column in columns}}, include_default_inputs=False
+    )
 
 
 class _SliceCombiner(combiners.ToListCombineFn):
@@ -181,3 +185,70 @@ class _SliceCombiner(combiners.ToListCombineFn):
         others = {name: v for name, v in self._arguments.items() if name not in names}
         outputs, overall = features[SCORES][model], features[OVERALL].get(model, {})
         return {self._key: self._kind._compute(columns, outputs, overall, **others)}
+
+
+class Bootstrap(metric_types.Metric):
+    """How certain the metrics of `bootstrap.METRICS` are, and their changes from the champion's.
+
+    For each metric M of the challenger: `M:low` and `M:high`, the limits of its 95 % interval; with
+    a champion also `M:change`, `M:change_low` and `M:change_high`. They are NaN where the examples
+    cannot tell. For the metrics in `max_drops` also `M:drop_probability`: `UNJUDGED` without a
+    champion; NaN, which no limit admits, if the change is undefined.
+
+    Args:
+      label: column.
+      card: the column of the cards; None: examples are drawn one by one.
+      max_drops: metric → the largest drop allowed.
+    """
+
+    def __init__(self, label: str, card: str | None, max_drops: Mapping[str, float]) -> None:
+        super().__init__(_bootstrap_computations, label=label, card=card, max_drops=max_drops)
+
+
+def _bootstrap_computations(
+    label: str, card: str | None, max_drops: Mapping[str, float], model_names: Sequence[str]
+) -> list[metric_types.MetricComputation]:
+    """One computation for all models; TFMA passes their names."""
+    (challenger,) = set(model_names) - {CHAMPION}
+    preprocessor = _of_columns(label, *([card] if card else []), SCORES)
+    combiner = _BootstrapCombiner(label, card, max_drops, challenger)
+    return [metric_types.MetricComputation([], [preprocessor], combiner)]
+
+
+class _BootstrapCombiner(combiners.ToListCombineFn):
+    """Computes from the one extract that is a slice, like `_SliceCombiner`."""
+
+    def __init__(
+        self, label: str, card: str | None, max_drops: Mapping[str, float], challenger: str
+    ) -> None:
+        self._label, self._card, self._max_drops = label, card, max_drops
+        self._challenger = challenger
+
+    def extract_output(
+        self, accumulator: list[metric_types.StandardMetricInputs]
+    ) -> dict[metric_types.MetricKey, float]:
+        (inputs,) = accumulator
+        features, models, challenger = inputs.features, inputs.features[SCORES], self._challenger
+        replicates = bootstrap.replicate(
+            features[self._label],
+            {name: bootstrap.Outputs(of[SCORE], of[ALERT] == 1) for name, of in models.items()},
+            features[self._card] if self._card else None,
+        )
+        told, unknown = {}, (np.nan, np.nan)
+        for metric in bootstrap.METRICS:
+            interval = replicates.interval(metric, challenger)
+            told[f"{metric}:low"], told[f"{metric}:high"] = interval or unknown
+            if CHAMPION in models:
+                change, interval = replicates.change(metric, challenger, CHAMPION)
+                told[f"{metric}:change"] = change
+                low, high = interval or unknown
+                told[f"{metric}:change_low"], told[f"{metric}:change_high"] = low, high
+        for metric, max_drop in self._max_drops.items():
+            told[DROP_PROBABILITY.format(metric)] = (
+                replicates.drop_probability(metric, challenger, CHAMPION, max_drop)
+                if CHAMPION in models
+                else UNJUDGED
+            )
+        # None as in thresholds that a MetricsSpec has by metric name.
+        weighted = {"example_weighted": None}
+        return {metric_types.MetricKey(n, challenger, **weighted): v for n, v in told.items()}

@@ -68,8 +68,8 @@ def vocabulary_sizes(
 
 
 def vocabulary_name(column: str) -> str:
-    """The name of a column's vocabulary in Transform's output."""
-    return f"vocabulary_{column}"
+    """The name of a column's vocabulary in Transform's output, which allows no slashes in it."""
+    return f"vocabulary_{column.encode().hex()}"
 
 
 def positions(x: tf.Tensor, edges: NDArray) -> tf.Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from datetime import datetime
 
@@ -65,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         known_days=arguments.known_days,
     )
 
+    from fraud.codec import to_json
     from fraud.files import write_atomically
     from fraud.pipeline.backtest import processes, rows
     from fraud.pipeline.console import Console
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     running.close()
     result = summary(planned, [outcomes[i] for i in range(len(planned))])
-    text = json.dumps(result, indent=1)
+    text = to_json(result, indent=1)
     write_atomically(folder / "result.json", text)
     print(text if arguments.json else render(result))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 
 from fraud.pipeline.commands import common
@@ -34,15 +33,17 @@ def run(arguments: argparse.Namespace) -> int:
     import yaml
     from pydantic import TypeAdapter
 
+    from fraud.codec import to_json
+
     adapter = TypeAdapter(Config)
     if arguments.schema:
-        print(json.dumps(adapter.json_schema(), indent=1))
+        print(to_json(adapter.json_schema(), indent=1))
         return 0
     config, root = common.config_and_root(arguments)
     config = replace(config, paths=replace(config.paths, root=str(root.path)))
     document = adapter.dump_python(config, mode="json")
     if arguments.json:
-        print(json.dumps(document, indent=1))
+        print(to_json(document, indent=1))
     else:
         text = yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
         print(text, end="")

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fraud import files
-from fraud.errors import BadInput, StoppedByDataGate
+from fraud.errors import StoppedByDataGate
+from fraud.names import check_run_id
 from fraud.pipeline.commands import common
 from fraud.pipeline.console import Console
 
@@ -51,8 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
       FraudPipelineError: see `fraud.pipeline.runners.launch.failure`.
     """
-    if Path(arguments.run_id).name != arguments.run_id or arguments.run_id in ("", ".."):
-        raise BadInput(f"--run-id {arguments.run_id!r}: it names a folder; leave out slashes")
+    check_run_id(arguments.run_id)
     started = time.monotonic()
     console = Console(sys.stdout)
 
@@ -79,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     ir = compiled.read(arguments.ir)
     data = files.resolve(arguments.data) if arguments.data else None
     graph = compiled.for_run(ir, run_id, arguments.as_of, data)
+    launch.node_of(graph, node_id)
     root = compiled.root_of(graph)
     connection = compiled.connection_of(graph)
     log = root.run(run_id) / local.LOG

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fraud.errors import StoppedByDataGate
 from fraud.pipeline.commands import common
+from fraud.pipeline.config import ReleaseSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="search for better network settings first (see tuning.* in the configuration), train "
         "with them, and save them as a file for --config",
     )
+    parser.add_argument(
+        "--push-replays",
+        action="store_true",
+        help="push even if the as-of day is not later than that of the live model",
+    )
+    parser.add_argument(
+        "--accept-unjudged-champion",
+        action="store_true",
+        help="push even if the model could not be compared with the live one",
+    )
     common.add_config(parser)
     common.add_json(parser)
 
@@ -46,6 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
     config, root = common.config_and_root(arguments)
     if arguments.tune:
         config = replace(config, tuning=replace(config.tuning, enabled=True))
+    release = ReleaseSettings(
+        push_replays=config.release.push_replays or arguments.push_replays,
+        accept_unjudged_champion=config.release.accept_unjudged_champion
+        or arguments.accept_unjudged_champion,
+    )
+    config = replace(config, release=release)
     data = common.data_path(arguments, config)
 
     from fraud.pipeline.ingestion.source import plan_ingestion

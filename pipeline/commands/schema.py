@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import itertools
 from pathlib import Path
 
 from fraud.errors import BadInput
@@ -58,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     shown = "\n".join(changes)
     print(shown or f"{path}: the data of the last run fits the schema")
     if arguments.update and shown:
+        if path.exists() and _read(path) != before:
+            raise BadInput(f"{path}: edited meanwhile; update it again")
         write_atomically(path, after)
         print(f"\n{path} is updated; review it, then run again")
     return 0
@@ -66,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
 def updated(before: str, config: Config, root: Root, path: Path) -> str:
     """The schema changed as little as makes the last run's data valid; inferred if there was none.
 
+    Columns that it does not know yet get the tolerance of an inferred schema.
+
     Args:
       before: the curated schema as text, "" if there is none.
       config: names the label, whose column is judged only in windows whose labels are known.
@@ -73,33 +76,37 @@ def updated(before: str, config: Config, root: Root, path: Path) -> str:
       path: the schema's file, for messages.
 
     Raises:
-      BadInput: the schema cannot be parsed, or there has been no run.
+      BadInput: the schema cannot be parsed or changed in place, or there has been no run.
     """
     files, label = _last_statistics(config, root), config.dataset.label
-    derived = feature_names(config.features, config.dataset)
+    derived = set(feature_names(config.features, config.dataset))
     import tensorflow_data_validation as tfdv
     from google.protobuf import text_format
-    from tensorflow_metadata.proto.v0 import schema_pb2
 
-    schema = None
-    if before:
-        try:
-            schema = text_format.Parse(before, schema_pb2.Schema())
-        except text_format.ParseError as error:
-            raise BadInput(f"{path}: not a schema: {error}") from None
-    for split, file in files.items():
-        statistics = tfdv.load_stats_binary(str(file))
-        if schema is None:
-            schema = tfdv.infer_schema(statistics, infer_feature_shape=False)
+    from fraud.pipeline import schemas
+
+    try:
+        schema = schemas.parsed(before) if before else None
+        for split, file in files.items():
+            statistics = tfdv.load_stats_binary(str(file))
+            earlier = schema
+            if earlier is None:
+                schema = tfdv.infer_schema(statistics, infer_feature_shape=False)
+            else:
+                schema = tfdv.update_schema(earlier, statistics)
+            reviewed = {feature.name for feature in earlier.feature} if earlier else set()
+            inferred = {feature.name for feature in schema.feature} - reviewed
             for feature in schema.feature:
-                if feature.name in derived:  # it is missing where it is undefined
+                if feature.name in inferred & derived:  # it is missing where it is undefined
                     feature.presence.ClearField("min_fraction")
-            continue
-        before_split, schema = schema, tfdv.update_schema(schema, statistics)
-        if split not in LABELLED_SPLITS and label in (f.name for f in before_split.feature):
-            tfdv.get_feature(schema, label).CopyFrom(tfdv.get_feature(before_split, label))
-    heading = itertools.takewhile(lambda line: line.startswith("#"), before.splitlines(True))
-    return "".join(heading) + text_format.MessageToString(schema)
+            schemas.tolerate(schema, inferred)
+            if split not in LABELLED_SPLITS and label in reviewed:
+                tfdv.get_feature(schema, label).CopyFrom(tfdv.get_feature(earlier, label))
+        if before:
+            return schemas.edited(before, schema)
+        return text_format.MessageToString(schema, as_utf8=True)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
 
 
 def _last_statistics(config: Config, root: Root) -> dict[str, Path]:

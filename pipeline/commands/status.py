@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from typing import Any
 
 from fraud.errors import BadInput
@@ -38,18 +39,21 @@ def status(config: Config, root: Root) -> dict[str, Any]:
     """The model in production and the latest runs.
 
     Returns:
-      `root`; `live` (version, path, since, run_id, as_of, windows; or None); `runs`, the latest
+      `root`; `live` (version, path, since, run_id, as_of, windows, `code`, of which the attributes
+      are those of `lineage.Code`, or None, and `rollback`: restored, replaced, user and reason, or
+      None; or None); `disagreements` between the push folder and ML Metadata; `runs`, the latest
       first (run_id, outcome).
     """
-    from fraud.pipeline import lineage
+    from fraud.pipeline import lineage, releases
 
     store = lineage.find_store(config.metadata, root)
     if store is None:
-        return {"root": str(root.path), "live": None, "runs": []}
-    champion = next(lineage.champions(store), None)
+        return {"root": str(root.path), "live": None, "disagreements": [], "runs": []}
+    champion = next(lineage.champions(store, root.pushed), None)
     live = None
     if champion:
         examples = lineage.artifacts_of_run(store, champion.run_id, "Examples")
+        code = lineage.code_of(store, champion.model_id)
         push, data = Push.read(champion.pushed), ExamplesFacts.read(examples[-1])
         live = {
             "version": push.version,
@@ -58,12 +62,27 @@ def status(config: Config, root: Root) -> dict[str, Any]:
             "run_id": champion.run_id,
             "as_of": data.as_of,
             "windows": data.windows,
+            "code": asdict(code) if code else None,
+            "rollback": {
+                "restored": push.restored,
+                "replaced": push.replaced,
+                "user": push.user,
+                "reason": push.reason,
+            }
+            if push.restored
+            else None,
         }
     latest = [
         {"run_id": run_id, "outcome": _outcome(root, store, run_id)}
         for run_id in reversed(lineage.runs(store)[-SHOWN_RUNS:])
     ]
-    return {"root": str(root.path), "live": live, "runs": latest}
+    disagreements = list(releases.disagreements(root, list(lineage.pushes(store))))
+    return {
+        "root": str(root.path),
+        "live": live,
+        "disagreements": disagreements,
+        "runs": latest,
+    }
 
 
 def render(document: dict[str, Any]) -> str:
@@ -78,7 +97,17 @@ def render(document: dict[str, Any]) -> str:
             f"  from    run {live['run_id']}"
             + (f" as of {live['as_of']}" if live["as_of"] else ""),
         ]
+        if code := live["code"]:
+            dirty = " and edits" if code["dirty"] else ""
+            commit = f", commit {code['commit'][:12]}{dirty}" if code["commit"] else ""
+            lines.append(f"  code    version {code['version']}{commit}")
+        if back := live["rollback"]:
+            lines.append(
+                f"  weights of version {back['restored']}, rolled back from {back['replaced']} by "
+                f"{back['user']}: {back['reason']}"
+            )
         lines += [f"  {split:<7} {a} … {b}" for split, (a, b) in live["windows"].items()]
+    lines += [f"warning   {problem}" for problem in document["disagreements"]]
     lines += [f"run       {run['run_id']}  {run['outcome']}" for run in document["runs"]]
     if not document["runs"]:
         lines.append("no runs yet: fraud-pipeline run --data PATH")

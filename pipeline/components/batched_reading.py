@@ -16,14 +16,19 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
+import tensorflow_data_validation as tfdv
 from numpy.typing import NDArray
 from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx import types
 from tfx.components.evaluator import executor as evaluator
 from tfx.components.statistics_gen import executor as statistics_gen
 from tfx.components.util import tfxio_utils
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio import record_based_tfxio, tf_example_record
 
+from fraud.codec import from_json
+from fraud.models.specification import INPUTS_COLUMN
+from fraud.pipeline.components.daily_counts import COUNTS_BY_DAY, DailyCounts, ToCount
 from fraud.pipeline.components.executors import LocalBeam
 
 BATCH = 8192  # examples
@@ -45,9 +50,12 @@ class ExampleParser:
 
     Args:
       schema: the features to read and their types. None: all features, with inferred types.
+      nested: whether to read serialized examples within the examples too: a champion's inputs,
+        which are no column of the data.
     """
 
-    def __init__(self, schema: schema_pb2.Schema | None) -> None:
+    def __init__(self, schema: schema_pb2.Schema | None, nested: bool = False) -> None:
+        self._nested = nested
         self._decoder = ExamplesToRecordBatchDecoder(schema and schema.SerializeToString())
         self._types: dict[str, tf.DType | None] = {}  # None: no value so far
         if schema is not None:
@@ -73,6 +81,8 @@ class ExampleParser:
     def _infer_types(self, examples: tf.Tensor) -> None:
         for field in self._decoder.DecodeBatch(examples.numpy()).schema:
             of_arrow = {arrow: dtype for dtype, arrow in _ARROW.items()}
+            if field.name.startswith(INPUTS_COLUMN) and not self._nested:
+                continue
             known = None if pa.types.is_null(field.type) else of_arrow[field.type.value_type]
             self._types[field.name] = self._types.get(field.name) or known
 
@@ -143,7 +153,7 @@ def _read(
     schema: schema_pb2.Schema | None, raw_column: str | None, batch_size: int, file: str
 ) -> Iterator[pa.RecordBatch]:
     """Reads a file; `raw_column`, if given, names an extra column for the serialized examples."""
-    parser = ExampleParser(schema)
+    parser = ExampleParser(schema, nested=raw_column is not None)
     compression = "GZIP" if file.endswith(".gz") else ""
     for examples in tf.data.TFRecordDataset(file, compression).batch(batch_size):
         batch = parser.parse(examples)
@@ -179,7 +189,32 @@ class _Batched:
 
 
 class StatisticsGenExecutor(_Batched, LocalBeam, statistics_gen.Executor):
-    """TFX's StatisticsGen, reading in batches."""
+    """TFX's StatisticsGen, reading in batches, and with counts by day.
+
+    The execution property `COUNTS_BY_DAY` says what to count; without it, nothing is.
+    """
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """See BaseExecutor."""
+        to_count = exec_properties.get(COUNTS_BY_DAY)
+        stock = tfdv.GenerateStatistics
+
+        def generate_statistics(options: tfdv.StatsOptions) -> beam.PTransform:
+            if to_count is not None:
+                options.generators = [DailyCounts(from_json(ToCount, to_count))]
+            return stock(options)
+
+        # Generators cannot be given as an option: TFX passes options on as JSON.
+        tfdv.GenerateStatistics = generate_statistics
+        try:
+            super().Do(input_dict, output_dict, exec_properties)
+        finally:
+            tfdv.GenerateStatistics = stock
 
 
 class EvaluatorExecutor(_Batched, LocalBeam, evaluator.Executor):

@@ -11,7 +11,9 @@ from ml_metadata.metadata_store import metadata_store
 from tfx import types
 from tfx.dsl.components.common import resolver
 
+from fraud.errors import BadInput
 from fraud.pipeline import lineage
+from fraud.pipeline.components import champion_inputs
 
 Artifacts = dict[str, list[types.Artifact]]
 
@@ -19,8 +21,10 @@ Artifacts = dict[str, list[types.Artifact]]
 class ChampionModel(resolver.ResolverStrategy):
     """Resolves `model` to the champion's model.
 
-    Inputs: `challenger` (the model to judge), `model` (all models), `pushed_model` (all pushes;
-    declared so that the node waits for none of them). Without a champion, `model` is empty.
+    Inputs: `challenger` (the model to judge), `examples` (to judge it on), `model` (all models),
+    `pushed_model` (all pushes; declared so that the node waits for none of them). `model` is empty
+    without a champion, and if the examples do not contain the champion's inputs. If the challenger
+    is itself live, it is compared with what was live before.
     """
 
     def resolve_artifacts(
@@ -28,9 +32,16 @@ class ChampionModel(resolver.ResolverStrategy):
     ) -> Artifacts:
         """See ResolverStrategy."""
         challenger = {a.id for a in input_dict["challenger"]}
-        for champion in lineage.champions(store):
+        for champion in lineage.standing_champions(store):
             if champion.model_id not in challenger:
-                model = [a for a in input_dict["model"] if a.id == champion.model_id]
+                model = [
+                    a
+                    for a in input_dict["model"]
+                    if a.id == champion.model_id
+                    and champion_inputs.are_in(
+                        input_dict["examples"][0], input_dict["challenger"][0], a
+                    )
+                ]
                 return {**input_dict, "model": model}
         return {**input_dict, "model": []}
 
@@ -47,7 +58,7 @@ class ChampionStatistics(resolver.ResolverStrategy):
     ) -> Artifacts:
         """See ResolverStrategy."""
         own = {a.id for a in input_dict["statistics"]}
-        for champion in lineage.champions(store):
+        for champion in lineage.standing_champions(store):
             statistics = lineage.artifacts_of_run(store, champion.run_id, "ExampleStatistics")
             ids = {a.id for a in statistics}
             if not ids & own:
@@ -56,3 +67,32 @@ class ChampionStatistics(resolver.ResolverStrategy):
                     "baseline": [a for a in input_dict["baseline"] if a.id in ids],
                 }
         return {**input_dict, "baseline": []}
+
+
+class ReferenceStatistics(resolver.ResolverStrategy):
+    """Resolves `baseline` to the statistics of the fixed reference for drift.
+
+    That is the configured run, or the run that pushed the first model of the root. Inputs: those of
+    ChampionStatistics. `baseline` is empty if the first model was trained on the data of this run.
+    """
+
+    def __init__(self, run_id: str = "") -> None:
+        self._run_id = run_id
+
+    def resolve_artifacts(
+        self, store: metadata_store.MetadataStore, input_dict: Artifacts
+    ) -> Artifacts:
+        """See ResolverStrategy.
+
+        Raises:
+          BadInput: the configured run has no statistics.
+        """
+        run_id = self._run_id or next((c.run_id for c in reversed([*lineage.champions(store)])), "")
+        statistics = lineage.artifacts_of_run(store, run_id, "ExampleStatistics") if run_id else []
+        if self._run_id and not statistics:
+            raise BadInput(
+                f"data_gate.reference_run: run {run_id!r} has no statistics in this root; "
+                "`fraud-pipeline status` lists its runs"
+            )
+        ids = {a.id for a in statistics} - {a.id for a in input_dict["statistics"]}
+        return {**input_dict, "baseline": [a for a in input_dict["baseline"] if a.id in ids]}

@@ -10,15 +10,15 @@ import json
 from pathlib import Path
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2
-from tfx.components.distribution_validator.executor import NO_BASELINE_STATS
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples
 
 from fraud.codec import to_json
-from fraud.pipeline.artifacts import VERDICT_FILE, Anomaly, ExamplesFacts, Verdict
+from fraud.pipeline.components.drift_validator import BASELINE, NOT_JUDGED
 from fraud.pipeline.components.types import DataVerdict
+from fraud.pipeline.data_facts import VERDICT_FILE, Anomaly, ExamplesFacts, Verdict
 from fraud.pipeline.windows import LABELLED_SPLITS
 
 _SEVERITIES = {
@@ -136,6 +136,7 @@ def verdict_of(
     examples: Examples,
     example_anomalies: ExampleAnomalies,
     drift_anomalies: ExampleAnomalies,
+    reference_anomalies: ExampleAnomalies,
     label: str,
     derived: set[str],
     severity: str,
@@ -153,16 +154,23 @@ def verdict_of(
         anomalies += anomalies_in(of_split, split, "schema", severity)
     if not curated:
         notes.append("validated against the schema inferred from train: none is curated yet")
-    compared = drift_anomalies.get_json_value_custom_property("blessed") or {}
-    if any(result == NO_BASELINE_STATS for result in compared.values()):
-        notes.append("drift not judged: no champion from other data yet")
-    else:
-        for pair in artifact_utils.decode_split_names(drift_anomalies.split_names):
+    compared = {"champion": drift_anomalies, "reference": reference_anomalies}
+    if _property(drift_anomalies, BASELINE) == _property(reference_anomalies, BASELINE):
+        del compared["reference"]  # the first champion is still in production
+    for name, drift_of in compared.items():
+        if why := _property(drift_of, NOT_JUDGED):
+            notes.append(f"drift not judged: no {name} {why}")
+            continue
+        for pair in artifact_utils.decode_split_names(drift_of.split_names):
             current, baseline = pair.split("_", 1)
-            window = f"{current} against the champion's {baseline}"
-            of_pair = read_anomalies(drift_anomalies.uri, f"SplitPair-{pair}")
+            window = f"{current} against the {name}'s {baseline}"
+            of_pair = read_anomalies(drift_of.uri, f"SplitPair-{pair}")
             anomalies += anomalies_in(of_pair, window, "drift", severity)
     return Verdict(not anomalies, tuple(anomalies), tuple(notes))
+
+
+def _property(anomalies: ExampleAnomalies, name: str) -> str:
+    return anomalies.get_string_custom_property(name) or ""
 
 
 @component
@@ -170,6 +178,7 @@ def DataGate(  # noqa: N802 (TFX names components like classes)
     examples: InputArtifact[Examples],
     example_anomalies: InputArtifact[ExampleAnomalies],
     drift_anomalies: InputArtifact[ExampleAnomalies],
+    reference_anomalies: InputArtifact[ExampleAnomalies],
     verdict: OutputArtifact[DataVerdict],
     label: Parameter[str],
     derived: Parameter[str],
@@ -181,7 +190,8 @@ def DataGate(  # noqa: N802 (TFX names components like classes)
     Args:
       examples: from TransactionExampleGen.
       example_anomalies: from ExampleValidator.
-      drift_anomalies: from DistributionValidator.
+      drift_anomalies: from DistributionValidator, against the champion's data.
+      reference_anomalies: the same against the fixed reference.
       verdict: the decision with every anomaly behind it.
       label: the label column; it may be missing in `recent`.
       derived: JSON list of the features that ingestion computes.
@@ -192,6 +202,7 @@ def DataGate(  # noqa: N802 (TFX names components like classes)
         examples,
         example_anomalies,
         drift_anomalies,
+        reference_anomalies,
         label,
         set(json.loads(derived)),
         severity,

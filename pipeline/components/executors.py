@@ -8,6 +8,7 @@ import apache_beam as beam
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.components.base.base_driver import BaseDriver
 from tfx.dsl.components.base.base_executor import BaseExecutor
 from tfx.dsl.components.base.executor_spec import BeamExecutorSpec, ExecutorClassSpec
 
@@ -18,6 +19,12 @@ def with_executor(component: Component, executor: type[BaseExecutor]) -> Compone
     """Replaces the executor of a component. To ML Metadata it remains the component of TFX."""
     spec = BeamExecutorSpec if issubclass(executor, BaseBeamExecutor) else ExecutorClassSpec
     component.executor_spec = spec(executor)
+    return component
+
+
+def with_driver(component: Component, driver: type[BaseDriver]) -> Component:
+    """Adds a driver, which Vertex AI does not run. To ML Metadata it remains what it is."""
+    component.driver_class = driver
     return component
 
 

@@ -1,28 +1,95 @@
-"""A Pusher whose versions appear complete or not at all."""
+"""A Pusher whose versions appear complete or not at all, exactly once, and only if they may."""
 
-import os
-import shutil
-import time
-import uuid
+from __future__ import annotations
+
+import json
+from pathlib import Path
 from typing import Any
 
 from tfx.components.pusher import executor
+from tfx.dsl.components.base import base_driver
+from tfx.orchestration import data_types_utils
+from tfx.orchestration.metadata import Metadata
+from tfx.orchestration.portable import base_driver as portable_driver
+from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.proto import pusher_pb2
+from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils, proto_utils
 
-from fraud.files import sync_tree
+from fraud.pipeline import lineage, releases
+from fraud.pipeline.data_facts import value
+from fraud.pipeline.releases import Challenger, Decision, Release
+from fraud.pipeline.root import Root
 
-STAGING = ".staging"
+OUTCOME, REASON, EARLIER, AS_OF = "outcome", "reason", "earlier_versions", "as_of"
+"""Execution properties that the driver adds; the first two are also those of the PushedModel."""
+
+
+def _root(exec_properties: dict[str, Any]) -> Root:
+    destination = pusher_pb2.PushDestination()
+    proto_utils.json_to_proto(exec_properties["push_destination"], destination)
+    return Root(Path(destination.filesystem.base_directory).parent)
+
+
+class PusherDriver(base_driver.BaseDriver, portable_driver.BaseDriver):
+    """Decides whether the challenger may be pushed, and records that as execution properties.
+
+    TFX caches by execution properties, so the result of an earlier push answers for this one only
+    if the decision is the same and the version is still live. The launcher holds the lock of the
+    push folder from before the decision until after the record.
+    """
+
+    def __init__(self, metadata_handle: Metadata):
+        base_driver.BaseDriver.__init__(self, metadata_handle)
+        portable_driver.BaseDriver.__init__(self, metadata_handle)
+
+    def run(self, execution_info: ExecutionInfo) -> driver_output_pb2.DriverOutput:
+        """Decides by ML Metadata and the push folder."""
+        properties = dict(execution_info.exec_properties)
+        inputs = execution_info.input_dict
+        (model,), (blessing,) = inputs["model"], inputs["model_blessing"]
+        blessings = [blessing, *inputs.get("infra_blessing", [])]
+        challenger = Challenger(
+            model_id=model.id,
+            as_of=value(model, "as_of") or "",
+            is_blessed=all(value(artifact, "blessed") == 1 for artifact in blessings),
+            judged_against=value(blessing, "baseline_model_id") or 0,
+        )
+        with self._mlmd_connection as connection:
+            store = connection.store
+            pushes = list(lineage.pushes(store))
+            live = next(lineage.champions(store, _root(properties).pushed), None)
+            live_as_of = lineage.as_of(store, live) if live else ""
+        live_reason = (live and value(live.pushed, REASON)) or ""
+        settings = json.loads(properties.get("custom_config") or "null") or {}
+        decision = releases.decide(challenger, pushes, live, live_as_of, live_reason, **settings)
+        mine = [
+            p.version
+            for p in pushes
+            if p.model_id == model.id and not (live and p.version == live.version)
+        ]
+        properties |= {
+            OUTCOME: decision.outcome,
+            REASON: decision.reason,
+            EARLIER: " ".join(mine),
+        }
+        output = driver_output_pb2.DriverOutput()
+        for name, content in properties.items():
+            if content is not None:
+                data_types_utils.set_metadata_value(output.exec_properties[name], content)
+        return output
 
 
 class PusherExecutor(executor.Executor):
-    """TFX's Pusher, except that a version is copied next to the push directory and then renamed.
+    """TFX's Pusher, except that it publishes through `fraud.pipeline.releases`.
 
-    The stock executor copies file by file into the version's folder; if it is killed halfway,
-    readers may treat the incomplete folder as a model. Versions are Unix seconds, as in stock TFX
-    and as TF Serving expects; a second push within one second gets the next free number.
+    The PushedModel artifact also gets the properties `outcome` and `reason` (see
+    `releases.Decision`), and `digest` of the files. Versions are Unix seconds, as in stock TFX and
+    as TF Serving expects, or the next number above all others. A retry in the same run adopts the
+    version that a killed attempt published. Where there is no driver (Vertex AI), only the
+    blessings decide.
     """
 
     def Do(  # noqa: N802
@@ -34,26 +101,47 @@ class PusherExecutor(executor.Executor):
         """See BaseExecutor."""
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
-        if not self.CheckBlessing(input_dict):
+        decision = Decision(
+            exec_properties.get(OUTCOME) or "pushed", exec_properties.get(REASON) or ""
+        )
+        if decision.outcome == "pushed" and not self.CheckBlessing(input_dict):
+            decision = Decision("not_blessed")
+        root, release = _root(exec_properties), None
+        if decision.outcome == "pushed":
+            with root.pushing():
+                decision, release = self._push(input_dict, pushed.uri, root, decision)
+        pushed.set_string_custom_property(OUTCOME, decision.outcome)
+        pushed.set_string_custom_property(REASON, decision.reason)
+        if release is None:
             self._MarkNotPushed(pushed)
             return
-        destination = pusher_pb2.PushDestination()
-        proto_utils.json_to_proto(exec_properties["push_destination"], destination)
-        base = destination.filesystem.base_directory
-        model = self.GetModelPath(input_dict)
+        pushed.set_string_custom_property("digest", release.digest)
+        self._MarkPushed(pushed, str(root.pushed / release.version), release.version)
 
-        staging = os.path.join(os.path.dirname(base), STAGING)
-        shutil.rmtree(staging, ignore_errors=True)  # leftovers of a killed push
-        staged = os.path.join(staging, uuid.uuid4().hex)
-        shutil.copytree(model, staged)
-        sync_tree(staged)
-        os.makedirs(base, exist_ok=True)
-        version = int(time.time())
-        while os.path.exists(os.path.join(base, str(version))):
-            version += 1
-        target = os.path.join(base, str(version))
-        os.rename(staged, target)
-        sync_tree(base, recurse=False)
-
-        io_utils.copy_dir(model, pushed.uri)
-        self._MarkPushed(pushed, pushed_destination=target, pushed_version=str(version))
+    def _push(
+        self, input_dict: dict[str, list[Artifact]], copy: str, root: Root, decision: Decision
+    ) -> tuple[Decision, Release | None]:
+        """Publishes the model unless it has been; also keeps a copy of it as the artifact."""
+        model = artifact_utils.get_single_instance(input_dict["model"])
+        source = self.GetModelPath(input_dict)
+        run_id = (self._context.pipeline_run_id if self._context else None) or ""
+        release, live = releases.published(root, run_id, model.id), releases.newest(root)
+        if release is None and live and model.id and live.model_id == model.id:
+            reason = f"already live as version {live.version}"
+            return Decision("not_pushed", reason), None
+        # First what needs space, so that a full disk is noticed before anything is live.
+        io_utils.copy_dir(source, copy)
+        if release is None:
+            release = releases.publish(
+                root,
+                source,
+                Release(
+                    kind="push",
+                    model_id=model.id,
+                    run_id=run_id,
+                    execution_id=str(getattr(self._context, "_unique_id", None) or ""),
+                    as_of=value(model, AS_OF) or "",
+                    replaced=live.version if live else None,
+                ),
+            )
+        return decision, release

@@ -15,6 +15,7 @@ from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import Examples, InfraBlessing, Model
 from tfx.utils import path_utils
 
+from fraud.codec import to_json
 from fraud.pipeline.components import serving_probe
 
 TIMEOUT_SECONDS = 300
@@ -72,7 +73,7 @@ def ServingCheck(  # noqa: N802 (TFX names components like classes)
     answer = check_serving(path_utils.serving_model_path(model.uri), shard, count)
     blessing.set_int_custom_property("blessed", int("error" not in answer))
     blessing.set_string_custom_property("reason", answer.get("error", ""))
-    blessing.set_string_custom_property("answer", json.dumps(answer))
+    blessing.set_string_custom_property("answer", to_json(answer))
     marker = "INFRA_BLESSED" if "error" not in answer else "INFRA_NOT_BLESSED"
     with open(os.path.join(blessing.uri, marker), "w", encoding="utf-8"):
         pass

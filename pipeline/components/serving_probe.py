@@ -53,7 +53,7 @@ def probe(model_dir: str, tfrecord: str, count: int) -> dict:
     if not (np.isfinite(score).all() and (score >= 0).all() and (score <= 1).all()):
         raise ValueError("serving_default returned scores outside [0, 1]")
     difference = float(np.abs(score - by_name["score"].numpy()).max())
-    if difference > 1e-5:
+    if not difference <= 1e-5:  # also if it is not a number
         raise ValueError(f"the scores of the two signatures differ by up to {difference:.2g}")
     return {"examples": len(records), "seconds": round(seconds, 4)}
 

@@ -9,13 +9,15 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.utils import path_utils
 
-from fraud.models.entry_point import EXTRA, THRESHOLD_FILE
+from fraud.models.entry_point import THRESHOLD_FILE
+from fraud.models.specification import EXTRA
 
 
 class TrainerExecutor(executor.GenericExecutor):
     """TFX's Trainer, except that the Model artifact gets custom properties.
 
-    They are `run_id` (the run that trained it), `threshold` (the lowest score that raises an alert,
+    They are `run_id` (the run that trained it), `as_of` (of its data, if that has timestamps),
+    `threshold` (the lowest score that raises an alert,
     at the alert budget) and each metric on the held-out cards, by name. Undefined metrics have no
     property.
     """
@@ -35,6 +37,10 @@ class TrainerExecutor(executor.GenericExecutor):
         for name, number in {"threshold": document["threshold"], **document["validation"]}.items():
             if number is not None:
                 model.set_float_custom_property(name, number)
+        for examples in input_dict.get("examples", []):
+            as_of = examples.get_string_custom_property("as_of")
+            if as_of:
+                model.set_string_custom_property("as_of", as_of)
         run_id = self._context.pipeline_run_id
         if run_id:  # Vertex AI does not provide it
             model.set_string_custom_property("run_id", run_id)

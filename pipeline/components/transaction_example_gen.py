@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from tfx import types
@@ -27,10 +28,12 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from fraud import codec
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset, Features
+from fraud.pipeline import lineage
+from fraud.pipeline.components import champion_inputs
 from fraud.pipeline.components.executors import LocalBeam
 from fraud.pipeline.config import Config, WindowLengths
 from fraud.pipeline.ingestion import stages
-from fraud.pipeline.ingestion.source import IngestionPlan, plan_ingestion
+from fraud.pipeline.ingestion.source import IngestionPlan, plan_ingestion, with_champion
 from fraud.pipeline.ingestion.stages import Ingestion, Shard
 from fraud.pipeline.windows import LABELLED_SPLITS
 from fraud.time import parse_day
@@ -79,7 +82,7 @@ class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
         """Plans the ingestion: reads headers, and timestamps of files outside day folders."""
         properties = dict(execution_info.exec_properties)
         try:
-            plan = _plan(properties)
+            plan = self._with_champion(_plan(properties), properties)
             properties |= {PLAN: codec.to_json(plan), FINGERPRINT: plan.fingerprint}
         except BadInput as error:
             # Left to the executor to raise, so that the execution is marked as failed.
@@ -89,6 +92,19 @@ class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
             if value is not None:
                 data_types_utils.set_metadata_value(output.exec_properties[name], value)
         return output
+
+    def _with_champion(self, plan: IngestionPlan, exec_properties: dict[str, Any]) -> IngestionPlan:
+        """Adds the champion's inputs to the plan if our examples do not contain them."""
+        config = _config(exec_properties)
+        try:
+            with self._mlmd_connection as metadata:
+                champions = lineage.standing_champions(metadata.store)
+                inputs = champion_inputs.needed(
+                    metadata.store, champions, config.inputs, plan.fingerprint
+                )
+        except BadInput as error:
+            return replace(plan, champion_problem=str(error))
+        return with_champion(plan, exec_properties["data"], config, inputs) if inputs else plan
 
 
 class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
@@ -114,15 +130,47 @@ class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
             plan.check_unchanged()
         else:  # Vertex AI does not run drivers.
             plan = _plan(exec_properties)
-        config = _config(exec_properties)
+        directory = self._get_tmp_dir()
+        try:
+            shards = self._ingest(plan, exec_properties, directory)
+        except BadInput as error:
+            if plan.champion is None:
+                raise
+            # Only the champion may read what is bad.
+            fileio.rmtree(directory)
+            plan = replace(plan, champion=None, champion_problem=str(error))
+            shards = self._ingest(plan, exec_properties, directory)
+        examples = artifact_utils.get_single_instance(output_dict[EXAMPLES])
+        _describe(examples, shards, plan, _config(exec_properties).dataset.label_time is not None)
+        for split in artifact_utils.decode_split_names(examples.split_names):
+            _publish(split, [s for s in shards if s.split == split and s.rows], examples)
+        fileio.rmtree(directory)
+
+    def _ingest(
+        self, plan: IngestionPlan, exec_properties: dict[str, Any], directory: str
+    ) -> list[Shard]:
+        """Writes the examples to a temporary directory.
+
+        Raises:
+          BadInput: see `Do`.
+        """
+        config, champion = _config(exec_properties), plan.champion
         ingestion = Ingestion(
             layout=plan.layout(config.dataset),
             features=config.features,
             delay_days=config.windows.label_delay_days,
             eval_percent=config.windows.hash_eval_percent,
-            directory=self._get_tmp_dir(),
+            directory=directory,
         )
-        fileio.makedirs(ingestion.directory)
+        if champion is not None:
+            theirs = replace(
+                ingestion,
+                layout=champion.layout,
+                features=champion.inputs.features,
+                delay_days=champion.inputs.label_delay_days,
+            )
+            ingestion = replace(ingestion, champion=theirs, champion_column=champion.inputs.column)
+        fileio.makedirs(directory)
         try:
             with self._make_beam_pipeline() as pipeline:
                 stages.run(pipeline, ingestion, dict(zip(plan.files, plan.rows, strict=True)))
@@ -131,13 +179,7 @@ class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
             if bad_input is None:
                 raise
             raise bad_input from None
-        examples = artifact_utils.get_single_instance(output_dict[EXAMPLES])
-        shards = stages.shards(ingestion)
-        _describe(examples, shards, plan, config.dataset.label_time is not None)
-        for split in artifact_utils.decode_split_names(examples.split_names):
-            _publish(split, [s for s in shards if s.split == split and s.rows], examples)
-        fileio.rmtree(ingestion.directory)
-        examples.set_string_custom_property(FINGERPRINT, plan.fingerprint)
+        return stages.shards(ingestion)
 
 
 class TransactionExampleGenSpec(ComponentSpec):
@@ -232,3 +274,8 @@ def _describe(
     examples.set_string_custom_property("as_of", str(windows.as_of) if windows else "")
     for name, value in described.items():
         examples.set_string_custom_property(name, json.dumps(value))
+    examples.set_string_custom_property(FINGERPRINT, plan.fingerprint)
+    if plan.champion is not None:
+        examples.set_string_custom_property("champion_column", plan.champion.inputs.column)
+    if plan.champion_problem:
+        examples.set_string_custom_property("champion_problem", plan.champion_problem)

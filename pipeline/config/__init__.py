@@ -13,4 +13,5 @@ from fraud.pipeline.config.sections import Config as Config
 from fraud.pipeline.config.sections import Metadata as Metadata
 from fraud.pipeline.config.sections import ModelCardText as ModelCardText
 from fraud.pipeline.config.sections import Paths as Paths
+from fraud.pipeline.config.sections import ReleaseSettings as ReleaseSettings
 from fraud.pipeline.config.sections import WindowLengths as WindowLengths

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset
-from fraud.names import input_name
-from fraud.pipeline.config.sections import Beam, Config
+from fraud.names import check_column, input_name
+from fraud.pipeline.config.sections import Beam, Config, Metadata
 from fraud.time import check_timezone
 
 
@@ -16,12 +16,14 @@ def check(config: Config) -> None:
       BadInput: naming key, value and fix.
     """
     from fraud.features.batch import check_features, feature_names
+    from fraud.pipeline.drift import ROWS
 
     _check_beam(config.beam)
     try:
         check_timezone(config.dataset.timezone)
     except BadInput as error:
         raise BadInput(f"dataset.timezone: {error}") from None
+    _check_tls(config.metadata)
     if 0 < config.network.focal_gamma < 1:  # the gradient of a certain score would be infinite
         raise BadInput(
             f"network.focal_gamma: {config.network.focal_gamma} is too small; the least is 1, and "
@@ -34,9 +36,10 @@ def check(config: Config) -> None:
     can_drift = {*dataset.columns, *generated} - {dataset.id, dataset.timestamp}
     can_drift -= {dataset.label, dataset.label_time}
     for column in config.data_gate.drift_thresholds:
-        if column not in can_drift:
+        if column not in (*can_drift, ROWS):
             raise BadInput(
-                f"data_gate.drift_thresholds: {column!r} is no column of dataset and no feature"
+                f"data_gate.drift_thresholds: {column!r} is no column of dataset, no feature and "
+                f"not {ROWS}"
             )
 
 
@@ -51,6 +54,25 @@ def _check_beam(beam: Beam) -> None:
         raise BadInput("beam.options: they need a beam.runner; DirectRunner is the local one")
 
 
+def _check_tls(metadata: Metadata) -> None:
+    if (metadata.tls_certificate is None) != (metadata.tls_key is None):
+        raise BadInput("metadata.tls_certificate and metadata.tls_key: give both, or neither")
+    if metadata.tls_certificate and not metadata.tls_ca:
+        raise BadInput("metadata.tls_certificate: give metadata.tls_ca, too, to know the server by")
+    if metadata.tls_ca and metadata.host == "localhost":
+        raise BadInput(
+            "metadata.host: localhost is reached through a socket, without TLS; name the server as "
+            "its certificate does"
+        )
+
+
+def _check_name(role: str, column: str) -> None:
+    try:
+        check_column(column)
+    except BadInput as error:
+        raise BadInput(f"dataset.{role}: {error}") from None
+
+
 def _check_columns(dataset: Dataset, generated: tuple[str, ...]) -> None:
     """Checks the roles and names of the columns, given the names of the `generated` features."""
     roles: dict[str, str] = {}
@@ -58,6 +80,7 @@ def _check_columns(dataset: Dataset, generated: tuple[str, ...]) -> None:
     for role in (*single, "entities", "numeric", "categorical"):
         value = getattr(dataset, role)
         for column in (value,) if isinstance(value, str) else value or ():
+            _check_name(role, column)
             if column in roles:
                 raise BadInput(
                     f"dataset.{role}: column {column!r} is already dataset.{roles[column]}; "
@@ -81,6 +104,8 @@ def _check_columns(dataset: Dataset, generated: tuple[str, ...]) -> None:
             )
     if dataset.label_time and not dataset.timestamp:
         raise BadInput("dataset.label_time: it needs dataset.timestamp; set that, or remove this")
+    for column in dataset.slices:
+        _check_name("slices", column)
     if dataset.card and dataset.card not in dataset.entities:
         raise BadInput(f"dataset.card: {dataset.card!r} is not in dataset.entities")
     for column in dataset.slices:

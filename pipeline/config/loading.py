@@ -12,7 +12,7 @@ import yaml
 from fraud import codec, files
 from fraud.errors import BadInput
 from fraud.pipeline.config.checks import check
-from fraud.pipeline.config.sections import Config
+from fraud.pipeline.config.sections import TLS_FILES, Config
 
 
 def load(*paths: str | Path) -> Config:
@@ -92,11 +92,16 @@ def _read(path: Path) -> dict[str, Any]:
     if isinstance(document, dict):  # a section without keys has its defaults
         document = {key: {} if value is None else value for key, value in document.items()}
     codec.from_values(Config, document)  # here, so that the message names this file
-    for key, value in document.get("paths", {}).items():
-        try:
-            document["paths"][key] = value and files.resolve(value, path.parent)
-        except ValueError:
-            raise BadInput(f"paths.{key}: {value!r} is no path; remove the NUL character") from None
+    for name in ("paths", "metadata"):
+        section = document.get(name, {})
+        for key in section.keys() if name == "paths" else section.keys() & TLS_FILES:
+            value = section[key]
+            try:
+                section[key] = value and files.resolve(value, path.parent)
+            except ValueError:
+                raise BadInput(
+                    f"{name}.{key}: {value!r} is no path; remove the NUL character"
+                ) from None
     return document
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import field
 from importlib import resources
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeInt
 from pydantic.dataclasses import dataclass
@@ -12,6 +12,9 @@ from pydantic.dataclasses import dataclass
 from fraud.codec import STRICT, Count, Share
 from fraud.features.spec import Dataset, Features
 from fraud.models.spec import Evaluation, Network, Tuning
+
+if TYPE_CHECKING:
+    from fraud.models.specification import InputSpecification
 
 PACKAGED_SCHEMA = str(resources.files("fraud.schema") / "schema.pbtxt")
 
@@ -38,14 +41,27 @@ class DataGateSettings:
 
     severity: Literal["error", "warning"] = "error"
     """Lowest severity of an anomaly that stops the run."""
-    max_drift: Share = 0.3
-    """Jensen-Shannon divergence above which the distribution of an amount, numeric or categorical
-    column, in recent or train, has drifted from the champion's train split."""
-    # TFDV approximates the divergence by histograms, and for a feature that is nearly always 0
-    # (the risk of a terminal) chance alone moves it far: features are checked only if named.
+    max_drift: Share | None = None
+    """Threshold of every drift measure of every column; null derives each threshold from how much
+    the days and weeks of the baseline vary."""
     drift_thresholds: dict[str, Share] = field(default_factory=dict)
-    """Individual thresholds by column or feature; features are checked for drift only if named
-    here."""
+    """Thresholds by column or feature, for each of its drift measures, or of `rows_per_day`; 1
+    allows any change, and features are checked for drift only if named here."""
+    reference_run: str | None = None
+    """The run whose train window is the fixed reference for drift; null means the run that pushed
+    the first model of the root."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class ReleaseSettings:
+    """What may be pushed although something speaks against it; the push records that."""
+
+    push_replays: bool = False
+    """Push a blessed model even if its as-of day is not later than the live one's;
+    `--push-replays` turns it on for one run."""
+    accept_unjudged_champion: bool = False
+    """Push a blessed model even if it could not be compared with the live one;
+    `--accept-unjudged-champion` turns it on for one run."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -108,6 +124,17 @@ class Metadata:
     """Name of the database, which is created if it does not exist."""
     user: str = "fraud"
     """User name; the password comes from the environment variable `FRAUD_METADATA_PASSWORD`."""
+    tls_ca: str | None = None
+    """File with the certificates (PEM) of authorities, one of which must have signed the server's;
+    null means no TLS; a relative path is relative to the configuration file."""
+    tls_certificate: str | None = None
+    """File with this client's certificate (PEM), if the server asks for one."""
+    tls_key: str | None = None
+    """File with the key of that certificate (PEM), without a passphrase."""
+
+
+TLS_FILES = {"tls_ca", "tls_certificate", "tls_key"}
+"""The keys of `Metadata` that are paths."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -132,10 +159,18 @@ class Config:
     network: Network = Network()
     tuning: Tuning = Tuning()
     evaluation: Evaluation = Evaluation()
+    release: ReleaseSettings = ReleaseSettings()
     model_card: ModelCardText = ModelCardText()
     paths: Paths = Paths()
     metadata: Metadata = Metadata()
     beam: Beam = Beam()
+
+    @property
+    def inputs(self) -> InputSpecification:
+        """What the inputs of a model trained by this configuration are computed from."""
+        from fraud.models.specification import InputSpecification
+
+        return InputSpecification(self.dataset, self.features, self.windows.label_delay_days)
 
     @property
     def curated_schema(self) -> str | None:

@@ -68,8 +68,8 @@ def write(path: str, columns: Mapping[str, pa.Array]) -> None:
 def serialized(columns: Mapping[str, pa.Array]) -> list[bytes]:
     """One serialized Example per row.
 
-    Integers and timestamps (in whole seconds since 1970) become int64, text becomes bytes, and
-    everything else float. A feature has one value, or none where the column is null.
+    Integers and timestamps (in whole seconds since 1970) become int64, text and bytes become bytes,
+    and everything else float. A feature has one value, or none where the column is null.
 
     Args:
       columns: name → values, [rows] each, rows ≥ 1.
@@ -100,8 +100,8 @@ def serialized(columns: Mapping[str, pa.Array]) -> list[bytes]:
 
 def _feature(name: str, column: pa.Array) -> _Fixed | _Ragged:
     key = _message(_FIRST, name.encode())
-    if pa.types.is_string(column.type):
-        return _texts(key, column)
+    if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
+        return _texts(key, column.cast(pa.binary()))
     if pa.types.is_timestamp(column.type):
         column = pa.array(np.floor_divide(column.cast(pa.int64()).to_numpy(), 1_000_000))
     if pa.types.is_integer(column.type):
@@ -125,8 +125,7 @@ def _texts(key: bytes, column: pa.Array) -> _Ragged:
     """Encodes each distinct value once, because text values repeat."""
     encoded = column.dictionary_encode()
     contents = [
-        _message(_BYTES_LIST, _message(_FIRST, text.encode()))
-        for text in encoded.dictionary.to_pylist()
+        _message(_BYTES_LIST, _message(_FIRST, text)) for text in encoded.dictionary.to_pylist()
     ]
     # The last one is for nulls, whose index becomes -1.
     entries = [_message(_FIRST, key + _message(_SECOND, content)) for content in [*contents, b""]]

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from fraud.errors import BadInput
 from fraud.features.batch import history_days
 from fraud.features.spec import Dataset
 from fraud.files import is_uri
+from fraud.models.specification import InputSpecification
 from fraud.pipeline.config import Config
 from fraud.pipeline.ingestion import reader, values
 from fraud.pipeline.ingestion.reader import File
@@ -56,6 +58,28 @@ class Source:
 
 
 @dataclass(frozen=True)
+class ChampionPlan:
+    """What the champion's inputs of the eval rows are computed from, where they differ from ours.
+
+    Attributes:
+      inputs: the champion's specification.
+      windows: the eval window, with the history that the champion's features need; None if the data
+        has no timestamp.
+      types, fingerprint: as in `IngestionPlan`, for the champion's columns, windows and files.
+    """
+
+    inputs: InputSpecification
+    windows: Windows | None
+    types: dict[str, str]
+    fingerprint: str
+
+    @property
+    def layout(self) -> values.Layout:
+        """The columns and days to read."""
+        return _layout(_only_inputs(self.inputs.dataset), self.types, self.windows)
+
+
+@dataclass(frozen=True)
 class IngestionPlan:
     """Everything a run reads, resolved once. JSON by `fraud.codec`.
 
@@ -64,7 +88,9 @@ class IngestionPlan:
       files: the files that may have rows in the windows, in the order of `Source`.
       rows: the number of rows of each file, as given by `reader.count_rows`.
       types: column → name of the Arrow type its values have in all files.
-      fingerprint: a hash of the windows and of name, size and modification time of the files.
+      fingerprint: a hash of the windows and of the names and contents of the files.
+      champion: the champion's inputs, if they are needed and can be computed.
+      champion_problem: why they cannot be, if they are needed; else empty.
     """
 
     windows: Windows | None
@@ -72,11 +98,12 @@ class IngestionPlan:
     rows: tuple[int, ...]
     types: dict[str, str]
     fingerprint: str
+    champion: ChampionPlan | None = None
+    champion_problem: str = ""
 
     def layout(self, dataset: Dataset) -> values.Layout:
         """The columns and days to read."""
-        types = {name: pa.type_for_alias(alias) for name, alias in self.types.items()}
-        return values.Layout(dataset, types, self.windows)
+        return _layout(dataset, self.types, self.windows)
 
     @property
     def history_days(self) -> dict[str, int]:
@@ -118,14 +145,75 @@ def plan_ingestion(data: str, config: Config, as_of: date | None) -> IngestionPl
     windows = plan(source, config, as_of)
     types = check_columns(source, windows, config.dataset)
     planned = source.files(windows.all_days if windows else None)
-    listing = [(file.name, file.size, file.modified) for file in planned]
     return IngestionPlan(
         windows=windows,
         files=planned,
         rows=tuple(reader.count_rows(file) for file in planned),
         types={name: str(type_) for name, type_ in types.items()},
-        fingerprint=hashlib.sha256(repr((windows, listing)).encode()).hexdigest(),
+        fingerprint=_fingerprint(windows, planned),
     )
+
+
+def with_champion(
+    plan: IngestionPlan, data: str, config: Config, inputs: InputSpecification
+) -> IngestionPlan:
+    """Adds a champion's inputs of the eval rows to a plan, or the reason why they cannot be had.
+
+    Args:
+      plan, data, config: the plan, and what it was made from.
+      inputs: the champion's specification.
+    """
+    try:
+        return _with_champion(plan, discover(data, config.dataset), config, inputs)
+    except BadInput as error:
+        # The rest of the message says how to change the configuration, which is not the champion's.
+        return dataclasses.replace(plan, champion_problem=str(error).partition("; ")[0])
+
+
+def _with_champion(
+    plan: IngestionPlan, source: Source, config: Config, inputs: InputSpecification
+) -> IngestionPlan:
+    dataset, windows = _only_inputs(inputs.dataset), None
+    if (dataset.timestamp is None) != (plan.windows is None):
+        raise BadInput(f"it was trained with{'out' if plan.windows else ''} timestamps")
+    if plan.windows is not None:
+        evaluated = plan.windows.eval
+        days = 0
+        if dataset.entities:
+            days = history_days(inputs.features, dataset, inputs.label_delay_days)
+        one = timedelta(days=1)
+        history = Window(evaluated.first - days * one, evaluated.first - one) if days else None
+        windows = Windows(evaluated.last, history, train=evaluated, eval=evaluated, recent=None)
+        check_gaps(source, windows, config.windows.max_empty_days)
+    types = check_columns(source, windows, dataset)
+    theirs = source.files(windows.all_days if windows else None)
+    files = tuple(file for file in source.all_files if file in {*plan.files, *theirs})
+    return dataclasses.replace(
+        plan,
+        files=files,
+        rows=tuple(reader.count_rows(file) for file in files),
+        champion=ChampionPlan(
+            inputs=inputs,
+            windows=windows,
+            types={name: str(type_) for name, type_ in types.items()},
+            fingerprint=_fingerprint(windows, theirs),
+        ),
+    )
+
+
+def _fingerprint(windows: Windows | None, files: tuple[File, ...]) -> str:
+    listing = [(file.name, file.size, content_id(file)) for file in files]
+    return hashlib.sha256(repr((windows, listing)).encode()).hexdigest()
+
+
+def _only_inputs(dataset: Dataset) -> Dataset:
+    """The dataset without the columns that neither models nor features read."""
+    return dataclasses.replace(dataset, id=None, slices=())
+
+
+def _layout(dataset: Dataset, types: dict[str, str], windows: Windows | None) -> values.Layout:
+    of_alias = {name: pa.type_for_alias(alias) for name, alias in types.items()}
+    return values.Layout(dataset, of_alias, windows)
 
 
 def discover(data: str, dataset: Dataset) -> Source:
@@ -206,7 +294,10 @@ def plan(source: Source, config: Config, as_of: date | None) -> Windows | None:
 def check_columns(
     source: Source, windows: Windows | None, dataset: Dataset
 ) -> dict[str, pa.DataType]:
-    """Checks, from headers alone, that the files of a run have the columns of the dataset.
+    """Checks that the files of a run have the columns of the dataset.
+
+    Headers are enough, but for the identifiers in CSV files: only all of them together tell whether
+    they are numbers.
 
     Returns:
       column → the type its values have in all files (`values.types_of`).
@@ -215,12 +306,16 @@ def check_columns(
       BadInput: a column is missing or has a wrong type; names file, column and configuration key.
     """
     seen: dict[str, set[pa.DataType]] = {name: set() for name in dataset.columns}
+    identifiers = values.identifiers(dataset)
     for file in source.files(windows.all_days if windows else None):
         schema = reader.schema(file)
         needed = values.columns_of(file, dataset, windows)
+        types = {c: _type_in(schema, c, key, file) for key, c in _keys(dataset) if c in needed}
+        if identifiers and not file.is_parquet:
+            types |= _spelled_types(file, identifiers)
         for key, column in _keys(dataset):
             if column in needed:
-                type_ = _type_in(schema, column, key, file)
+                type_ = types[column]
                 if problem := values.wrong_type(column, type_, dataset):
                     _refuse_type(file, column, key, problem, dataset)
                 seen[column].add(type_)
@@ -278,6 +373,19 @@ def _with_days(file: File, timestamp: str, timezone: str) -> File:
     )
 
 
+@functools.cache
+def _spelled_types(file: File, columns: tuple[str, ...]) -> dict[str, pa.DataType]:
+    """The types of identifiers in a CSV file: int64 if all are plain whole numbers, else text."""
+    types = dict.fromkeys(columns, pa.int64())
+    for _, batch in reader.read(file, dict.fromkeys(columns, pa.string())):
+        for name in columns:
+            if types[name] == pa.int64() and values.whole_numbers(batch.column(name)) is None:
+                types[name] = pa.string()
+        if pa.int64() not in types.values():
+            break
+    return types
+
+
 def _too_short(windows: Windows, days: tuple[date, ...], config: Config) -> str:
     """Explains what to change when the train window begins before the data."""
     lengths = config.windows
@@ -299,6 +407,36 @@ def _too_short(windows: Windows, days: tuple[date, ...], config: Config) -> str:
         f"the train window {windows.train} begins before the first day of data, {days[0]}; "
         + " or ".join(fixes)
     )
+
+
+def content_id(file: File) -> str:
+    """What differs whenever the content of a file does, even if size and modification time do not.
+
+    It is a hash, and for an object in a store, which is not read for this, its ETag or generation,
+    or the modification time if the store has neither.
+
+    Raises:
+      BadInput: the file cannot be read.
+    """
+    system, path = reader.filesystem(file.path)
+    try:
+        if isinstance(system, arrow_fs.LocalFileSystem):
+            return _hash(path, os.stat(path).st_ctime_ns)
+        headers = system.open_input_file(path).metadata()
+    except OSError as error:
+        raise BadInput(f"{file.name}: cannot be read: {error}") from None
+    named = {name.lower(): value.decode() for name, value in headers.items()}
+    return named.get("etag") or named.get("generation") or str(file.modified)
+
+
+@functools.cache
+def _hash(path: str, changed: int) -> str:
+    """SHA-256 of a local file, read once for each time that its metadata changed."""
+    content = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            content.update(block)
+    return content.hexdigest()
 
 
 def check_gaps(source: Source, windows: Windows, tolerated: int) -> None:

@@ -6,6 +6,9 @@
                         ├─ slim columns by (entity, hash of key) ─ features ─┘   by chunk
                         └─ ids by hash ─ unique?
 
+If the champion was trained on other inputs, they are computed from the same rows in the same way,
+and each eval example contains the champion's example too. See `Ingestion.champion`.
+
 A chunk is some ten thousand consecutive rows, the unit of work after reading. Slim columns are
 those that features are computed from. Arrow batches are kept in temporary files and Beam shuffles
 references to them, so that memory does not grow with the data on any runner.
@@ -100,6 +103,9 @@ class Ingestion:
       delay_days: days until a label is known, unless there are label times.
       eval_percent: the share of rows in the eval split if the data has no timestamp.
       directory: for temporary files; all workers can read and write it.
+      champion: what to compute the champion's inputs of the eval rows from, if they differ. Only
+        its layout, features and delay are used.
+      champion_column: the feature of the eval examples that holds the champion's examples.
     """
 
     layout: Layout
@@ -107,6 +113,8 @@ class Ingestion:
     delay_days: int
     eval_percent: int
     directory: str
+    champion: Ingestion | None = None
+    champion_column: str = ""
 
     @property
     def entities(self) -> tuple[str, ...]:
@@ -175,25 +183,34 @@ def run(pipeline: beam.Pipeline, ingestion: Ingestion, rows: Mapping[File, int])
     """
     jobs = list(enumerate(_jobs(rows, ingestion.layout)))
     partitions = 1 + sum(rows.values()) // PARTITION_ROWS
+    outputs = ("ids", "slim", "champion_chunks", "champion_slim")
     batches = (
         pipeline
         | "Files" >> beam.Create(jobs)
         | "Spread" >> beam.Reshuffle()
         | "Read"
-        >> beam.ParDo(ReadChunks(ingestion, partitions)).with_outputs("ids", "slim", main="chunks")
+        >> beam.ParDo(ReadChunks(ingestion, partitions)).with_outputs(*outputs, main="chunks")
     )
     _ = (
         batches.ids
         | "ById" >> beam.GroupByKey()
         | "Unique" >> beam.Map(_check_unique, ingestion.layout.dataset.id)
     )
-    computed = (
-        batches.slim
+    grouped = {
+        "chunk": batches.chunks,
+        "features": batches.slim
         | "ByEntity" >> beam.GroupByKey()
-        | "Features" >> beam.FlatMap(_entity_features, ingestion)
-    )
+        | "Features" >> beam.FlatMap(_entity_features, ingestion),
+    }
+    if ingestion.champion is not None:
+        grouped["champion_chunk"] = batches.champion_chunks
+        grouped["champion_features"] = (
+            batches.champion_slim
+            | "ChampionByEntity" >> beam.GroupByKey()
+            | "ChampionFeatures" >> beam.FlatMap(_entity_features, ingestion.champion)
+        )
     _ = (
-        {"chunk": batches.chunks, "features": computed}
+        grouped
         | "ByChunk" >> beam.CoGroupByKey()
         | "Write" >> beam.FlatMap(_write_shards, ingestion)
         | "All" >> beam.combiners.ToList()
@@ -220,6 +237,10 @@ def bad_input_in(error: BaseException) -> BadInput | None:
     return BadInput(text.partition(" [while running ")[0].strip())
 
 
+Rows = tuple[RowOrigins, pa.RecordBatch]
+"""Cleaned rows of one file, and where they come from."""
+
+
 class ReadChunks(beam.DoFn):
     """(job, its files) → (chunk, its rows), with side outputs "slim" and "ids".
 
@@ -228,6 +249,8 @@ class ReadChunks(beam.DoFn):
       slim: ((entity, partition), (chunk, whether it is in main, columns row, key, time, amount,
         label)); row is the index in the chunk.
       ids: (partition, (chunk, files, columns file, position, id)); file is an index in files.
+      champion_chunks: (chunk, the champion's columns of its eval rows), for chunks that have any.
+      champion_slim: as slim, of the champion's rows; row is the index among the chunk's eval rows.
     """
 
     def __init__(self, ingestion: Ingestion, partitions: int):
@@ -237,23 +260,29 @@ class ReadChunks(beam.DoFn):
     def process(self, job: tuple[int, Sequence[File]]) -> Iterator[Any]:
         """Reads one job."""
         number, job_files = job
-        layout = self._ingestion.layout
+        champion = self._ingestion.champion
         keys = ((number, chunk) for chunk in itertools.count())
-        pending: list[tuple[RowOrigins, pa.RecordBatch]] = []
+        pending: list[Rows] = []
+        champion_pending: list[Rows] = []
         for file in job_files:
-            for first, raw in reader.read(file, layout.to_read(file)):
-                origins = RowOrigins(file, np.arange(first, first + raw.num_rows))
-                origins, batch = clean(raw, origins, layout)
-                if sum(b.num_rows for _, b in pending) + batch.num_rows > BATCH_ROWS:
-                    yield from self._chunk(next(keys), pending)
-                    pending = []
-                if batch.num_rows:
-                    pending.append((origins, batch))
-        yield from self._chunk(next(keys), pending)
+            batches = _read(file, self._ingestion.layout)
+            # Both read the same rows batch by batch; either may have none of a file.
+            champion_batches = _read(file, champion.layout) if champion else iter(())
+            for rows, champion_rows in itertools.zip_longest(batches, champion_batches):
+                read = [r[1].num_rows for r in (rows, champion_rows) if r is not None]
+                held = (sum(b.num_rows for _, b in p) for p in (pending, champion_pending))
+                if max(held) + max(read) > BATCH_ROWS:
+                    yield from self._chunk(next(keys), pending, champion_pending)
+                    pending, champion_pending = [], []
+                if rows is not None and rows[1].num_rows:
+                    pending.append(rows)
+                if champion_rows is not None and champion_rows[1].num_rows:
+                    champion_pending.append(champion_rows)
+        yield from self._chunk(next(keys), pending, champion_pending)
 
-    def _chunk(
-        self, key: ChunkKey, parts: list[tuple[RowOrigins, pa.RecordBatch]]
-    ) -> Iterator[Any]:
+    def _chunk(self, key: ChunkKey, parts: list[Rows], champion_parts: list[Rows]) -> Iterator[Any]:
+        if champion := self._ingestion.champion:
+            yield from self._champion_chunk(key, champion, parts, champion_parts)
         if not parts:
             return
         chunk = _joined([batch for _, batch in parts])
@@ -273,14 +302,48 @@ class ReadChunks(beam.DoFn):
             files = [origins.file for origins, _ in parts]
             for partition, stored in self._partitioned(ids, by="id"):
                 yield beam.pvalue.TaggedOutput("ids", (partition, (key, files, stored)))
-        for entity in self._ingestion.entities:
+        for entity_partition, stored in self._slim(self._ingestion, chunk):
+            element = (entity_partition, (key, is_in_split, stored))
+            yield beam.pvalue.TaggedOutput("slim", element)
+
+    def _champion_chunk(
+        self, key: ChunkKey, champion: Ingestion, parts: list[Rows], champion_parts: list[Rows]
+    ) -> Iterator[Any]:
+        """The champion's outputs for a chunk of these rows."""
+        files = list(dict.fromkeys(origins.file for origins, _ in [*parts, *champion_parts]))
+        eval_ids = _row_ids(parts, files)
+        if parts:
+            splits = self._ingestion.splits(_joined([batch for _, batch in parts]))
+            eval_ids = eval_ids[splits.get("eval", [])]
+        is_eval = np.isin(_row_ids(champion_parts, files), eval_ids)
+        if is_eval.sum() < len(eval_ids):
+            time = champion.layout.dataset.timestamp
+            raise BadInput(f"its column of times, {time}, puts eval rows outside the eval window")
+        if not champion_parts:
+            return
+        chunk = _joined([batch for _, batch in champion_parts])
+        # Both are in the order of the files, so the eval rows are in the same order.
+        eval_rows, others = (chunk.filter(pa.array(mask)) for mask in (is_eval, ~is_eval))
+        if eval_rows.num_rows:
+            (stored,) = store([eval_rows], self._ingestion.directory)
+            yield beam.pvalue.TaggedOutput("champion_chunks", (key, stored))
+        for rows in filter(len, (eval_rows, others)):
+            for entity_partition, stored in self._slim(champion, rows):
+                element = (entity_partition, (key, rows is eval_rows, stored))
+                yield beam.pvalue.TaggedOutput("champion_slim", element)
+
+    def _slim(
+        self, ingestion: Ingestion, rows: pa.RecordBatch
+    ) -> Iterator[tuple[tuple[str, int], Stored]]:
+        """What features are computed from: ((entity, partition), its rows), without empty ones."""
+        dataset = ingestion.layout.dataset
+        for entity in ingestion.entities:
             names = {"key": entity, "time": dataset.timestamp, "amount": dataset.amount}
             names |= {"label": dataset.label, "label_time": dataset.label_time}
-            slim = {name: chunk.column(column) for name, column in names.items() if column}
-            slim["row"] = pa.array(np.arange(chunk.num_rows, dtype=np.int32))
+            slim = {name: rows.column(column) for name, column in names.items() if column}
+            slim["row"] = pa.array(np.arange(rows.num_rows, dtype=np.int32))
             for partition, stored in self._partitioned(slim, by="key"):
-                element = ((entity, partition), (key, is_in_split, stored))
-                yield beam.pvalue.TaggedOutput("slim", element)
+                yield (entity, partition), stored
 
     def _partitioned(self, columns: dict[str, pa.Array], by: str) -> Iterator[tuple[int, Stored]]:
         """Stores rows by the hash of a column: (partition, its rows), without empty ones."""
@@ -293,6 +356,21 @@ class ReadChunks(beam.DoFn):
         stops = [*starts[1:].tolist(), len(order)]
         batches = [ordered.slice(a, b - a) for a, b in zip(starts.tolist(), stops, strict=True)]
         yield from zip(numbers.tolist(), store(batches, self._ingestion.directory), strict=True)
+
+
+def _read(file: File, layout: Layout) -> Iterator[Rows]:
+    """The cleaned rows of a file, batch by batch; none of a file of other days."""
+    windows = layout.windows
+    if windows is not None and not any(day in windows.all_days for day in file.days):
+        return
+    for first, raw in reader.read(file, layout.to_read(file)):
+        yield clean(raw, RowOrigins(file, np.arange(first, first + raw.num_rows)), layout)
+
+
+def _row_ids(parts: Sequence[Rows], files: Sequence[File]) -> NDArray[np.int64]:
+    """A number for each row by its file and position, ascending in the order of the files."""
+    ids = [(files.index(origins.file) << 40) + origins.positions for origins, _ in parts]
+    return np.concatenate([np.array([], np.int64), *ids])
 
 
 def _check_unique(element: tuple[int, Iterable[Any]], name: str) -> None:
@@ -359,11 +437,10 @@ def _write_shards(
     key, grouped = element
     (stored,) = grouped["chunk"]
     chunk = stored.load()
-    columns = _columns(chunk) | _features(chunk, grouped["features"], ingestion)
-    dataset = ingestion.layout.dataset
-    if dataset.label_time is not None:
-        del columns[dataset.label_time]
-    labels = _floats(columns[dataset.label])
+    columns = _example_columns(chunk, grouped["features"], ingestion)
+    label = ingestion.layout.dataset.label
+    labels = _floats(columns[label])
+    champion = ingestion.champion
     for split, in_window in ingestion.splits(chunk).items():
         rows = ingestion.labelled(split, in_window, chunk)
         shard = Shard(split, key, "", len(rows), 0, unlabelled=len(in_window) - len(rows))
@@ -372,11 +449,29 @@ def _write_shards(
             if split in LABELLED_SPLITS:
                 shard = dataclasses.replace(shard, positives=int(labels[rows].sum()))
             else:
-                del split_columns[dataset.label]
+                del split_columns[label]
+            if champion is not None and split == "eval":
+                (stored,) = grouped["champion_chunk"]
+                theirs = example_writer.serialized(
+                    _example_columns(stored.load(), grouped["champion_features"], champion)
+                )
+                is_labelled = pa.array(np.isin(in_window, rows))
+                theirs = pa.array(theirs, pa.binary()).filter(is_labelled)
+                split_columns[ingestion.champion_column] = theirs
             path = f"{ingestion.directory}/{uuid.uuid4().hex}.gz"
             example_writer.write(path, split_columns)
             shard = dataclasses.replace(shard, path=path)
         yield dataclasses.asdict(shard)
+
+
+def _example_columns(
+    chunk: pa.RecordBatch, features: Iterable[Stored], ingestion: Ingestion
+) -> dict[str, pa.Array]:
+    """The columns of a chunk's examples. The time of a label is not one: it tells the label."""
+    columns = _columns(chunk) | _features(chunk, features, ingestion)
+    if ingestion.layout.dataset.label_time is not None:
+        del columns[ingestion.layout.dataset.label_time]
+    return columns
 
 
 def _features(

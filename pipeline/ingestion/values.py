@@ -3,7 +3,7 @@
 | columns | canonical form |
 |---|---|
 | timestamp | timestamp[us], UTC |
-| id, entities | int64, or text where any file has text |
+| id, entities | int64, or text where any file has another value than a plain whole number |
 | amount, numeric | float64, null where missing |
 | categorical, slices | text, null where missing or empty |
 | label | int8, null where not yet known |
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from typing import NoReturn
 
@@ -32,7 +33,12 @@ from fraud.time import MICROSECONDS_PER_DAY, UTC, day_number, local_times
 SINGLE_ROLES = ("timestamp", "amount", "label", "label_time", "id")
 
 _TIME = pa.timestamp("us")
-_TEXT_FORMS = [pa.timestamp("ns"), pa.timestamp("ns", "UTC"), pa.int64()]
+# Nanoseconds last: they would wrap around in the year 2262.
+_TEXT_FORMS = [pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (None, "UTC")]
+_TEXT_FORMS.append(pa.int64())
+_FIRST_TIME, _LAST_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 and 9999
+_YEAR_2200 = 7_258_118_400  # in seconds
+_PLAIN = r"^\s*(-?[1-9]\d*|0)(\.0)?\s*$"  # pandas writes 7.0 where a column misses a value
 _LARGEST_NUMBER = float(np.finfo(np.float32).max)  # Examples hold 32-bit floats.
 
 
@@ -71,8 +77,10 @@ class Layout:
     def to_read(self, file: File) -> dict[str, pa.DataType]:
         """The columns to read from a file, with their types."""
         names = columns_of(file, self.dataset, self.windows)
-        # In CSV, timestamps have many formats, and labels that are not yet known are not parsed.
-        as_text = (self.dataset.timestamp, self.dataset.label, self.dataset.label_time)
+        # In CSV, times have many formats, labels that are not yet known are not parsed, and
+        # identifiers are not always the numbers that they look like.
+        times = (self.dataset.timestamp, self.dataset.label_time)
+        as_text = (*times, self.dataset.label, *identifiers(self.dataset))
         return {name: pa.string() if name in as_text else self.types[name] for name in names}
 
 
@@ -84,6 +92,27 @@ def columns_of(file: File, dataset: Dataset, windows: Windows | None) -> tuple[s
         or any(day <= windows.eval.last for day in file.days)
     )
     return tuple(name for name in dataset.columns if known or name != dataset.label)
+
+
+def identifiers(dataset: Dataset) -> tuple[str, ...]:
+    """The columns that identify something: id and entities."""
+    return tuple(name for name in (dataset.id, *dataset.entities) if name)
+
+
+def whole_numbers(text: pa.Array) -> pa.Array | None:
+    """Identifiers from a CSV file as int64; None unless each is written as a plain whole number.
+
+    00123, +1, 1e5 and numbers of more than 63 bits are no such numbers: as int64 they would be
+    mistaken for others, or lose digits.
+    """
+    for spelled in (text, _plain(text)):
+        try:
+            numbers = spelled.cast(pa.int64())
+        except pa.ArrowInvalid:
+            continue
+        if numbers.cast(spelled.type).equals(spelled):
+            return numbers
+    return None
 
 
 def wanted_type(column: str, dataset: Dataset) -> pa.DataType:
@@ -114,13 +143,20 @@ def wrong_type(column: str, type_: pa.DataType, dataset: Dataset) -> str | None:
 def types_of(dataset: Dataset, seen: Mapping[str, set[pa.DataType]]) -> dict[str, pa.DataType]:
     """The canonical type of every column, by the types `seen` in all files; see the table above."""
     types = {column: wanted_type(column, dataset) for column in dataset.columns}
-    for column in (dataset.id, *dataset.entities):
-        if column and all(
-            pa.types.is_integer(t) or pa.types.is_floating(t) or pa.types.is_null(t)
+    for column in identifiers(dataset):
+        if all(
+            (pa.types.is_integer(t) and t != pa.uint64())
+            or pa.types.is_floating(t)
+            or pa.types.is_null(t)
             for t in seen[column]
         ):
             types[column] = pa.int64()
     return types
+
+
+def _plain(text: pa.Array) -> pa.Array:
+    """Plain whole numbers without blanks around them and without ".0"; other text as it is."""
+    return pc.replace_substring_regex(text, pattern=_PLAIN, replacement=r"\1")
 
 
 def _is_text(type_: pa.DataType) -> bool:
@@ -153,9 +189,10 @@ def is_within(window: Window, days: NDArray[np.int64]) -> NDArray[np.bool_]:
 def times(column: pa.Array, name: str, timezone: str, origins: RowOrigins) -> pa.Array:
     """Converts timestamps of any accepted form to timestamp[us] in UTC.
 
-    Accepted are timestamps and dates, ISO 8601 text, and whole seconds since 1970 UTC as numbers or
-    text. Times without an offset are those of `timezone`: of two moments that clocks show alike,
-    when they are put back, it is the earlier one.
+    Accepted are timestamps and dates, ISO 8601 text, and whole seconds, milliseconds, microseconds
+    or nanoseconds since 1970 UTC as numbers or text. Times without an offset are those of
+    `timezone`: of two moments that clocks show alike, when they are put back, it is the earlier
+    one.
 
     Raises:
       BadInput: a value is missing, is not a timestamp, or is skipped when clocks are put forward.
@@ -170,7 +207,10 @@ def times(column: pa.Array, name: str, timezone: str, origins: RowOrigins) -> pa
     # Report the first error of the form that parses the most rows: it is the intended one.
     parse = partial(_as_time, timezone=timezone)
     bad = max(_first_not(column, partial(parse, form=form)) for form in forms)
-    value = column[bad].as_py()
+    try:
+        value = column[bad].as_py()
+    except OverflowError:
+        value = f"beyond the year {date.max.year}"
     if value in (None, ""):
         origins.refuse(bad, f"{name} is empty; every transaction needs a time")
     shown = repr(value[:40]) if is_text else value
@@ -231,8 +271,10 @@ def clean(
             largest = LARGEST if name == dataset.amount else _LARGEST_NUMBER
             cleaned[name] = _numbers(columns[name], largest, name, origins)
         else:
-            cleaned[name] = _names(columns[name], layout.types[name], name, origins)
-            if cleaned[name].null_count and name in (dataset.id, *dataset.entities):
+            is_identifier = name in identifiers(dataset)
+            spelled = is_identifier and not origins.file.is_parquet
+            cleaned[name] = _names(columns[name], layout.types[name], spelled, name, origins)
+            if cleaned[name].null_count and is_identifier:
                 key = "id" if name == dataset.id else "entities"
                 origins.refuse(
                     _first(pc.is_null(cleaned[name]).to_numpy(zero_copy_only=False)),
@@ -267,17 +309,42 @@ def _as_time(column: pa.Array, form: pa.DataType, timezone: str) -> pa.Array | N
     try:
         values = column.cast(form)
         if pa.types.is_integer(form):
-            values = pc.multiply_checked(values.cast(pa.int64()), 1_000_000)
-        is_local = timezone != UTC and not pa.types.is_integer(form) and not _is_zoned(form)
-        values = values.cast(_TIME, safe=False)
-        if is_local:
-            # A date means the beginning of its day, even where clocks skip midnight.
-            skipped = "latest" if pa.types.is_date(form) else "raise"
-            zoned = pc.assume_timezone(values, timezone, ambiguous="earliest", nonexistent=skipped)
-            values = zoned.cast(_TIME)
-        return values
+            return _since_1970(values.cast(pa.int64()).to_numpy())
+        # Only truncation to microseconds is allowed, not an overflow.
+        values = pc.cast(
+            values, options=pc.CastOptions(target_type=_TIME, allow_time_truncate=True)
+        )
     except pa.ArrowInvalid:
         return None
+    range_ = pc.min_max(values.cast(pa.int64())).as_py() if len(values) else {}
+    in_calendar = not range_ or _FIRST_TIME <= range_["min"] <= range_["max"] <= _LAST_TIME
+    if not in_calendar:
+        return None
+    if timezone == UTC or _is_zoned(form):
+        return values
+    # A date means the beginning of its day, even where clocks skip midnight.
+    skipped = "latest" if pa.types.is_date(form) else "raise"
+    try:
+        zoned = pc.assume_timezone(values, timezone, ambiguous="earliest", nonexistent=skipped)
+    except pa.ArrowInvalid:
+        return None
+    return zoned.cast(_TIME)
+
+
+def _since_1970(numbers: NDArray[np.int64]) -> pa.Array | None:
+    """Times since 1970 in a unit that is told by their size, as timestamp[us].
+
+    Seconds are before the year 2200; milliseconds, microseconds and nanoseconds are also after
+    1973-03-03, so no number has two meanings. None if a number has none, like 20180401134500.
+    """
+    size = np.abs(numbers.astype(np.float64))  # the smallest int64 has no positive counterpart
+    times, unknown = np.zeros_like(numbers), np.ones(len(numbers), bool)
+    for digits in (0, 3, 6, 9):
+        least = 10.0 ** (8 + digits) if digits else 0
+        of_unit = (least <= size) & (size < _YEAR_2200 * 10.0**digits)
+        times[of_unit] = numbers[of_unit] * 10 ** max(6 - digits, 0) // 10 ** max(digits - 6, 0)
+        unknown &= ~of_unit
+    return None if unknown.any() else pa.array(times, _TIME)
 
 
 def _label_times(
@@ -360,17 +427,31 @@ def _numbers(column: pa.Array, largest: float, name: str, origins: RowOrigins) -
     return pa.array(numbers, from_pandas=True)
 
 
-def _names(column: pa.Array, type_: pa.DataType, name: str, origins: RowOrigins) -> pa.Array:
-    """Converts keys and categories to whole numbers or text, null where missing or empty."""
+def _names(
+    column: pa.Array, type_: pa.DataType, spelled: bool, name: str, origins: RowOrigins
+) -> pa.Array:
+    """Converts keys and categories to whole numbers or text, null where missing or empty.
+
+    Args:
+      column: the values.
+      type_: the type to convert to.
+      spelled: whether they are identifiers from CSV, where numbers are text.
+      name, origins: for messages.
+
+    Raises:
+      BadInput: a key is not a whole number, or lost digits when it was stored as a float.
+    """
 
     def cast(values: pa.Array) -> pa.Array | None:
+        if spelled:
+            return whole_numbers(values) if pa.types.is_integer(type_) else _plain(values)
         try:
             return values.cast(type_)
         except pa.ArrowInvalid:
             return None
 
     if pa.types.is_floating(column.type):
-        column = pa.array(column.to_numpy(zero_copy_only=False), from_pandas=True)
+        column = _exact(column, name, origins)
     names = cast(column)
     if names is None:
         row = _first_not(column, cast)
@@ -384,6 +465,24 @@ def _names(column: pa.Array, type_: pa.DataType, name: str, origins: RowOrigins)
         if pc.any(empty).as_py():
             names = pc.if_else(empty, pa.scalar(None, type_), names)
     return names
+
+
+def _exact(column: pa.Array, name: str, origins: RowOrigins) -> pa.Array:
+    """Floats, as int64 if all are whole numbers: 7.0 has the name 7. Null where NaN."""
+    floats = column.to_numpy(zero_copy_only=False)
+    inexact = np.abs(floats) >= 2.0 ** (np.finfo(floats.dtype).nmant + 1)
+    if inexact.any():
+        row = _first(inexact)
+        origins.refuse(
+            row,
+            f"{name} is {floats[row]:.0f}, a float of more digits than it can hold exactly; store "
+            "the column as whole number or text",
+        )
+    column = pa.array(floats, from_pandas=True)
+    try:
+        return column.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return column
 
 
 def _first(mask: NDArray[np.bool_]) -> int:

@@ -27,9 +27,11 @@ from tfx.proto.orchestration import (  # The IR holds messages of these types as
 
 from fraud.errors import BadInput
 from fraud.files import write_atomically
-from fraud.pipeline import graph
+from fraud.names import check_run_id
+from fraud.pipeline import graph, lineage
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
+from fraud.pipeline.runners import code
 
 IR_FILE = "ir.json"
 OUTLINE_FILE = "graph.json"
@@ -88,12 +90,19 @@ def for_run(
 ) -> pipeline_pb2.Pipeline:
     """A copy of the compiled graph with the parameters of one run filled in.
 
+    To the parameters of each node with an executor it adds the fingerprint of its code, which thus
+    becomes part of TFX's cache key. (TFX does not cache the others, the resolvers.)
+
     Args:
       ir: the compiled graph, from `read`.
       run_id: identifies the run; all nodes of a run share it.
       as_of: run as if today were this day; None for the last day of data.
       data: overrides the data given when the graph was compiled.
+
+    Raises:
+      BadInput: the run id is none; see `fraud.names.check_run_id`.
     """
+    check_run_id(run_id)
     bound = pipeline_pb2.Pipeline()
     bound.CopyFrom(ir)
     parameters = {
@@ -103,7 +112,20 @@ def for_run(
     if data is not None:
         parameters[graph.DATA] = data
     runtime_parameter_utils.substitute_runtime_parameter(bound, parameters)
+    _add_fingerprints(bound)
     return bound
+
+
+def _add_fingerprints(bound: pipeline_pb2.Pipeline) -> None:
+    deployment = runner_utils.extract_local_deployment_config(bound)
+    for node in (n.pipeline_node for n in bound.nodes):
+        node_id, parameters = node.node_info.id, node.parameters.parameters
+        executor = runner_utils.extract_executor_spec(deployment, node_id)
+        if executor is not None:
+            driver = runner_utils.extract_custom_driver_spec(deployment, node_id)
+            texts = [value.field_value.string_value for value in parameters.values()]
+            fingerprint = code.fingerprint([str(executor), str(driver), *texts])
+            parameters[lineage.CODE_FINGERPRINT].field_value.string_value = fingerprint
 
 
 def run_id_of(bound: pipeline_pb2.Pipeline) -> str:

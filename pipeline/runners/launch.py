@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from ml_metadata.metadata_store import metadata_store
@@ -17,9 +19,13 @@ from tfx.orchestration.portable import launcher, outputs_utils
 from tfx.proto.orchestration import pipeline_pb2
 
 from fraud.errors import BadInput, FraudPipelineError, StoppedByDataGate
-from fraud.pipeline import lineage, summary
+from fraud.pipeline import lineage, releases, summary
 from fraud.pipeline.lineage import NodeRecord
-from fraud.pipeline.runners import compiled
+from fraud.pipeline.root import Root
+from fraud.pipeline.runners import code, compiled
+
+PUSHER = "tfx.components.pusher.component.Pusher"
+"""The type of the node that pushes."""
 
 
 def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
@@ -42,9 +48,7 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
       FraudPipelineError: the inputs could not be resolved, which the launcher only records.
       Exception: whatever the executor raised; ML Metadata records the node as FAILED.
     """
-    by_id = {n.pipeline_node.node_info.id: n.pipeline_node for n in graph.nodes}
-    if node_id not in by_id:
-        raise BadInput(f"--node {node_id}: no such node; the graph has {', '.join(by_id)}")
+    node = node_of(graph, node_id)
     run_id = compiled.run_id_of(graph)
     deployment = runner_utils.extract_local_deployment_config(graph)
     connection = lineage.with_password(compiled.connection_of(graph))
@@ -52,21 +56,67 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
         records = lineage.nodes(handle.store, run_id)
         if node_id in records and records[node_id].is_finished:
             return records[node_id]
-        _check_upstream(by_id[node_id], records, run_id)
-        _forget_attempt(handle.store, graph, by_id[node_id])
-    launcher.Launcher(
-        pipeline_node=by_id[node_id],
-        mlmd_connection=metadata.Metadata(connection),
-        pipeline_info=graph.pipeline_info,
-        pipeline_runtime_spec=graph.runtime_spec,
-        executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
-        custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
-    ).launch()
+        _check_upstream(node, records, run_id)
+        _forget_attempt(handle.store, graph, node)
+    is_pusher = node.node_info.type.name == PUSHER
+    with _alone(graph, run_id) if is_pusher else nullcontext():
+        launcher.Launcher(
+            pipeline_node=node,
+            mlmd_connection=_Connection(connection, compiled.root_of(graph)),
+            pipeline_info=graph.pipeline_info,
+            pipeline_runtime_spec=graph.runtime_spec,
+            executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
+            custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
+        ).launch()
     with metadata.Metadata(connection) as handle:
+        lineage.record_code(handle.store, run_id, node_id, code.origin())
         record = lineage.nodes(handle.store, run_id)[node_id]
     if not record.is_finished:
         raise FraudPipelineError(f"ended as {record.state}: {record.error or 'see the log'}")
     return record
+
+
+def node_of(graph: pipeline_pb2.Pipeline, node_id: str) -> pipeline_pb2.PipelineNode:
+    """A node of the compiled graph.
+
+    Raises:
+      BadInput: the graph has no such node.
+    """
+    by_id = {n.pipeline_node.node_info.id: n.pipeline_node for n in graph.nodes}
+    if node_id not in by_id:
+        raise BadInput(f"--node {node_id!r}: no such node; the graph has {', '.join(by_id)}")
+    return by_id[node_id]
+
+
+class _Connection(metadata.Metadata):
+    """A connection to ML Metadata that is not opened while the disk is full."""
+
+    def __init__(self, connection: mlmd.ConnectionConfig, root: Root):
+        super().__init__(connection)
+        self._root = root
+
+    def __enter__(self) -> metadata.Metadata:
+        self._root.require_space()
+        return super().__enter__()
+
+
+@contextmanager
+def _alone(graph: pipeline_pb2.Pipeline, run_id: str) -> Iterator[None]:
+    """Locks the push folder from the decision to push until ML Metadata has recorded the push.
+
+    What killed processes left is recovered first, and what this one leaves if it fails, after.
+    """
+    root, connection = compiled.root_of(graph), compiled.connection_of(graph)
+    with root.pushing():
+        for done in releases.recover(root, lineage.open_store(connection), keep_run=run_id):
+            logging.warning(done)
+        try:
+            yield
+        finally:
+            try:
+                releases.recover(root, lineage.open_store(connection))
+            except (OSError, RuntimeError, FraudPipelineError):  # the next one will do it
+                logging.exception("%s: the journal could not be brought up to date", root.releases)
 
 
 def failure(node_id: str, error: Exception, log: Path | str) -> FraudPipelineError:

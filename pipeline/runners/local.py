@@ -11,7 +11,7 @@ from datetime import date, datetime
 
 import pyarrow as pa
 
-from fraud.pipeline import lineage, startup, summary
+from fraud.pipeline import lineage, startup, summary, verification
 from fraud.pipeline.artifacts import RunSummary
 from fraud.pipeline.config import Config
 from fraud.pipeline.console import Console
@@ -84,7 +84,8 @@ def _run_nodes(
     ir = compiled.read(compiled.write(config, root, data, root.path / "graph"))
     graph = compiled.for_run(ir, run_id, as_of)
     store = lineage.open_store(lineage.connection_config(config.metadata, root))
-    lineage.cancel_dead_executions(store)
+    for done in verification.remove_leftovers(root, store):
+        console.say(f"  {done}")
     for node in graph.nodes:
         node_id = node.pipeline_node.node_info.id
         started = time.monotonic()

@@ -37,9 +37,11 @@ class Bank:
 
     Attributes:
       folder: holds `fraud.yaml` and the root.
+      code: the folder to import `fraud` from.
     """
 
     folder: Path
+    code: Path = REPOSITORY
 
     @property
     def root(self) -> Path:
@@ -54,7 +56,7 @@ class Bank:
             self.command(name, *arguments),
             capture_output=True,
             text=True,
-            cwd=REPOSITORY,
+            cwd=self.code,
             check=False,
         )
 

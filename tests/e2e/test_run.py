@@ -1,8 +1,10 @@
 """The main job: first run, same run again, a later day, refused data; one bank, in this order."""
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,12 +57,18 @@ def first(bank):
         file.write("paths: {schema: schema.pbtxt}\n")
     done = bank.call("schema", "--update")
     assert done.returncode == 0, done.stderr
-    return bank.run(SAMPLE, FIRST)
+    return bank.run(SAMPLE, FIRST, "--push-replays")
 
 
 @pytest.fixture(scope="module")
 def later(bank, first):
     return bank.run(SAMPLE, LATER)
+
+
+def cached(run: dict) -> set[str]:
+    """The nodes that a run took from the cache."""
+    lines = run["progress"].splitlines()
+    return {line.split()[1] for line in lines if " cached" in line}
 
 
 def test_the_first_run_ends_pushed(bank, first):
@@ -81,6 +89,7 @@ def test_the_first_run_ends_pushed(bank, first):
     assert {"average_precision", "brier"} <= set(first["validation"])
     assert f"fraud model {first['pushed_version']}" in Path(first["model_card"]).read_text()
     assert "TransactionExampleGen" in first["progress"]
+    assert any("pushed although replay" in note for note in first["notes"])
 
 
 def test_a_process_with_tensorflow_alone_scores_by_both_signatures(bank, first):
@@ -95,14 +104,13 @@ def test_a_process_with_tensorflow_alone_scores_by_both_signatures(bank, first):
 
 def test_the_same_run_again_is_answered_from_the_cache(bank, first):
     before = bank.versions()
-    again = bank.run(SAMPLE, FIRST)
+    again = bank.run(SAMPLE, FIRST, "--push-replays")
     assert again["pushed_version"] == first["pushed_version"]
     assert again["metrics"] == first["metrics"]
     assert again["model_card"] == first["model_card"]
     assert bank.versions() == before
-    for name in ("TransactionExampleGen", "Trainer", "Evaluator", "Pusher", "ModelCardGen"):
-        (line,) = [line for line in again["progress"].splitlines() if f" {name} " in line]
-        assert "cached" in line
+    assert {"TransactionExampleGen", "Trainer", "Evaluator", "Pusher"} <= cached(again)
+    assert "ModelCardGen" in cached(again)
 
 
 def test_a_later_day_is_judged_against_the_champion(bank, first, later):
@@ -117,12 +125,13 @@ def test_status_names_what_is_live(bank, later):
     found = json.loads(bank.call("status", "--json").stdout)
     assert found["live"]["version"] == later["pushed_version"]
     assert found["live"]["as_of"] == LATER
+    assert found["live"]["code"]["packages"]["tfx"]
     assert found["runs"][0]["outcome"] == "pushed"
     assert later["pushed_version"] in bank.call("status").stdout
 
 
 def test_broken_data_stops_the_run_before_training(bank, later, tmp_path):
-    """The same transactions, but COUNTRY breaks in the middle of the recent window."""
+    """The same transactions, but COUNTRY and amounts change in the middle of the recent window."""
     simulate = [
         sys.executable,
         "-m",
@@ -131,8 +140,9 @@ def test_broken_data_stops_the_run_before_training(bank, later, tmp_path):
         "--out",
         str(tmp_path / "days"),
     ]
+    drifts = ["--drift", "broken_column@2026-03-17", "--drift", "amount_shift@2026-03-17"]
     subprocess.run(
-        [*simulate, "--days", "80", "--seed", "1", "--drift", "broken_column@2026-03-17"],
+        [*simulate, "--days", "80", "--seed", "1", *drifts],
         cwd=REPOSITORY,
         check=True,
         capture_output=True,
@@ -144,6 +154,8 @@ def test_broken_data_stops_the_run_before_training(bank, later, tmp_path):
     assert "Trainer" not in stopped["seconds"]
     named = {(a["feature"], a["window"]) for a in stopped["anomalies"]}
     assert ("COUNTRY", "recent") in named
+    for baseline in ("champion", "reference"):
+        assert ("TX_AMOUNT", f"recent against the {baseline}'s train") in named
     diff = bank.call("schema", "--diff")
     assert diff.returncode == 0
     assert "+" in diff.stdout
@@ -151,3 +163,60 @@ def test_broken_data_stops_the_run_before_training(bank, later, tmp_path):
     live = json.loads(bank.call("status", "--json").stdout)
     assert live["live"]["version"] == later["pushed_version"]
     assert live["runs"][0]["outcome"] == "gate_stopped"
+
+
+def test_after_an_edit_only_what_depends_on_it_runs_again(bank, later, tmp_path):
+    """The network with another activation, in a copy of the package as a wheel would install it."""
+    shutil.copytree(REPOSITORY / "fraud", tmp_path / "fraud")
+    edited = replace(bank, code=tmp_path)
+    architecture = tmp_path / "fraud" / "models" / "network" / "architecture.py"
+    text = architecture.read_text()
+    architecture.write_text(text.replace('activation="relu"', 'activation="tanh"'))
+    assert architecture.read_text() != text
+    again = edited.run(SAMPLE, LATER)
+    before_training = {"TransactionExampleGen", "StatisticsGen", "DataGate", "Transform"}
+    assert before_training <= cached(again)
+    assert not {"Trainer", "Evaluator", "ServingCheck", "Pusher"} & cached(again)
+    assert {"Trainer", "Evaluator", "ServingCheck", "Pusher"} <= set(again["seconds"])
+    assert again["metrics"] != later["metrics"]
+
+
+def test_a_day_that_is_not_later_is_a_replay_and_does_not_replace_production(bank, first, later):
+    before = bank.versions()
+    again = bank.run(SAMPLE, FIRST)
+    assert again["outcome"] == "replay"
+    assert LATER in again["reasons"][0]
+    assert again["live_version"] == later["pushed_version"]
+    assert bank.versions() == before
+
+
+def test_a_rollback_lasts_until_a_better_model_comes(bank, first, later):
+    done = bank.call("rollback", "--reason", "too many alerts", "--json")
+    assert done.returncode == 0, done.stderr
+    restored = json.loads(done.stdout)["version"]
+    assert restored == bank.versions()[-1]
+    pushed = bank.root / "pushed"
+    weights = Path("variables", "variables.data-00000-of-00001")
+    of_first = (pushed / first["pushed_version"] / weights).read_bytes()
+    assert (pushed / restored / weights).read_bytes() == of_first
+    live = json.loads(bank.call("status", "--json").stdout)["live"]
+    assert (live["version"], live["as_of"], live["run_id"]) == (restored, FIRST, first["run_id"])
+    assert live["rollback"]["reason"] == "too many alerts"
+
+    same = bank.run(SAMPLE, LATER)
+    assert (same["outcome"], same["live_version"]) == ("not_pushed", restored)
+    assert "rolled back" in same["reasons"][0]
+    assert same["champion_metrics"] == later["champion_metrics"]
+    assert "Pusher" in same["seconds"]
+    own = bank.run(SAMPLE, FIRST)
+    assert (own["outcome"], own["reasons"]) == (
+        "not_pushed",
+        [f"already live as version {restored}"],
+    )
+    assert own["champion_metrics"] == first["champion_metrics"]
+
+
+def test_after_all_that_the_root_agrees_with_itself(bank, later):
+    done = bank.call("verify")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.endswith(": clean\n")

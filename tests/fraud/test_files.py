@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from fraud.files import write_atomically
+from fraud.files import digest, write_atomically
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
@@ -16,6 +16,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         write_atomically(path, "new")
     assert path.read_text() == "old"
+    assert os.listdir(path.parent) == ["summary.json"]
 
 
 def test_a_write_replaces_and_leaves_nothing_beside(tmp_path):
@@ -24,3 +25,15 @@ def test_a_write_replaces_and_leaves_nothing_beside(tmp_path):
     write_atomically(path, "new")
     assert path.read_text() == "new"
     assert os.listdir(tmp_path) == ["summary.json"]
+
+
+def test_a_digest_covers_names_and_contents(tmp_path):
+    def made(name, **contents):
+        for path, text in contents.items():
+            (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / path).write_text(text)
+        return digest(tmp_path / name)
+
+    first = made("1", a="x", b="y")
+    assert made("2", b="y", a="x") == first
+    assert len({first, made("3", a="y", b="x"), made("4", a="x", c="y"), made("5", a="xy")}) == 4

@@ -6,7 +6,7 @@ import pytest
 
 from fraud.errors import BadInput
 from fraud.files import is_uri, resolve
-from fraud.names import input_name
+from fraud.names import check_run_id, input_name
 from fraud.pipeline.commands import common
 from fraud.time import day_number, parse_day
 
@@ -14,6 +14,14 @@ from fraud.time import day_number, parse_day
 def test_an_input_name_has_letters_digits_and_underscores_and_a_letter_first():
     names = [input_name(column) for column in ("TX_AMOUNT", "age of account", "3ds", "_x")]
     assert names == ["TX_AMOUNT", "age_of_account", "column_3ds", "column__x"]
+
+
+@pytest.mark.parametrize(
+    "run_id",
+    ["20180731-120000-2", "scheduled__2018-06-15T00:00:00+00:00", "asset~1", "a.b", "x" * 200],
+)
+def test_run_ids_of_all_orchestrators_are_accepted(run_id):
+    check_run_id(run_id)
 
 
 def test_a_day_has_one_form():

@@ -22,7 +22,9 @@ def cli(repository, tmp_path):
     return call
 
 
-@pytest.mark.parametrize("command", ["simulate", "run", "status", "schema", "config"])
+@pytest.mark.parametrize(
+    "command", ["simulate", "run", "status", "rollback", "verify", "schema", "config"]
+)
 def test_help_has_an_example(cli, command):
     done = cli(command, "--help")
     assert done.returncode == 0

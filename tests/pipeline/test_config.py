@@ -124,6 +124,18 @@ def test_only_the_built_in_columns_are_judged_by_the_packaged_schema(load):
         ("features: {prior_count: 0}", "features.prior_count", "above 0"),
         ("metadata: {store: oracle}", "metadata.store", "sqlite, mysql"),
         ("metadata: {port: 65536}", "metadata.port", "0 to 65535"),
+        (
+            "metadata: {tls_ca: a, host: db, tls_key: k}",
+            "metadata.tls_certificate and metadata.tls_key",
+            "give both",
+        ),
+        (
+            "metadata: {tls_certificate: c, tls_key: k}",
+            "metadata.tls_certificate",
+            "give metadata.tls_ca",
+        ),
+        ("metadata: {tls_ca: a}", "metadata.host", "name the server"),
+        ('metadata: {tls_ca: "a\\0b"}', "metadata.tls_ca", "remove the NUL"),
         ("windws:", "windws", "did you mean 'windows'?"),
         ("network: {learning_rate: .nan}", "network.learning_rate", "not a finite number"),
         ("network: {positive_weight: .inf}", "network.positive_weight", "not a finite number"),
@@ -153,6 +165,11 @@ def test_only_the_built_in_columns_are_judged_by_the_packaged_schema(load):
             "dataset",
             "name an amount, numeric or categorical",
         ),
+        ('dataset: {label: ""}', "dataset.label: ''", "no name"),
+        ('dataset: {entities: [A, " "]}', "dataset.entities: ' '", "no name"),
+        ('dataset: {numeric: ["a\\0"]}', "dataset.numeric: 'a\\x00'", "control character"),
+        ('dataset: {slices: ["a\\nb"]}', "dataset.slices: 'a\\nb'", "control character"),
+        ("dataset: {categorical: [" + 61 * "é" + "]}", "dataset.categorical", "120 bytes"),
         ("a: [", "line", "not valid YAML"),
         ("? [a]\n: 1", "line", "not valid YAML"),
         ("!!map [1]", "line", "not valid YAML"),
@@ -167,6 +184,13 @@ def test_what_is_wrong_is_said_with_file_key_and_fix(load, text, key, fix):
     assert fix in message
     assert "\n" not in message
     assert caught.value.exit_code == 2
+
+
+def test_a_column_may_be_named_like_a_path(load):
+    assert load("dataset: {numeric: [../debit/credit, .x]}").dataset.numeric == (
+        "../debit/credit",
+        ".x",
+    )
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):

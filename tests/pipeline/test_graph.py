@@ -36,3 +36,31 @@ def test_nothing_waits_for_the_model_card(upstream):
     assert list(nodes)[-1] == "ModelCardGen"
     assert {"DataGate", "Evaluator", "Pusher"} <= set(nodes["ModelCardGen"])
     assert not any("ModelCardGen" in waits for waits in nodes.values())
+
+
+def test_the_inferred_schema_that_is_recorded_is_the_tolerant_one(tmp_path):
+    from fraud.pipeline.components.schema_gen import SchemaGenExecutor
+    from fraud.pipeline.graph import create_pipeline
+
+    pipeline = create_pipeline(Config(), Root(tmp_path), "transactions")
+    (schema_gen,) = (node for node in pipeline.components if node.id == "SchemaGen")
+    assert schema_gen.executor_spec.executor_class is SchemaGenExecutor
+
+
+def test_drift_is_judged_by_derived_thresholds_unless_configured():
+    from fraud.pipeline.components.drift_validator import thresholds
+    from fraud.pipeline.config.sections import DataGateSettings
+    from fraud.pipeline.graph import drift_config, to_count
+
+    def with_gate(**gate) -> Config:
+        return dataclasses.replace(Config(), data_gate=DataGateSettings(**gate))
+
+    assert thresholds(drift_config(Config())) == {}
+    assert to_count(Config()).columns == ("TX_AMOUNT",)
+    tokyo = dataclasses.replace(Config().dataset, timezone="Asia/Tokyo")
+    assert to_count(dataclasses.replace(Config(), dataset=tokyo)).timezone == "Asia/Tokyo"
+    everything = thresholds(drift_config(with_gate(max_drift=0.5)))
+    assert everything == {"TX_AMOUNT": 0.5, "rows_per_day": 0.5}
+    named = with_gate(drift_thresholds={"night": 0.25, "rows_per_day": 1.0})
+    assert to_count(named).columns == ("TX_AMOUNT", "night")
+    assert thresholds(drift_config(named)) == {"night": 0.25, "rows_per_day": 1.0}

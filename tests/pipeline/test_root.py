@@ -109,3 +109,28 @@ def test_everything_lies_below_the_root():
     root = Root(Path("/r"))
     for path in (root.metadata, root.artifacts, root.pushed, root.run("1")):
         assert path.is_relative_to(root.path)
+
+
+def test_pushes_exclude_each_other_and_a_process_may_enter_twice(tmp_path, repository):
+    code = (
+        "import sys; from pathlib import Path; from fraud.pipeline.root import Root\n"
+        "with Root(Path(sys.argv[1])).pushing(): print('held', flush=True)"
+    )
+    root = Root(tmp_path)
+    with root.pushing():
+        with root.pushing():
+            pass
+        other = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=repository
+        )
+        assert not has_its_turn(other, seconds=3)
+    assert other.communicate()[0] == b"held\n"
+
+
+def test_a_root_is_idle_unless_a_run_holds_it(tmp_path, holder):
+    with Root(tmp_path).idle() as idle:
+        assert not idle
+    holder.kill()
+    holder.wait()
+    with Root(tmp_path).idle() as idle:
+        assert idle

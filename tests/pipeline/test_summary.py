@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -7,13 +8,16 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tensorflow_model_analysis.proto import validation_result_pb2
 
 from fraud.codec import to_json
-from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
+from fraud.models.entry_point import NETWORK_FILE, THRESHOLD_FILE
+from fraud.models.specification import EXTRA
 from fraud.pipeline import config, lineage, summary
 from fraud.pipeline.artifacts import (
     SUMMARY_FILE,
     VERDICT_FILE,
     Anomaly,
+    Change,
     Evaluation,
+    Metrics,
     ModelFacts,
     Push,
     RunSummary,
@@ -92,20 +96,27 @@ def test_the_trials_of_a_search_are_read(tmp_path):
 def finished_run(tmp_path, monkeypatch):
     """The summary of a run that pushes, or stops at the gate, or whose model is not blessed."""
 
-    def summarize(verdict: Verdict, blessed: bool = True) -> RunSummary:
+    def summarize(
+        verdict: Verdict,
+        blessed: bool = True,
+        champion: Metrics | None = None,
+        **decision: object,
+    ) -> RunSummary:
         (tmp_path / VERDICT_FILE).write_text(to_json(verdict))
         examples = artifact(
             as_of="2026-03-13",
             windows='{"train": ["2026-02-12", "2026-02-21"]}',
             rows='{"train": 100, "recent": 9}',
             positives='{"train": 3, "recent": 0}',
+            champion_problem="no column 'AGE'" if champion is not None else "",
         )
         outputs = {
             "TransactionExampleGen": {"examples": [examples]},
             "DataGate": {"verdict": [artifact(tmp_path, passed=int(verdict.passed))]},
         }
         if verdict.passed:
-            pushed = artifact(pushed=int(blessed), pushed_version="17", pushed_destination="p/17")
+            version = {"pushed_version": "17", "pushed_destination": "p/17"}
+            pushed = artifact(**{"pushed": int(blessed), **version, **decision})
             outputs |= {
                 "Trainer": {"model": [artifact()]},
                 "Evaluator": {"evaluation": [artifact()]},
@@ -115,11 +126,17 @@ def finished_run(tmp_path, monkeypatch):
             }
         nodes = {n: NodeRecord(n, "COMPLETE", artifacts) for n, artifacts in outputs.items()}
         monkeypatch.setattr(lineage, "nodes", lambda store, run_id: nodes)
-        monkeypatch.setattr(lineage, "champions", lambda store: iter(()))
+        monkeypatch.setattr(lineage, "pushes", lambda store: iter(()))
         model = ModelFacts(0.5, {"brier": 0.12345678, "roc_auc": None}, {})
         monkeypatch.setattr(ModelFacts, "read", lambda artifact: model)
         failures = () if blessed else ("overall: roc_auc is 0.7000; at least 0.75 is required",)
-        evaluation = Evaluation({"overall": {"roc_auc": 0.7}, "slices": {}}, {}, failures)
+        evaluation = Evaluation(
+            {"overall": {"roc_auc": 0.7}, "slices": {}},
+            champion or {},
+            failures,
+            intervals={"overall": {"roc_auc": (0.6, 0.8)}, "slices": {}},
+            changes={"roc_auc": Change(0.1, 0.0, 0.2, 0.0)},
+        )
         monkeypatch.setattr(Evaluation, "read", lambda artifact: evaluation)
         return summary.write(None, "r", Root(tmp_path), {"Trainer": 1.234})
 
@@ -133,8 +150,19 @@ def test_a_pushed_model_is_summarized(finished_run, tmp_path):
     assert result.model_card == "card/model_card.html"
     assert result.validation == {"threshold": 0.5, "brier": 0.123457}
     assert result.positives == {"train": 3}
+    assert result.intervals["overall"] == {"roc_auc": (0.6, 0.8)}
+    assert result.changes["roc_auc"].change == 0.1
     assert result.seconds == {"Trainer": 1.23}
     assert RunSummary.read(Root(tmp_path).run("r")) == result
+
+
+def test_a_champion_whose_inputs_cannot_be_computed_is_noted_unless_another_was_judged(
+    finished_run,
+):
+    note = "champion not judged: its inputs cannot be computed: no column 'AGE'"
+    assert finished_run(Verdict(True, notes=("a",)), champion={}).notes == ("a", note)
+    judged: Metrics = {"overall": {"roc_auc": 0.6}, "slices": {}}
+    assert finished_run(Verdict(True, notes=("a",)), champion=judged).notes == ("a",)
 
 
 def test_every_reason_against_a_model_is_named(finished_run):
@@ -145,6 +173,24 @@ def test_every_reason_against_a_model_is_named(finished_run):
         "ServingCheck: no answer",
     )
     assert (result.pushed_version, result.model_card) == (None, None)
+
+
+def test_a_run_that_may_not_push_says_why(finished_run):
+    result = finished_run(Verdict(True), pushed=0, outcome="replay", reason="replay: as of")
+    assert (result.outcome, result.reasons) == ("replay", ("replay: as of",))
+    assert result.pushed_version is None
+
+
+def test_what_was_accepted_to_push_is_noted(finished_run):
+    result = finished_run(Verdict(True, notes=("a",)), outcome="pushed", reason="replay: as of")
+    assert (result.outcome, result.reasons) == ("pushed", ())
+    assert result.notes == ("a", "pushed although replay: as of")
+
+
+def test_a_folder_that_nobody_recorded_is_reported(finished_run, tmp_path):
+    (Root(tmp_path).pushed / "3").mkdir(parents=True)
+    (problem,) = finished_run(Verdict(True)).disagreements
+    assert problem.startswith(f"{Root(tmp_path).pushed / '3'}: ML Metadata has no record of it")
 
 
 def test_a_stopped_run_has_the_anomalies_as_reasons(finished_run, tmp_path):
@@ -173,10 +219,12 @@ def test_a_stopped_run_has_the_anomalies_as_reasons(finished_run, tmp_path):
         ),
         (
             "overall",
-            """metric_key { name: "roc_auc" is_diff: true }
-            metric_value { double_value { value: -0.25 } }
-            metric_threshold { change_threshold { absolute { value: -0.01 } } }""",
-            "overall: roc_auc is 0.2500 below the champion's; at most 0.0100 is allowed",
+            """metric_key { name: "roc_auc:drop_probability" }
+            metric_value { double_value { value: 0.98 } }
+            metric_threshold { value_threshold { upper_bound { value: 0.95 } } }""",
+            "overall: roc_auc changes by -0.2500 (95 % interval -0.3000 … -0.0500) from the "
+            "champion's; the probability of a drop larger than evaluation.max_roc_auc_drop is "
+            "0.980; at most 0.95 is accepted",
         ),
         (
             "overall",
@@ -188,10 +236,29 @@ def test_a_stopped_run_has_the_anomalies_as_reasons(finished_run, tmp_path):
 )
 def test_a_refusal_names_slice_metric_and_limit(of_slice, failure, reason):
     record = text_format.Parse(failure, validation_result_pb2.ValidationFailure())
-    assert _refusal(of_slice, record) == reason
+    changes = {"roc_auc": Change(-0.25, -0.3, -0.05, 0.98)}
+    assert _refusal(of_slice, record, changes) == reason
 
 
 def test_a_gap_without_enough_examples_is_unjudged():
     slices = {"b": {"recall_gap": None, "false_positive_rate_gap": 0.1}, "a": {"recall_gap": 0.0}}
     assert summary.unjudged({"overall": {}, "slices": slices}) == ("b: recall gap",)
     assert summary.unjudged({}) == ()
+
+
+def test_a_metric_that_is_no_number_is_null_in_the_summary(tmp_path):
+    row = {"roc_auc": math.nan, "recall_gap": -math.inf, "average_precision": 0.5}
+    written = RunSummary("r", "pushed", str(tmp_path), metrics={"overall": row, "slices": {}})
+    (tmp_path / SUMMARY_FILE).write_text(to_json(written, indent=1))
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    json.loads((tmp_path / SUMMARY_FILE).read_text(), parse_constant=refuse)
+    read = RunSummary.read(tmp_path)
+    assert read is not None
+    assert read.metrics["overall"] == {
+        "roc_auc": None,
+        "recall_gap": None,
+        "average_precision": 0.5,
+    }

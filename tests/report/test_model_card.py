@@ -3,8 +3,9 @@ import math
 
 import pytest
 
-from fraud.models.evaluation import intervals, registry
+from fraud.models.evaluation import registry
 from fraud.models.spec import Evaluation
+from fraud.pipeline.artifacts import Change
 from fraud.pipeline.config import ModelCardText
 from fraud.report import document, model_card
 from fraud.report.document import Table
@@ -37,6 +38,15 @@ FACTS = Facts(
     validation={"brier": 0.004},
     definitions=registry.named_for(vars(Evaluation())),
     metrics={"overall": OVERALL, "slices": {"CHANNEL=online": {**OVERALL, "example_count": 500.0}}},
+    intervals={
+        "overall": {"average_precision": (0.61, 0.78), "precision_at_budget": (0.2, 0.31)},
+        "slices": {"CHANNEL=online": {"roc_auc": (0.85, 0.94)}},
+    },
+    changes={
+        "average_precision": Change(0.0195, -0.0104, 0.0502, 0.0312),
+        "roc_auc": Change(None, None, None),
+        "recall_at_budget": Change(0.0, None, None, 0.25),
+    },
     champion={
         "overall": {**OVERALL, "average_precision": 0.68, "true_positives": 63.0},
         "slices": {},
@@ -74,22 +84,26 @@ def test_it_shows_the_configured_texts():
 
 def test_metrics_have_their_intervals_overall_and_by_slice():
     rows = table(sections()["Metrics"], "slice", "transactions", "frauds")
-    low, high = intervals.average_precision(0.7, 100)
-    assert rows["overall"][:3] == ("10,000", "100", f"0.700 ({low:.3f}–{high:.3f})")
-    low, high = intervals.proportion(60, 240)
-    assert rows["overall"][4] == f"0.250 ({low:.3f}–{high:.3f})"
-    low, high = intervals.roc_auc(0.9, 100, 400)
-    assert rows["CHANNEL=online"][3] == f"0.900 ({low:.3f}–{high:.3f})"
+    assert rows["overall"] == (
+        "10,000",
+        "100",
+        "0.700 (0.610–0.780)",
+        "0.900",
+        "0.250 (0.200–0.310)",
+        "0.600",
+    )
+    assert rows["CHANNEL=online"][2:4] == ("0.700", "0.900 (0.850–0.940)")
 
 
 def test_it_lists_the_checks_before_the_push():
     blocks = sections()["Checks before the push"]
-    rows = table(
-        blocks, "overall", "this model", "minimum", "champion", "change", "largest drop allowed"
-    )
-    assert rows["average precision"] == ("0.7000", "0.3000", "0.6800", "+0.0200", "0.0100")
-    assert rows["recall at budget"][1] == "0.3000"
-    assert rows["true positives"] == ("60", "", "63", "-3", "")
+    rows = table(blocks, "overall", "this model", "minimum", "champion", "change")
+    change = "+0.0195 (-0.0104 … +0.0502)"
+    assert rows["average precision"] == ("0.7000", "0.3000", "0.6800", change, "0.0100", "0.0312")
+    assert rows["recall at budget"] == ("0.6000", "0.3000", "0.6000", "+0.0000", "0.1000", "0.2500")
+    assert rows["ROC AUC"][3:] == ("–", "0.0100", "")
+    assert rows["precision at budget"][3:] == ("+0.0000", "", "")
+    assert rows["true positives"] == ("60", "", "63", "-3", "", "")
     assert rows["ROC AUC"][0] == "0.9000"
     assert "transactions" not in rows
     assert "Data gate: drift not judged." in blocks[0].items
@@ -99,10 +113,18 @@ def test_it_lists_the_checks_before_the_push():
 def test_without_champion_slices_or_counts():
     card = sections(
         champion={},
+        changes={},
+        intervals={"overall": {}, "slices": {}},
         metrics={"overall": {"average_precision": 0.7, "roc_auc": math.nan}, "slices": {}},
     )
     assert table(card["Metrics"], "slice") == {"overall": ("–", "–", "0.700", "–")}
     assert "There was no champion" in card["Checks before the push"][0].items[2]
+
+
+def test_a_champion_that_could_not_be_judged_is_named():
+    problem = "no column 'AGE'"
+    checks = sections(champion={}, champion_problem=problem)["Checks before the push"][0].items
+    assert f"The champion's inputs could not be computed: {problem}." in checks[2]
 
 
 def test_without_metrics():

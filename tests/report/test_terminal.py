@@ -7,7 +7,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from fraud.codec import to_json
 from fraud.errors import BadInput
-from fraud.pipeline.artifacts import SUMMARY_FILE, Anomaly, RunSummary
+from fraud.pipeline.artifacts import SUMMARY_FILE, Anomaly, Change, RunSummary
 from fraud.pipeline.lineage import NodeRecord
 from fraud.report import terminal
 
@@ -32,7 +32,10 @@ def test_the_summary_shows_threshold_and_calibration_in_one_line():
     validation = {"threshold": 0.51239, "brier": 0.0049, "expected_calibration_error": 0.001}
     lines = terminal.render(summary(validation=validation)).splitlines()
     (line,) = [line for line in lines if "Brier" in line]
-    assert line == "  model     threshold 0.5124 · Brier 0.0049 · ECE 0.0010, on held-out cards"
+    assert line == (
+        "  model     threshold 0.5124 · Brier 0.0049 · ECE 0.0010, on held-out cards "
+        "(optimistic: they also chose epoch, calibration and threshold)"
+    )
 
 
 def test_what_was_not_measured_is_not_shown_as_a_number():
@@ -43,6 +46,18 @@ def test_what_was_not_measured_is_not_shown_as_a_number():
 def test_the_page_of_a_pushed_model_is_named():
     assert "  card      root/card.html\n" in terminal.render(summary(model_card="root/card.html"))
     assert "card" not in terminal.render(summary(outcome="not_blessed"))
+
+
+@pytest.mark.parametrize("outcome", ["not_blessed", "replay", "not_pushed", "gate_stopped"])
+def test_a_run_that_did_not_push_names_the_reasons_and_what_is_live(outcome):
+    text = terminal.render(summary(outcome=outcome, reasons=("because",)))
+    assert "version 17 stays live" in text
+    assert "    - because\n" in text
+    assert ("not pushed: replay;" in text) == (outcome == "replay")
+
+
+def test_a_disagreement_is_a_warning():
+    assert "  warning   pushed/3: x\n" in terminal.render(summary(disagreements=("pushed/3: x",)))
 
 
 def test_the_file_of_a_search_is_named():
@@ -58,11 +73,24 @@ def test_the_table_has_the_champion_and_the_slices():
     }
     champion = {"overall": {"example_count": 1234.0, "roc_auc": 0.8}, "slices": {}}
     text = terminal.render(
-        summary(metrics=metrics, champion_metrics=champion, unjudged=("CHANNEL=chip: recall gap",))
+        summary(
+            metrics=metrics,
+            champion_metrics=champion,
+            intervals={"overall": {"roc_auc": (0.87, 0.92)}, "slices": {}},
+            changes={"roc_auc": Change(0.1, -0.02, 0.21, 0.01)},
+            unjudged=("CHANNEL=chip: recall gap",),
+        )
     )
-    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
-    assert rows["overall"] == ["1,234", "–", "0.900", "–", "–"]
-    assert rows["champion"] == ["1,234", "–", "0.800", "–", "–"]
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    rows = {first: others for first, *others in lines}
+    table = [row for row in lines if row[0] in ("overall", "95", "champion", "change")]
+    assert table == [
+        ["overall", "1,234", "–", "0.900", "–", "–"],
+        ["95", "%", "–", "0.870", "…", "0.920", "–", "–"],
+        ["champion", "1,234", "–", "0.800", "–", "–"],
+        ["change", "–", "+0.100", "–", "–"],
+        ["95", "%", "–", "-0.020", "…", "+0.210", "–", "–"],
+    ]
     assert rows["CHANNEL=chip"] == ["34", "–", "–", "–", "–"]
     assert "  unjudged  CHANNEL=chip: recall gap: too few examples" in text
 
@@ -72,6 +100,12 @@ def test_a_summary_read_from_its_file_is_rendered_as_before(tmp_path):
     windows = {"train": ("2026-01-01", "2026-01-02"), "eval": ("2026-01-03", "2026-01-04")}
     metrics = {"overall": {"roc_auc": math.nan}, "slices": {"a=b": {"recall_gap": None}}}
     written = summary(
+        intervals={"overall": {"roc_auc": (0.5, 0.75)}, "slices": {"a=b": {}}},
+        changes={
+            "roc_auc": Change(-0.25, -0.5, None),
+            "recall_at_budget": Change(None, None, None),
+        },
+        champion_metrics={"overall": {"roc_auc": 1.0}, "slices": {}},
         windows=windows,
         rows={"train": 10, "eval": 2},
         anomalies=(anomaly,),
@@ -86,7 +120,9 @@ def test_a_summary_read_from_its_file_is_rendered_as_before(tmp_path):
         "overall": {"roc_auc": None},
         "slices": {"a=b": {"recall_gap": None}},
     }
-    assert (document["champion_metrics"], document["model_card"]) == ({}, None)
+    assert document["intervals"]["overall"] == {"roc_auc": [0.5, 0.75]}
+    assert document["changes"]["roc_auc"]["drop_probability"] is None
+    assert (document["anomalies"][0]["feature"], document["model_card"]) == ("amount", None)
     found = RunSummary.read(tmp_path)
     assert found is not None
     assert (found.anomalies, found.reasons) == ((anomaly,), ("eval: amount: Unexpected",))
@@ -124,3 +160,11 @@ def node(name: str, type_: str, **properties) -> NodeRecord:
 )
 def test_the_progress_line_of_a_node(record, detail):
     assert terminal.node_detail(record) == detail
+
+
+@pytest.mark.parametrize(("source", "advice"), [("schema", "--diff"), ("drift", "reference_run")])
+def test_a_stopped_run_says_what_to_do_about_its_cause(source, advice):
+    anomaly = Anomaly("amount", "odd", "very", "error", "recent", source)
+    text = terminal.render(summary(outcome="gate_stopped", anomalies=(anomaly,)))
+    assert advice in text
+    assert ("--diff" in text) is (source == "schema")

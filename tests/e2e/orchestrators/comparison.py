@@ -12,8 +12,15 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from fraud.pipeline import artifacts, lineage
 
 _NUMBERED = re.compile(r"/\d+(?![\w-])")
-_OWN_PROPERTIES = {"name", "current_model_id", "baseline_model_id", "pushed_version", "answer"}
-"""Properties of artifacts that are an id, a time, or a duration."""
+_OWN_PROPERTIES = {
+    "name",
+    "current_model_id",
+    "baseline_model_id",
+    "pushed_version",
+    "digest",
+    "answer",
+}
+"""Properties of artifacts that are an id, a time, a duration, or a hash of files that have one."""
 
 
 def differences(actual: Any, expected: Any, where: str = "") -> list[str]:

@@ -17,6 +17,7 @@ import pytest
 
 from fraud.pipeline import config, lineage
 from fraud.pipeline.root import Root
+from tests.certificates import Certificate, authority, signed
 from tests.e2e.orchestrators.comparison import comparable
 
 DAYS = (date(2026, 1, 20), date(2026, 1, 21))
@@ -153,7 +154,13 @@ def environment_of(repository):
 
 
 @pytest.fixture(scope="session")
-def mariadb(tmp_path_factory) -> Iterator[str]:
+def mariadb_authority(tmp_path_factory) -> Certificate:
+    """The authority that signed MariaDB's certificate, and must sign those of the user x509."""
+    return authority(tmp_path_factory.mktemp("certificates"), "ca")
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory, mariadb_authority) -> Iterator[str]:
     """The `metadata` section for a MariaDB server; its password is in the environment."""
     server = _debian_mariadb()
     folder = tmp_path_factory.mktemp("mariadb")
@@ -170,11 +177,16 @@ def mariadb(tmp_path_factory) -> Iterator[str]:
     port = _free_port()
     start = (
         "CREATE USER fraud@'127.0.0.1' IDENTIFIED BY 'secret'; "
-        "GRANT ALL ON *.* TO fraud@'127.0.0.1';"
+        "GRANT ALL ON *.* TO fraud@'127.0.0.1'; "
+        "CREATE USER x509@'127.0.0.1' IDENTIFIED BY 'secret' REQUIRE X509; "
+        "GRANT ALL ON *.* TO x509@'127.0.0.1';"
     )
     (folder / "start.sql").write_text(start.replace("; ", ";\n"))
     options += [f"--socket={folder / 's'}", f"--port={port}", "--bind-address=127.0.0.1"]
     options += [f"--init-file={folder / 'start.sql'}", "--skip-name-resolve"]
+    certificate = signed(mariadb_authority, "server", "IP:127.0.0.1")
+    options += [f"--ssl-ca={mariadb_authority.path}", f"--ssl-cert={certificate.path}"]
+    options += [f"--ssl-key={certificate.key}"]
     before = os.environ.get(lineage.PASSWORD)
     os.environ[lineage.PASSWORD] = "secret"
     with open(folder / "server.log", "w") as log:

@@ -12,3 +12,20 @@ def test_a_damaged_summary_is_named_and_hides_nothing_else(tmp_path, content):
     summary.mkdir() if content == "folder" else summary.write_text(content)
     outcome = status._outcome(Root(tmp_path), None, "r")
     assert outcome.startswith(f"unknown: {summary}: ")
+
+
+@pytest.mark.parametrize(
+    ("commit", "dirty", "line"),
+    [
+        ("0123456789abcdef", False, "version 1.0, commit 0123456789ab"),
+        ("0123456789abcdef", True, "version 1.0, commit 0123456789ab and edits"),
+        ("", False, "version 1.0"),
+    ],
+)
+def test_the_code_of_the_live_model_is_shown(commit, dirty, line):
+    live = dict.fromkeys(("version", "since", "path", "run_id", "as_of"), "x") | {"windows": {}}
+    code = {"version": "1.0", "commit": commit, "dirty": dirty, "packages": {}}
+    lines = status.render({"root": "r", "live": {**live, "code": code}, "runs": []}).splitlines()
+    assert f"  code    {line}" in lines
+    lines = status.render({"root": "r", "live": {**live, "code": None}, "runs": []}).splitlines()
+    assert not any("code" in line for line in lines)

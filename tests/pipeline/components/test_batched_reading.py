@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tfx.types import standard_artifacts
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
 
+from fraud.models.specification import INPUTS_COLUMN
 from fraud.pipeline.components import batched_reading
 from fraud.pipeline.components.batched_reading import BatchedExamples, ExampleParser
 
@@ -87,6 +89,19 @@ def test_a_column_whose_first_value_comes_late_has_its_type(late: Any) -> None:
         parsed = parser.parse(tf.constant(records))
         assert columns(parsed) == columns(stock_decoder.DecodeBatch(records))
     assert columns(parser.parse(tf.constant(first)))["LATE"][1] == [None] * 300
+
+
+def test_a_champions_inputs_are_read_only_together_with_serialized_examples(
+    tmp_path: Path,
+) -> None:
+    name = f"{INPUTS_COLUMN}12ab)"
+    write(tmp_path / "a.gz", [example(ID=1, **{name: b"an example"})])
+    read = functools.partial(batched_reading._read, None, batch_size=4)
+    (batch,) = read(raw_column=None, file=str(tmp_path / "a.gz"))
+    assert batch.schema.names == ["ID"]
+    (batch,) = read(raw_column="raw", file=str(tmp_path / "a.gz"))
+    assert set(batch.schema.names) == {"ID", name, "raw"}
+    assert batch.column(name).to_pylist() == [[b"an example"]]
 
 
 def test_a_column_of_two_types_is_refused() -> None:

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 from tensorflow_metadata.proto.v0 import anomalies_pb2
-from tfx.components.distribution_validator.executor import NO_BASELINE_STATS
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples
 
 from fraud.pipeline.artifacts import Anomaly, Verdict
@@ -22,11 +21,12 @@ def anomalies(**severity_by_feature):
     return recorded
 
 
-def artifact(folder: Path, prefix: str, by_split: dict[str, anomalies_pb2.Anomalies], **blessed):
+def artifact(folder: Path, prefix: str, by_split: dict[str, anomalies_pb2.Anomalies], **properties):
     new = ExampleAnomalies()
     new.uri = str(folder)
     new.split_names = json.dumps(list(by_split))
-    new.set_json_value_custom_property("blessed", blessed or dict.fromkeys(by_split, 1))
+    for name, text in properties.items():
+        new.set_string_custom_property(name, text)
     for split, recorded in by_split.items():
         path = folder / f"{prefix}-{split}" / "SchemaDiff.pb"
         path.parent.mkdir(parents=True)
@@ -47,15 +47,21 @@ def examples(train=(10, 100), evaluated=(5, 50), **facts):
 
 @pytest.fixture
 def judge(tmp_path):
-    def verdict(by_split=None, by_pair=None, severity="error", curated=True, **kwargs):
+    def verdict(
+        by_split=None, by_pair=None, of_reference=None, severity="error", curated=True, **kwargs
+    ):
         clean = {s: anomalies() for s in ("train", "eval", "recent")}
         schema = artifact(tmp_path / "schema", "Split", {**clean, **(by_split or {})})
         if by_pair is None:
-            drift = artifact(tmp_path / "drift", "SplitPair", {}, train=NO_BASELINE_STATS)
+            drift = artifact(tmp_path / "drift", "SplitPair", {}, not_judged="yet")
         else:
-            drift = artifact(tmp_path / "drift", "SplitPair", by_pair)
+            drift = artifact(tmp_path / "drift", "SplitPair", by_pair, baseline="champion")
+        reference = drift
+        if of_reference is not None:
+            folder = tmp_path / "reference"
+            reference = artifact(folder, "SplitPair", of_reference, baseline="reference")
         given = kwargs.get("examples", examples())
-        return verdict_of(given, schema, drift, "fraud", {"rate"}, severity, curated)
+        return verdict_of(given, schema, drift, reference, "fraud", {"rate"}, severity, curated)
 
     return verdict
 
@@ -116,6 +122,16 @@ def test_drift_stops_and_names_both_windows(judge):
     assert anomaly.source == "drift"
 
 
+def test_drift_from_the_reference_alone_stops(judge):
+    clean, drifted = {"recent_train": anomalies()}, {"recent_train": anomalies(amount=ERROR)}
+    (anomaly,) = judge(by_pair=clean, of_reference=drifted).anomalies
+    assert anomaly.window == "recent against the reference's train"
+
+
+def test_a_champion_that_is_the_reference_is_reported_once(judge):
+    assert len(judge(by_pair={"recent_train": anomalies(amount=ERROR)}).anomalies) == 1
+
+
 @pytest.mark.parametrize(("severity", "passed"), [("error", True), ("warning", False)])
 def test_severity_decides(judge, severity, passed):
     verdict = judge(by_split={"train": anomalies(amount=WARNING)}, severity=severity)
@@ -174,7 +190,7 @@ def test_a_window_without_data_is_an_error():
 
 def test_anomalies_that_cannot_be_read_fail_the_gate(judge, tmp_path):
     schema = artifact(tmp_path / "s", "Split", {"train": anomalies()})
-    drift = artifact(tmp_path / "d", "SplitPair", {}, train=NO_BASELINE_STATS)
+    drift = artifact(tmp_path / "d", "SplitPair", {}, not_judged="yet")
     (tmp_path / "s" / "Split-train" / "SchemaDiff.pb").unlink()
     with pytest.raises(FileNotFoundError):
-        verdict_of(examples(), schema, drift, "fraud", set(), "error", True)
+        verdict_of(examples(), schema, drift, drift, "fraud", set(), "error", True)

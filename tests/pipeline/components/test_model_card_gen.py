@@ -7,8 +7,9 @@ from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from fraud.codec import to_json
-from fraud.models.entry_point import EXTRA, NETWORK_FILE, THRESHOLD_FILE
+from fraud.models.entry_point import NETWORK_FILE, THRESHOLD_FILE
 from fraud.models.spec import Evaluation, Network
+from fraud.models.specification import EXTRA
 from fraud.pipeline import artifacts, config
 from fraud.pipeline.components import types
 from fraud.pipeline.components.model_card_gen import ModelCardGen

@@ -6,7 +6,8 @@ from tfx.proto import pusher_pb2
 from tfx.types.standard_artifacts import Model, ModelBlessing, PushedModel
 from tfx.utils import proto_utils
 
-from fraud.pipeline.components import pusher
+from fraud import files
+from fraud.files import digest
 from fraud.pipeline.components.pusher import PusherExecutor
 
 
@@ -23,7 +24,7 @@ def push(tmp_path):
         filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(base))
     )
 
-    def pushed(blessed=1):
+    def pushed(blessed=1, **decision):
         blessing = ModelBlessing()
         blessing.set_int_custom_property("blessed", blessed)
         result = PushedModel()
@@ -31,7 +32,7 @@ def push(tmp_path):
         PusherExecutor().Do(
             {"model": [model], "model_blessing": [blessing]},
             {"pushed_model": [result]},
-            {"push_destination": proto_utils.proto_to_json(destination)},
+            {"push_destination": proto_utils.proto_to_json(destination), **decision},
         )
         return result
 
@@ -47,6 +48,8 @@ def test_a_push_is_whole_and_recorded(push):
     assert files == {f"{version}/saved_model.pb", f"{version}/variables/variables.index"}
     assert result.get_int_custom_property("pushed") == 1
     assert result.get_string_custom_property("pushed_destination") == str(push.base / version)
+    assert result.get_string_custom_property("outcome") == "pushed"
+    assert result.get_string_custom_property("digest") == digest(push.base / version)
 
 
 def test_two_pushes_within_a_second_are_two_versions(push):
@@ -58,6 +61,7 @@ def test_two_pushes_within_a_second_are_two_versions(push):
 def test_what_is_not_blessed_is_not_pushed(push):
     result = push(blessed=0)
     assert result.get_int_custom_property("pushed") == 0
+    assert result.get_string_custom_property("outcome") == "not_blessed"
     assert not push.base.exists()
 
 
@@ -67,9 +71,17 @@ def test_a_push_that_dies_half_way_leaves_nothing_that_looks_like_a_model(push, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(pusher, "sync_tree", dies)
+        patched.setattr(files, "sync_tree", dies)
         push()
     assert not push.base.exists()
     push()
     assert len(os.listdir(push.base)) == 1
     assert os.listdir(push.base.parent / ".staging") == []
+
+
+def test_what_the_driver_decided_holds(push):
+    result = push(outcome="replay", reason="replay: as of")
+    assert result.get_int_custom_property("pushed") == 0
+    assert result.get_string_custom_property("outcome") == "replay"
+    assert result.get_string_custom_property("reason") == "replay: as of"
+    assert not push.base.exists()

@@ -16,7 +16,14 @@ from pyarrow import parquet
 from fraud.errors import BadInput
 from fraud.pipeline.ingestion import reader
 from fraud.pipeline.ingestion.reader import File
-from fraud.pipeline.ingestion.source import Source, check_columns, discover, plan, plan_ingestion
+from fraud.pipeline.ingestion.source import (
+    Source,
+    check_columns,
+    content_id,
+    discover,
+    plan,
+    plan_ingestion,
+)
 from fraud.pipeline.windows import Window
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import (
@@ -271,12 +278,39 @@ def test_the_fingerprint_is_of_the_files_of_the_windows(data: Path, table: pa.Ta
     transactions.write_file(table.slice(0, 5), day_file(data, AS_OF))
     assert fingerprint() == first
     path = day_file(data, as_of)
-    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
-    path.write_bytes(path.read_bytes())
-    os.utime(path, ns=times)
+    before, content = path.stat(), path.read_bytes()
+    path.write_bytes(content)
     assert fingerprint() == first
-    os.utime(path, ns=(times[0], times[1] + 1_000_000))
+    path.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert fingerprint() != first
+    path.write_bytes(content)
+    assert fingerprint() == first
+
+
+@pytest.mark.parametrize("key", ["ETag", "etag", "generation"])
+def test_the_fingerprint_of_objects_needs_only_their_headers(
+    data: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """Their times lack fractions of a second, and reading them twice would cost too much."""
+    version = b"1"
+
+    class Object:
+        def metadata(self) -> dict[str, bytes]:
+            return {key: version, "Content-Length": b"7"}
+
+    class Store:
+        def open_input_file(self, path: str) -> Object:
+            return Object()
+
+    file = source_at(data).all_files[0]
+    monkeypatch.setattr(reader, "filesystem", lambda path: (Store(), path))
+    first = content_id(file)
+    assert content_id(file) == first
+    version = b"2"
+    assert content_id(file) != first
+    key = "Content-Type"  # a store without versions
+    assert content_id(file) == str(file.modified)
 
 
 def test_looking_at_the_data_imports_nothing_heavy(data: Path) -> None:

@@ -162,7 +162,8 @@ def read_back(examples: Any) -> Ingested:
         name: json.loads(custom[name].string_value)
         for name in ("windows", "rows", "positives", "history", "unlabelled")
     }
-    properties["as_of"] = custom["as_of"].string_value
+    for name in ("as_of", "champion_column", "champion_problem"):
+        properties[name] = custom[name].string_value
     return Ingested(splits, properties, names_of)
 
 

@@ -33,6 +33,8 @@ def test_for_run_fills_in_run_id_day_and_data(config: Config, tmp_path: Path) ->
     ir = compiled.read(compiled.write(config, Root(tmp_path / "root"), "/data", tmp_path / "g"))
     bound = compiled.for_run(ir, "monday", date(2018, 7, 31))
     assert compiled.run_id_of(bound) == "monday"
+    with pytest.raises(BadInput, match=r"run id '\.\./monday'"):
+        compiled.for_run(ir, "../monday")
     assert compiled.root_of(bound) == Root(tmp_path / "root")
     monday = parameters(bound, "TransactionExampleGen")
     assert (monday["as_of"], monday["data"]) == ("2018-07-31", "/data")

@@ -16,7 +16,7 @@ from fraud.errors import BadInput, StoppedByDataGate
 from fraud.pipeline import cli, lineage
 from fraud.pipeline.config import Metadata
 from fraud.pipeline.root import Root
-from fraud.pipeline.runners import compiled, launch
+from fraud.pipeline.runners import code, compiled, launch
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parents[3]
 class Run:
     """The tiny graph in a folder of its own."""
 
-    def __init__(self, folder: Path, passes: bool = True):
-        self.folder = folder
+    def __init__(self, folder: Path, passes: bool = True, run_id: str = "monday"):
+        self.folder, self.run_id = folder, run_id
         self.ir = tiny_graph.write(folder, passes)
-        self.graph = compiled.for_run(compiled.read(self.ir), "monday")
+        self.graph = compiled.for_run(compiled.read(self.ir), run_id)
 
     def behave(self, how: str) -> None:
         (self.folder / "behaviour").write_text(how)
@@ -53,7 +53,7 @@ class Run:
 
     def executions(self, name: str) -> list:
         store = lineage.find_store(Metadata(), Root(self.folder))
-        return lineage.executions(store, "monday", name)
+        return lineage.executions(store, self.run_id, name)
 
 
 def test_a_node_that_succeeded_is_not_repeated(tmp_path: Path) -> None:
@@ -97,6 +97,51 @@ def test_a_retry_after_a_kill_reuses_the_execution_and_removes_its_outputs(tmp_p
     assert run.node("Work").state == "COMPLETE"
     (execution,) = run.executions("Work")
     assert (execution.id, run.attempts) == (killed.id, 2)
+
+
+def test_changed_code_runs_again_and_unchanged_code_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monday = Run(tmp_path)
+    monday.behave("succeed")
+    assert monday.node("Work").state == "COMPLETE"
+    assert Run(tmp_path, run_id="tuesday").node("Work").state == "CACHED"
+    monkeypatch.setattr(code, "fingerprint", lambda texts: "edited")
+    assert Run(tmp_path, run_id="wednesday").node("Work").state == "COMPLETE"
+    assert monday.attempts == 2
+
+
+def test_a_retry_with_changed_code_is_recorded_with_that_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path)
+    run.behave("fail")
+    with pytest.raises(ValueError, match="told to"):
+        run.node("Work")
+    monkeypatch.setattr(code, "fingerprint", lambda texts: "edited")
+    run = Run(tmp_path)
+    run.behave("succeed")
+    run.node("Work")
+    (execution,) = run.executions("Work")
+    assert execution.custom_properties[lineage.CODE_FINGERPRINT].string_value == "edited"
+
+
+def test_the_code_that_made_an_artifact_is_recorded_and_not_part_of_the_cache_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = lineage.Code("1.0", "abc", True, {"tfx": "1"})
+    monkeypatch.setattr(code, "origin", lambda: first)
+    run = Run(tmp_path)
+    run.behave("succeed")
+    (schema,) = run.node("Work").outputs["schema"]
+    monkeypatch.setattr(code, "origin", lambda: lineage.Code("1.0", "def", False, {"tfx": "1"}))
+    assert Run(tmp_path, run_id="tuesday").node("Work").state == "CACHED"
+    store = lineage.find_store(Metadata(), Root(tmp_path))
+    assert lineage.code_of(store, schema.id) == first
+    (execution,) = run.executions("Work")
+    del execution.custom_properties["package_versions"]  # as before it was recorded
+    store.put_executions([execution])
+    assert lineage.code_of(store, schema.id) is None
 
 
 def test_a_node_whose_upstream_has_not_succeeded_is_refused_and_not_recorded(

@@ -58,6 +58,7 @@ def write(folder: Path, passes: bool) -> Path:
             metadata_connection_config=metadata.sqlite_metadata_connection_config(
                 str(root.metadata)
             ),
+            enable_cache=True,
         )
     )
     file = folder / "ir.json"

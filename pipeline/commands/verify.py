@@ -1,0 +1,81 @@
+"""`fraud-pipeline verify`: does the root agree with itself?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from fraud.pipeline.commands import common
+from fraud.pipeline.config import Config
+from fraud.pipeline.root import Root
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describes the command and its options."""
+    common.example(
+        parser,
+        "Compare records with files, pushed models with what was pushed, and look for what killed\n"
+        "runs left.",
+        "  fraud-pipeline verify --root fraud-root\n\n"
+        "exit codes: 0 clean (or all repaired), 1 something is wrong, 2 bad input",
+    )
+    parser.add_argument(
+        "--repair", action="store_true", help="put right what can be put right safely"
+    )
+    common.add_config(parser)
+    common.add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints what is wrong; an empty root is clean."""
+    config, root = common.config_and_root(arguments)
+    document = verify(config, root, arguments.repair)
+    print(json.dumps(document, indent=1) if arguments.json else render(document))
+    return 0 if document["clean"] else 1
+
+
+def verify(config: Config, root: Root, repair: bool) -> dict[str, Any]:
+    """Checks the root, and repairs it.
+
+    Returns:
+      `root`; `clean`, whether nothing is wrong any more; `idle`, whether no run was using the root
+      (if one was, leftovers were not judged); `findings`, each with `problem`, and `repaired` (what
+      was done, or null) or `advice`.
+    """
+    from fraud.pipeline import lineage, verification
+
+    found: list[verification.Finding] = []
+    document: list[dict[str, Any]] = []
+    store = lineage.find_store(config.metadata, root)
+    if store is None:
+        return {"root": str(root.path), "clean": True, "idle": True, "findings": []}
+    with root.idle() as idle, root.pushing():
+        found += verification.of_pushes(root, store)
+        found += verification.of_files(store)
+        if idle:
+            found += verification.of_leftovers(root, store)
+        if repair:
+            root.require_space()
+        for finding in found:
+            done = finding.repair() if repair and finding.repair else None
+            advice = finding.advice or "fraud-pipeline verify --repair"
+            entry = {"problem": finding.problem, "repaired": done}
+            document.append(entry if done else {**entry, "advice": advice})
+    clean = all(entry["repaired"] for entry in document)
+    return {"root": str(root.path), "clean": clean, "idle": idle, "findings": document}
+
+
+def render(document: dict[str, Any]) -> str:
+    """The result as text."""
+    lines = []
+    for entry in document["findings"]:
+        done = entry["repaired"]
+        lines += [
+            entry["problem"],
+            f"  {'repaired' if done else 'to do'}: {done or entry['advice']}",
+        ]
+    if not document["idle"]:
+        lines.append("a run is using this root: what killed runs left was not judged")
+    lines.append(f"{document['root']}: {'clean' if document['clean'] else 'not clean'}")
+    return "\n".join(lines)

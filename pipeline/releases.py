@@ -1,0 +1,438 @@
+"""Releases: how a model becomes a version, exactly once and whole, and how that is taken back.
+
+A version is live once its folder is in the push folder and ML Metadata has recorded it. Both cannot
+happen in one step, so each version first gets a file in the root's journal, `releases/`. Whoever
+holds the lock of the push folder (`Root.pushing`) finds there what a killed process left half done,
+and undoes it. See docs/releases.md.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from fraud import files
+from fraud.codec import from_json, to_json
+from fraud.errors import BadInput, FraudPipelineError
+from fraud.pipeline import lineage
+from fraud.pipeline.data_facts import value
+from fraud.pipeline.lineage import Champion, is_rolled_back
+from fraud.pipeline.root import Root
+
+
+@dataclass(frozen=True)
+class Release:
+    """One version in the journal.
+
+    Attributes:
+      version: the folder's name in the push folder; "" before it has one.
+      kind: whether a run pushed it or a rollback restored it.
+      state: "prepared" before the folder appears, "recorded" once ML Metadata knows it, "undone" if
+        that never happened.
+      model_id: id of the Model artifact.
+      run_id, execution_id: who pushed it; empty for a rollback.
+      as_of: the as-of day of the model's data; "" without timestamps.
+      digest: of the folder; see `fraud.files.digest`.
+      time: of the push, ISO 8601.
+      user: who pushed it, as user@host.
+      reason: why it was rolled back; empty for a push.
+      replaced: the version that was live before; None if there was none.
+      restored: the version whose weights a rollback restored.
+    """
+
+    kind: Literal["push", "rollback"]
+    model_id: int
+    run_id: str = ""
+    execution_id: str = ""
+    as_of: str = ""
+    reason: str = ""
+    replaced: str | None = None
+    restored: str | None = None
+    version: str = ""
+    state: Literal["prepared", "recorded", "undone"] = "prepared"
+    digest: str = ""
+    time: str = ""
+    user: str = ""
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """What the Pusher knows about the model that it may push.
+
+    Attributes:
+      model_id: id of the Model artifact.
+      as_of: the as-of day of its data; "" without timestamps.
+      is_blessed: by the Evaluator and by ServingCheck.
+      judged_against: id of the Model artifact that the Evaluator compared it with; 0 for none.
+    """
+
+    model_id: int
+    as_of: str
+    is_blessed: bool
+    judged_against: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether to push.
+
+    Attributes:
+      outcome: "pushed", "replay", "not_pushed" or "not_blessed", as in a run's summary.
+      reason: why not, as a sentence; or what was accepted although it speaks against a push.
+    """
+
+    outcome: str
+    reason: str = ""
+
+
+def decide(
+    challenger: Challenger,
+    pushes: Sequence[Champion],
+    live: Champion | None,
+    live_as_of: str = "",
+    live_reason: str = "",
+    push_replays: bool = False,
+    accept_unjudged_champion: bool = False,
+) -> Decision:
+    """Decides whether a challenger may replace what is live.
+
+    Args:
+      challenger: the model.
+      pushes: every version ever, from `lineage.pushes`.
+      live: the version in production; None if nothing is.
+      live_as_of: the as-of day of its data.
+      live_reason: what was accepted to push it.
+      push_replays, accept_unjudged_champion: the configuration's section `release`.
+    """
+    accepted = []
+    if live and live.model_id == challenger.model_id:
+        if live.restored:  # the version that this model was pushed as first is no longer live
+            return Decision("not_pushed", f"already live as version {live.version}")
+        return Decision("pushed", live_reason)
+    if is_rolled_back(pushes, challenger.model_id):
+        return Decision(
+            "not_pushed",
+            "this model was rolled back from; `fraud-pipeline rollback --to` would restore it",
+        )
+    if live and challenger.as_of and challenger.as_of <= live_as_of:
+        replay = (
+            f"replay: as of {challenger.as_of}, and live version {live.version} is as of "
+            f"{live_as_of}"
+        )
+        if not push_replays:
+            return Decision("replay", f"{replay}; --push-replays pushes it all the same")
+        accepted.append(replay)
+    if not challenger.is_blessed:
+        return Decision("not_blessed")
+    if live and not challenger.judged_against:
+        unjudged = f"not compared with live version {live.version}"
+        if not accept_unjudged_champion:
+            return Decision(
+                "not_pushed", f"{unjudged}; --accept-unjudged-champion pushes it all the same"
+            )
+        accepted.append(unjudged)
+    elif live and challenger.judged_against != live.model_id:
+        return Decision(
+            "not_pushed",
+            f"champion changed: version {live.version} went live after the evaluation; run again",
+        )
+    return Decision("pushed", "; ".join(accepted))
+
+
+def to_restore(pushes: Sequence[Champion], live: Champion | None, version: str | None) -> Champion:
+    """The version whose weights a rollback restores.
+
+    Args:
+      pushes: from `lineage.pushes`.
+      live: the version in production.
+      version: the one asked for; None for the newest before the live one that has other weights
+        and was not rolled back from.
+
+    Raises:
+      BadInput: there is no such version, or it is live already.
+    """
+    if live is None:
+        raise BadInput("nothing is live, so there is nothing to roll back")
+    if version is None:
+        for push in pushes:
+            other = push.model_id != live.model_id and int(push.version) < int(live.version)
+            if other and push.is_kept and not is_rolled_back(pushes, push.model_id):
+                return push
+        raise BadInput(
+            f"version {live.version} is live, and there is no earlier model to go back to"
+        )
+    for push in pushes:
+        if push.version == version:
+            if push.model_id == live.model_id:
+                raise BadInput(
+                    f"--to {version}: these weights are live already, as version {live.version}"
+                )
+            return push
+    known = ", ".join(push.version for push in pushes)
+    raise BadInput(f"--to {version}: no such version; ML Metadata knows {known}")
+
+
+def next_version(now: float, taken: Iterable[str]) -> str:
+    """A version above all others, as servers take the highest: seconds since 1970 if possible."""
+    return str(max([int(now), *(int(name) + 1 for name in taken if name.isdigit())]))
+
+
+def disagreements(root: Root, pushes: Sequence[Champion]) -> tuple[str, ...]:
+    """What the push folder and ML Metadata disagree about, a sentence each."""
+    names = folders(root)
+    kept = [push.version for push in pushes if push.is_kept]
+    unfinished = {r.version for r in journal(root) if r.state == "prepared"}
+    highest = max((name for name in names if name.isdigit()), key=int, default="")
+    found = []
+    for name in sorted(set(names) - set(kept)):
+        if not name.isdigit():
+            problem = "no version, so servers ignore it"
+        elif name in unfinished:
+            problem = "its push is under way, or was interrupted: the next run will undo it"
+        else:
+            problem = "ML Metadata has no record of it; was it added by hand?"
+        served = " (a server takes it, because it is the highest)" if name == highest else ""
+        found.append(f"{root.pushed / name}: {problem}{served}")
+    found += [
+        f"{root.pushed / version}: recorded, but the folder is missing"
+        for version in kept
+        if version not in names
+    ]
+    return tuple(found)
+
+
+def folders(root: Root) -> list[str]:
+    """The names in the push folder, without hidden ones."""
+    if not root.pushed.is_dir():
+        return []
+    return [path.name for path in root.pushed.iterdir() if not path.name.startswith(".")]
+
+
+def journal(root: Root) -> list[Release]:
+    """All entries of the journal, oldest version first.
+
+    Raises:
+      FraudPipelineError: a file is not an entry.
+    """
+    found = []
+    paths = [path for path in root.releases.glob("*.json") if path.stem.isdigit()]
+    for path in sorted(paths, key=lambda path: int(path.stem)):
+        try:
+            found.append(from_json(Release, path.read_bytes()))
+        except BadInput as error:
+            raise FraudPipelineError(
+                f"{path}: not an entry of the journal: {error}; remove it"
+            ) from None
+    return found
+
+
+def publish(root: Root, source: str | Path, release: Release) -> Release:
+    """Makes a copy of a model appear in the push folder as a new version, by one rename.
+
+    Call it while holding `root.pushing()`. If it raises, or the process ends before ML Metadata has
+    recorded the version, `recover` undoes it.
+
+    Args:
+      root: where.
+      source: the folder of the SavedModel.
+      release: what is known about it.
+
+    Returns:
+      The entry in the journal, with version and digest.
+
+    Raises:
+      OSError, FraudPipelineError: for example because the disk is full.
+    """
+    staged = root.staging / uuid.uuid4().hex
+    try:
+        _copy(source, staged)
+        taken = [*folders(root), *(entry.version for entry in journal(root))]
+        release = replace(
+            release,
+            version=next_version(time.time(), taken),
+            digest=files.digest(staged),
+            time=datetime.now().astimezone().isoformat(timespec="seconds"),
+            user=user(),
+        )
+        _write(root, release)
+        root.pushed.mkdir(parents=True, exist_ok=True)
+        os.rename(staged, root.pushed / release.version)
+        files.sync_tree(root.pushed, recurse=False)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return release
+
+
+def published(root: Root, run_id: str, model_id: int) -> Release | None:
+    """What an attempt of the same run published without living to record it, if it is whole."""
+    for release in journal(root):
+        mine = run_id and (release.run_id, release.model_id) == (run_id, model_id)
+        folder = root.pushed / release.version
+        is_open = mine and release.state == "prepared" and folder.is_dir()
+        if is_open and files.digest(folder) == release.digest:
+            return release
+    return None
+
+
+def newest(root: Root) -> Release | None:
+    """The newest entry of the journal that was not undone and whose folder exists."""
+    entries = [r for r in journal(root) if (root.pushed / r.version).is_dir()]
+    return next((r for r in reversed(entries) if r.state != "undone"), None)
+
+
+def recover(root: Root, store: Any, keep_run: str = "") -> list[str]:
+    """Completes or undoes what killed processes left in the push folder and its journal.
+
+    Call it while holding `root.pushing()`: then no process is still at work on it.
+
+    Args:
+      root: whose push folder.
+      store: its ML Metadata.
+      keep_run: a run that is about to try again, and whose unrecorded version stays for that.
+
+    Returns:
+      What was undone, a sentence each.
+    """
+    shutil.rmtree(root.staging, ignore_errors=True)
+    for temporary in root.releases.glob(".*.json.*"):
+        temporary.unlink()
+    recorded: Collection[str] | None = None
+    done = []
+    for release in journal(root):
+        if release.state != "prepared":
+            continue
+        if recorded is None:
+            recorded = {push.version for push in lineage.pushes(store)}
+        if release.version in recorded:
+            _write(root, replace(release, state="recorded"))
+        elif not (keep_run and release.run_id == keep_run):
+            done.append(_undo(root, release))
+    return done
+
+
+def roll_back(root: Root, store: Any, to: str | None, reason: str) -> Release:
+    """Makes the weights of an earlier version live as a new one, and records it.
+
+    Call it while holding `root.pushing()`, after `recover`.
+
+    Args:
+      root: whose push folder.
+      store: its ML Metadata.
+      to: the version; None for the one before the live one.
+      reason: for the record.
+
+    Raises:
+      BadInput: there is nothing to go back to; see `to_restore`.
+      FraudPipelineError: the disk is full; the files of that version are gone or damaged; or ML
+        Metadata did not record the rollback, which was then undone.
+    """
+    root.require_space()
+    pushes = list(lineage.pushes(store))
+    live = next(lineage.champions(store, root.pushed), None)
+    restored = to_restore(pushes, live, to)
+    assert live is not None  # or there would have been nothing to restore
+    release = publish(
+        root,
+        intact_copy(root, restored),
+        Release(
+            kind="rollback",
+            model_id=restored.model_id,
+            as_of=lineage.as_of(store, restored),
+            reason=reason,
+            replaced=live.version,
+            restored=restored.version,
+        ),
+    )
+    facts = {
+        "digest": release.digest,
+        "reason": reason,
+        "replaced_version": live.version,
+        "restored_version": restored.version,
+        "user": release.user,
+    }
+    try:
+        lineage.record_rollback(store, restored, root.pushed / release.version, facts)
+    except Exception as error:
+        _undo(root, release)
+        cause = " ".join(str(error).split())
+        raise FraudPipelineError(
+            f"not rolled back: ML Metadata did not record it: {cause}"
+        ) from None
+    recover(root, store)
+    return replace(release, state="recorded")
+
+
+def intact_copy(root: Root, push: Champion) -> Path:
+    """A folder with the files of a version: the version itself, or the copy among the artifacts.
+
+    Raises:
+      FraudPipelineError: neither is as it was when it was pushed.
+    """
+    expected = value(push.pushed, "digest")
+    for folder in (root.pushed / push.version, Path(push.pushed.uri)):
+        if folder.is_dir() and expected in (None, files.digest(folder)):
+            return folder
+    raise FraudPipelineError(
+        f"version {push.version}: its files are gone or damaged, in {root.pushed / push.version} "
+        f"and in {push.pushed.uri}; choose another version"
+    )
+
+
+def replace_folder(root: Root, version: str, source: Path) -> None:
+    """Replaces a version's damaged files. Call it while holding `root.pushing()`."""
+    fresh, damaged = (root.staging / uuid.uuid4().hex for _ in range(2))
+    try:
+        _copy(source, fresh)
+        os.rename(root.pushed / version, damaged)
+        os.rename(fresh, root.pushed / version)
+        files.sync_tree(root.pushed, recurse=False)
+    finally:
+        shutil.rmtree(root.staging, ignore_errors=True)
+
+
+def user() -> str:
+    """Who runs this process, as user@host."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user has no name
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"
+
+
+def _undo(root: Root, release: Release) -> str:
+    """Takes a version out of the push folder that ML Metadata has never recorded."""
+    folder, removed = root.pushed / release.version, root.staging / release.version
+    problem = "never reached the push folder"
+    if folder.is_dir():
+        root.staging.mkdir(parents=True, exist_ok=True)
+        os.rename(folder, removed)
+        files.sync_tree(root.pushed, recurse=False)
+        shutil.rmtree(removed)
+        problem = "was never recorded in ML Metadata, so it was removed"
+    _write(root, replace(release, state="undone"))
+    return f"version {release.version}: its {release.kind} was interrupted; it {problem}"
+
+
+def _copy(source: str | Path, target: Path) -> None:
+    """Copies a folder and flushes it to disk."""
+    try:
+        shutil.copytree(source, target)
+    except shutil.Error as error:  # it lists every file
+        path, _, reason = error.args[0][0]
+        raise FraudPipelineError(f"{path}: cannot be copied to {target}: {reason}") from None
+    files.sync_tree(target)
+
+
+def _write(root: Root, release: Release) -> None:
+    path = root.releases / f"{release.version}.json"
+    files.write_atomically(path, to_json(release, indent=1))
+    files.sync_tree(root.releases, recurse=False)

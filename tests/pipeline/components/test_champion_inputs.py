@@ -1,0 +1,169 @@
+"""Which inputs a run computes for the champion, and which champion its examples can judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ml_metadata.metadata_store import metadata_store
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+from tfx.types import standard_artifacts
+from tfx.utils import path_utils
+
+from fraud.codec import to_json
+from fraud.errors import BadInput
+from fraud.features.spec import CARD, FeatureGroup, Features
+from fraud.models.specification import EXTRA, SPECIFICATION_FILE, InputSpecification
+from fraud.pipeline import lineage
+from fraud.pipeline.components import champion_inputs
+from fraud.pipeline.components.champion import ChampionModel
+from fraud.pipeline.config import Config
+from fraud.pipeline.lineage import RUN_CONTEXT
+
+ALL = Config().inputs
+FEWER = replace(ALL, features=Features(groups=(FeatureGroup(("count",), (7,), (CARD,)),)))
+
+
+@dataclass
+class Lineage:
+    """An ML Metadata with runs that trained and pushed models."""
+
+    folder: Path
+    store: metadata_store.MetadataStore
+
+    @classmethod
+    def empty(cls, folder: Path) -> Lineage:
+        connection = mlmd.ConnectionConfig()
+        connection.fake_database.SetInParent()
+        return cls(folder, metadata_store.MetadataStore(connection))
+
+    def push(self, run_id: str, inputs: InputSpecification | None, fingerprint: str) -> int:
+        """A run that pushes a model of these inputs; returns the id of the model."""
+        uri = self.folder / run_id
+        if inputs is not None:
+            write_specification(uri, inputs)
+        model = self._artifact("Model", str(uri))
+        type_id = self.store.put_context_type(mlmd.ContextType(name=RUN_CONTEXT))
+        context = mlmd.Context(type_id=type_id, name=run_id)
+        (context_id,) = self.store.put_contexts([context])
+        examples = self._artifact("Examples", input_fingerprint=fingerprint)
+        self._execution("TransactionExampleGen", context_id, {}, {"examples": examples})
+        folder = self.folder / "pushed" / run_id
+        folder.mkdir(parents=True)
+        pushed = self._artifact(
+            "PushedModel", pushed=1, pushed_version=run_id, pushed_destination=str(folder)
+        )
+        self._execution("Pusher", context_id, {"model": model}, {"pushed_model": pushed})
+        return model
+
+    def needed(self, ours: InputSpecification, fingerprint: str) -> InputSpecification | None:
+        champions = lineage.champions(self.store)
+        return champion_inputs.needed(self.store, champions, ours, fingerprint)
+
+    def _artifact(self, kind: str, uri: str = "", **properties: Any) -> int:
+        type_id = self.store.put_artifact_type(mlmd.ArtifactType(name=kind))
+        artifact = mlmd.Artifact(type_id=type_id, uri=uri)
+        for name, content in properties.items():
+            field = "int_value" if isinstance(content, int) else "string_value"
+            setattr(artifact.custom_properties[name], field, content)
+        (artifact_id,) = self.store.put_artifacts([artifact])
+        return artifact_id
+
+    def _execution(
+        self, kind: str, context_id: int, inputs: dict[str, int], outputs: dict[str, int]
+    ) -> None:
+        type_id = self.store.put_execution_type(mlmd.ExecutionType(name=kind))
+        (execution_id,) = self.store.put_executions([mlmd.Execution(type_id=type_id)])
+        events = []
+        for direction, artifacts in ((mlmd.Event.INPUT, inputs), (mlmd.Event.OUTPUT, outputs)):
+            for key, artifact_id in artifacts.items():
+                event = mlmd.Event(
+                    artifact_id=artifact_id, execution_id=execution_id, type=direction
+                )
+                event.path.steps.add(key=key)
+                events.append(event)
+        self.store.put_events(events)
+        association = mlmd.Association(context_id=context_id, execution_id=execution_id)
+        self.store.put_attributions_and_associations([], [association])
+
+
+def write_specification(model: Path, inputs: InputSpecification) -> None:
+    extra = Path(path_utils.serving_model_dir(str(model))) / EXTRA
+    extra.mkdir(parents=True, exist_ok=True)
+    (extra / SPECIFICATION_FILE).write_text(to_json(inputs))
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Lineage:
+    return Lineage.empty(tmp_path)
+
+
+def test_without_a_champion_nothing_is_needed(runs: Lineage) -> None:
+    assert runs.needed(ALL, "today") is None
+
+
+@pytest.mark.parametrize("champion", [ALL, FEWER, replace(FEWER, label_delay_days=99)])
+def test_a_champion_that_reads_what_we_read_needs_nothing(
+    runs: Lineage, champion: InputSpecification
+) -> None:
+    runs.push("1", champion, "yesterday")
+    assert runs.needed(ALL, "today") is None
+
+
+@pytest.mark.parametrize(
+    "champion",
+    [ALL, replace(FEWER, features=replace(FEWER.features, calendar=("hour",)))],
+)
+def test_the_inputs_of_the_newest_champion_are_needed_if_ours_are_others(
+    runs: Lineage, champion: InputSpecification
+) -> None:
+    runs.push("1", replace(ALL, label_delay_days=3), "long ago")
+    runs.push("2", champion, "yesterday")
+    assert runs.needed(FEWER, "today") == champion
+
+
+def test_of_a_repeated_run_the_champion_before_it_counts(runs: Lineage) -> None:
+    """Or else the examples of the repeated run would not be those in the cache."""
+    runs.push("1", ALL, "yesterday")
+    runs.push("2", FEWER, "today")
+    assert runs.needed(FEWER, "today") == ALL
+    assert runs.needed(FEWER, "tomorrow") is None
+
+
+def test_a_champion_without_a_specification_is_refused(runs: Lineage) -> None:
+    runs.push("1", None, "yesterday")
+    with pytest.raises(BadInput, match=r"specification\.json: cannot be read"):
+        runs.needed(ALL, "today")
+
+
+@pytest.mark.parametrize(
+    ("challenger", "champion", "embedded", "is_judged"),
+    [
+        (ALL, ALL, "", True),
+        (ALL, FEWER, "", True),
+        (FEWER, ALL, "", False),
+        (FEWER, ALL, ALL.column, True),
+        (FEWER, FEWER, ALL.column, True),
+        (FEWER, ALL, replace(ALL, label_delay_days=3).column, False),
+        (ALL, None, "", False),
+    ],
+)
+def test_a_champion_is_resolved_only_if_the_examples_contain_its_inputs(
+    runs: Lineage,
+    challenger: InputSpecification,
+    champion: InputSpecification | None,
+    embedded: str,
+    is_judged: bool,
+) -> None:
+    model = standard_artifacts.Model()
+    model.id, model.uri = runs.push("1", champion, "yesterday"), str(runs.folder / "1")
+    ours = standard_artifacts.Model()
+    ours.id, ours.uri = 99, str(runs.folder / "challenger")
+    write_specification(runs.folder / "challenger", challenger)
+    examples = standard_artifacts.Examples()
+    examples.set_string_custom_property("champion_column", embedded)
+    inputs = {"challenger": [ours], "examples": [examples], "model": [model], "pushed_model": []}
+    resolved = ChampionModel().resolve_artifacts(runs.store, inputs)
+    assert resolved["model"] == ([model] if is_judged else [])

@@ -1,0 +1,364 @@
+"""Measures with known answers, and thresholds that hold what they promise."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fraud.pipeline import drift
+from fraud.pipeline.drift import (
+    DISTRIBUTION,
+    MISSING,
+    ROWS,
+    ROWS_OF_DAY,
+    ROWS_PER_DAY,
+    UNSEEN,
+    ZERO,
+    Cards,
+    Categories,
+    Numbers,
+    Profile,
+    compare,
+    jensen_shannon,
+)
+
+MONDAY = 20514  # 2026-03-02
+
+
+def numbers(values):
+    """Values by day, as exact quantile histograms; NaN is a missing value."""
+    missing, zeros, edges, counts = [], [], [], []
+    for of_day in values:
+        known = of_day[~np.isnan(of_day)]
+        others = np.sort(known[known != 0])
+        missing.append(len(of_day) - len(known))
+        zeros.append(len(known) - len(others))
+        buckets = min(20, len(others))
+        edges.append(
+            np.quantile(others, np.linspace(0, 1, buckets + 1), method="inverted_cdf")
+            if buckets
+            else []
+        )
+        counts.append(np.full(buckets, len(others) / max(buckets, 1)))
+    return Numbers(np.array(missing, float), np.array(zeros, float), edges, counts)
+
+
+def categories(values):
+    """Labels by day; None is a missing value."""
+    labels = sorted({label for of_day in values for label in of_day} - {None})
+    counts = {
+        label: np.array([list(of_day).count(label) for of_day in values], float) for label in labels
+    }
+    missing = np.array([list(of_day).count(None) for of_day in values], float)
+    return Categories(missing, counts)
+
+
+def profile(column, rows, first=MONDAY, cards=None):
+    days = np.arange(first, first + len(rows))
+    return Profile(days, np.asarray(rows, float), cards, {"x": column})
+
+
+def amounts(rng, days, rows=200, first=MONDAY, change=lambda values, day: values):
+    values = [change(rng.gamma(2, 30, rows), day) for day in range(first, first + days)]
+    return profile(numbers(values), [rows] * days, first)
+
+
+def channels(rng, days, rows=200, p=(0.5, 0.3, 0.2), labels="abc"):
+    values = [rng.choice(list(labels), rows, p=p) for _ in range(days)]
+    return profile(categories(values), [rows] * days)
+
+
+def drifted(current, baseline, **configured):
+    found = compare(current, baseline, configured)
+    return {(m.column, m.measure) for m in found if m.drifted}
+
+
+def measured(current, baseline, measure, **configured):
+    found = compare(current, baseline, configured)
+    (one,) = [m for m in found if m.measure == measure]
+    return one
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(4)
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "expected"),
+    [
+        ([0.2, 0.8], [0.2, 0.8], 0),
+        ([1, 0], [0, 1], 1),
+        # M = (3/4, 1/4): (log2 4/3 + log2(2/3)/2 + 1/2) / 2
+        ([1, 0], [0.5, 0.5], (math.log2(4 / 3) + math.log2(2 / 3) / 2 + 0.5) / 2),
+    ],
+)
+def test_jensen_shannon(p, q, expected):
+    assert jensen_shannon(np.array(p), np.array(q)) == pytest.approx(expected)
+
+
+def test_a_sum_of_estimated_squares_exceeds_its_mean_as_f_does():
+    found = drift._plausible(np.diag(np.full(4, 0.7)), 21)
+    assert found == pytest.approx(stats.f.ppf(1 - 1e-5, 4, 84))
+
+
+def test_one_dominant_cell_counts_as_one_degree_of_freedom():
+    uneven = drift._plausible(np.diag([1, 1e-6, 1e-6]), 21)
+    assert uneven == pytest.approx(stats.f.ppf(1 - 1e-5, 1, 21), rel=1e-3)
+
+
+def test_cells_that_change_together_count_as_one_degree_of_freedom():
+    opposite = drift._plausible(np.array([[1.0, -1], [-1, 1]]), 21)
+    assert opposite == pytest.approx(stats.f.ppf(1 - 1e-5, 1, 21))
+
+
+def test_the_effect_of_the_weekday_is_no_variance():
+    days = np.arange(MONDAY, MONDAY + 28)
+    variance, freedom = drift._covariance((days % 7)[:, None] * 1.0, days)
+    assert variance == pytest.approx([0])
+    assert freedom == 21
+
+
+def test_the_variance_of_independent_days(rng):
+    days = np.arange(MONDAY, MONDAY + 7000)
+    found, _ = drift._covariance(rng.normal(0, 3, (7000, 1)), days)
+    assert found == pytest.approx([9], rel=0.1)
+
+
+def test_weeks_that_vary_more_than_their_days_count():
+    days = np.arange(MONDAY, MONDAY + 28)
+    weekly = np.repeat([1.0, -1, 1, -1], 7)[:, None]
+    assert drift._covariance(weekly, days)[0] == pytest.approx([7 * 4 / 3])
+
+
+def test_a_column_with_a_day_without_values_is_judged_by_the_others():
+    days = np.arange(MONDAY, MONDAY + 8)
+    daily = np.array([1, 3, 1, 3, 1, 3, 2, np.nan])[:, None]
+    variance, freedom = drift._covariance(daily, days)
+    assert variance == pytest.approx([6 / 6])
+    assert freedom == 6
+
+
+def test_fewer_than_a_week_have_no_variance():
+    assert drift._covariance(np.ones((6, 1)), np.arange(6)) is None
+
+
+def test_quantiles_are_values_of_the_data():
+    column = numbers([np.array([0, 0, 5.0, 5, 5, 9]), np.array([5, 5, 9.0, 9])])
+    assert drift.quantiles(column, np.array([0.1, 0.5, 0.9])).tolist() == [5, 5, 9]
+
+
+def test_cells_are_counted_without_zeros_and_with_whole_atoms():
+    column = numbers([np.array([0, 1.0, 1, 1, 2, 2, 3])])
+    assert drift._cells(column, np.array([1.0, 2.0])).round(6).tolist() == [[3, 2, 1]]
+
+
+def test_cards_that_the_other_window_lacks():
+    cards = Cards(np.array([1, 2, 3], np.uint64), np.array([1.0, 2, 3]), 1.0)
+    other = Cards(np.array([1], np.uint64), np.array([9.0]), 1.0)
+    assert cards.without(other) == pytest.approx((4 + 9) / 36)
+    assert cards.without(cards) == 0
+    assert cards.effective == pytest.approx(36 / 14)
+
+
+def test_samples_of_cards_are_compared_where_both_are_complete():
+    half, quarter = 2**63, 2**62
+    cards = Cards(np.array([1, quarter + 1], np.uint64), np.array([1.0, 2]), half / 2**64)
+    other = Cards(np.array([2], np.uint64), np.array([9.0]), quarter / 2**64)
+    assert cards.without(other) == pytest.approx(0.25 * 1 / 1)
+
+
+@pytest.mark.parametrize("factor", [1.2, 2, 3])
+def test_multiplied_amounts_have_drifted(rng, factor):
+    current = amounts(rng, 7, change=lambda values, _: values * factor)
+    baseline = amounts(rng, 30)
+    assert drifted(current, baseline) == {("x", DISTRIBUTION)}
+    found = measured(current, baseline, DISTRIBUTION)
+    assert found.change.startswith("median ")
+
+
+@pytest.mark.parametrize(("new", "measure"), [(0.0, ZERO), (np.nan, MISSING)])
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
+def test_zeros_and_missing_values_have_drifted(rng, new, measure, share):
+    def change(values, _):
+        values[: int(share * len(values))] = new
+        return values
+
+    found = measured(amounts(rng, 7, 1000, change=change), amounts(rng, 30, 1000), measure)
+    assert found.value == pytest.approx(share)
+    assert found.drifted
+
+
+def test_rewritten_categories_have_drifted(rng):
+    current, baseline = channels(rng, 7, p=(0.3, 0.18, 0.52)), channels(rng, 30)
+    assert drifted(current, baseline) == {("x", DISTRIBUTION)}
+    assert measured(current, baseline, DISTRIBUTION).change.startswith("'c' ")
+
+
+def test_the_divergence_of_categories_is_that_of_their_shares():
+    before = profile(categories([list("aabb")] * 30), [4] * 30)
+    now = profile(categories([list("aaaa")] * 7), [4] * 7)
+    expected = jensen_shannon(np.array([1, 0.0]), np.array([0.5, 0.5]))
+    assert measured(now, before, DISTRIBUTION).value == pytest.approx(expected)
+
+
+def test_a_new_category_has_drifted(rng):
+    current = channels(rng, 7, 1000, p=(0.5, 0.3, 0.19, 0.01), labels="abcn")
+    found = measured(current, channels(rng, 30, 1000), UNSEEN)
+    assert found.drifted
+    assert found.value == pytest.approx(0.01, abs=0.003)
+    assert "'n'" in found.change
+
+
+def test_categories_that_are_new_every_week_are_nothing_new(rng):
+    def merchants(first, days):
+        chosen = [
+            [
+                f"{'new' + str(day // 7) if rng.random() < 0.1 else rng.integers(3)}"
+                for _ in range(99)
+            ]
+            for day in range(first, first + days)
+        ]
+        return profile(categories(chosen), [99] * days, first)
+
+    baseline = merchants(MONDAY, 28)
+    assert measured(merchants(MONDAY + 28, 7), baseline, UNSEEN).value > 0.05
+    assert not measured(merchants(MONDAY + 28, 7), baseline, UNSEEN).drifted
+
+
+@pytest.mark.parametrize(("factor", "is_drift"), [(0.5, True), (2, True), (0.9, False)])
+def test_the_number_of_rows(rng, factor, is_drift):
+    found = compare(amounts(rng, 7, int(200 * factor)), amounts(rng, 30), {})
+    assert {m.measure for m in found if m.drifted and m.column == ROWS} == (
+        {ROWS_PER_DAY, ROWS_OF_DAY} if is_drift else set()
+    )
+
+
+def test_one_half_written_day_is_named(rng):
+    current = amounts(rng, 7)
+    current.rows[6] = 90
+    found = measured(current, amounts(rng, 30), ROWS_OF_DAY)
+    assert found.value == pytest.approx(0.55)
+    assert found.drifted
+    assert found.change == "2026-03-08: 90 instead of 200"
+
+
+def test_weekends_are_compared_with_weekends():
+    rows = np.where(np.arange(30) % 7 >= 5, 20, 200)
+    before = profile(categories([["a"] * n for n in rows]), rows)
+    for length in (7, 5, 2):
+        for start in range(7):
+            rows_now = np.where(np.arange(start, start + length) % 7 >= 5, 20, 200)
+            now = profile(categories([["a"] * n for n in rows_now]), rows_now, MONDAY + start)
+            assert drifted(now, before) == set()
+
+
+@pytest.mark.parametrize("start", range(7))
+def test_amounts_that_differ_at_weekends_have_not_drifted(rng, start):
+    def weekend(values, day):
+        return values * 1.5 if (day - MONDAY) % 7 >= 5 else values
+
+    baseline = amounts(rng, 30, change=weekend)
+    for days in (3, 10):
+        assert drifted(amounts(rng, days, 200, MONDAY + 35 + start, weekend), baseline) == set()
+
+
+@pytest.mark.parametrize("rows", [3, 20, 200])
+def test_chance_is_no_drift_and_the_thresholds_are_close_to_it(rng, monkeypatch, rows):
+    monkeypatch.setattr(drift, "LEAST", dict.fromkeys(drift.LEAST, 0.0))
+    shares = []
+    for _ in range(40):
+        now, before = amounts(rng, 7, rows), amounts(rng, 28, rows)
+        found = measured(now, before, DISTRIBUTION)
+        shares.append(found.value / found.threshold)
+        now, before = channels(rng, 7, rows), channels(rng, 28, rows)
+        found = measured(now, before, DISTRIBUTION)
+        shares.append(found.value / found.threshold)
+    assert max(shares) < 1
+    assert np.mean(shares) > 0.05
+
+
+def test_a_feature_that_is_mostly_zero_does_not_drift_by_chance(rng):
+    def rarely(days, first):
+        risk = [np.where(rng.random(300) < 0.02, rng.random(300), 0) for _ in range(days)]
+        return profile(numbers(risk), [300] * days, first)
+
+    for _ in range(30):
+        assert drifted(rarely(7, MONDAY + 28), rarely(28, MONDAY)) == set()
+
+
+def test_rows_of_other_cards_may_differ(rng):
+    """Each card always uses the same channel; a third of few cards is replaced."""
+
+    def of_cards(cards, days, first):
+        own = {card: "abc"[card % 3] for card in cards}
+        column = categories([[own[c] for c in cards] * 5] * days)
+        hashes = np.array(sorted(cards), np.uint64)
+        sample = Cards(hashes, np.full(len(cards), 5.0 * days), 1.0)
+        return profile(column, [5 * len(cards)] * days, first, sample)
+
+    before = of_cards(range(30), 28, MONDAY)
+    now = of_cards([*range(20), *range(30, 60, 3)], 7, MONDAY + 28)
+    assert not measured(now, before, DISTRIBUTION).drifted
+    unknown = [Profile(p.days, p.rows, None, p.columns) for p in (now, before)]
+    assert measured(*unknown, DISTRIBUTION).drifted
+
+
+def test_a_slow_drift_accumulates_against_a_fixed_reference(rng):
+    def weekly(values, day):
+        return values * 1.02 ** ((day - MONDAY) // 7)
+
+    reference = amounts(rng, 28, 2000, change=weekly)
+    a_week_ago = amounts(rng, 28, 2000, MONDAY + 63, weekly)
+    now = amounts(rng, 28, 2000, MONDAY + 70, weekly)
+    assert drifted(now, a_week_ago) == set()
+    assert drifted(now, reference) == {("x", DISTRIBUTION)}
+
+
+def test_short_baselines_have_conventional_thresholds(rng):
+    found = measured(amounts(rng, 3, 5000), amounts(rng, 4, 5000), DISTRIBUTION)
+    assert found.threshold == drift.UNCALIBRATED[DISTRIBUTION]
+    assert drifted(amounts(rng, 3, change=lambda v, _: v * 2), amounts(rng, 4)) != set()
+
+
+def test_data_without_days_is_compared_without_counting_rows(rng):
+    now, before = amounts(rng, 1, 9000, first=0), amounts(rng, 1, 400, first=0)
+    assert drifted(now, before) == set()
+    assert all(m.column == "x" and m.against == "" for m in compare(now, before, {}))
+
+
+def test_configured_thresholds_replace_all_derived_ones_of_a_column(rng):
+    current = amounts(rng, 7, 90, change=lambda values, _: values * 2)
+    assert drifted(current, amounts(rng, 30)) == {
+        ("x", DISTRIBUTION),
+        (ROWS, ROWS_PER_DAY),
+        (ROWS, ROWS_OF_DAY),
+    }
+    assert drifted(current, amounts(rng, 30), x=1.0, rows_per_day=1.0) == set()
+    (found,) = [
+        m
+        for m in compare(current, amounts(rng, 30), {"x": 0.9})
+        if m.value > 0.05 and m.column == "x"
+    ]
+    assert found.threshold == 0.9
+    assert "at most 0.9000 as configured" in found.description
+
+
+def test_the_description_says_what_changed_since_when_and_by_how_much(rng):
+    found = measured(
+        amounts(rng, 7, change=lambda values, _: values * 2), amounts(rng, 28), DISTRIBUTION
+    )
+    assert "(against 2026-03-02 … 2026-03-29)" in found.description
+    assert f"divergence {found.value:.4f}, at most {found.threshold:.4f}" in found.description
+
+
+def test_columns_that_only_one_window_has_are_not_compared(rng):
+    other = channels(rng, 28)
+    other = Profile(other.days, other.rows, None, {"y": other.columns["x"]})
+    assert {m.column for m in compare(amounts(rng, 7), other, {})} == {ROWS}
+
+
+def test_a_window_without_any_value_is_found(rng):
+    empty = profile(numbers([np.full(200, np.nan)] * 7), [200] * 7)
+    assert drifted(empty, amounts(rng, 28)) == {("x", MISSING)}
