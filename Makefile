@@ -30,7 +30,7 @@ airflow: setup ## run two days of the sample with a real Airflow, in its own env
 	scripts/setup_beside.sh airflow
 	$(bin)/fraud-pipeline compile --config data/sample/config.yaml --data data/sample/transactions \
 		--root build/airflow/root --out build/airflow/graph
-	.venv-airflow/bin/python deploy/airflow/local.py --airflow .venv-airflow/bin/airflow \
+	FRAUD_MIN_ROWS=1000 .venv-airflow/bin/python deploy/airflow/local.py --airflow .venv-airflow/bin/airflow \
 		--pipeline $(bin)/fraud-pipeline --home build/airflow/home --graph build/airflow/graph \
 		--first 2026-03-20 --last 2026-03-21
 	$(bin)/fraud-pipeline status --root build/airflow/root

@@ -19,3 +19,9 @@ class StoppedByDataGate(FraudPipelineError):
     """The data of this run was refused: no failure, but nothing further may be done with it."""
 
     exit_code = 3
+
+
+class NotYet(FraudPipelineError):
+    """Something that is waited for has not happened yet; ask again later."""
+
+    exit_code = 4

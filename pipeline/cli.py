@@ -20,6 +20,7 @@ COMMANDS = {
     "schema": "print, compare or update the curated schema",
     "compile": "write the graph for an orchestrator",
     "node": "run one node of the compiled graph",
+    "arrived": "tell whether a day's data is complete",
 }
 
 
@@ -27,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-      The exit code: 0 completed, 1 failure, 2 misuse or bad input, 3 stopped by the data gate.
+      The exit code: 0 completed, 1 failure, 2 misuse or bad input, 3 stopped by the data gate,
+      4 not yet (`arrived` only).
     """
     argv = sys.argv[1:] if argv is None else argv
     chosen = next((argument for argument in argv if argument in COMMANDS), None)

@@ -76,7 +76,14 @@ def render(summary: RunSummary) -> str:
         lines.append(f"  model     {' · '.join(figures)}, on held-out cards ({chosen})")
     if summary.metrics:
         lines += ["", *_metric_table(summary)]
-        lines += [f"  unjudged  {metric}: too few examples" for metric in summary.unjudged]
+        too_small: dict[str, list[str]] = {}
+        for name in summary.unjudged:
+            group, _, metric = name.rpartition(": ")
+            too_small.setdefault(metric, []).append(group)
+        lines += [
+            f"  unjudged  {metric}, too few examples: {', '.join(slices)}"
+            for metric, slices in too_small.items()
+        ]
     lines.append("")
     if summary.outcome == "pushed":
         lines.append(f"  pushed    version {summary.pushed_version}: {summary.pushed_path}")

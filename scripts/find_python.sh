@@ -35,6 +35,10 @@ version_of() { # by running it: a pyenv shim on PATH may refuse to start
     "$1" -c 'import sys, venv, ensurepip; print("%d.%d" % sys.version_info[:2])' 2>/dev/null
 }
 
+is_virtual() { # an active virtual environment may be .venv itself, which set-up replaces
+    [ -e "$(dirname "$1")/../pyvenv.cfg" ]
+}
+
 # A job may run with another HOME or none, so look in the user database too.
 home=$(getent passwd "$(id -u)" 2>/dev/null | cut -d: -f6 || true)
 
@@ -54,13 +58,16 @@ if [ -n "${PYTHON:-}" ]; then
         die "PYTHON=$PYTHON does not start, or lacks venv or ensurepip (Debian: python3-venv)."
     [[ " ${versions[*]} " = *" $found "* ]] ||
         die "PYTHON=$PYTHON is Python $found. This machine ($platform) needs one of: ${versions[*]}"
-    command -v "$PYTHON"
+    path=$(command -v "$PYTHON")
+    ! is_virtual "$path" ||
+        die "PYTHON=$PYTHON is in a virtual environment. Name the Python that made it."
+    printf '%s\n' "$path"
     exit
 fi
 
 for version in "${versions[@]}"; do
     while read -r path; do
-        if [ "$(version_of "$path")" = "$version" ]; then
+        if ! is_virtual "$path" && [ "$(version_of "$path")" = "$version" ]; then
             printf '%s\n' "$path"
             exit
         fi

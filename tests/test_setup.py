@@ -138,6 +138,19 @@ def test_a_named_interpreter_is_taken_only_if_it_fits(tmp_path: Path) -> None:
     assert "does not start" in absent.stderr
 
 
+def test_an_active_virtual_environment_is_passed_over(tmp_path: Path) -> None:
+    """It may be the one that set-up is about to replace."""
+    machine = Machine(tmp_path)
+    active = machine.add_python("3.10", tmp_path / "venv" / "bin")
+    (tmp_path / "venv" / "pyvenv.cfg").touch()
+    base = machine.add_python("3.10")
+    first = f"{active.parent}:{base.parent}:/usr/bin:/bin"
+    assert machine.run(FIND_PYTHON, PATH=first).stdout.strip() == str(base)
+    named = machine.run(FIND_PYTHON, PYTHON=str(active))
+    assert named.returncode == 2
+    assert "virtual environment" in named.stderr
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A small copy of what set-up reads."""

@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--seeds", 1, "models trained per fold, each with its own seed (default 1)"),
         ("--jobs", None, "folds that run at once (default: as many as cores and memory allow)"),
     ):
-        parser.add_argument(option, type=_positive_int, default=default, metavar="N", help=meaning)
+        parser.add_argument(
+            option, type=common.positive_int, default=default, metavar="N", help=meaning
+        )
     common.add_config(parser)
     common.add_json(parser)
 
@@ -101,9 +103,3 @@ def run(arguments: argparse.Namespace) -> int:
     write_atomically(folder / "result.json", text)
     print(text if arguments.json else render(result))
     return 0
-
-
-def _positive_int(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{number} is too small; the least is 1")
-    return number

@@ -64,6 +64,13 @@ def day(text: str) -> date:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is too small; the least is 1")
+    return number
+
+
 def data_path(arguments: argparse.Namespace, config: Config) -> str:
     """`--data`, or else the configuration's, as an absolute path or URI.
 

@@ -56,7 +56,9 @@ def write(config: Config, root: Root, data: str, out: Path) -> Path:
     ir = compiler.Compiler().compile(graph.create_pipeline(config, root, data))
     text = json_format.MessageToJson(ir, sort_keys=True)
     write_atomically(out / IR_FILE, text)
-    write_atomically(out / OUTLINE_FILE, json.dumps(outline(ir), indent=1))
+    write_atomically(
+        out / OUTLINE_FILE, json.dumps(outline(ir, root, data, config.dataset.timezone), indent=1)
+    )
     return out / IR_FILE
 
 
@@ -144,18 +146,22 @@ def connection_of(ir: pipeline_pb2.Pipeline) -> mlmd.ConnectionConfig:
     return getattr(config, config.WhichOneof("connection_config"))
 
 
-def outline(ir: pipeline_pb2.Pipeline) -> dict[str, Any]:
+def outline(ir: pipeline_pb2.Pipeline, root: Root, data: str, timezone: str) -> dict[str, Any]:
     """The outline of the graph for orchestrators, readable without TFX.
 
     Returns:
-      `name`; `ir`, the name of the IR's file in the same folder; `side_by_side`, whether several
-      nodes may run at the same time (not with SQLite); `nodes` in an order in which they can run,
-      each with `id` and `upstream`, the ids of the nodes that must succeed first.
+      `name`; `ir`, the name of the IR's file in the same folder; `root` and `data`, as given to
+      `write`; `timezone`, which defines the days; `side_by_side`, whether several nodes may run at
+      the same time (not with SQLite); `nodes` in an order in which they can run, each with `id` and
+      `upstream`, the ids of the nodes that must succeed first.
     """
     nodes = [node.pipeline_node for node in ir.nodes]
     return {
         "name": ir.pipeline_info.id,
         "ir": IR_FILE,
+        "root": str(root.path),
+        "data": data,
+        "timezone": timezone,
         "side_by_side": not connection_of(ir).HasField("sqlite"),
         "nodes": [
             {"id": node.node_info.id, "upstream": sorted(node.upstream_nodes)} for node in nodes

@@ -23,7 +23,8 @@ def cli(repository, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["simulate", "run", "status", "rollback", "verify", "schema", "config"]
+    "command",
+    ["simulate", "run", "status", "rollback", "verify", "schema", "config", "arrived"],
 )
 def test_help_has_an_example(cli, command):
     done = cli(command, "--help")

@@ -144,6 +144,12 @@ def test_fewer_than_a_week_have_no_variance():
     assert drift._covariance(np.ones((6, 1)), np.arange(6)) is None
 
 
+def test_a_window_of_half_the_rows_may_vary_as_one_of_half_the_days(rng):
+    baseline = amounts(rng, 28)
+    assert drift._per_days(amounts(rng, 4, rows=100), baseline) == pytest.approx(1 / 2 + 1 / 28)
+    assert drift._per_days(amounts(rng, 4, rows=400), baseline) == pytest.approx(1 / 4 + 1 / 28)
+
+
 def test_quantiles_are_values_of_the_data():
     column = numbers([np.array([0, 0, 5.0, 5, 5, 9]), np.array([5, 5, 9.0, 9])])
     assert drift.quantiles(column, np.array([0.1, 0.5, 0.9])).tolist() == [5, 5, 9]

@@ -78,7 +78,7 @@ def test_the_table_has_the_champion_and_the_slices():
             champion_metrics=champion,
             intervals={"overall": {"roc_auc": (0.87, 0.92)}, "slices": {}},
             changes={"roc_auc": Change(0.1, -0.02, 0.21, 0.01)},
-            unjudged=("CHANNEL=chip: recall gap",),
+            unjudged=("A=chip: recall gap", "A=chip: false-positive rate gap", "B=1: recall gap"),
         )
     )
     lines = [line.split() for line in text.splitlines() if line.strip()]
@@ -92,7 +92,8 @@ def test_the_table_has_the_champion_and_the_slices():
         ["95", "%", "–", "-0.020", "…", "+0.210", "–", "–"],
     ]
     assert rows["CHANNEL=chip"] == ["34", "–", "–", "–", "–"]
-    assert "  unjudged  CHANNEL=chip: recall gap: too few examples" in text
+    assert "  unjudged  recall gap, too few examples: A=chip, B=1\n" in text
+    assert "  unjudged  false-positive rate gap, too few examples: A=chip\n" in text
 
 
 def test_a_summary_read_from_its_file_is_rendered_as_before(tmp_path):

@@ -89,6 +89,7 @@ class Shop:
         assert store is not None
         names = {str(self.graph): "GRAPH", str(self.root / "graph"): "GRAPH"}
         names[str(self.root)] = "ROOT"
+        names[str(self.data)] = "DATA"
         return {run: comparable(store, run, names) for run in lineage.runs(store)}
 
 

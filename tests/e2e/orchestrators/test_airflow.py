@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import http.server
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+import urllib.error
+from collections.abc import Callable, Iterator
+from datetime import date
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from deploy.airflow.local import Airflow
 from tests.e2e.orchestrators.comparison import differences
@@ -28,19 +34,7 @@ found = runpy.run_path(sys.argv[1])
 seconds = time.process_time() - started
 assert seconds < 1, seconds
 assert not {"tfx", "tensorflow", "pipeline"} & set(sys.modules)
-daily, on_arrival = found["fraud_daily"], found["fraud_on_arrival"]
-assert daily.task_ids == on_arrival.task_ids
-print(len(daily.task_ids), *{task.pool for task in daily.tasks})
-
-# A command that ends with the code it is given as the run.
-for code in "0123":
-    task = daily.get_task("DataGate")
-    task.run = code
-    try:
-        task.execute({})
-        print("success")
-    except Exception as error:
-        print(type(error).__name__)
+print(*found["fraud_daily"].task_ids)
 """
 
 
@@ -82,61 +76,217 @@ def kill_trainer_at_work(shop) -> None:
     raise AssertionError("no process of the Trainer")
 
 
-def test_the_dag_file_is_parsed_at_once_knows_no_tfx_and_tells_exit_codes_apart(
-    new_shop, environment_of, repository
-):
-    shop = new_shop()
-    shop.compile()
-    command = shop.folder / "command"
-    command.write_text('#!/bin/sh\nexit "$7"\n')
-    command.chmod(0o755)
+def run_in_airflow(python: Path, *arguments: object, **environment: object) -> str:
+    """Runs Python in Airflow's environment; returns its standard output."""
     done = subprocess.run(
-        [
-            environment_of("airflow") / "python",
-            "-c",
-            PARSE,
-            repository / "deploy/airflow/dags/fraud.py",
-        ],
-        env={
-            **os.environ,
-            "AIRFLOW_HOME": str(shop.folder),
-            "FRAUD_GRAPH": str(shop.graph),
-            "FRAUD_PIPELINE": str(command),
-        },
+        [python, *map(str, arguments)],
+        env={**os.environ, **{name: str(value) for name, value in environment.items()}},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if not line.startswith("20")]  # the log
-    assert lines == [
-        f"{shop.nodes} fraud_metadata",  # SQLite: one node at a time
-        "success",
-        "AirflowException",  # tried again
-        "AirflowFailException",
-        "AirflowSkipException",
-    ]
+    return done.stdout
 
 
-def test_a_day_with_metadata_in_sqlite_one_node_at_a_time(
-    new_shop, local_first_day, days, environment_of, fraud_pipeline, tmp_path
+def test_the_dags_await_the_day_tell_exit_codes_apart_and_alert(
+    environment_of, repository, tmp_path
 ):
+    outline = {
+        "name": "fraud",
+        "ir": "ir.json",
+        "root": str(tmp_path / "root"),
+        "data": "/days",
+        "timezone": "Asia/Tokyo",
+        "side_by_side": False,
+        "nodes": [{"id": "A", "upstream": []}, {"id": "B", "upstream": ["A"]}],
+    }
+    (tmp_path / "graph.json").write_text(json.dumps(outline))
+    command = tmp_path / "command"
+    command.write_text('#!/bin/sh\necho "$@"\nexit "$EXIT_CODE"\n')
+    command.chmod(0o755)
+    (tmp_path / "pager.py").write_text("pages = []\ndef pager(c): pages.append(c['alert'])\n")
+    run_in_airflow(
+        environment_of("airflow") / "python",
+        repository / "tests/e2e/orchestrators/dag_checks.py",
+        PYTHONPATH=tmp_path,
+        AIRFLOW_HOME=tmp_path,
+        FRAUD_GRAPH=tmp_path,
+        FRAUD_PIPELINE=command,
+        FRAUD_ALERT="pager:pager",
+    )
+
+
+def test_the_dag_file_is_parsed_at_once_and_knows_no_tfx(new_shop, environment_of, repository):
     shop = new_shop()
     shop.compile()
-    command = environment_of("airflow") / "airflow"
-    with Airflow(command, tmp_path / "airflow", shop.graph, fraud_pipeline) as airflow:
-        airflow.unpause("fraud_daily")
-        airflow.backfill("fraud_daily", days[0], days[0])
-        ((run, state),) = airflow.wait("fraud_daily", 1).items()
-        tasks = airflow.tasks("fraud_daily", run).values()
+    printed = run_in_airflow(
+        environment_of("airflow") / "python",
+        "-c",
+        PARSE,
+        repository / "deploy/airflow/dags/fraud.py",
+        AIRFLOW_HOME=shop.folder,
+        FRAUD_GRAPH=shop.graph,
+    )
+    nodes = [n["id"] for n in json.loads((shop.graph / "graph.json").read_text())["nodes"]]
+    assert sorted(printed.splitlines()[-1].split()) == sorted([*nodes, "Day", "Outcome"])
 
-    assert state == "success"
-    assert differences(shop.lineage(), {run: local_first_day}) == []
+
+def wait_for(what: str, condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 1800
+    while time.monotonic() < deadline:
+        # Airflow has no log of a task that has not looked yet or that looks just now.
+        with contextlib.suppress(urllib.error.HTTPError):
+            if condition():
+                return
+        time.sleep(2)
+    raise AssertionError(what)
+
+
+def test_a_day_that_arrives_late_and_one_that_the_gate_stops(
+    new_shop, local_first_day, days, alerts, environment_of, fraud_pipeline, tmp_path
+):
+    """With ML Metadata in SQLite, hence one node at a time."""
+    shop = new_shop()
+    whole = shop.data
+    folders = [f"date={day}" for day in days]
+    shop = dataclasses.replace(shop, data=tmp_path / "days")
+    shutil.copytree(whole, shop.data, ignore=lambda *_: folders)
+    shop.compile()
+    command = environment_of("airflow") / "airflow"
+    url, told = alerts
+    environment = {"FRAUD_ALERT_URL": url, "FRAUD_POKE_SECONDS": "5"}
+    home = tmp_path / "airflow"
+    with Airflow(command, home, shop.graph, fraud_pipeline, environment=environment) as airflow:
+
+        def looked_and_saw(text: str) -> bool:
+            for run in airflow.runs("fraud_daily"):
+                state = airflow.tasks("fraud_daily", run)["Day"]["state"]
+                if state == "up_for_reschedule":
+                    return text in airflow.log("fraud_daily", run, "Day")
+            return False
+
+        airflow.unpause("fraud_daily")
+        airflow.backfill("fraud_daily", *days)
+        wait_for("the sensor frees its slot", lambda: looked_and_saw("nothing yet"))
+        shutil.copytree(whole / folders[0], shop.data / folders[0])
+        wait_for("a half-written day is not enough", lambda: looked_and_saw("no _SUCCESS yet"))
+        (shop.data / folders[0] / "_SUCCESS").touch()
+        wait_for("the day", lambda: "success" in airflow.runs("fraud_daily").values())
+
+        odd_day = tmp_path / "odd"
+        odd_day.mkdir()
+        for file in (whole / folders[1]).iterdir():
+            table = parquet.read_table(file)
+            odd = table.schema.get_field_index("CHANNEL")
+            table = table.set_column(odd, "CHANNEL", [["?"] * table.num_rows])
+            parquet.write_table(table, odd_day / file.name)
+        (odd_day / "_SUCCESS").touch()
+        odd_day.rename(shop.data / folders[1])
+        runs = airflow.wait("fraud_daily", 2)
+        run, stopped = runs
+        tasks, after_stop = [airflow.tasks("fraud_daily", each) for each in runs]
+        log = airflow.log("fraud_daily", run, "Trainer")
+
+    assert runs == {run: "success", stopped: "failed"}
+    lineage = shop.lineage()
+    assert differences({run: lineage[run]}, {run: local_first_day}) == []
     assert json.loads(shop.status())["live"]["run_id"] == run
-    assert {task["pool"] for task in tasks} == {"fraud_metadata"}
-    at_work = sorted((task["start_date"], task["end_date"]) for task in tasks)
+    nodes = [task for name, task in tasks.items() if name not in ("Day", "Outcome")]
+    assert {task["pool"] for task in nodes} == {"fraud_metadata"}
+    at_work = sorted((task["start_date"], task["end_date"]) for task in nodes)
     assert len(at_work) == shop.nodes
     assert all(end <= start for (_, end), (start, _) in pairwise(at_work))
+    assert len(json.loads(log)["content"]) < 50  # lines
+
+    states = {name: after_stop[name]["state"] for name in ("Day", "DataGate", "Pusher", "Outcome")}
+    assert states == {
+        "Day": "success",
+        "DataGate": "skipped",
+        "Pusher": "skipped",
+        "Outcome": "failed",
+    }
+    (alert,) = told
+    assert (alert["run"], alert["outcome"]) == (stopped, "gate_stopped")
+    assert any("CHANNEL" in reason for reason in alert["reasons"])
+    assert Path(alert["log"]).exists()
+    told.clear()
+
+
+STAND_IN = """#!/bin/sh
+# Only arrived is real; the last node copies the summary of its day.
+[ "$1" = arrived ] && exec {fraud_pipeline} "$@"
+mkdir -p {root}/runs/"$7"
+cp {root}/"$9".json {root}/runs/"$7"/summary.json
+"""
+
+
+@pytest.mark.slow
+def test_a_day_that_never_comes_and_one_that_is_not_pushed(
+    environment_of, fraud_pipeline, tmp_path
+):
+    """A real Airflow with a stand-in for the nodes, and a user's own callback."""
+    days = (date(2026, 3, 20), date(2026, 3, 21))
+    (tmp_path / "days" / f"date={days[1]}").mkdir(parents=True)
+    (tmp_path / "days" / f"date={days[1]}" / "_SUCCESS").touch()
+    summary = {"outcome": "not_blessed", "reasons": ["worse than the champion"]}
+    (tmp_path / f"{days[1]}.json").write_text(json.dumps(summary))
+    command = tmp_path / "command"
+    command.write_text(STAND_IN.format(fraud_pipeline=fraud_pipeline, root=tmp_path))
+    command.chmod(0o755)
+    outline = {
+        "ir": "ir.json",
+        "root": str(tmp_path),
+        "data": str(tmp_path / "days"),
+        "timezone": "UTC",
+        "side_by_side": True,
+        "nodes": [{"id": "Node", "upstream": []}],
+    }
+    (tmp_path / "graph.json").write_text(json.dumps(outline))
+    plugins = tmp_path / "airflow" / "plugins"
+    plugins.mkdir(parents=True)
+    pages = tmp_path / "pages"
+    (plugins / "bank_alerts.py").write_text(
+        "import json\n"
+        f"def page(context): print(json.dumps(context['alert']), file=open({str(pages)!r}, 'a'))\n"
+    )
+    airflow = Airflow(
+        environment_of("airflow") / "airflow",
+        tmp_path / "airflow",
+        tmp_path,
+        command,
+        environment={
+            "FRAUD_ALERT": "bank_alerts:page",
+            "FRAUD_POKE_SECONDS": "2",
+            "FRAUD_WAIT_HOURS": "0.004",
+        },
+    )
+    with airflow:
+        airflow.unpause("fraud_daily")
+        airflow.backfill("fraud_daily", *days)
+        runs = airflow.wait("fraud_daily", 2)
+        tasks = [airflow.tasks("fraud_daily", run) for run in runs]
+
+    never, not_pushed = runs
+    assert runs == {never: "failed", not_pushed: "success"}
+    assert {name: task["state"] for name, task in tasks[0].items()} == {
+        "Day": "failed",
+        "Node": "upstream_failed",
+        "Outcome": "upstream_failed",
+    }
+    assert {name: task["state"] for name, task in tasks[1].items()} == {
+        "Day": "success",
+        "Node": "success",
+        "Outcome": "skipped",
+    }
+    assert tasks[0]["Day"]["end_date"] <= tasks[1]["Day"]["start_date"]  # one run at a time
+    told = [json.loads(line) for line in pages.read_text().splitlines()]
+    assert [(one["run"], one["outcome"]) for one in told] == [
+        (never, "failed"),
+        (not_pushed, "not_blessed"),
+    ]
+    assert f"date={days[0]}: nothing yet" in told[0]["reasons"][0]
+    assert told[1]["reasons"] == ["worse than the champion"]
 
 
 @pytest.mark.slow
@@ -152,7 +302,11 @@ def test_days_backfilled_a_task_killed_and_runs_without_data(
         shop.graph,
         fraud_pipeline,
         schedule=True,
-        environment={"FRAUD_ALERT_URL": url, "FRAUD_RETRY_SECONDS": "1"},
+        environment={
+            "FRAUD_ALERT_URL": url,
+            "FRAUD_RETRY_SECONDS": "1",
+            "FRAUD_MIN_ROWS": "0",  # do not wait for days that never come
+        },
     )
     with airflow:
         airflow.unpause("fraud_daily")

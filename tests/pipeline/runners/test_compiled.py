@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -62,9 +63,12 @@ def test_an_edited_schema_gets_another_name(config: Config, tmp_path: Path) -> N
 def test_the_outline_lists_every_node_after_its_upstream_nodes(
     config: Config, tmp_path: Path
 ) -> None:
+    config = replace(config, dataset=replace(config.dataset, timezone="Asia/Tokyo"))
     compiled.write(config, Root(tmp_path / "root"), "/data", tmp_path / "g")
     outline = json.loads((tmp_path / "g" / "graph.json").read_text())
     assert (outline["name"], outline["ir"], outline["side_by_side"]) == ("fraud", "ir.json", False)
+    assert (outline["root"], outline["data"]) == (str(tmp_path / "root"), "/data")
+    assert outline["timezone"] == "Asia/Tokyo"
     seen: set[str] = set()
     for node in outline["nodes"]:
         assert set(node["upstream"]) <= seen
