@@ -23,9 +23,11 @@ def test_a_damaged_summary_is_named_and_hides_nothing_else(tmp_path, content):
     ],
 )
 def test_the_code_of_the_live_model_is_shown(commit, dirty, line):
-    live = dict.fromkeys(("version", "since", "path", "run_id", "as_of"), "x") | {"windows": {}}
+    live = dict.fromkeys(("version", "since", "path", "run_id", "as_of"), "x")
+    live |= {"windows": {}, "rollback": None}
     code = {"version": "1.0", "commit": commit, "dirty": dirty, "packages": {}}
-    lines = status.render({"root": "r", "live": {**live, "code": code}, "runs": []}).splitlines()
+    document = {"root": "r", "disagreements": [], "runs": []}
+    lines = status.render({**document, "live": {**live, "code": code}}).splitlines()
     assert f"  code    {line}" in lines
-    lines = status.render({"root": "r", "live": {**live, "code": None}, "runs": []}).splitlines()
+    lines = status.render({**document, "live": {**live, "code": None}}).splitlines()
     assert not any("code" in line for line in lines)

@@ -32,8 +32,13 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> Any:
         return [mlmd.Artifact(id=by_run[run_id])] if run_id in by_run else []
 
     def ids(strategy: Any, pushes: Sequence[str] = ("r4", "r2", "r1")) -> list[int]:
-        champions = [lineage.Champion(mlmd.Artifact(), 0, run) for run in pushes]
-        monkeypatch.setattr(lineage, "champions", lambda store: iter(champions))
+        versions = range(len(pushes), 0, -1)
+        champions = [
+            lineage.Champion(mlmd.Artifact(), str(version), version, run)
+            for version, run in zip(versions, pushes, strict=True)
+        ]
+        for name in ("champions", "pushes"):
+            monkeypatch.setattr(lineage, name, lambda store: iter(champions))
         monkeypatch.setattr(lineage, "artifacts_of_run", of_run)
         given = {"statistics": statistics(9), "baseline": statistics(1, 2, 3, 9)}
         found = strategy.resolve_artifacts(None, {**given, "pushed_model": []})
