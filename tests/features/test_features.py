@@ -20,6 +20,8 @@ from fraud.features import batch as features
 from fraud.features.definitions import CALENDAR, FAMILIES
 from fraud.features.spec import Dataset, FeatureGroup, Features
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # undefined values are intended
+
 EVERYTHING = Features(
     calendar=tuple(CALENDAR),
     groups=(FeatureGroup(tuple(FAMILIES), windows=(1, 3, 10)),),
