@@ -4,11 +4,19 @@ from pathlib import Path
 
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
-from tfx.types.standard_artifacts import Model, ModelBlessing
+from tfx.types.standard_artifacts import Examples, ExampleStatistics, Model, ModelBlessing
 
 
 @component
-def Train(model: OutputArtifact[Model], weights: Parameter[str], as_of: Parameter[str]) -> None:  # noqa: N802
+def Train(  # noqa: N802
+    model: OutputArtifact[Model],
+    examples: OutputArtifact[Examples],
+    statistics: OutputArtifact[ExampleStatistics],
+    weights: Parameter[str],
+    as_of: Parameter[str],
+) -> None:
+    Path(examples.uri, "examples").write_text(weights)
+    Path(statistics.uri, "statistics").write_text(weights)
     saved = Path(model.uri, "Format-Serving")
     (saved / "variables").mkdir(parents=True)
     (saved / "saved_model.pb").write_text(weights)

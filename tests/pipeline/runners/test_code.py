@@ -29,6 +29,7 @@ EDITS = {
         "StatisticsGen",
         "Transform",
         "Evaluator",
+        "Pusher",
         *MODEL,
     },
     "pipeline/ingestion/source.py": {"TransactionExampleGen"},  # only its driver calls it
