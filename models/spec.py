@@ -138,6 +138,9 @@ class Evaluation:
     max_recall_at_budget_drop: Share = 0.1
     """How far a challenger's recall within the alert budget may be below the champion's on the same
     examples."""
+    max_brier_skill_drop: Share = 0.05
+    """How far a challenger's Brier skill (1 − Brier / p (1 − p), with p the share of frauds) may be
+    below the champion's on the same examples: how good its scores are as probabilities of fraud."""
     max_drop_probability: Annotated[float, Field(gt=0, lt=1)] = 0.9
     """The probability of a drop larger than allowed above which a challenger is refused, by a
     bootstrap of the cards: below it, the drop may well be chance."""

@@ -15,7 +15,9 @@ COMMANDS = {
     "backtest": "evaluate past weeks as if the model had been live",
     "status": "show the live model, its origin and the latest runs",
     "rollback": "make the weights of an earlier version live again",
+    "explain-decision": "say why a version is live, or why a run pushed nothing",
     "verify": "check that records, files and the push folder agree",
+    "prune": "delete what neither the live model nor the last runs need",
     "config": "print the effective configuration",
     "schema": "print, compare or update the curated schema",
     "compile": "write the graph for an orchestrator",
@@ -61,7 +63,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, allow_abbrev=False)
         if name == chosen:
-            module = importlib.import_module(f"fraud.pipeline.commands.{name}")
+            module = importlib.import_module(f"fraud.pipeline.commands.{name.replace('-', '_')}")
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     return parser

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,8 +54,7 @@ class Champion:
     @property
     def is_kept(self) -> bool:
         """Whether ML Metadata says that its files are kept."""
-        gone = (mlmd.Artifact.MARKED_FOR_DELETION, mlmd.Artifact.DELETED)
-        return self.pushed.state not in gone
+        return is_kept(self.pushed)
 
 
 @dataclass(frozen=True)
@@ -265,6 +264,11 @@ def record_rollback(
     )
 
 
+def is_kept(artifact: mlmd.Artifact) -> bool:
+    """Whether ML Metadata says that the files of an artifact are kept."""
+    return artifact.state not in (mlmd.Artifact.MARKED_FOR_DELETION, mlmd.Artifact.DELETED)
+
+
 def runs(store: metadata_store.MetadataStore) -> list[str]:
     """Ids of all runs, oldest first."""
     try:
@@ -272,6 +276,12 @@ def runs(store: metadata_store.MetadataStore) -> list[str]:
     except Exception:  # the type exists only after the first run
         return []
     return [c.name for c in sorted(contexts, key=lambda c: c.id)]
+
+
+def began(store: metadata_store.MetadataStore, run_ids: Iterable[str]) -> float:
+    """When the first of some runs began, in seconds since 1970; 0 without runs."""
+    contexts = [store.get_context_by_type_and_name(RUN_CONTEXT, run_id) for run_id in run_ids]
+    return min((c.create_time_since_epoch for c in contexts if c), default=0) / 1000
 
 
 def nodes(store: metadata_store.MetadataStore, run_id: str) -> dict[str, NodeRecord]:
@@ -351,6 +361,17 @@ def artifacts_of_run(
         for artifacts in record.outputs.values():
             by_id.update({a.id: a for a in artifacts if a.type == type_name})
     return [by_id[i] for i in sorted(by_id)]
+
+
+def used_by(store: metadata_store.MetadataStore, run_ids: Iterable[str]) -> set[int]:
+    """The ids of the artifacts that runs wrote, read or took from the cache.
+
+    What a resolver considered does not count, only what a node then read.
+    """
+    contexts = [store.get_context_by_type_and_name(RUN_CONTEXT, run_id) for run_id in run_ids]
+    in_runs = [e.id for c in contexts if c for e in store.get_executions_by_context(c.id)]
+    events = store.get_events_by_execution_ids(in_runs) if in_runs else []
+    return {event.artifact_id for event in events if event.type in (*_INPUT, *_OUTPUT)}
 
 
 def _origin(store: metadata_store.MetadataStore, pushed: mlmd.Artifact) -> tuple[int, str]:

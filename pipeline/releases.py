@@ -163,10 +163,8 @@ def to_restore(pushes: Sequence[Champion], live: Champion | None, version: str |
     if live is None:
         raise BadInput("nothing is live, so there is nothing to roll back")
     if version is None:
-        for push in pushes:
-            other = push.model_id != live.model_id and int(push.version) < int(live.version)
-            if other and push.is_kept and not is_rolled_back(pushes, push.model_id):
-                return push
+        if earlier := before(pushes, live):
+            return earlier
         raise BadInput(
             f"version {live.version} is live, and there is no earlier model to go back to"
         )
@@ -181,6 +179,18 @@ def to_restore(pushes: Sequence[Champion], live: Champion | None, version: str |
     raise BadInput(f"--to {version}: no such version; ML Metadata knows {known}")
 
 
+def before(pushes: Sequence[Champion], live: Champion) -> Champion | None:
+    """The newest version before the live one that has other weights and was not rolled back from.
+
+    The arguments are those of `to_restore`.
+    """
+    for push in pushes:
+        is_other = push.model_id != live.model_id and int(push.version) < int(live.version)
+        if is_other and push.is_kept and not is_rolled_back(pushes, push.model_id):
+            return push
+    return None
+
+
 def next_version(now: float, taken: Iterable[str]) -> str:
     """A version above all others, as servers take the highest: seconds since 1970 if possible."""
     return str(max([int(now), *(int(name) + 1 for name in taken if name.isdigit())]))
@@ -190,6 +200,7 @@ def disagreements(root: Root, pushes: Sequence[Champion]) -> tuple[str, ...]:
     """What the push folder and ML Metadata disagree about, a sentence each."""
     names = folders(root)
     kept = [push.version for push in pushes if push.is_kept]
+    recorded = {push.version for push in pushes}
     unfinished = {r.version for r in journal(root) if r.state == "prepared"}
     highest = max((name for name in names if name.isdigit()), key=int, default="")
     found = []
@@ -198,6 +209,8 @@ def disagreements(root: Root, pushes: Sequence[Champion]) -> tuple[str, ...]:
             problem = "no version, so servers ignore it"
         elif name in unfinished:
             problem = "its push is under way, or was interrupted: the next run will undo it"
+        elif name in recorded:
+            problem = "ML Metadata has recorded it as deleted"
         else:
             problem = "ML Metadata has no record of it; was it added by hand?"
         served = " (a server takes it, because it is the highest)" if name == highest else ""
@@ -399,6 +412,19 @@ def replace_folder(root: Root, version: str, source: Path) -> None:
         shutil.rmtree(root.staging, ignore_errors=True)
 
 
+def withdraw(root: Root, version: str) -> None:
+    """Removes a version's folder, for servers by one rename, if there is one.
+
+    Call it while holding `root.pushing()`.
+    """
+    folder, removed = root.pushed / version, root.staging / version
+    if folder.is_dir():
+        root.staging.mkdir(parents=True, exist_ok=True)
+        os.rename(folder, removed)
+        files.sync_tree(root.pushed, recurse=False)
+        shutil.rmtree(removed)
+
+
 def user() -> str:
     """Who runs this process, as user@host."""
     try:
@@ -410,13 +436,9 @@ def user() -> str:
 
 def _undo(root: Root, release: Release) -> str:
     """Takes a version out of the push folder that ML Metadata has never recorded."""
-    folder, removed = root.pushed / release.version, root.staging / release.version
     problem = "never reached the push folder"
-    if folder.is_dir():
-        root.staging.mkdir(parents=True, exist_ok=True)
-        os.rename(folder, removed)
-        files.sync_tree(root.pushed, recurse=False)
-        shutil.rmtree(removed)
+    if (root.pushed / release.version).is_dir():
+        withdraw(root, release.version)
         problem = "was never recorded in ML Metadata, so it was removed"
     _write(root, replace(release, state="undone"))
     return f"version {release.version}: its {release.kind} was interrupted; it {problem}"

@@ -59,6 +59,10 @@ class Root:
         """The folder of one run, with its log and its summary."""
         return self.path / "runs" / run_id
 
+    def log(self, run_id: str) -> Path:
+        """Everything that TFX, Beam and TensorFlow printed in a run."""
+        return self.run(run_id) / "run.log"
+
     def require_space(self) -> None:
         """Checks that there is space for records. Call it before writing to ML Metadata.
 

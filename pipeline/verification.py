@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from fraud import files
 from fraud.errors import FraudPipelineError
-from fraud.pipeline import lineage, releases
+from fraud.pipeline import lineage, pruning, releases
 from fraud.pipeline.artifacts import value
 from fraud.pipeline.lineage import Champion
 from fraud.pipeline.root import Root
@@ -38,6 +37,7 @@ def of_pushes(root: Root, store: Any) -> Iterator[Finding]:
     """The push folder, its journal and ML Metadata. Call it while holding `root.pushing()`."""
     pushes = list(lineage.pushes(store))
     recorded = {push.version for push in pushes}
+    deleted = {p.version for p in pushes if p.pushed.state == mlmd.Artifact.DELETED}
     entries = releases.journal(root)
     interrupted = {r.version for r in entries if r.state == "prepared"} - recorded
     left = [*root.staging.glob("*"), *root.releases.glob(".*.json.*")]
@@ -58,6 +58,10 @@ def of_pushes(root: Root, store: Any) -> Iterator[Finding]:
         yield Finding(
             f"{root.pushed / name}: ML Metadata has no record of it",
             advice="move it out of the push folder; only runs and rollbacks put models there",
+        )
+    for name in sorted(folders & deleted):
+        yield Finding(
+            f"{root.pushed / name}: recorded as deleted", advice="move it out of the push folder"
         )
     kept = [push for push in pushes if push.is_kept]
     # If all are missing, the push folder may not be mounted.
@@ -88,7 +92,12 @@ def of_leftovers(root: Root, store: Any) -> Iterator[Finding]:
             f"recorded as running, but no process is: execution {ids}",
             lambda: f"cancelled {', '.join(lineage.cancel_dead_executions(store))}",
         )
-    for path in _unfinished_outputs(root, store):
+    if marked := pruning.interrupted(store):
+        yield Finding(
+            f"pruning was interrupted: {len(marked)} artifacts are still to be deleted",
+            partial(pruning.complete, root, store),
+        )
+    for path in pruning.unfinished_outputs(root, store):
         yield Finding(f"{path}: left by a process that was killed", partial(_removed, path))
 
 
@@ -140,24 +149,6 @@ def _mark_deleted(store: Any, artifact: mlmd.Artifact) -> str:
     return f"recorded {artifact.type} {artifact.id} as deleted"
 
 
-def _unfinished_outputs(root: Root, store: Any) -> Iterator[Path]:
-    """Temporary files, and outputs of executions that ended without recording them."""
-    for folder in ("runs/*", "graph"):
-        yield from root.path.glob(f"{folder}/.*.*.[0-9]*")  # see files.write_atomically
-    yield from root.artifacts.glob("*/.system/executor_execution/*/.temp")
-    # Empty ones are no burden; TFX makes one for each execution, and ours write nothing there.
-    yield from root.artifacts.glob("*/.system/stateful_working_dir/*/*")
-    uris = {artifact.uri.rstrip("/") for artifact in store.get_artifacts()}
-    ended = (mlmd.Execution.FAILED, mlmd.Execution.CANCELED, *lineage.UNFINISHED)
-    dead = {str(e.id) for e in store.get_executions() if e.last_known_state in ended}
-    for path in root.artifacts.glob("*/[!.]*/[0-9]*"):
-        if path.name in dead and str(path) not in uris:
-            yield path
-
-
 def _removed(path: Path) -> str:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+    pruning.remove(path)
     return "removed"

@@ -32,7 +32,11 @@ MAY_IMPORT = {
     ),
     "fraud.pipeline.cli": tuple(f"fraud.{room}" for room in ROOMS),
     "fraud.pipeline.commands": tuple(f"fraud.{room}" for room in ROOMS),
-    "fraud.report": ("fraud.pipeline.artifacts", "fraud.pipeline.lineage"),
+    "fraud.report": (
+        "fraud.pipeline.artifacts",
+        "fraud.pipeline.decisions",
+        "fraud.pipeline.lineage",
+    ),
     "fraud.monitoring": (
         "fraud.pipeline.artifacts",
         "fraud.pipeline.lineage",

@@ -106,12 +106,14 @@ class _Counts:
       frauds, genuine: [replicates, steps], by score, from the lowest step up. A step is the score
         of a fraud, or all scores between two of them: the finest that any metric distinguishes.
       caught, alerts: [replicates], frauds that alert, and transactions that alert.
+      squares: [replicates], Σ (score − label)².
     """
 
     frauds: NDArray
     genuine: NDArray
     caught: NDArray
     alerts: NDArray
+    squares: NDArray
 
     def average_precision(self) -> NDArray[np.float64]:
         caught = np.cumsum(self.frauds[:, ::-1], axis=1)
@@ -130,12 +132,17 @@ class _Counts:
     def recall(self) -> NDArray[np.float64]:
         return _ratio(self.caught, self.frauds.sum(axis=1))
 
+    def brier_skill(self) -> NDArray[np.float64]:
+        frauds, genuine = self.frauds.sum(axis=1), self.genuine.sum(axis=1)
+        return 1 - _ratio(self.squares * (frauds + genuine), frauds * genuine)
+
 
 METRICS: Mapping[str, Callable[[_Counts], NDArray[np.float64]]] = {
     "average_precision": _Counts.average_precision,
     "roc_auc": _Counts.roc_auc,
     "precision_at_budget": _Counts.precision,
     "recall_at_budget": _Counts.recall,
+    "brier_skill": _Counts.brier_skill,
 }
 """The metrics of `fraud.models.evaluation.metrics` that can be replicated, by name."""
 
@@ -208,6 +215,7 @@ class _Ranking:
         self._cell = fraud * self._steps + step
         self._caught = np.bincount(cluster, fraud & alerts, size)
         self._alerts = np.bincount(cluster, alerts, size)
+        self._squares = np.bincount(cluster, np.square(scores.astype(np.float64) - fraud), size)
 
     def counts(self, draws: list[NDArray[np.float64]]) -> _Counts:
         """Counts the examples of replicates, given how often each cluster is drawn for each."""
@@ -216,10 +224,10 @@ class _Ranking:
         )
         caught = np.array([drawn @ self._caught for drawn in draws])
         alerts = np.array([drawn @ self._alerts for drawn in draws])
-        return _Counts(counts[:, self._steps :], counts[:, : self._steps], caught, alerts)
+        squares = np.array([drawn @ self._squares for drawn in draws])
+        return _Counts(counts[:, self._steps :], counts[:, : self._steps], caught, alerts, squares)
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
     """A part of a whole / the whole; NaN where the whole is 0."""
-    with np.errstate(invalid="ignore"):
-        return part / whole
+    return part / np.where(whole == 0, np.nan, whole)

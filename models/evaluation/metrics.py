@@ -129,6 +129,19 @@ def brier(labels: NDArray, scores: NDArray) -> float:
     return float(np.mean(np.square(scores.astype(np.float64) - labels)))
 
 
+def brier_skill(labels: NDArray, scores: NDArray) -> float:
+    """1 − Brier / (p (1 − p)), with p the share of frauds: 1 is perfect, 0 is p for every example.
+
+    Unlike ranks it drops when scores are not the probabilities they claim to be. No lower bound.
+
+    Source: Murphy, "Hedging and skill scores for probability forecasts", Journal of Applied
+    Meteorology 12 (1973).
+    """
+    frauds = np.sum(labels == 1)
+    reference = frauds * (labels.size - frauds) / labels.size**2
+    return float(1 - brier(labels, scores) / reference) if reference else float("nan")
+
+
 def expected_calibration_error(labels: NDArray, scores: NDArray) -> float:
     """Σ over bins of (bin's share of the transactions) × |mean score − share of frauds|.
 

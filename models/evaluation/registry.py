@@ -110,6 +110,14 @@ METRICS = (
     Metric("false_positives", "false positives", "FalsePositives", ALERT, is_count=True),
     Metric("false_negatives", "false negatives", "FalseNegatives", ALERT, is_count=True),
     Metric(
+        "brier_skill",
+        "Brier skill",
+        "BrierSkill",
+        arguments={"label": "dataset.label"},
+        max_drop="max_brier_skill_drop",
+        interval=True,
+    ),
+    Metric(
         "expected_calibration_error",
         "expected calibration error",
         "ExpectedCalibrationError",

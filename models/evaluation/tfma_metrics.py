@@ -102,6 +102,16 @@ class ExpectedCalibrationError(_SliceMetric):
         return metrics.expected_calibration_error(columns["label"], outputs[SCORE])
 
 
+class BrierSkill(_SliceMetric):
+    """Formula and source: `fraud.models.evaluation.metrics.brier_skill`."""
+
+    columns = ("label",)
+
+    @staticmethod
+    def _compute(columns: Columns, outputs: Columns, overall: Columns) -> float:
+        return metrics.brier_skill(columns["label"], outputs[SCORE])
+
+
 class _AlertRateGap(_SliceMetric):
     """How much worse a slice's share of alerts among the examples of one label is than overall.
 

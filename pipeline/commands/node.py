@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     launch.node_of(graph, node_id)
     root = compiled.root_of(graph)
     connection = compiled.connection_of(graph)
-    log = root.run(run_id) / local.LOG
+    log = root.log(run_id)
     as_of = arguments.as_of or "the last day of the data"
     console.say(f"{node_id}: run {run_id} as of {as_of}")
     with root.turn_of(run_id, node_id, alone=connection.HasField("sqlite")), logging_to(log):

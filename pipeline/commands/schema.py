@@ -116,7 +116,7 @@ def _last_statistics(config: Config, root: Root) -> dict[str, Path]:
     if store is not None:
         for run_id in reversed(lineage.runs(store)):
             statistics = lineage.artifacts_of_run(store, run_id, "ExampleStatistics")
-            if statistics:
+            if statistics and lineage.is_kept(statistics[-1]):
                 return statistics_files(statistics[-1])
     raise BadInput(
         f"{root.path}: no run has described any data yet; `fraud-pipeline run` does, and the data "

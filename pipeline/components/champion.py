@@ -85,9 +85,10 @@ class ReferenceStatistics(resolver.ResolverStrategy):
         """See ResolverStrategy.
 
         Raises:
-          BadInput: the configured run has no statistics.
+          BadInput: the run has no statistics, or not any more.
         """
-        run_id = self._run_id or next((c.run_id for c in reversed([*lineage.champions(store)])), "")
+        # The first push, even if its version was deleted: the reference must not move.
+        run_id = self._run_id or next((p.run_id for p in reversed([*lineage.pushes(store)])), "")
         statistics = lineage.artifacts_of_run(store, run_id, "ExampleStatistics") if run_id else []
         if self._run_id and not statistics:
             raise BadInput(
@@ -95,4 +96,10 @@ class ReferenceStatistics(resolver.ResolverStrategy):
                 "`fraud-pipeline status` lists its runs"
             )
         ids = {a.id for a in statistics} - {a.id for a in input_dict["statistics"]}
-        return {**input_dict, "baseline": [a for a in input_dict["baseline"] if a.id in ids]}
+        baseline = [a for a in input_dict["baseline"] if a.id in ids]
+        if ids and not baseline:
+            raise BadInput(
+                f"the statistics of run {run_id}, the reference for drift, were deleted; set "
+                "data_gate.reference_run to a run that `fraud-pipeline prune` kept"
+            )
+        return {**input_dict, "baseline": baseline}

@@ -16,8 +16,9 @@ from tfx.proto import pusher_pb2
 from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
-from tfx.utils import io_utils, proto_utils
+from tfx.utils import proto_utils
 
+from fraud import files
 from fraud.pipeline import lineage, releases
 from fraud.pipeline.data_facts import value
 from fraud.pipeline.releases import Challenger, Decision, Release
@@ -121,7 +122,7 @@ class PusherExecutor(executor.Executor):
     def _push(
         self, input_dict: dict[str, list[Artifact]], copy: str, root: Root, decision: Decision
     ) -> tuple[Decision, Release | None]:
-        """Publishes the model unless it has been; also keeps a copy of it as the artifact."""
+        """Publishes the model unless it has been; the artifact gets links to the model's files."""
         model = artifact_utils.get_single_instance(input_dict["model"])
         source = self.GetModelPath(input_dict)
         run_id = (self._context.pipeline_run_id if self._context else None) or ""
@@ -130,7 +131,7 @@ class PusherExecutor(executor.Executor):
             reason = f"already live as version {live.version}"
             return Decision("not_pushed", reason), None
         # First what needs space, so that a full disk is noticed before anything is live.
-        io_utils.copy_dir(source, copy)
+        files.link_tree(source, copy)
         if release is None:
             release = releases.publish(
                 root,

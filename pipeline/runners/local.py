@@ -18,9 +18,6 @@ from fraud.pipeline.console import Console
 from fraud.pipeline.lineage import NodeRecord
 from fraud.pipeline.root import Root
 
-LOG = "run.log"
-"""The file in a run's folder with everything that TFX, Beam and TensorFlow print."""
-
 
 def run(
     config: Config,
@@ -50,7 +47,7 @@ def run(
     with root.locked():
         run_id = _new_run_id(root)
         console.say(f"run {run_id}{f' as of {as_of}' if as_of else ''} in {root.path}")
-        with console.logging_to(root.run(run_id) / LOG):
+        with console.logging_to(root.log(run_id)):
             seconds = _run_nodes(config, root, data, as_of, run_id, console, detail)
             store = lineage.open_store(lineage.connection_config(config.metadata, root))
             return summary.write(store, run_id, root, seconds)
@@ -95,7 +92,7 @@ def _run_nodes(
         except Exception as error:
             logging.exception("node %s failed", node_id)
             console.say(_line("✗", node_id, time.monotonic() - started))
-            raise launch.failure(node_id, error, root.run(run_id) / LOG) from None
+            raise launch.failure(node_id, error, root.log(run_id)) from None
         seconds[node_id] = time.monotonic() - started
         _release_memory()
         mark = "=" if record.state == "CACHED" else "✓"

@@ -1,8 +1,9 @@
 import os
+import shutil
 
 import pytest
 
-from fraud.files import digest, write_atomically
+from fraud.files import digest, link_tree, write_atomically
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
@@ -37,3 +38,23 @@ def test_a_digest_covers_names_and_contents(tmp_path):
     first = made("1", a="x", b="y")
     assert made("2", b="y", a="x") == first
     assert len({first, made("3", a="y", b="x"), made("4", a="x", c="y"), made("5", a="xy")}) == 4
+
+
+@pytest.mark.parametrize("can_link", [True, False])
+def test_a_tree_of_links_outlives_its_source(tmp_path, monkeypatch, can_link):
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "file").write_text("x")
+    (target / "left").mkdir(parents=True)
+    if not can_link:
+
+        def refused(*_):
+            raise OSError(95, "Operation not supported")
+
+        monkeypatch.setattr(os, "link", refused)
+    expected = digest(source)
+    link_tree(source, target)
+    assert os.path.samefile(source / "deep" / "file", target / "deep" / "file") == can_link
+    shutil.rmtree(source)
+    assert digest(target) == expected
+    assert os.listdir(target) == ["deep"]

@@ -24,7 +24,18 @@ def cli(repository, tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    ["simulate", "run", "status", "rollback", "verify", "schema", "config", "arrived"],
+    [
+        "simulate",
+        "run",
+        "status",
+        "rollback",
+        "verify",
+        "prune",
+        "explain-decision",
+        "schema",
+        "config",
+        "arrived",
+    ],
 )
 def test_help_has_an_example(cli, command):
     done = cli(command, "--help")

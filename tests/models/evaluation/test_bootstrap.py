@@ -15,6 +15,7 @@ SLOW = {
     "roc_auc": lambda labels, of: metrics.roc_auc(labels, of.scores),
     "precision_at_budget": lambda labels, of: metrics.precision_at_budget(labels, of.alerts),
     "recall_at_budget": lambda labels, of: metrics.recall_at_budget(labels, of.alerts),
+    "brier_skill": lambda labels, of: metrics.brier_skill(labels, of.scores),
 }
 
 
@@ -169,7 +170,8 @@ def test_without_frauds_genuine_transactions_or_alerts_metrics_are_undefined():
     assert np.isnan(none.values["a", "average_precision"]).all()
     assert np.isnan(none.values["a", "recall_at_budget"]).all()
     for of_one in (np.zeros_like(labels), np.ones_like(labels)):
-        assert np.isnan(replicate(of_one, models, cards, 5).values["a", "roc_auc"]).all()
+        values = replicate(of_one, models, cards, 5).values
+        assert np.isnan([values["a", "roc_auc"], values["a", "brier_skill"]]).all()
 
 
 def test_intervals_cover_the_truth_as_often_as_they_claim_only_if_cards_are_drawn():

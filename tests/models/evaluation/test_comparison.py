@@ -145,6 +145,17 @@ def test_the_same_drop_refuses_where_it_cannot_be_chance(judge):
     )
 
 
+def test_scores_that_are_no_probabilities_are_refused(noise, judge):
+    """As from a model trained on flipped labels: it may rank and alert like the champion."""
+    world = SimpleNamespace(**vars(noise))
+    quiet = noise.champion < LIMIT
+    world.challenger = np.where(quiet, noise.champion / 2 + LIMIT / 2, noise.champion)
+    files, evaluated = judge(world)
+    assert files == ["NOT_BLESSED"]
+    (reason,) = evaluated.failures
+    assert reason.startswith("overall: brier_skill changes by -")
+
+
 def test_the_accepted_probability_is_configured(noise, judge):
     strict = dataclasses.replace(REQUIRED, max_drop_probability=0.5)
     files, evaluated = judge(noise, strict)
@@ -176,6 +187,6 @@ def test_what_cannot_be_compared_is_refused(noise, judge):
     anything = Evaluation(min_average_precision=0, min_roc_auc=0, min_recall_at_budget=0)
     files, evaluated = judge(world, anything)
     assert files == ["NOT_BLESSED"]
-    for metric in ("average_precision", "roc_auc", "recall_at_budget"):
+    for metric in ("average_precision", "roc_auc", "recall_at_budget", "brier_skill"):
         reason = f"overall: {metric} cannot be compared with the champion's: it is undefined"
         assert reason in evaluated.failures

@@ -1,5 +1,7 @@
 """Each metric against a slow computation that follows its definition literally."""
 
+import math
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -124,6 +126,10 @@ def test_calibration():
     assert metrics.brier(labels, scores) == pytest.approx(
         sum((s - y) ** 2 for s, y in zip(scores, labels, strict=True)) / labels.size
     )
+    mean = labels.mean()
+    reference = sum((mean - y) ** 2 for y in labels)
+    error = sum((s - y) ** 2 for s, y in zip(scores, labels, strict=True))
+    assert metrics.brier_skill(labels, scores) == pytest.approx(1 - error / reference)
     error = 0.0
     for i in range(10):
         upper = (scores < (i + 1) / 10) if i < 9 else (scores <= 1)
@@ -135,6 +141,9 @@ def test_calibration():
 
 def test_scores_that_are_the_share_of_frauds_are_calibrated():
     labels = np.array([1, 0, 0, 0])
+    assert metrics.brier_skill(labels, np.full(4, 0.25)) == 0
+    assert metrics.brier_skill(labels, labels) == 1
+    assert math.isnan(metrics.brier_skill(np.ones(3), np.ones(3)))
     assert metrics.expected_calibration_error(labels, np.full(4, 0.25)) == 0
 
 

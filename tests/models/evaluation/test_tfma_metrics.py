@@ -73,6 +73,7 @@ def predictions(world, where, model):
     ("name", "direct"),
     [
         ("brier", lambda w, y, s, a, r: metrics.brier(y, s)),
+        ("brier_skill", lambda w, y, s, a, r: metrics.brier_skill(y, s)),
         (
             "expected_calibration_error",
             lambda w, y, s, a, r: metrics.expected_calibration_error(y, s),
@@ -194,4 +195,5 @@ def test_recall_at_budget_is_required(world, tmp_path):
 def test_metrics_without_their_columns_are_left_out():
     dataset = dataclasses.replace(DATASET, entities=(), slices=())
     config = evaluation.eval_config(dataset, SPEC)
-    assert [m.class_name for m in config.metrics_specs[-2].metrics] == ["ExpectedCalibrationError"]
+    left = [m.class_name for m in config.metrics_specs[-2].metrics]
+    assert left == ["BrierSkill", "ExpectedCalibrationError"]

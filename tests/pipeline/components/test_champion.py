@@ -28,7 +28,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The ids that a strategy resolves in a root with three pushes, in a run with statistics 9."""
 
     def of_run(store: Any, run_id: str, type_name: str) -> list[mlmd.Artifact]:
-        by_run = {"r1": 1, "r2": 2, "stopped": 3, "r4": 9}
+        by_run = {"r1": 1, "r2": 2, "stopped": 3, "r4": 9, "gone": 5}
         return [mlmd.Artifact(id=by_run[run_id])] if run_id in by_run else []
 
     def ids(strategy: Any, pushes: Sequence[str] = ("r4", "r2", "r1")) -> list[int]:
@@ -37,8 +37,9 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> Any:
             lineage.Champion(mlmd.Artifact(), str(version), version, run)
             for version, run in zip(versions, pushes, strict=True)
         ]
-        for name in ("champions", "pushes"):
-            monkeypatch.setattr(lineage, name, lambda store: iter(champions))
+        monkeypatch.setattr(lineage, "pushes", lambda store: iter(champions))
+        # The first version's folder is gone, as after `prune`.
+        monkeypatch.setattr(lineage, "champions", lambda store: iter(champions[:-1]))
         monkeypatch.setattr(lineage, "artifacts_of_run", of_run)
         given = {"statistics": statistics(9), "baseline": statistics(1, 2, 3, 9)}
         found = strategy.resolve_artifacts(None, {**given, "pushed_model": []})
@@ -54,6 +55,11 @@ def test_the_champions_statistics_are_the_newest_of_other_data(resolved: Any) ->
 def test_the_reference_stays_with_the_first_push(resolved: Any) -> None:
     assert resolved(ReferenceStatistics("")) == [1]
     assert resolved(ReferenceStatistics(""), []) == []
+
+
+def test_deleted_statistics_of_the_reference_are_an_error(resolved: Any) -> None:
+    with pytest.raises(BadInput, match="the statistics of run gone, the reference for drift, were"):
+        resolved(ReferenceStatistics("gone"))
 
 
 def test_the_data_of_a_run_is_not_its_own_reference(resolved: Any) -> None:
