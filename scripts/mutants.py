@@ -62,7 +62,10 @@ TESTS = {
     "models/network/training.py": "tests/models/network/test_training.py",
     "models/evaluation/metrics.py": "tests/models/evaluation/test_metrics.py",
     "models/evaluation/bootstrap.py": "tests/models/evaluation/test_bootstrap.py",
-    "models/evaluation/registry.py": "tests/models/evaluation/test_eval_config.py",
+    "models/evaluation/registry.py": (
+        "tests/models/evaluation/test_eval_config.py tests/models/evaluation/test_bootstrap.py"
+        " tests/report tests/pipeline/test_summary.py"
+    ),
     "models/evaluation/eval_config.py": (
         "tests/models/evaluation/test_eval_config.py tests/models/evaluation/test_comparison.py"
     ),
