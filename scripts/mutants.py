@@ -79,7 +79,7 @@ TESTS = {
         " tests/pipeline/components/test_champion_inputs.py"
     ),
     "pipeline/components/pusher.py": f"tests/pipeline/components/test_pusher.py {RELEASES}",
-    "pipeline/releases.py": f"tests/pipeline/components/test_pusher.py {RELEASES}",
+    "pipeline/releases.py": f"tests/pipeline/test_verification.py {RELEASES}",
 }
 """The modules, and the tests that should kill their mutants."""
 
