@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself: `make run` on a fresh clone is enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow unit test-modern airflow kubeflow bench bench-models lint format \
-	docs lock clean
+.PHONY: help setup run test test-slow unit test-modern mutants airflow kubeflow bench bench-models \
+	lint format docs lock clean
 bin := .venv/bin
 
 help: ## show this list
@@ -25,6 +25,9 @@ unit: setup ## the tests that take seconds
 
 test-modern: ## `make test` on TFX 1.21, in a Debian 13 root if this machine is older
 	scripts/modern.sh make test $(if $(ARGS),ARGS='$(ARGS)')
+
+mutants: setup ## change the modules that decide, one thing at a time: do the tests notice? (30 minutes)
+	$(bin)/python scripts/mutants.py $(ARGS)
 
 airflow: setup ## run two days of the sample with a real Airflow, in its own environment
 	scripts/setup_beside.sh airflow

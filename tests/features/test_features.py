@@ -20,6 +20,8 @@ from fraud.features import batch as features
 from fraud.features.definitions import CALENDAR, FAMILIES
 from fraud.features.spec import Dataset, FeatureGroup, Features
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # undefined values are intended
+
 EVERYTHING = Features(
     calendar=tuple(CALENDAR),
     groups=(FeatureGroup(tuple(FAMILIES), windows=(1, 3, 10)),),
@@ -126,6 +128,10 @@ NAIVE: dict[str, Callable[[Past], float]] = {
         else np.nan
     ),
 }
+
+
+def test_every_formula_has_its_family() -> None:
+    assert FAMILIES.keys() == NAIVE.keys()
 
 
 def transactions(rows: int, seed: int, entities: int = 20, days: int = 40) -> dict[str, NDArray]:
@@ -422,6 +428,8 @@ def test_history_days_covers_the_longest_lookback() -> None:
     assert features.history_days(Features(groups=()), DATASET, 7) == 0
     local = Dataset(timezone="Europe/Berlin")  # where 21 days may have an hour more
     assert features.history_days(Features(groups=(risk,)), local, 7) == 22
+    day = FeatureGroup(("count",), windows=(1,))
+    assert features.history_days(Features(groups=(day,)), local, 7) == 2
     assert features.history_days(Features(groups=()), local, 7) == 0
 
 
@@ -551,6 +559,30 @@ def test_impossible_values_are_rejected() -> None:
         derived(rows | {"TX_DATETIME": stamps})
     with pytest.raises(BadInput, match=r"row 1 has the amount 1e\+12"):
         derived(rows | {"TX_AMOUNT": np.array([1.0, 1e12, 2.0])})
+    assert derived(rows | {"TX_AMOUNT": np.array([-1e9, 1e9, 2.0])})
+
+
+def test_features_are_checked_before_they_are_added() -> None:
+    with pytest.raises(BadInput, match="'rate'"):
+        derived(transactions(3, seed=9), group(families=("rate",)))
+
+
+def test_timestamps_may_be_finer_than_a_microsecond() -> None:
+    rows = transactions(50, seed=13)
+    finer = rows["TX_DATETIME"].astype("datetime64[ns]") + np.timedelta64(999, "ns")
+    assert_equal(derived(rows | {"TX_DATETIME": finer}), derived(rows))
+
+
+def test_frauds_of_nothing_are_worth_nothing_whatever_genuine_rows_are_worth() -> None:
+    start = np.datetime64("2024-01-01", "us")
+    rows = {
+        "TX_DATETIME": np.array([start, start + DAY, start + 8 * DAY]),
+        "CUSTOMER_ID": np.ones(3, int),
+        "TERMINAL_ID": np.ones(3, int),
+        "TX_AMOUNT": np.array([5.0, 0, 5]),
+        "TX_FRAUD": np.array([0.0, 1, 0]),
+    }
+    assert derived(rows)["CUSTOMER_ID_fraud_amount_3d"][2] == 0
 
 
 def test_the_curated_schema_lists_every_default_feature() -> None:

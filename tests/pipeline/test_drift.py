@@ -141,6 +141,12 @@ def test_a_column_with_a_day_without_values_is_judged_by_the_others():
     assert freedom == 6
 
 
+def test_the_weekday_has_an_effect_if_there_are_three_weeks_to_measure_it():
+    for length, freedom in ((14, 13), (20, 19), (21, 14)):
+        days = np.arange(MONDAY, MONDAY + length)
+        assert drift._covariance((days % 7)[:, None] * 1.0, days)[1] == freedom
+
+
 def test_fewer_than_a_week_have_no_variance():
     assert drift._covariance(np.ones((6, 1)), np.arange(6)) is None
 
@@ -171,9 +177,12 @@ def test_cards_that_the_other_window_lacks():
 
 def test_samples_of_cards_are_compared_where_both_are_complete():
     half, quarter = 2**63, 2**62
-    cards = Cards(np.array([1, quarter + 1], np.uint64), np.array([1.0, 2]), half / 2**64)
+    hashes = np.array([quarter - 2048, quarter + 2048], np.uint64)
+    cards = Cards(hashes, np.array([1.0, 2]), half / 2**64)
     other = Cards(np.array([2], np.uint64), np.array([9.0]), quarter / 2**64)
     assert cards.without(other) == pytest.approx(0.25 * 1 / 1)
+    beyond = Cards(hashes[1:], np.array([2.0]), half / 2**64)
+    assert beyond.without(other) == 0
 
 
 @pytest.mark.parametrize("factor", [1.2, 2, 3])
@@ -242,13 +251,14 @@ def test_the_number_of_rows(rng, factor, is_drift):
     )
 
 
-def test_one_half_written_day_is_named(rng):
+@pytest.mark.parametrize("day", [0, 1, 6])
+def test_one_half_written_day_is_named(rng, day):
     current = amounts(rng, 7)
-    current.rows[6] = 90
+    current.rows[day] = 90
     found = measured(current, amounts(rng, 30), ROWS_OF_DAY)
     assert found.value == pytest.approx(0.55)
     assert found.drifted
-    assert found.change == "2026-03-08: 90 instead of 200"
+    assert found.change == f"2026-03-0{2 + day}: 90 instead of 200"
 
 
 def test_weekends_are_compared_with_weekends():
@@ -324,9 +334,125 @@ def test_a_slow_drift_accumulates_against_a_fixed_reference(rng):
 
 
 def test_short_baselines_have_conventional_thresholds(rng):
-    found = measured(amounts(rng, 3, 5000), amounts(rng, 4, 5000), DISTRIBUTION)
-    assert found.threshold == drift.UNCALIBRATED[DISTRIBUTION]
+    def many(days):
+        return profile(numbers([np.arange(5000.0)] * days), [1e7] * days)
+
+    assert measured(many(3), many(4), DISTRIBUTION).threshold == 0.02
+    assert measured(many(3), many(4), ZERO).threshold == 0.05
+    assert measured(many(3), many(4), MISSING).threshold == 0.05
+    labels = profile(categories([["a", "b"]] * 4), [1e7] * 4)
+    assert measured(labels, labels, UNSEEN).threshold == 0.05
     assert drifted(amounts(rng, 3, change=lambda v, _: v * 2), amounts(rng, 4)) != set()
+
+
+def test_days_that_are_all_alike_have_the_least_thresholds():
+    def alike(days):
+        return profile(numbers([np.arange(5000.0)] * days), [1e7] * days)
+
+    found = {m.measure: m.threshold for m in compare(alike(7), alike(28), {})}
+    assert found == {
+        ROWS_PER_DAY: 0.25,
+        ROWS_OF_DAY: 0.45,
+        MISSING: 0.005,
+        ZERO: 0.005,
+        DISTRIBUTION: 0.002,
+    }
+    labels = profile(categories([["a", "b"]] * 28), [1e7] * 28)
+    assert measured(labels, labels, UNSEEN).threshold == 0.005
+
+
+UP_AND_DOWN = np.tile([1.0, -1.0], 7)
+"""How 14 days vary: with the variance 14 / 13, and 13 degrees of freedom."""
+
+PLAUSIBLE = 14 / 13 * stats.f.ppf(1 - 1e-5, 1, 13)
+"""The square of how far one such day plausibly is from their mean."""
+
+
+def days_of(missing, rows, cards=None):
+    column = Categories(np.asarray(missing, float), {"a": np.asarray(rows - missing, float)})
+    return profile(column, rows, cards=cards)
+
+
+def test_the_thresholds_of_rows_follow_from_how_days_vary():
+    """By a tenth; 7 days are compared with 14, and a single day with two of its weekday."""
+    rows = 200 + 20 * UP_AND_DOWN
+    before, now = days_of(0 * rows, rows), days_of(np.zeros(7), np.full(7, 200))
+    deviation = 0.1 * math.sqrt(PLAUSIBLE)
+    together = measured(now, before, ROWS_PER_DAY).threshold
+    assert together == pytest.approx(deviation * math.sqrt(1 / 7 + 1 / 14))
+    alone = measured(now, before, ROWS_OF_DAY).threshold
+    assert alone == pytest.approx(deviation * math.sqrt(1.25))
+
+
+@pytest.mark.parametrize(("rows_now", "days"), [(1000, 7), (500, 3.5), (3000, 7)])
+def test_the_threshold_of_a_rate_follows_from_how_days_vary(rows_now, days):
+    """Days with fewer rows than usual count for less, days with more do not count for more."""
+    before = days_of(100 + 20 * UP_AND_DOWN, np.full(14, 1000))
+    now = days_of(np.full(7, 0.1 * rows_now), np.full(7, rows_now))
+    expected = 0.02 * math.sqrt(PLAUSIBLE * (1 / days + 1 / 14))
+    assert measured(now, before, MISSING).threshold == pytest.approx(expected)
+
+
+def test_cards_that_were_replaced_may_have_another_rate():
+    before = days_of(100 + 20 * UP_AND_DOWN, np.full(14, 1000), of_cards([1, 2], 7000))
+    now = days_of(np.full(7, 100), np.full(7, 1000), of_cards([2, 3], 3500))
+    likely = (0.1 * 2 + 1) / (2 + 2)
+    replaced = 2 * 1 / 2**2  # one of two cards on either side
+    units = 0.02**2 * 14 / 13 * (1 / 7 + 1 / 14) + likely * (1 - likely) * replaced
+    found = measured(now, before, MISSING).threshold
+    assert found == pytest.approx(min(1, math.sqrt(units * stats.f.ppf(1 - 1e-5, 1, 13))))
+
+
+def of_cards(hashes, rows):
+    return Cards(np.array(hashes, np.uint64), np.full(len(hashes), float(rows)), 1.0)
+
+
+@pytest.mark.parametrize(("cards", "units", "units_now"), [(0, 1400, 700), (400, 400, 400)])
+def test_what_never_happened_may_happen_once_more(cards, units, units_now):
+    """Without a case among n, the share of cases is likely 1 / (n + 2), by Laplace."""
+    sample = of_cards(range(cards), 1) if cards else None
+    before = days_of(np.zeros(14), np.full(14, 100), sample)
+    now = days_of(np.zeros(7), np.full(7, 100), sample)
+    likely = 1 / (units + 2)
+    variance = likely * (1 - likely) * (1 / units_now + 1 / units)
+    expected = math.sqrt(variance * stats.f.ppf(1 - 1e-5, 1, 13))
+    assert measured(now, before, MISSING).threshold == pytest.approx(expected)
+
+
+def test_the_threshold_of_a_divergence_follows_from_how_shares_vary():
+    """Two shares of 1/2 vary by .05, together: Σ (p − q)² / (8 ln 2 q) = (p − q)² / (2 ln 2)."""
+    first = 500 + 50 * UP_AND_DOWN
+    columns = {"a": first, "b": 1000 - first}
+    before = profile(Categories(np.zeros(14), columns), np.full(14, 1000))
+    now = profile(Categories(np.zeros(7), {n: np.full(7, 500.0) for n in "ab"}), np.full(7, 1000))
+    expected = 0.05**2 * PLAUSIBLE * (1 / 7 + 1 / 14) / (2 * math.log(2))
+    assert measured(now, before, DISTRIBUTION).threshold == pytest.approx(expected)
+
+
+def test_as_many_unseen_categories_are_plausible_as_each_week_had():
+    """Weeks of which 10, 20 and 30 % of the rows have a category of their own."""
+    own = np.repeat(np.eye(3), 7, axis=1) * [[10], [20], [30]]
+    columns = {"always": 100 - own.sum(axis=0), **dict(zip("xyz", own, strict=True))}
+    before = profile(Categories(np.zeros(21), columns), np.full(21, 100))
+    now = profile(Categories(np.zeros(7), {"always": np.full(7, 100.0)}), np.full(7, 100))
+    expected = 0.2 + 5 * 0.1 * math.sqrt(1 + 1 / 3)
+    assert measured(now, before, UNSEEN).threshold == pytest.approx(expected)
+
+
+def test_a_difference_as_large_as_the_threshold_is_no_drift():
+    assert not drift.Measurement("x", ZERO, 0.1, 0.1, "").drifted
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_window_without_rows_has_drifted_in_nothing_but_their_number(rng):
+    empty = profile(numbers([np.array([])] * 7), np.zeros(7))
+    assert drifted(empty, amounts(rng, 28)) == {(ROWS, ROWS_PER_DAY), (ROWS, ROWS_OF_DAY)}
+
+
+def test_the_median_before_and_now_is_told():
+    before = profile(numbers([np.array([0, 1.0, 10, 30])] * 28), [4] * 28)
+    now = profile(numbers([np.array([0, 1.0, 20, 30])] * 7), [4] * 7)
+    assert measured(now, before, DISTRIBUTION).change == "median 10 → 20"
 
 
 def test_data_without_days_is_compared_without_counting_rows(rng):

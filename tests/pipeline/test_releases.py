@@ -18,9 +18,11 @@ from fraud.errors import BadInput, FraudPipelineError
 from fraud.pipeline import cli, lineage, releases, verification
 from fraud.pipeline.artifacts import value
 from fraud.pipeline.commands import status, verify
+from fraud.pipeline.components import champion_inputs
 from fraud.pipeline.config import Config
 from fraud.pipeline.lineage import Champion
 from fraud.pipeline.releases import Challenger, Decision
+from fraud.pipeline.runners import launch
 from tests.pipeline.release_graph import Bank, outcome
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -203,6 +205,18 @@ def test_of_two_first_runs_one_is_pushed(bank):
     bank.run("1", "a", until="Judge")
     bank.run("2", "b")
     assert outcome(bank.run("1", "a"))[0] == "not_pushed"
+
+
+def test_a_model_that_was_not_compared_with_the_live_one_is_not_pushed(bank, monkeypatch):
+    bank.run("1", "a")
+    live, _ = bank.live()
+    monkeypatch.setattr(champion_inputs, "are_in", lambda *_: False)
+    graph = bank.graph("2", "b")
+    for node in ("Train", "Champion", "Judge"):
+        launch.run_node(graph, node)
+    decided, reason = outcome(bank.push(graph))
+    assert decided == "not_pushed"
+    assert reason.startswith(f"not compared with live version {live};")
 
 
 def test_a_rollback_is_a_new_version_with_its_history(bank):

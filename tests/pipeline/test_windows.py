@@ -89,6 +89,12 @@ def test_splits_are_the_windows_that_become_examples():
     assert without.train.last < without.eval.first
 
 
+def test_train_labels_are_known_before_eval_and_eval_labels_today():
+    windows = windows_for(date(2018, 7, 31), train_days=30, eval_days=7, label_delay_days=7)
+    assert windows.labels_known_by("train") == date(2018, 7, 17)
+    assert windows.labels_known_by("eval") == date(2018, 7, 31)
+
+
 @pytest.mark.parametrize(
     "wrong", [{"train_days": 0}, {"eval_days": 0}, {"label_delay_days": -1}, {"history_days": -1}]
 )
@@ -101,6 +107,7 @@ def test_impossible_lengths_are_refused(wrong):
 def test_a_window_knows_its_days():
     window = Window(date(2018, 7, 1), date(2018, 7, 3))
     assert window.days == 3
-    assert date(2018, 7, 3) in window
-    assert date(2018, 7, 4) not in window
+    assert [date(2018, 7, 1) + timedelta(days=i) in window for i in range(-1, 4)] == [
+        *(False, True, True, True, False)
+    ]
     assert str(window) == "2018-07-01 … 2018-07-03"

@@ -48,7 +48,13 @@ FACTS = Facts(
         "recall_at_budget": Change(0.0, None, None, 0.25),
     },
     champion={
-        "overall": {**OVERALL, "average_precision": 0.68, "true_positives": 63.0},
+        "overall": {
+            **OVERALL,
+            "average_precision": 0.68,
+            "true_positives": 63.0,
+            "false_positives": 178.0,
+            "false_negatives": 37.0,
+        },
         "slices": {},
     },
     demands=dataclasses.asdict(Evaluation()),
@@ -104,6 +110,8 @@ def test_it_lists_the_checks_before_the_push():
     assert rows["ROC AUC"][3:] == ("–", "0.0100", "")
     assert rows["precision at budget"][3:] == ("+0.0000", "", "")
     assert rows["true positives"] == ("60", "", "63", "-3", "", "")
+    assert rows["false positives"][3] == "+2"
+    assert rows["false negatives"][3] == "+3"
     assert rows["ROC AUC"][0] == "0.9000"
     assert "transactions" not in rows
     assert "Data gate: drift not judged." in blocks[0].items

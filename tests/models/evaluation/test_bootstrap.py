@@ -118,21 +118,33 @@ def test_models_are_measured_on_the_same_cards():
 
 def test_a_drop_is_counted_if_it_exceeds_what_is_allowed_or_is_undefined():
     champion = np.full(6, 0.5)
-    challenger = np.array([0.5, 0.5, 0.25, 0.125, 0.75, np.nan])
+    challenger = np.array([0.5, np.nan, 0.5, 0.25, 0.125, 0.75])
     told = Replicates({("a", "m"): challenger, ("b", "m"): champion}, 50)
     assert told.drop_probability("m", "a", "b", 0.25) == 2 / 5
     assert told.drop_probability("m", "a", "b", 0.2) == 3 / 5
     assert told.drop_probability("m", "b", "a", 0.0) == 2 / 5
-    undefined = Replicates({("a", "m"): champion * np.nan, ("b", "m"): champion}, 50)
+    undefined = Replicates({("a", "m"): np.array([np.nan, *[0.5] * 5]), ("b", "m"): champion}, 50)
     assert math.isnan(undefined.drop_probability("m", "a", "b", 0.25))
 
 
 def test_intervals_are_the_middle_95_percent_of_defined_replicates():
     values = np.concatenate([[100.0], np.arange(201.0), [np.nan]])
-    told = Replicates({("a", "m"): values, ("b", "m"): np.zeros(203)}, bootstrap.MIN_CLUSTERS)
+    told = Replicates({("a", "m"): values, ("b", "m"): np.zeros(203)}, 10)
     assert told.interval("m", "a") == pytest.approx((5, 195))
     assert told.change("m", "a", "b") == (100.0, pytest.approx((5, 195)))
     assert told.change("m", "b", "a") == (-100.0, pytest.approx((-195, -5)))
+
+
+def test_two_different_replicates_make_an_interval():
+    told = Replicates({("a", "m"): np.array([0.5, 0.4, 0.6])}, 50)
+    assert told.interval("m", "a") == pytest.approx((0.405, 0.595))
+
+
+@pytest.mark.parametrize("replicates", [1, 24, 25, 26])
+def test_there_are_as_many_replicates_as_asked_for(replicates):
+    labels, cards, models = world()
+    told = replicate(labels, models, cards, replicates)
+    assert {values.size for values in told.values.values()} == {1 + replicates}
 
 
 @pytest.mark.parametrize(

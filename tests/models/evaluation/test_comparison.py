@@ -128,6 +128,13 @@ def test_a_drop_that_may_be_chance_does_not_refuse(noise, judge):
     )
     assert change.drop_probability == pytest.approx(np.mean(replicated < -0.01), abs=0.05)
 
+    def recall(label, scores):
+        return metrics.recall_at_budget(label, scores >= LIMIT)
+
+    more_caught = slow_changes(noise, recall, 1)[0]
+    assert more_caught != 0
+    assert evaluated.changes["recall_at_budget"].change == pytest.approx(more_caught)
+
 
 def test_the_same_drop_refuses_where_it_cannot_be_chance(judge):
     """The same frauds, scored by models that hardly differ in noise."""

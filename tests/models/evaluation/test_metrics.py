@@ -36,6 +36,7 @@ def test_equal_scores_are_as_good_as_chance():
     assert metrics.roc_auc(labels, np.full(4, 0.5)) == 0.5
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_alone_has_no_roc_auc(label):
     labels, scores = np.full(5, label), np.linspace(0, 1, 5)
@@ -144,3 +145,11 @@ def test_scores_that_are_the_share_of_frauds_are_calibrated():
     assert metrics.brier_skill(labels, labels) == 1
     assert math.isnan(metrics.brier_skill(np.ones(3), np.ones(3)))
     assert metrics.expected_calibration_error(labels, np.full(4, 0.25)) == 0
+
+
+def test_calibration_gaps_of_different_bins_do_not_cancel():
+    scores = np.array([0.05, 0.099, 0.1, 0.85, 0.95, 1.0])  # in the bins 0, 0, 1, 8, 9, 9
+    labels = np.array([1, 0, 0, 1, 1, 0])
+    gaps = [1 - 0.05 - 0.099, 0.1, 1 - 0.85, 1.0 + 0.95 - 1]
+    error = metrics.expected_calibration_error(labels, scores)
+    assert error == pytest.approx(sum(gaps) / 6)

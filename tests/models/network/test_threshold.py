@@ -31,6 +31,18 @@ def test_a_card_with_several_alerts_on_one_day_counts_once():
     assert threshold.for_budget(scores, np.zeros(4), cards, 1) == 0.9
 
 
+@pytest.mark.parametrize("later", [1, 2, 17_000])
+def test_a_card_and_another_one_on_a_later_day_count_twice(later):
+    scores, cards = np.array([0.1, 0.9, 0.8, 0.2]), np.array([1, 2, 1, 2])
+    days = np.array([0, 0, later, later])
+    assert threshold.for_budget(scores, days, cards, 1) == 0.8
+
+
+def test_few_cards_with_a_small_share_of_the_budget_may_raise_one_alert():
+    cards = np.arange(20)
+    assert threshold.for_budget(cards / 20, np.zeros(20), cards, 10, share=0.01) == 19 / 20
+
+
 def test_a_budget_for_all_cards_sets_no_threshold():
     assert threshold.for_budget(np.array([0.1, 0.2]), np.zeros(2), np.arange(2), 5) == 0.0
 

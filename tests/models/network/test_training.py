@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -31,18 +33,39 @@ def test_the_model_ranks_and_is_calibrated_on_new_transactions(fitted):
     assert scores.mean() == pytest.approx(new.labels.mean(), rel=0.35)
 
 
-def test_the_alert_threshold_spends_the_budget(fitted):
-    new = random_examples(seed=2, rows=60_000)
-    scores = fitted.scores(new.inputs)
+def test_the_alert_threshold_spends_the_budget_on_the_held_out_cards(fitted):
+    examples = random_examples()
+    held_out = examples.at(training.held_out_cards(examples.cards, SPEC.validation_percent))
     alerts = {
         (day, card)
         for day, card, score in zip(
-            new.timestamps // SECONDS_PER_DAY, new.cards, scores, strict=True
+            held_out.timestamps // SECONDS_PER_DAY,
+            held_out.cards,
+            fitted.scores(held_out.inputs),
+            strict=True,
         )
         if score >= fitted.threshold
     }
+    share = np.unique(held_out.cards).size / np.unique(examples.cards).size
+    assert len(alerts) == round(20 * 30 * share)
     assert fitted.validation["recall_at_budget"] > 0
-    assert len(alerts) / 30 > 20  # ten times the transactions, so more alerts than the budget
+
+
+def test_held_out_cards_teach_the_network_nothing():
+    examples = random_examples()
+    held_out = training.held_out_cards(examples.cards, SPEC.validation_percent)
+    labels = np.where(held_out, 1 - examples.labels, examples.labels)
+    one_epoch = dataclasses.replace(SPEC, epochs=1)  # with more, they would choose among them
+    first, second = (
+        training.fit(one_epoch, some, {}, AlertBudget(20)).model
+        for some in (examples, dataclasses.replace(examples, labels=labels))
+    )
+    for one, other in zip(
+        training.logit_model(first).get_weights(),
+        training.logit_model(second).get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_one_seed_gives_one_model(fitted):

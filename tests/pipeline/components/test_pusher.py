@@ -60,6 +60,7 @@ def test_two_pushes_within_a_second_are_two_versions(push):
 
 def test_what_is_not_blessed_is_not_pushed(push):
     result = push(blessed=0)
+    assert result.has_custom_property("pushed")
     assert result.get_int_custom_property("pushed") == 0
     assert result.get_string_custom_property("outcome") == "not_blessed"
     assert not push.base.exists()
