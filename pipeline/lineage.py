@@ -261,12 +261,20 @@ def standing_champions(store: metadata_store.MetadataStore) -> Iterator[Champion
 
 
 def is_rolled_back(pushes: Sequence[Champion], model_id: int) -> bool:
-    """Whether a rollback took back the newest version of a model.
+    """Whether a model was taken back by a rollback, and not restored since.
 
-    A rollback to a version takes back every version after it.
+    A rollback takes back every model that was pushed after the one that it restores.
     """
-    newest = max((int(p.version) for p in pushes if p.model_id == model_id), default=0)
-    return any(p.restored and int(p.restored) < newest < int(p.version) for p in pushes)
+    first_pushed = {p.model_id: int(p.version) for p in pushes if not p.restored}
+    pushed = first_pushed.get(model_id, 0)
+    restored = max(
+        (int(p.version) for p in pushes if p.restored and p.model_id == model_id), default=0
+    )
+    return any(
+        first_pushed.get(p.model_id, pushed) < pushed < int(p.version) and restored < int(p.version)
+        for p in pushes
+        if p.restored
+    )
 
 
 def as_of(store: metadata_store.MetadataStore, champion: Champion) -> str:

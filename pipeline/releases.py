@@ -175,6 +175,8 @@ def to_restore(pushes: Sequence[Champion], live: Champion | None, version: str |
                 raise BadInput(
                     f"--to {version}: these weights are live already, as version {live.version}"
                 )
+            if not push.is_kept:
+                raise BadInput(f"--to {version}: its files were deleted; choose another version")
             return push
     known = ", ".join(push.version for push in pushes)
     raise BadInput(f"--to {version}: no such version; ML Metadata knows {known}")
@@ -192,9 +194,14 @@ def before(pushes: Sequence[Champion], live: Champion) -> Champion | None:
     return None
 
 
+def is_version(name: str) -> bool:
+    """Whether a server takes a folder of this name for a version: a number of at most 63 bits."""
+    return name.isascii() and name.isdigit() and int(name) < 2**63 - 1
+
+
 def next_version(now: float, taken: Iterable[str]) -> str:
     """A version above all others, as servers take the highest: seconds since 1970 if possible."""
-    return str(max([int(now), *(int(name) + 1 for name in taken if name.isdigit())]))
+    return str(max([int(now), *(int(name) + 1 for name in taken if is_version(name))]))
 
 
 def disagreements(root: Root, pushes: Sequence[Champion]) -> tuple[str, ...]:
@@ -203,10 +210,10 @@ def disagreements(root: Root, pushes: Sequence[Champion]) -> tuple[str, ...]:
     kept = [push.version for push in pushes if push.is_kept]
     recorded = {push.version for push in pushes}
     unfinished = {r.version for r in journal(root) if r.state == "prepared"}
-    highest = max((name for name in names if name.isdigit()), key=int, default="")
+    highest = max((name for name in names if is_version(name)), key=int, default="")
     found = []
     for name in sorted(set(names) - set(kept)):
-        if not name.isdigit():
+        if not is_version(name):
             problem = "no version, so servers ignore it"
         elif name in unfinished:
             problem = "its push is under way, or was interrupted: the next run will undo it"
@@ -238,7 +245,7 @@ def journal(root: Root) -> list[Release]:
       FraudPipelineError: a file is not an entry.
     """
     found = []
-    paths = [path for path in root.releases.glob("*.json") if path.stem.isdigit()]
+    paths = [path for path in root.releases.glob("*.json") if is_version(path.stem)]
     for path in sorted(paths, key=lambda path: int(path.stem)):
         try:
             found.append(from_json(Release, path.read_bytes()))

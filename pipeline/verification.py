@@ -75,13 +75,31 @@ def of_pushes(root: Root, store: Any) -> Iterator[Finding]:
             yield _damaged(root, push)
 
 
-def of_files(store: Any) -> Iterator[Finding]:
+def of_files(root: Root, store: Any) -> Iterator[Finding]:
     """Recorded artifacts whose files are gone."""
-    pushed = {push.pushed.id for push in lineage.pushes(store)}
-    for artifact in store.get_artifacts():
-        gone = artifact.uri and not Path(artifact.uri).exists()
-        if gone and artifact.state == mlmd.Artifact.LIVE and artifact.id not in pushed:
-            problem = f"{artifact.uri}: recorded as {artifact.type} {artifact.id}, but missing"
+    pushes = list(lineage.pushes(store))
+    pushed = {push.pushed.id for push in pushes}
+    of_versions = {push.model_id: push.version for push in pushes if push.is_kept}
+    recorded = [
+        artifact
+        for artifact in store.get_artifacts()
+        if artifact.uri and artifact.state == mlmd.Artifact.LIVE and artifact.id not in pushed
+    ]
+    # If all are missing, the folder may not be mounted, or the root may have been moved.
+    inside = [Path(a.uri) for a in recorded if root.artifacts in Path(a.uri).parents]
+    is_mounted = any(path.exists() for path in inside)
+    for artifact in recorded:
+        if Path(artifact.uri).exists():
+            continue
+        problem = f"{artifact.uri}: recorded as {artifact.type} {artifact.id}, but missing"
+        if not is_mounted:
+            yield Finding(problem, advice=f"is {root.artifacts} mounted? Nothing recorded is in it")
+        elif version := of_versions.get(artifact.id):
+            yield Finding(
+                problem,
+                advice=f"no challenger can be compared with version {version}; put the files back",
+            )
+        else:
             yield Finding(problem, partial(_mark_deleted, store, artifact))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import unicodedata
 from typing import Any
 
 from fraud.codec import to_json
@@ -36,8 +37,12 @@ def run(arguments: argparse.Namespace) -> int:
       FraudPipelineError: the files of the version are gone or damaged, or the disk is full.
     """
     config, root = common.config_and_root(arguments)
-    if not arguments.reason.strip():
+    reason = " ".join(arguments.reason.split())
+    if not reason:
         raise BadInput("--reason: it is empty; say why, for the record")
+    # It is printed wherever the rollback is shown, and must not look like anything else there.
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in reason):
+        raise BadInput("--reason: it contains control characters; use plain text")
 
     from fraud.errors import FraudPipelineError
     from fraud.pipeline import lineage, releases
@@ -48,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with root.pushing():
             undone = releases.recover(root, store)
-            release = releases.roll_back(root, store, arguments.to, arguments.reason.strip())
+            release = releases.roll_back(root, store, arguments.to, reason)
     except OSError as error:
         raise FraudPipelineError(
             f"{error.filename or root.path}: {error.strerror}; nothing was rolled back"

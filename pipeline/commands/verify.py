@@ -52,7 +52,7 @@ def verify(config: Config, root: Root, repair: bool) -> dict[str, Any]:
         return {"root": str(root.path), "clean": True, "idle": True, "findings": []}
     with root.idle() as idle, root.pushing():
         found += verification.of_pushes(root, store)
-        found += verification.of_files(store)
+        found += verification.of_files(root, store)
         if idle:
             found += verification.of_leftovers(root, store)
         if repair:

@@ -95,13 +95,13 @@ def test_what_is_live_is_not_pushed_again():
     assert decide(restored) == Decision("not_pushed", "already live as version 7")
 
 
-def test_a_rollback_takes_back_every_version_after_the_one_it_restores():
+def test_a_rollback_takes_back_what_was_pushed_after_the_one_it_restores():
     pushes = [version(8, 1, restored=5), version(7, 3), version(6, 2), version(5, 1)]
     assert [releases.is_rolled_back(pushes, m) for m in (1, 2, 3, 4)] == [False, True, True, False]
     assert decide(pushes, model=2, judged_against=1).outcome == "not_pushed"
     # … until one of them is restored itself.
     pushes = [version(9, 2, restored=6), *pushes]
-    assert [releases.is_rolled_back(pushes, m) for m in (1, 2, 3)] == [True, False, True]
+    assert [releases.is_rolled_back(pushes, m) for m in (1, 2, 3)] == [False, False, True]
 
 
 def test_without_a_version_a_rollback_goes_back_to_the_model_before():
@@ -295,6 +295,42 @@ def test_the_command_rolls_back_and_says_what_is_live(bank, capsys):
     assert cli.main(["rollback", "--reason", "good after all", "--to", second, *config]) == 0
     assert f"instead of version {document['version']}" in capsys.readouterr().out
     assert bank.live()[1] == "b"
+    # After all that, the earlier model is still the one to go back to.
+    assert cli.main(["rollback", "--reason", "bad indeed", *config]) == 0
+    assert bank.live()[1] == "a"
+    pushes = list(lineage.pushes(bank.store))
+    assert releases.is_rolled_back(pushes, pushes[-2].model_id)
+
+
+@pytest.mark.parametrize("reason", ["\x1b[2J", "\udcff", "a\u202eb"])
+def test_a_reason_that_would_not_be_printed_as_text_is_refused(bank, capsys, reason):
+    config = ["--root", str(bank.root.path)]
+    assert cli.main(["rollback", "--reason", reason, *config]) == 2
+    assert "--reason: it contains control characters" in capsys.readouterr().err
+
+
+def test_a_reason_takes_one_line(bank, capsys):
+    config = ["--root", str(bank.root.path)]
+    bank.run("1", "a")
+    bank.run("2", "b")
+    assert cli.main(["rollback", "--reason", "bad\nlive  version 9", "--json", *config]) == 0
+    assert json.loads(capsys.readouterr().out)["reason"] == "bad live version 9"
+
+
+def test_a_version_whose_files_were_deleted_is_not_restored():
+    pushes = [version(7, 2), version(5, 1)]
+    pushes[1].pushed.state = mlmd.Artifact.MARKED_FOR_DELETION
+    with pytest.raises(BadInput, match="--to 5: its files were deleted"):
+        releases.to_restore(pushes, pushes[0], "5")
+
+
+@pytest.mark.parametrize("name", ["²", "-1", "1.5", str(2**63)])
+def test_a_folder_that_no_server_takes_for_a_version_is_none(bank, name):
+    bank.run("1", "a")
+    (bank.root.pushed / name).mkdir()
+    (problem,) = releases.disagreements(bank.root, list(lineage.pushes(bank.store)))
+    assert "no version, so servers ignore it" in problem
+    assert releases.next_version(7, [name]) == "7"
 
 
 def test_a_rollback_restores_from_the_copy_if_the_folder_is_gone_or_damaged(bank):

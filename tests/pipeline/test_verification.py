@@ -140,11 +140,38 @@ def test_a_damaged_entry_of_the_journal_is_named(bank, capsys):
 
 
 def test_an_artifact_without_files_is_recorded_as_deleted(bank):
-    (model,) = bank.store.get_artifacts_by_id([next(lineage.champions(bank.store)).model_id])
-    shutil.rmtree(model.uri)
-    repaired(bank, f"{model.uri}: recorded as Model {model.id}, but missing")
-    (after,) = bank.store.get_artifacts_by_id([model.id])
+    blessing = bank.store.get_artifacts_by_type("ModelBlessing")[0]
+    Path(blessing.uri).mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(blessing.uri)
+    repaired(bank, f"{blessing.uri}: recorded as ModelBlessing {blessing.id}, but missing")
+    (after,) = bank.store.get_artifacts_by_id([blessing.id])
     assert after.state == mlmd.Artifact.DELETED
+
+
+def test_the_model_of_a_version_is_never_recorded_as_deleted(bank):
+    """Without it, no later model could be compared with the version."""
+    champion = next(lineage.champions(bank.store))
+    (model,) = bank.store.get_artifacts_by_id([champion.model_id])
+    shutil.rmtree(model.uri)
+    (found,) = check(bank, repair=True)
+    assert found["repaired"] is None
+    assert f"compared with version {champion.version}" in found["advice"]
+    (after,) = bank.store.get_artifacts_by_id([model.id])
+    assert after.state == mlmd.Artifact.LIVE
+
+
+def test_artifacts_that_are_not_mounted_are_no_reason_to_forget_all(bank):
+    away = bank.root.path / "away"
+    bank.root.artifacts.rename(away)
+    bank.root.artifacts.mkdir()
+    findings = check(bank, repair=True)
+    assert findings
+    for found in findings:
+        assert found["repaired"] is None
+        assert "mounted?" in found["advice"]
+    bank.root.artifacts.rmdir()
+    away.rename(bank.root.artifacts)
+    assert check(bank) == []
 
 
 def running(bank: Bank) -> int:
