@@ -215,6 +215,8 @@ def compare(
     found = _of_rows(current, baseline) if len(baseline.days) > 1 else []
     for name, column in current.columns.items():
         before = baseline.columns.get(name)
+        if before is not None and type(column) is not type(before):
+            column, before = _as_categories(column), _as_categories(before)
         if isinstance(column, Numbers) and isinstance(before, Numbers):
             found += _of_numbers(name, column, before, current, baseline)
         elif isinstance(column, Categories) and isinstance(before, Categories):
@@ -230,6 +232,13 @@ def compare(
         )
         for measured in found
     ]
+
+
+def _as_categories(column: Column) -> Column:
+    """A column without any value as categories: its counts do not tell its type."""
+    if not isinstance(column, Numbers) or column.zeros.any() or any(map(np.any, column.counts)):
+        return column
+    return Categories(column.missing, {})
 
 
 def _day(number: int) -> str:
@@ -455,7 +464,7 @@ def _unseen_threshold(before: Categories, c: Profile, b: Profile) -> float:
     """From the share of each week of the baseline whose categories no other week has."""
     threshold = _rate_threshold(UNSEEN, np.zeros(len(b.days)), c, b)
     weeks = len(b.days) // _WEEK
-    if weeks < 3:
+    if weeks < 3 or not before.counts:
         return threshold
     last = slice(-weeks * _WEEK, None)
     by_week = np.array(list(before.counts.values()))[:, last].reshape(-1, weeks, _WEEK).sum(axis=2)

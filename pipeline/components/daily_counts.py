@@ -210,11 +210,12 @@ def _column(of_days: list[statistics_pb2.CustomStatistic | None]) -> Column:
     for day, custom in enumerate(of_days):
         for bucket in custom.rank_histogram.buckets if custom else ():
             counts.setdefault(bucket.label, np.zeros(len(of_days)))[day] = bucket.sample_count
-    if counts:
-        return Categories(counts.pop("", np.zeros(len(of_days))), counts)
     histograms = [c.histogram if c else statistics_pb2.Histogram() for c in of_days]
-    zeros, edges, others = zip(*map(_split, histograms), strict=True)
     missing = np.array([h.num_undefined for h in histograms], np.float64)
+    if counts:
+        # A day without any category is described as one without any number.
+        return Categories(missing + counts.pop("", np.zeros(len(of_days))), counts)
+    zeros, edges, others = zip(*map(_split, histograms), strict=True)
     return Numbers(missing, np.array(zeros), edges, others)
 
 

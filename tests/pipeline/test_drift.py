@@ -495,3 +495,12 @@ def test_columns_that_only_one_window_has_are_not_compared(rng):
 def test_a_window_without_any_value_is_found(rng):
     empty = profile(numbers([np.full(200, np.nan)] * 7), [200] * 7)
     assert drifted(empty, amounts(rng, 28)) == {("x", MISSING)}
+
+
+def test_categories_that_vanish_or_appear_are_found(rng):
+    """Counts of a column without any value do not tell its type; they are those of numbers."""
+    empty = {
+        days: profile(numbers([np.full(200, np.nan)] * days), [200] * days) for days in (7, 28)
+    }
+    assert drifted(empty[7], channels(rng, 28)) == {("x", MISSING)}
+    assert drifted(channels(rng, 7), empty[28]) == {("x", MISSING), ("x", UNSEEN)}

@@ -152,3 +152,9 @@ def test_the_rarest_of_many_categories_are_counted_together(monkeypatch: Any) ->
         "a": [2],
         daily_counts.REST: [2],
     }
+
+
+def test_days_without_any_category_are_missing() -> None:
+    found = counted(batch([3, 3, 4, 4], [1.0] * 4, [b"chip", None, None, None])).columns["CHANNEL"]
+    assert isinstance(found, Categories)
+    assert found.missing.tolist() == [1, 2]
