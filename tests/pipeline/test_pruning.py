@@ -106,7 +106,7 @@ def test_a_root_works_after_pruning(bank):
 def test_a_rollback_to_a_deleted_version_says_so(bank):
     first = bank.versions()[0]
     pruned(bank)
-    with bank.root.pushing(), pytest.raises(FraudPipelineError, match="files are gone or damaged"):
+    with bank.root.pushing(), pytest.raises(BadInput, match="its files were deleted"):
         releases.roll_back(bank.root, bank.store, first, "test")
     assert bank.live()[1] == "weights 4"
 
