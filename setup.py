@@ -12,14 +12,21 @@ COMPAT = """
     tfx==1.16.0 tfx-bsl==1.16.1 ml-metadata==1.16.0 tensorflow-data-validation==1.16.1
     tensorflow-metadata==1.16.1 tensorflow-model-analysis==0.47.1 tensorflow-transform==1.16.0
     tensorflow==2.16.2 tensorboard==2.16.2 keras<3.13 apache-beam==2.74.0 protobuf==3.20.3
-    pyarrow==10.0.1 pandas==1.5.3 numpy<2 pyyaml pydantic>=2.10 kfp-pipeline-spec<0.3
+    pyarrow==10.0.1 pandas==1.5.3 numpy<2 pyyaml pydantic>=2.10 kfp-pipeline-spec<0.3 tensorflow-serving-api<3
 """.split()
 MODERN = """
     tfx==1.21.0 tfx-bsl==1.21.0 ml-metadata==1.21.0 tensorflow-data-validation==1.21.0
     tensorflow-metadata==1.21.0 tensorflow-model-analysis==0.52.0 tensorflow-transform==1.21.0
     tensorflow==2.21.0 tensorboard<3 keras<4 apache-beam==2.77.0 protobuf<7
     pyarrow<19 pandas<3 numpy<3 pyyaml pydantic>=2.10
-    kfp-pipeline-spec
+    kfp-pipeline-spec tensorflow-serving-api<3
+""".split()
+
+# The same on both stacks: serving, state, pages and plots, lineage events. TensorBoard imports
+# pkg_resources, which setuptools 81 removed.
+COMMON = """
+    fastapi uvicorn[standard] httpx jinja2 lmdb openlineage-python orjson plotly prometheus-client redis[hiredis]
+    setuptools<81
 """.split()
 
 # tfx-bsl 1.16 imports dill, which Beam no longer installs.
@@ -47,6 +54,7 @@ setup(
     packages=find_packages(include=["fraud", "fraud.*"]),
     package_data={"fraud.schema": ["*.pbtxt"], "fraud.report": ["*.css"]},
     install_requires=[
+        *COMMON,
         *(f"{package}; python_version < '3.11'" for package in COMPAT),
         *(f"{package}; python_version >= '3.11'" for package in MODERN),
     ],
