@@ -12,7 +12,8 @@ COMPAT = """
     tfx==1.16.0 tfx-bsl==1.16.1 ml-metadata==1.16.0 tensorflow-data-validation==1.16.1
     tensorflow-metadata==1.16.1 tensorflow-model-analysis==0.47.1 tensorflow-transform==1.16.0
     tensorflow==2.16.2 tensorboard==2.16.2 keras<3.13 apache-beam==2.74.0 protobuf==3.20.3
-    pyarrow==10.0.1 pandas==1.5.3 numpy<2 pyyaml pydantic>=2.10 kfp-pipeline-spec<0.3 tensorflow-serving-api<3
+    pyarrow==10.0.1 pandas==1.5.3 numpy<2 pyyaml pydantic>=2.10 kfp-pipeline-spec<0.3
+    tensorflow-serving-api<3
 """.split()
 MODERN = """
     tfx==1.21.0 tfx-bsl==1.21.0 ml-metadata==1.21.0 tensorflow-data-validation==1.21.0
@@ -25,8 +26,8 @@ MODERN = """
 # The same on both stacks: serving, state, pages and plots, lineage events. TensorBoard imports
 # pkg_resources, which setuptools 81 removed.
 COMMON = """
-    fastapi uvicorn[standard] httpx jinja2 lmdb openlineage-python orjson plotly prometheus-client redis[hiredis]
-    setuptools<81
+    fastapi uvicorn[standard] httpx jinja2 lmdb openlineage-python orjson plotly
+    prometheus-client redis[hiredis] setuptools<81
 """.split()
 
 # tfx-bsl 1.16 imports dill, which Beam no longer installs.
