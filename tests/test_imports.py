@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "fraud.schema": (),
     "fraud.features": (),
     "fraud.models": ("fraud.features",),
-    "fraud.serving": ("fraud.features",),
+    # What a served model computes its inputs from.
+    "fraud.serving": ("fraud.features", "fraud.models.columns", "fraud.models.specification"),
     "fraud.pipeline": ("fraud.features", "fraud.models"),
     # Facts reach the model card from its component.
     "fraud.pipeline.components.model_card_gen": (
