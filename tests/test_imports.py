@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "fraud.features": (),
     "fraud.models": ("fraud.features",),
     "fraud.serving": ("fraud.features",),
-    "fraud.pipeline": ("fraud.features", "fraud.models"),
+    # The sections of the configuration are classes of the rooms that read them.
+    "fraud.pipeline": ("fraud.features", "fraud.models", "fraud.serving.spec"),
     # Facts reach the model card from its component.
     "fraud.pipeline.components.model_card_gen": (
         "fraud.features",

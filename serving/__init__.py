@@ -1,0 +1,1 @@
+"""The server: raw transactions in, decisions out, with the features of training."""
