@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -165,7 +166,7 @@ class LogWriter:
         self._thread.join()
 
     def _run(self) -> None:
-        next_forget = time.monotonic()
+        next_tidying = time.monotonic() + 3600
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, self._settings.flush_seconds)
@@ -175,12 +176,13 @@ class LogWriter:
             self._publish_due(all_of_them=closing)
             if closing:
                 return
-            if time.monotonic() >= next_forget:
-                next_forget = time.monotonic() + 3600
+            if time.monotonic() >= next_tidying:
+                next_tidying = time.monotonic() + 3600
                 try:
+                    self._recover()
                     self._forget()
                 except OSError:
-                    _log.exception("old predictions could not be deleted")
+                    _log.exception("%s: could not be tidied", self._folder)
 
     def _write(self, pending: list[Scored]) -> None:
         """Appends predictions to the open file of their features."""
@@ -231,15 +233,9 @@ class LogWriter:
     def _recover(self) -> None:
         """Publishes the files of writers that were killed."""
         for path in sorted((self._folder / _OPEN).iterdir()):
-            try:
-                file = open(path, "rb")
-            except FileNotFoundError:  # its writer has just published it
-                continue
-            with file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    continue  # its writer is alive
+            # Its writer may be alive, or may just have published it.
+            with suppress(BlockingIOError, FileNotFoundError), open(path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if path.exists():
                     self._publish(path)
 
@@ -275,10 +271,8 @@ class LogWriter:
                 if path.name[:8].isdigit() and path.name < oldest.strftime(_NAME_TIME):
                     path.unlink(missing_ok=True)
             if not any(folder.iterdir()):
-                try:
+                with suppress(OSError):  # another process may just have written to it
                     folder.rmdir()
-                except OSError:
-                    pass  # another process has just written to it
 
     def _as_batch(self, features: tuple[str, ...], group: list[Scored]) -> pa.RecordBatch:
         """One batch of predictions that have the same features."""
@@ -326,7 +320,7 @@ class _Stream:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path, self.rows, self.opened = path, 0, time.monotonic()
-        self._file: Any = open(path, "xb", buffering=0)
+        self._file: Any = open(path, "xb", buffering=0)  # noqa: SIM115 (`unlock` closes it)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         self._writer = pa.ipc.new_stream(self._file, schema)
 

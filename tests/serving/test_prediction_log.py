@@ -31,7 +31,9 @@ DATASET = Dataset(
 )
 
 
-def scored(first=0, rows=2, features=("night", "card_count_1d"), start="2026-03-01T22:30", **others):
+def scored(
+    first=0, rows=2, features=("night", "card_count_1d"), start="2026-03-01T22:30", **others
+):
     """Transactions an hour apart; of two, the second is on the next day in Berlin."""
     times = np.datetime64(start, "us") + np.arange(rows) * np.timedelta64(1, "h")
     columns = {
@@ -67,7 +69,9 @@ def test_predictions_are_read_back_by_the_day_of_their_transaction(tmp_path):
     assert len(second) == 3
     assert second.transactions.column_names == ["id", "time", "card", "amount", "channel"]
     assert second.transactions["card"].to_pylist() == ["007"] * 3
-    assert second.transactions["time"][0].as_py() == datetime(2026, 3, 1, 23, 30, tzinfo=timezone.utc)
+    assert second.transactions["time"][0].as_py() == datetime(
+        2026, 3, 1, 23, 30, tzinfo=timezone.utc
+    )
     assert second.features.to_pydict() == {"night": [2.0] * 3, "card_count_1d": [3.0] * 3}
     assert second.version.tolist() == ["1700000000"] * 3
     assert second.score.tolist() == [0.75] * 3
@@ -273,7 +277,9 @@ def test_a_killed_writer_loses_only_what_it_had_not_flushed(tmp_path, repository
 
 def test_a_file_that_was_published_but_not_removed_is_not_logged_twice(tmp_path, monkeypatch):
     real = Path.unlink
-    monkeypatch.setattr(Path, "unlink", lambda self, **k: None if "_open" in str(self) else real(self, **k))
+    monkeypatch.setattr(
+        Path, "unlink", lambda self, **k: None if "_open" in str(self) else real(self, **k)
+    )
     write(tmp_path, scored())
     monkeypatch.undo()
     assert len(list((tmp_path / "_open").iterdir())) == 1
