@@ -1,9 +1,10 @@
 """All feature families, one function each.
 
 A family is a function of an entity's `History` and a window in days. It returns one number per
-row, in the order of the sorted history. The formulas use: t, the time of the row; w, the window;
-"past", the rows of the same entity in (t - w, t); "known", its earlier rows whose labels became
-known in (t - w, t], in the order in which they did. Every formula ignores missing amounts.
+query: a row of the history, or one to come. The formulas use: t, the time of the query, which they
+call the row; w, the window; "past", the rows of the same entity in (t - w, t); "known", its earlier
+rows whose labels became known in (t - w, t], in the order in which they did. Every formula ignores
+missing amounts.
 
 "Handbook" is Le Borgne et al., *Reproducible Machine Learning for Credit Card Fraud Detection -
 Practical Handbook*, chapter 3, section 4. Relating an amount to the card's own history follows
@@ -31,7 +32,7 @@ class Family:
 
     Attributes:
       kind: "entity" reads no labels, "risk" reads known labels.
-      compute: (history, window in days, **parameters) -> values, [rows].
+      compute: (history, window in days, **parameters) -> values, [queries].
       needs_amount: whether to omit the family if the dataset has no amount.
       parameters: the fields of `Features` to pass to `compute` by keyword.
     """

@@ -20,14 +20,17 @@ class WaveletMatrix:
     alphabets", Information Systems 47 (2015).
     """
 
-    def __init__(self, values: Floats, entity_start: Ints):
+    def __init__(self, values: Floats, entity_start: Ints, query_start: Ints):
         """Builds the matrix.
 
         Args:
           values: the values to rank, [rows], rows sorted by entity; NaN ranks last.
           entity_start: position of the first row of each row's entity, [rows].
+          query_start: the same of each query's entity, or the number of rows if that has none,
+            [queries].
         """
         self._entity_start = entity_start
+        self._query_start = query_start
         by_value = np.lexsort((values, entity_start))
         self._sorted = values[by_value]
         rank = np.empty(len(values), np.int64)
@@ -40,7 +43,7 @@ class WaveletMatrix:
             rank = np.concatenate([rank[zero], rank[~zero]])
 
     def smallest(self, k: Ints, spans: RowSpan) -> Floats:
-        """The k-th smallest value of each span, counted from 0, [rows]; NaN if there is none."""
+        """The k-th smallest value of each span, counted from 0, [queries]; NaN if there is none."""
         exists = (k >= 0) & (k < spans.count)
         k = np.where(exists, k, 0)
         first, last = spans.first, spans.last
@@ -54,25 +57,26 @@ class WaveletMatrix:
             first = np.where(one, zeros[-1] + first - first_zero, first_zero)
             last = np.where(one, zeros[-1] + last - last_zero, last_zero)
         values = np.full(len(k), np.nan)
-        values[exists] = self._sorted[(self._entity_start + rank)[exists]]
+        values[exists] = self._sorted[(self._query_start + rank)[exists]]
         return values
 
     def rank(self, limit: Floats) -> Ints:
-        """For each row, how many values of its entity do not exceed the row's limit, [rows].
+        """For each query, how many values of its entity do not exceed its limit, [queries].
 
         NaN ranks last: a missing value exceeds every limit, and no value exceeds a missing limit.
         """
-        rows = len(limit)
-        is_limit = np.repeat([False, True], rows)
+        rows = len(self._sorted)
+        is_limit = np.repeat([False, True], [rows, len(limit)])
         value = np.concatenate([self._sorted, limit])
         # Among equal values limits sort last, so that the equal values are counted.
-        order = np.lexsort((is_limit, value, np.tile(self._entity_start, 2)))
-        count = np.empty(2 * rows, np.int64)
+        start = np.concatenate([self._entity_start, self._query_start])
+        order = np.lexsort((is_limit, value, start))
+        count = np.empty(len(value), np.int64)
         count[order] = np.cumsum(~is_limit[order])
-        return count[rows:] - self._entity_start
+        return count[rows:] - self._query_start
 
     def count_below(self, rank: Ints, spans: RowSpan) -> Ints:
-        """How many values of each span rank below the given rank, [rows]."""
+        """How many values of each span rank below the given rank, [queries]."""
         first, last = spans.first, spans.last
         beyond = rank >> self._levels > 0
         count = np.where(beyond, spans.count, 0)
