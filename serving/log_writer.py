@@ -54,6 +54,7 @@ class Scored:
       feature_names: the features that the version reads.
       features: their values, float32 [rows, features], NaN where undefined.
       version, scores, alerts: what was answered; [rows].
+      outcomes: what became of each in the state, [rows].
       latency_ms: from the arrival of the request to its scores.
       canary: whether the challenger answered.
       shadow_version, shadow_scores: what scored without answering; [rows]; None for none.
@@ -66,6 +67,7 @@ class Scored:
     version: str
     scores: NDArray[np.float32]
     alerts: NDArray[np.bool_]
+    outcomes: NDArray[np.str_]
     latency_ms: float
     canary: bool = False
     shadow_version: str | None = None
@@ -344,6 +346,7 @@ def _own_columns(scored: Scored) -> list[pa.Array]:
         [scored.version] * rows,
         np.asarray(scored.scores, np.float32),
         np.asarray(scored.alerts, bool),
+        scored.outcomes.tolist(),
         [scored.canary] * rows,
         [scored.shadow_version] * rows,
         [None] * rows if shadow_scores is None else np.asarray(shadow_scores, np.float32),

@@ -29,6 +29,7 @@ OWN_COLUMNS = pa.schema(
         ("prediction_version", pa.string()),
         ("prediction_score", pa.float32()),
         ("prediction_alert", pa.bool_()),
+        ("prediction_outcome", pa.string()),
         ("prediction_canary", pa.bool_()),
         ("prediction_shadow_version", pa.string()),
         ("prediction_shadow_score", pa.float32()),
@@ -45,7 +46,10 @@ _DAY_FOLDER = "date="
 
 @dataclass(frozen=True)
 class Predictions:
-    """Scored transactions, in the order of their files; a transaction was scored once.
+    """Scored transactions, in the order of their files.
+
+    A transaction that a client sent again is not logged again. Where `outcome` is "conflict", its
+    id is that of an earlier one with other values.
 
     Attributes:
       transactions: the dataset's columns, without the label, as far as they are logged. Identifiers
@@ -56,6 +60,7 @@ class Predictions:
       version: the model version that answered, text [rows].
       score: its fraud probability, float32 [rows].
       alert: whether the answer was an alert, [rows].
+      outcome: what became of it in the state, text [rows]; see `fraud.serving.state.Outcome`.
       canary: whether the challenger answered, [rows].
       shadow_version: the version that scored without answering, text [rows]; empty where none did.
       shadow_score: its score, float32 [rows]; NaN where none did.
@@ -68,6 +73,7 @@ class Predictions:
     version: NDArray[np.str_]
     score: NDArray[np.float32]
     alert: NDArray[np.bool_]
+    outcome: NDArray[np.str_]
     canary: NDArray[np.bool_]
     shadow_version: NDArray[np.str_]
     shadow_score: NDArray[np.float32]
@@ -125,6 +131,7 @@ class PredictionLog:
             version=text("prediction_version"),
             score=values("prediction_score"),
             alert=values("prediction_alert").astype(bool),
+            outcome=text("prediction_outcome"),
             canary=values("prediction_canary").astype(bool),
             shadow_version=text("prediction_shadow_version"),
             shadow_score=values("prediction_shadow_score").astype(np.float32),

@@ -45,7 +45,9 @@ def scored(
     }
     matrix = np.arange(rows * len(features), dtype=np.float32).reshape(rows, -1)
     scores = np.linspace(0.25, 0.75, rows, dtype=np.float32)
-    return Scored(columns, features, matrix, "1700000000", scores, scores > 0.5, 3.5, **others)
+    outcomes = np.array(["new"] * rows)
+    alerts = scores > 0.5
+    return Scored(columns, features, matrix, "1700000000", scores, alerts, outcomes, 3.5, **others)
 
 
 def write(folder, *batches, **settings):
@@ -76,6 +78,7 @@ def test_predictions_are_read_back_by_the_day_of_their_transaction(tmp_path):
     assert second.version.tolist() == ["1700000000"] * 3
     assert second.score.tolist() == [0.75] * 3
     assert second.alert.tolist() == [True] * 3
+    assert second.outcome.tolist() == ["new"] * 3
     assert second.canary.tolist() == [False, False, True]
     assert second.shadow_version.tolist() == ["", "challenger", ""]
     np.testing.assert_array_equal(second.shadow_score, np.float32([np.nan, 0.25, np.nan]))
