@@ -20,6 +20,10 @@ from fraud.models.specification import EXTRA, SPECIFICATION_FILE, InputSpecifica
 
 THRESHOLD_FILE = "threshold.json"
 NETWORK_FILE = "network.json"
+HISTORY_FILE = "history.json"
+"""Loss and validation metric of each epoch."""
+IMPORTANCE_FILE = "importance.json"
+"""Column → its importance; see `Explainer.importance`."""
 
 
 def run_fn(fn_args: Any) -> None:
@@ -53,12 +57,18 @@ def train(fn_args: Any, examples: Examples, transform: tft.TFTransformOutput) ->
     explainer = Explainer(fitted.model, typical, columns.numeric, columns.categorical)
     ServedModel(fitted, explainer, transform, columns).save(fn_args.serving_model_dir)
     inputs = from_json(InputSpecification, config["inputs"])
-    _write_extra(Path(fn_args.serving_model_dir) / EXTRA, fitted, spec, inputs)
+    extra = Path(fn_args.serving_model_dir) / EXTRA
+    _write_extra(extra, fitted, spec, inputs)
+    importance = explainer.importance(
+        {name: array[fitted.sample] for name, array in examples.inputs.items()}
+    )
+    (extra / IMPORTANCE_FILE).write_text(to_json(importance, indent=1), encoding="utf-8")
 
 
 def _write_extra(folder: Path, fitted: Fitted, spec: Network, inputs: InputSpecification) -> None:
     """Writes threshold, validation metrics (null if undefined) and settings next to the graph."""
     quality = {"threshold": fitted.threshold, "validation": fitted.validation}
     (folder / THRESHOLD_FILE).write_text(to_json(quality, indent=1), encoding="utf-8")
+    (folder / HISTORY_FILE).write_text(to_json(fitted.history, indent=1), encoding="utf-8")
     (folder / NETWORK_FILE).write_text(to_json(spec, indent=1), encoding="utf-8")
     (folder / SPECIFICATION_FILE).write_text(to_json(inputs, indent=1), encoding="utf-8")

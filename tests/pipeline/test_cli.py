@@ -32,6 +32,7 @@ def cli(repository, tmp_path):
         "verify",
         "prune",
         "lineage",
+        "report",
         "explain-decision",
         "schema",
         "config",
