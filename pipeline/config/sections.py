@@ -41,6 +41,9 @@ class DataGateSettings:
 
     severity: Literal["error", "warning"] = "error"
     """Lowest severity of an anomaly that stops the run."""
+    empty_columns: Literal["ignore", "refuse"] = "ignore"
+    """What to do if a column or feature that the model reads has no value at all in the train
+    window: `ignore` it, which the run notes, or `refuse` the data."""
     max_drift: Share | None = None
     """Threshold of every drift measure of every column; null derives each threshold from how much
     the days and weeks of the baseline vary."""
