@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Collection, Iterator, Mapping, MutableSequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
@@ -115,6 +116,34 @@ def contradictions(
         for name, (type_, words) in wanted.items()
         if name in of_name and of_name[name] != type_
     ]
+
+
+def for_review(folder: str, run_id: str) -> str:
+    """The text of the schema that SchemaGen wrote into a folder, with what a reviewer should know.
+
+    Args:
+      folder: the Schema artifact's.
+      run_id: the run that inferred it.
+    """
+    (file,) = Path(folder).glob("*.pbtxt")
+    return (
+        f"# Inferred by run {run_id} from its train window. Review it like code: from now on data\n"
+        "# that does not fit stops a run. `fraud-pipeline schema --update` adapts it.\n"
+        f"{read(file)}"
+    )
+
+
+def read(path: str | Path) -> str:
+    """The text of a schema file.
+
+    Raises:
+      BadInput: it cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        raise BadInput(f"cannot read the curated schema: {reason}") from None
 
 
 def parsed(text: str) -> schema_pb2.Schema:
