@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from fraud import files
 from fraud.errors import BadInput, StoppedByDataGate
-from fraud.pipeline.commands import common
+from fraud.pipeline.commands import common, report
 from fraud.pipeline.config import Config, ReleaseSettings
 from fraud.pipeline.root import Root
 
@@ -89,14 +89,18 @@ def _run(arguments: argparse.Namespace, config: Config, root: Root) -> int:
     _check_schema(config)
 
     from fraud.codec import to_json
+    from fraud.pipeline import lineage
     from fraud.pipeline.console import Console
     from fraud.pipeline.runners import local
     from fraud.report import terminal
 
     as_of = windows.as_of if windows else None
     summary = local.run(config, root, data, as_of, Console(), terminal.node_detail)
+    with Console().logging_to(root.log(summary.run_id)):
+        store = lineage.find_store(config.metadata, root)
+        page = report.write_of_finished(store, root, summary.run_id)
     has_schema = config.paths.schema is not None
-    shown = terminal.render(summary, common.options_given(arguments), has_schema)
+    shown = terminal.render(summary, common.options_given(arguments), has_schema, page)
     print(to_json(summary, indent=1) if arguments.json else shown)
     return StoppedByDataGate.exit_code if summary.outcome == "gate_stopped" else 0
 
