@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself: `make run` on a fresh clone is enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow unit test-modern mutants airflow kubeflow bench bench-models \
+.PHONY: help setup browser run test test-slow unit test-modern mutants airflow kubeflow bench bench-models \
 	lint format docs lock clean
 bin := .venv/bin
 
@@ -11,16 +11,19 @@ help: ## show this list
 setup: ## create .venv, or update it when the pins have changed
 	@scripts/setup.sh
 
+browser: # for the tests of pages
+	@scripts/setup_browser.sh
+
 run: setup ## the whole pipeline on the sample in data/, up to a pushed model
 	$(bin)/fraud-pipeline run --config data/sample/config.yaml --data data/sample/transactions $(ARGS)
 
-test: lint ## lint, then all tests except the slow ones (ARGS="-k windows" for some)
+test: lint browser ## lint, then all tests except the slow ones (ARGS="-k windows" for some)
 	$(bin)/python -m pytest -m "not slow" $(ARGS)
 
 test-slow: setup ## more complete runs: orchestrators, tuning, the backtest
 	$(bin)/python -m pytest -m slow $(ARGS)
 
-unit: setup ## the tests that take seconds
+unit: setup browser ## the tests that take seconds
 	$(bin)/python -m pytest -m "not e2e" $(ARGS)
 
 test-modern: ## `make test` on TFX 1.21, in a Debian 13 root if this machine is older

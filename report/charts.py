@@ -16,7 +16,8 @@ from markupsafe import Markup
 WIDTH, HEIGHT = 360, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 34
 _ROW = 22  # height of a row of names
-_NAME = 14  # characters of a name in a chart; the rest is in its tooltip
+_NAME = 17  # characters of a name in a chart; the whole is in its tooltip
+_TAIL = 10  # of these, from its end, which tells names with the same beginning apart
 _BASELINE = 4  # from the middle of a line of text to its baseline
 
 Point = tuple[float, float]
@@ -104,6 +105,8 @@ def number(value: float) -> str:
         return f"{value / 1e6:.3g}M"
     if size >= 1e4:
         return f"{value / 1e3:.3g}k"
+    if size >= 1e3:
+        return f"{value:,.0f}"
     return f"{value:.3g}"
 
 
@@ -181,7 +184,7 @@ def rows(
     form: Callable[[float], str] = number,
 ) -> Markup:
     """Lying bars, a row for each name, that begin at 0; of a single series, with their values."""
-    left, most = 128, max((v for of in series.values() for v in of), default=0) or 1
+    left, most = 134, max((v for of in series.values() for v in of), default=0) or 1
     thick = 16 if len(series) == 1 else 6
     height = max(_ROW, thick * len(series) + 6)
     at = Axis("", 0, most).scale(left, WIDTH - (58 if len(series) == 1 else _RIGHT))
@@ -226,7 +229,7 @@ def estimates(
       at_line: where an upright line is drawn.
       limits: row → a value that is marked in it.
     """
-    left, foot = 128, len(drawn) * _ROW + 4
+    left, foot = 134, len(drawn) * _ROW + 4
     at = axis.scale(left, WIDTH - _RIGHT)
     parts = _scale_below(axis, at, foot)
     if at_line is not None:
@@ -359,8 +362,8 @@ def _scale_below(axis: Axis, at: Callable[[float], float], foot: float) -> list[
 
 def _name(name: str, x: float, y: float) -> Markup:
     short = " ".join(name.split())
-    if len(short) > _NAME + 4:
-        short = short[: _NAME + 3] + "…"
+    if len(short) > _NAME:
+        short = f"{short[: _NAME - _TAIL - 1]}…{short[-_TAIL:]}"
     return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="end">{}{}</text>').format(
         x, y, short, _title(name)
     )

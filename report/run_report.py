@@ -28,6 +28,9 @@ _SPLITS: tuple[str, ...] = ("train", "eval", "recent")
 IMPORTANT = 20
 """Columns of which the importance is shown."""
 
+LEAST = 0.0003
+"""The lowest score in the chart of the calibration, which is logarithmic."""
+
 WORDS = {
     "pushed": "pushed",
     "not_blessed": "not blessed",
@@ -338,7 +341,8 @@ def _metrics(facts: Facts) -> Iterator[Measured]:
     overall = facts.summary.metrics.get("overall", {})
     before = facts.summary.champion_metrics.get("overall", {})
     intervals = facts.summary.intervals.get("overall", {})
-    for name, own in overall.items():
+    headline_first = sorted(overall.items(), key=lambda item: item[0] not in artifacts.HEADLINE)
+    for name, own in headline_first:
         change = facts.summary.changes.get(name, Change(None, None, None))
         low, high = intervals.get(name, (None, None))
         yield Measured(
@@ -378,11 +382,11 @@ def _quality(facts: Facts) -> dict[str, Markup]:
         shown["Change from the champion"] = changes
     shown["Calibration"] = charts.lines(
         "Share of frauds by mean score of each bin",
-        Axis("mean score", 0.0003, 1, log=True),
-        Axis("share of frauds", 0.0003, 1, log=True),
+        Axis("mean score", LEAST, 1, log=True),
+        Axis("share of frauds", LEAST, 1, log=True),
         [
             *_of_models(models, _calibration, marks=True),
-            Line("", [(0.0003, 0.0003), (1, 1)], "aid"),
+            Line("", [(LEAST, LEAST), (1, 1)], "aid"),
         ],
     )
     shown["Scores"] = _histogram(models[CHALLENGER]["bins"])
@@ -416,7 +420,7 @@ def _calibration(of: Mapping[str, Any]) -> list[tuple[float, float]]:
     return [
         (b["mean_score"], b["frauds"] / (b["frauds"] + b["genuine"]))
         for b in of["bins"]
-        if b["frauds"] and b["mean_score"]
+        if b["frauds"] and b["mean_score"] >= LEAST and b["frauds"] >= LEAST * b["genuine"]
     ]
 
 

@@ -172,6 +172,8 @@ def by_day(labels: NDArray[np.bool_], scores: NDArray, cards: Cards) -> list[dic
 
 def _spread(values: NDArray, count: int = POINTS) -> NDArray[np.int64]:
     """Indices of at most `count` values, ascending, evenly spread over them, with both ends."""
+    if not values.size:
+        return np.zeros(0, np.int64)
     wanted = np.linspace(values[0], values[-1], min(count, values.size))
     return np.unique(np.searchsorted(values, wanted).clip(0, values.size - 1))
 
