@@ -69,12 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     windows = plan_ingestion(data, config, arguments.as_of).windows
 
-    from fraud.codec import to_json
     from fraud.pipeline.console import Console
     from fraud.pipeline.runners import local
     from fraud.report import terminal
 
     as_of = windows.as_of if windows else None
     summary = local.run(config, root, data, as_of, Console(), terminal.node_detail)
-    print(to_json(summary, indent=1) if arguments.json else terminal.render(summary))
+    common.show(arguments, summary, terminal.render)
     return StoppedByDataGate.exit_code if summary.outcome == "gate_stopped" else 0

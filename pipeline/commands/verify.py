@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from fraud.pipeline.commands import common
@@ -31,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints what is wrong; an empty root is clean."""
     config, root = common.config_and_root(arguments)
     document = verify(config, root, arguments.repair)
-    print(json.dumps(document, indent=1) if arguments.json else render(document))
+    common.show(arguments, document, render)
     return 0 if document["clean"] else 1
 
 
@@ -45,23 +44,28 @@ def verify(config: Config, root: Root, repair: bool) -> dict[str, Any]:
     """
     from fraud.pipeline import lineage, verification
 
-    found: list[verification.Finding] = []
     document: list[dict[str, Any]] = []
     store = lineage.find_store(config.metadata, root)
     if store is None:
         return {"root": str(root.path), "clean": True, "idle": True, "findings": []}
+
+    def settle(finding: verification.Finding) -> None:
+        done = finding.repair() if repair and finding.repair else None
+        advice = finding.advice or "fraud-pipeline verify --repair"
+        entry = {"problem": finding.problem, "repaired": done}
+        document.append(entry if done else {**entry, "advice": advice})
+
     with root.idle() as idle, root.pushing():
-        found += verification.of_pushes(root, store)
-        found += verification.of_files(root, store)
-        if idle:
-            found += verification.of_leftovers(root, store)
         if repair:
             root.require_space()
-        for finding in found:
-            done = finding.repair() if repair and finding.repair else None
-            advice = finding.advice or "fraud-pipeline verify --repair"
-            entry = {"problem": finding.problem, "repaired": done}
-            document.append(entry if done else {**entry, "advice": advice})
+        for finding in list(verification.of_place(root, store)):
+            settle(finding)
+        if all(entry["repaired"] for entry in document):
+            found = [*verification.of_pushes(root, store), *verification.of_files(root, store)]
+            if idle:
+                found += verification.of_leftovers(root, store)
+            for finding in found:
+                settle(finding)
     clean = all(entry["repaired"] for entry in document)
     return {"root": str(root.path), "clean": clean, "idle": idle, "findings": document}
 
