@@ -121,7 +121,7 @@ def decide(
     accepted = []
     live = champions[0] if champions else None
     same = [push for push in pushes if push.identity == challenger.identity]
-    if live and live in same:
+    if live and live.identity == challenger.identity:
         if live.model_id == challenger.model_id and not live.restored:
             return Decision("pushed", live_reason)  # so that the cache answers
         return Decision("not_pushed", f"identical to version {live.version}, which is live")
@@ -219,8 +219,18 @@ def is_version(name: str) -> bool:
 
 
 def next_version(now: float, taken: Iterable[str]) -> str:
-    """A version above all others, as servers take the highest: seconds since 1970 if possible."""
-    return str(max([int(now), *(int(name) + 1 for name in taken if is_version(name))]))
+    """A version above all others, as servers take the highest: seconds since 1970 if possible.
+
+    Raises:
+      FraudPipelineError: one of the others is the highest that there can be.
+    """
+    version = str(max([int(now), *(int(name) + 1 for name in taken if is_version(name))]))
+    if not is_version(version):
+        raise FraudPipelineError(
+            f"no version can be higher than {int(version) - 1}, which is in the push folder; move "
+            "it out of there"
+        )
+    return version
 
 
 def disagreements(root: Root, pushes: Sequence[Champion]) -> tuple[str, ...]:

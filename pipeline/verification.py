@@ -35,6 +35,17 @@ class Finding:
     advice: str = ""
 
 
+def of_missing_metadata(root: Root) -> Iterator[Finding]:
+    """A root that has versions, but no ML Metadata."""
+    versions = {entry.version for entry in releases.journal(root)} | {*releases.folders(root)}
+    if versions:
+        yield Finding(
+            f"{root.metadata}: missing, although there are versions: {', '.join(sorted(versions))}",
+            advice="restore it from a backup; without it, nothing is known to be live, and the "
+            "next run pushes without comparing",
+        )
+
+
 def of_place(root: Root, store: Any) -> Iterator[Finding]:
     """Whether the root is where ML Metadata says; if not, nothing else can be judged.
 

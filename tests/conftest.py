@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def command_line() -> Iterator[None]:
-    """Hides pytest's options, which TFX's Beam executors would read as absl's: -v is one of both."""
+    """Hides pytest's options: TFX's Beam executors would read them as absl's, such as -v."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys, "argv", sys.argv[:1])
         yield

@@ -48,7 +48,8 @@ def status(config: Config, root: Root) -> dict[str, Any]:
 
     store = lineage.find_store(config.metadata, root)
     if store is None:
-        return {"root": str(root.path), "live": None, "disagreements": [], "runs": []}
+        disagreements = list(releases.disagreements(root, []))
+        return {"root": str(root.path), "live": None, "disagreements": disagreements, "runs": []}
     champion = next(lineage.champions(store, root.pushed), None)
     runs = lineage.runs(store)
     live = None

@@ -45,9 +45,6 @@ def verify(config: Config, root: Root, repair: bool) -> dict[str, Any]:
     from fraud.pipeline import lineage, verification
 
     document: list[dict[str, Any]] = []
-    store = lineage.find_store(config.metadata, root)
-    if store is None:
-        return {"root": str(root.path), "clean": True, "idle": True, "findings": []}
 
     def settle(finding: verification.Finding) -> None:
         done = finding.repair() if repair and finding.repair else None
@@ -55,6 +52,16 @@ def verify(config: Config, root: Root, repair: bool) -> dict[str, Any]:
         entry = {"problem": finding.problem, "repaired": done}
         document.append(entry if done else {**entry, "advice": advice})
 
+    store = lineage.find_store(config.metadata, root)
+    if store is None:
+        for finding in verification.of_missing_metadata(root):
+            settle(finding)
+        return {
+            "root": str(root.path),
+            "clean": not document,
+            "idle": True,
+            "findings": document,
+        }
     with root.idle() as idle, root.pushing():
         if repair:
             root.require_space()

@@ -218,6 +218,10 @@ def test_a_version_is_the_time_and_above_all_others():
     assert releases.next_version(100.9, []) == "100"
     assert releases.next_version(100.9, ["100", "20"]) == "101"
     assert releases.next_version(100.9, ["900", "tmp"]) == "901"
+    highest = 2**63 - 2
+    assert releases.next_version(1, [str(highest - 1)]) == str(highest)
+    with pytest.raises(FraudPipelineError, match=f"no version can be higher than {highest}"):
+        releases.next_version(1, [str(highest)])
 
 
 # Real runs of a small graph
@@ -635,6 +639,25 @@ def test_two_pushers_at_once_publish_one_whole_model(bank):
     said = sorted(process.communicate()[0].strip() for process in both)
     assert said == ["not_pushed", "pushed"]
     assert len(bank.versions()) == 2
+    assert findings(bank) == []
+
+
+def test_a_pusher_waits_for_a_rollback_and_finds_that_the_champion_changed(bank):
+    bank.run("1", "a")
+    bank.run("2", "b")
+    bank.run("3", "c", until="Judge")
+    with bank.root.pushing():
+        pusher = start(bank, "3", "c", "")
+        assert pusher.stdout.readline() == "ready\n"
+        pusher.stdin.write("go\n")
+        pusher.stdin.flush()
+        with pytest.raises(subprocess.TimeoutExpired):
+            pusher.wait(1)
+        releases.roll_back(bank.root, bank.store, None, "bad")
+    assert pusher.communicate()[0].strip() == "not_pushed"
+    assert bank.live()[1] == "a"
+    assert outcome(bank.run("3", "c"))[1].startswith("champion changed")
+    assert outcome(bank.run("4", "c"))[0] == "pushed"
     assert findings(bank) == []
 
 

@@ -253,6 +253,18 @@ def test_artifacts_that_are_not_mounted_are_no_reason_to_forget_all(bank):
     assert check(bank) == []
 
 
+def test_a_root_without_ml_metadata_is_not_clean(bank, capsys):
+    live, _ = bank.live()
+    bank.root.metadata.unlink()
+    unrepaired(bank, "metadata.sqlite: missing, although there are versions: ")
+    assert not bank.root.metadata.exists()
+    assert cli.main(["verify", "--root", str(bank.root.path)]) == 1
+    assert cli.main(["status", "--root", str(bank.root.path)]) == 0
+    said = capsys.readouterr().out
+    assert f"{live}: ML Metadata has no record of it" in said
+    assert "a server takes it" in said
+
+
 @pytest.mark.parametrize("how", ["moved", "copied"])
 def test_a_root_that_is_elsewhere_now_works_there(bank, tmp_path_factory, how, capsys):
     there = tmp_path_factory.mktemp("elsewhere") / "root"
