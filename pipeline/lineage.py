@@ -294,7 +294,7 @@ def is_rolled_back(pushes: Sequence[Champion], identity: str) -> bool:
     by_version = {push.version: push for push in pushes}
 
     def first(push: Champion) -> int:
-        while push.restored:
+        while push.restored in by_version:
             push = by_version[push.restored]
         return int(push.version)
 

@@ -8,8 +8,8 @@ and undoes it. See docs/releases.md.
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import shutil
 import socket
 import time
@@ -406,7 +406,7 @@ def roll_back(root: Root, store: Any, to: str | None, reason: str) -> Release:
     assert live is not None  # or there would have been nothing to restore
     release = publish(
         root,
-        intact_copy(root, restored),
+        intact_copy(root, store, restored),
         Release(
             kind="rollback",
             model_id=restored.model_id,
@@ -437,19 +437,29 @@ def roll_back(root: Root, store: Any, to: str | None, reason: str) -> Release:
     return replace(release, state="recorded")
 
 
-def intact_copy(root: Root, push: Champion) -> Path:
-    """A folder with the files of a version: the version itself, or the copy among the artifacts.
+def intact_copy(root: Root, store: Any, push: Champion) -> Path:
+    """A folder with the files of a version: its own, or else any copy that is as they were.
+
+    Copies are the Pusher's artifact, other versions of the same model, and the model itself.
 
     Raises:
-      FraudPipelineError: neither is as it was when it was pushed.
+      FraudPipelineError: none is as it was when the version was pushed.
     """
-    expected = value(push.pushed, lineage.DIGEST)
-    for folder in (root.pushed / push.version, Path(push.pushed.uri)):
-        if folder.is_dir() and expected in (None, files.digest(folder)):
+    own = root.pushed / push.version
+    if (digest := value(push.pushed, lineage.DIGEST)) is None:  # by an early release
+        candidates = [own, Path(push.pushed.uri)]
+    else:
+        (model,) = store.get_artifacts_by_id([push.model_id])
+        same = [other for other in lineage.pushes(store) if other.identity == push.identity]
+        candidates = [own, Path(push.pushed.uri), lineage.model_folder(model)]
+        candidates += [root.pushed / other.version for other in same]
+        candidates += [Path(other.pushed.uri) for other in same]
+    for folder in dict.fromkeys(candidates):
+        if folder.is_dir() and digest in (None, files.digest(folder)):
             return folder
     raise FraudPipelineError(
-        f"version {push.version}: its files are gone or damaged, in {root.pushed / push.version} "
-        f"and in {push.pushed.uri}; choose another version"
+        f"version {push.version}: its files are gone or damaged, in {own} and wherever there was a "
+        "copy; choose another version"
     )
 
 
@@ -490,8 +500,8 @@ def withdraw(root: Root, version: str) -> None:
 def user() -> str:
     """Who runs this process, as user@host."""
     try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a container's user has no name
+        name = pwd.getpwuid(os.getuid()).pw_name  # not the environment's, which anyone may set
+    except KeyError:  # a container's user has no name
         name = str(os.getuid())
     return f"{name}@{socket.gethostname()}"
 

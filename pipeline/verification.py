@@ -107,7 +107,7 @@ def of_pushes(root: Root, store: Any) -> Iterator[Finding]:
             continue
         digest = value(push.pushed, lineage.DIGEST)
         if digest not in (None, files.digest(root.pushed / push.version)):
-            yield _damaged(root, push)
+            yield _damaged(root, store, push)
 
 
 def of_files(root: Root, store: Any) -> Iterator[Finding]:
@@ -131,13 +131,13 @@ def of_files(root: Root, store: Any) -> Iterator[Finding]:
         version = of_versions.get(artifact.id)
         if Path(artifact.uri).exists():
             if version and is_mounted and not _is_model_of(artifact, version):
-                yield _lost_model(root, artifact, version, "not the model that was pushed")
+                yield _lost_model(root, store, artifact, version, "not the model that was pushed")
             continue
         problem = f"{artifact.uri}: recorded as {artifact.type} {artifact.id}, but missing"
         if not is_mounted:
             yield Finding(problem, advice=f"is {root.artifacts} mounted? Nothing recorded is in it")
         elif version:
-            yield _lost_model(root, artifact, version, "missing")
+            yield _lost_model(root, store, artifact, version, "missing")
         else:
             yield Finding(problem, partial(_mark_deleted, store, artifact))
 
@@ -187,7 +187,7 @@ def _missing(root: Root, store: Any, push: Champion, is_mounted: bool) -> Findin
             "deleted, run again",
         )
     try:
-        intact = releases.intact_copy(root, push)
+        intact = releases.intact_copy(root, store, push)
     except FraudPipelineError:
         return Finding(problem, partial(_mark_deleted, store, push.pushed))
 
@@ -226,11 +226,13 @@ def _is_model_of(artifact: mlmd.Artifact, version: Champion) -> bool:
     return folder.is_dir() and digest in (None, files.digest(folder))
 
 
-def _lost_model(root: Root, artifact: mlmd.Artifact, version: Champion, what: str) -> Finding:
+def _lost_model(
+    root: Root, store: Any, artifact: mlmd.Artifact, version: Champion, what: str
+) -> Finding:
     """The model of a version, without which no challenger can be compared with it."""
     problem = f"{artifact.uri}: recorded as {artifact.type} {artifact.id}, but {what}"
     try:
-        intact = releases.intact_copy(root, version)
+        intact = releases.intact_copy(root, store, version)
     except FraudPipelineError:
         return Finding(
             problem,
@@ -280,11 +282,11 @@ def _record_place(root: Root, store: Any, place: Path) -> str:
     return f"recorded {len(moved)} artifacts in {root.path}"
 
 
-def _damaged(root: Root, push: Champion) -> Finding:
+def _damaged(root: Root, store: Any, push: Champion) -> Finding:
     folder = root.pushed / push.version
     problem = f"{folder}: not the files that were pushed"
     try:
-        intact = releases.intact_copy(root, push)
+        intact = releases.intact_copy(root, store, push)
     except FraudPipelineError:
         return Finding(
             problem, advice="no intact copy is left; `fraud-pipeline rollback` to another version"

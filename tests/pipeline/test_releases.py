@@ -499,7 +499,7 @@ def test_a_rollback_to_files_that_are_damaged_everywhere_changes_nothing(bank):
     first, _ = bank.versions()
     push = next(p for p in lineage.pushes(bank.store) if p.version == first)
     for folder in (bank.root.pushed / first, Path(push.pushed.uri)):
-        (folder / "saved_model.pb").write_text("rotten")
+        (folder / "saved_model.pb").write_text("rotten")  # of the model, too: it has the same file
     with bank.root.pushing(), pytest.raises(FraudPipelineError, match="gone or damaged"):
         releases.roll_back(bank.root, bank.store, None, "bad")
     assert bank.live()[1] == "b"

@@ -89,10 +89,20 @@ def test_a_version_whose_copy_is_damaged_too_is_left_to_people(bank):
     unrepaired(bank, "not the files that were pushed")
 
 
-def forget_copy(bank: Bank, version: str) -> None:
-    """Damages the copy of a version among the artifacts."""
+def forget_copies(bank: Bank, version: str) -> None:
+    """Damages the copies of a version among the artifacts, which keeps them in place."""
     (push,) = [push for push in lineage.pushes(bank.store) if push.version == version]
-    (Path(push.pushed.uri) / "saved_model.pb").unlink()
+    (model,) = bank.store.get_artifacts_by_id([push.model_id])
+    for folder in (Path(push.pushed.uri), lineage.model_folder(model)):
+        (folder / "saved_model.pb").unlink()
+        (folder / "saved_model.pb").write_text("x")
+
+
+def remaining(bank: Bank, problem: str) -> str:
+    """Repairs what can be, and checks that what mentions `problem` was; what was done."""
+    (done,) = [found for found in check(bank, repair=True) if problem in found["problem"]]
+    assert done["repaired"]
+    return done["repaired"]
 
 
 def test_a_version_that_was_removed_by_hand_is_restored_from_its_copy(bank):
@@ -106,22 +116,34 @@ def test_a_version_that_was_removed_by_hand_is_restored_from_its_copy(bank):
     assert digest(bank.root.pushed / live) == before
 
 
+def test_a_version_that_a_rollback_made_is_restored_from_the_one_it_restored(bank):
+    first, _ = bank.versions()
+    with bank.root.pushing():
+        release = releases.roll_back(bank.root, bank.store, None, "bad")
+    shutil.rmtree(bank.root.pushed / release.version)
+    forget_copies(bank, first)
+    done = remaining(bank, f"version {release.version}: recorded, but")
+    assert f"restored from the intact copy {bank.root.pushed / first}" in done
+    assert bank.live() == (release.version, "a")
+
+
 def test_a_version_of_which_nothing_is_left_is_recorded_as_deleted(bank):
     live, _ = bank.live()
     shutil.rmtree(bank.root.pushed / live)
-    forget_copy(bank, live)
+    forget_copies(bank, live)
     (before,) = releases.disagreements(bank.root, list(lineage.pushes(bank.store)))
     assert "the folder is missing" in before
-    repaired(bank, f"version {live}: recorded, but")
+    assert "as deleted" in remaining(bank, f"version {live}: recorded, but")
     assert releases.disagreements(bank.root, list(lineage.pushes(bank.store))) == ()
     assert bank.live()[1] == "a"
+    assert check(bank) == []
 
 
 def test_a_version_that_comes_back_as_it_was_is_live_again(bank):
     live, _ = bank.live()
     (bank.root.pushed / live).rename(bank.root.path / "away")
-    forget_copy(bank, live)
-    repaired(bank, f"version {live}: recorded, but")
+    forget_copies(bank, live)
+    remaining(bank, f"version {live}: recorded, but")
     (bank.root.path / "away").rename(bank.root.pushed / live)
     repaired(bank, f"{live}: recorded as deleted, but its files are back, as they were pushed")
     assert bank.live() == (live, "b")
@@ -130,8 +152,8 @@ def test_a_version_that_comes_back_as_it_was_is_live_again(bank):
 def test_a_version_that_comes_back_changed_stays_deleted(bank):
     live, _ = bank.live()
     (bank.root.pushed / live).rename(bank.root.path / "away")
-    forget_copy(bank, live)
-    repaired(bank, f"version {live}: recorded, but")
+    forget_copies(bank, live)
+    remaining(bank, f"version {live}: recorded, but")
     (bank.root.path / "away").rename(bank.root.pushed / live)
     (bank.root.pushed / live / "saved_model.pb").write_text("x")
     unrepaired(bank, f"{live}: recorded as deleted")
