@@ -35,6 +35,20 @@ class Finding:
     advice: str = ""
 
 
+def findings(root: Root, store: Any, idle: bool) -> list[Finding]:
+    """Everything that is wrong and can be judged now.
+
+    Args:
+      root: what to check; call it while holding `root.pushing()`.
+      store: its ML Metadata.
+      idle: whether no run uses the root, see `root.idle()`; otherwise leftovers are not judged.
+    """
+    if place := list(of_place(root, store)):
+        return place
+    leftovers = of_leftovers(root, store) if idle else ()
+    return [*of_pushes(root, store), *of_files(root, store), *leftovers]
+
+
 def of_missing_metadata(root: Root) -> Iterator[Finding]:
     """A root that has versions, but no ML Metadata."""
     versions = {entry.version for entry in releases.journal(root)} | {*releases.folders(root)}

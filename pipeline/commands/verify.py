@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
+
+if TYPE_CHECKING:
+    from fraud.pipeline.verification import Finding
+
+MOST_PASSES = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,37 +49,35 @@ def verify(config: Config, root: Root, repair: bool) -> dict[str, Any]:
     """
     from fraud.pipeline import lineage, verification
 
-    document: list[dict[str, Any]] = []
-
-    def settle(finding: verification.Finding) -> None:
-        done = finding.repair() if repair and finding.repair else None
-        advice = finding.advice or "fraud-pipeline verify --repair"
-        entry = {"problem": finding.problem, "repaired": done}
-        document.append(entry if done else {**entry, "advice": advice})
-
     store = lineage.find_store(config.metadata, root)
     if store is None:
-        for finding in verification.of_missing_metadata(root):
-            settle(finding)
-        return {
-            "root": str(root.path),
-            "clean": not document,
-            "idle": True,
-            "findings": document,
-        }
+        found = [_settled(finding, repair) for finding in verification.of_missing_metadata(root)]
+        return _document(root, idle=True, found=found)
     with root.idle() as idle, root.pushing():
         if repair:
             root.require_space()
-        for finding in list(verification.of_place(root, store)):
-            settle(finding)
-        if all(entry["repaired"] for entry in document):
-            found = [*verification.of_pushes(root, store), *verification.of_files(root, store)]
-            if idle:
-                found += verification.of_leftovers(root, store)
-            for finding in found:
-                settle(finding)
-    clean = all(entry["repaired"] for entry in document)
-    return {"root": str(root.path), "clean": clean, "idle": idle, "findings": document}
+        repaired: list[dict[str, Any]] = []
+        # A repair may be what the next one needs, such as a version to restore its model from.
+        for _ in range(MOST_PASSES):
+            found = [_settled(one, repair) for one in verification.findings(root, store, idle)]
+            done = [entry for entry in found if entry["repaired"]]
+            repaired += done
+            if not done:
+                break
+        return _document(root, idle, [*repaired, *(e for e in found if not e["repaired"])])
+
+
+def _settled(finding: Finding, repair: bool) -> dict[str, Any]:
+    """What was found, and what was or is to be done."""
+    done = finding.repair() if repair and finding.repair else None
+    entry = {"problem": finding.problem, "repaired": done}
+    advice = finding.advice or "fraud-pipeline verify --repair"
+    return entry if done else {**entry, "advice": advice}
+
+
+def _document(root: Root, idle: bool, found: list[dict[str, Any]]) -> dict[str, Any]:
+    clean = all(entry["repaired"] for entry in found)
+    return {"root": str(root.path), "clean": clean, "idle": idle, "findings": found}
 
 
 def render(document: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -69,6 +70,23 @@ def test_programs_need_a_reason_in_plain_text(bank, reason):
     with pytest.raises(BadInput, match="reason: it"):
         production.roll_back(Metadata(), bank.root, reason)
     assert bank.live() == before
+
+
+def test_a_root_that_is_read_only_says_what_is_live_and_changes_nothing(small_disk, capsys):
+    bank = Bank(small_disk)
+    bank.run("1", "a")
+    bank.run("2", "b")
+    version, _ = bank.live()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert production.live(Metadata(), bank.root).version == version
+    with pytest.raises(BadInput, match="cannot be used as root: Read-only file system"):
+        production.roll_back(Metadata(), bank.root, "bad")
+    assert cli.main(["status", "--root", str(small_disk)]) == 0
+    assert f"live      version {version}" in capsys.readouterr().out
+    assert cli.main(["explain-decision", version, "--root", str(small_disk)]) == 0
+    for command in ("verify", "prune", "rollback --reason x"):
+        assert cli.main([*command.split(), "--root", str(small_disk)]) == 2
+        assert "cannot be used as root: Read-only file system" in capsys.readouterr().err
 
 
 def test_programs_are_told_of_what_was_interrupted_before(bank):

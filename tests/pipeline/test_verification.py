@@ -85,8 +85,12 @@ def test_a_damaged_version_is_replaced_by_its_copy(bank):
 def test_a_version_whose_copy_is_damaged_too_is_left_to_people(bank):
     live = next(lineage.champions(bank.store))
     for folder in (bank.root.pushed / live.version, Path(live.pushed.uri)):
-        (folder / "saved_model.pb").write_text("x")
-    unrepaired(bank, "not the files that were pushed")
+        (folder / "saved_model.pb").write_text("x")  # and, as it is the same file, the model
+    for repair in (False, True):
+        version, model = check(bank, repair)
+        assert "not the files that were pushed" in version["problem"]
+        assert "not the model that was pushed" in model["problem"]
+        assert not version["repaired"] and not model["repaired"]
 
 
 def forget_copies(bank: Bank, version: str) -> None:
@@ -145,7 +149,13 @@ def test_a_version_that_comes_back_as_it_was_is_live_again(bank):
     forget_copies(bank, live)
     remaining(bank, f"version {live}: recorded, but")
     (bank.root.path / "away").rename(bank.root.pushed / live)
-    repaired(bank, f"{live}: recorded as deleted, but its files are back, as they were pushed")
+    # And then the model, which is restored from it.
+    version, model = check(bank, repair=True)
+    problem = f"{live}: recorded as deleted, but its files are back, as they were pushed"
+    assert problem in version["problem"]
+    assert "not the model that was pushed" in model["problem"]
+    assert version["repaired"] and model["repaired"]
+    assert check(bank) == []
     assert bank.live() == (live, "b")
 
 
