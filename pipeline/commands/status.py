@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fraud.errors import BadInput
+from fraud.pipeline import refusals
 from fraud.pipeline.artifacts import ExamplesFacts, Push, RunSummary
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import Config
@@ -42,14 +43,20 @@ def status(config: Config, root: Root) -> dict[str, Any]:
       attributes are those of `lineage.Code`, or None, `rollback`: restored, replaced, user and
       reason, or None, and `judging_problem`: why no challenger can be compared with it, or None; or
       None); `disagreements` between the push folder and ML Metadata; `runs`, the latest first
-      (run_id, outcome).
+      (run_id, outcome; one that was refused before it began has at and reason instead of a
+      run_id).
     """
     from fraud.pipeline import lineage, production, releases
 
     store = lineage.find_store(config.metadata, root)
     if store is None:
-        disagreements = list(releases.disagreements(root, []))
-        return {"root": str(root.path), "live": None, "disagreements": disagreements, "runs": []}
+        refused = [_refused(refusal) for refusal in reversed(refusals.read(root))]
+        return {
+            "root": str(root.path),
+            "live": None,
+            "disagreements": list(releases.disagreements(root, [])),
+            "runs": refused[:SHOWN_RUNS],
+        }
     champion = next(lineage.champions(store, root.pushed), None)
     runs = lineage.runs(store)
     live = None
@@ -79,15 +86,20 @@ def status(config: Config, root: Root) -> dict[str, Any]:
             "judging_problem": production.judging_problem(store, champion, runs[-1]) or None,
         }
     latest = [
-        {"run_id": run_id, "outcome": _outcome(root, store, run_id)}
-        for run_id in reversed(runs[-SHOWN_RUNS:])
+        (
+            lineage.began(store, [run_id]),
+            {"run_id": run_id, "outcome": _outcome(root, store, run_id)},
+        )
+        for run_id in runs[-SHOWN_RUNS:]
     ]
+    latest += [(refusal.at.timestamp(), _refused(refusal)) for refusal in refusals.read(root)]
+    latest.sort(key=lambda dated: dated[0], reverse=True)
     disagreements = list(releases.disagreements(root, list(lineage.pushes(store))))
     return {
         "root": str(root.path),
         "live": live,
         "disagreements": disagreements,
-        "runs": latest,
+        "runs": [run for _, run in latest[:SHOWN_RUNS]],
     }
 
 
@@ -122,10 +134,20 @@ def render(document: dict[str, Any]) -> str:
                 "          comparison `fraud-pipeline run --accept-unjudged-champion`",
             ]
     lines += [f"warning   {problem}" for problem in document["disagreements"]]
-    lines += [f"run       {run['run_id']}  {run['outcome']}" for run in document["runs"]]
+    lines += [
+        f"run       {run['run_id']}  {run['outcome']}"
+        if "run_id" in run
+        else f"refused   {run['at']}  {run['reason']}"
+        for run in document["runs"]
+    ]
     if not document["runs"]:
         lines.append("no runs yet: fraud-pipeline run --data PATH")
     return "\n".join(lines)
+
+
+def _refused(refusal: refusals.Refusal) -> dict[str, str]:
+    at = refusal.at.isoformat(" ", timespec="seconds")
+    return {"outcome": "refused", "at": at, "reason": refusal.reason}
 
 
 def _outcome(root: Root, store: Any, run_id: str) -> str:
