@@ -175,7 +175,7 @@ def _work(settings: Settings, service: Service | None) -> None:
 
 def _run(worker: _Worker) -> None:
     """Runs a worker in uvicorn's choice of event loop: uvloop where there is one."""
-    loop = (uvicorn.Config(app="").get_loop_factory() or asyncio.new_event_loop)()
+    loop = (uvicorn.Config(app="", log_config=None).get_loop_factory() or asyncio.new_event_loop)()
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(worker.run())

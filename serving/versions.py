@@ -164,7 +164,8 @@ class Watch:
             del self._refused[version]
 
     def _run(self) -> None:
-        _be_nice()
+        self.look()
+        _be_nice()  # from now on there is a model whose requests go first
         while not self._stopping.is_set():
             self.look()
             self._stopping.wait(SECONDS_BETWEEN_LOOKS)
