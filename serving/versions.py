@@ -128,16 +128,16 @@ class Watch:
     Args:
       folder: has a folder per version, named by its number.
       versions: where to load them.
-      load: makes a loaded model of a version's folder.
+      check: raises an exception if a loaded version cannot be used for other reasons.
     """
 
     def __init__(
         self,
         folder: Path,
         versions: Versions,
-        load: Callable[[Path], LoadedModel] = LoadedModel,
+        check: Callable[[LoadedModel], None] = lambda model: None,
     ) -> None:
-        self._folder, self._versions, self._load = folder, versions, load
+        self._folder, self._versions, self._check = folder, versions, check
         self._refused: dict[str, tuple[object, float]] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -184,8 +184,9 @@ class Watch:
         self._versions.report(VersionStatus(version, "LOADING"))
         model = None
         try:
-            model = self._load(folder)
+            model = LoadedModel(folder)
             model.warm_up()
+            self._check(model)
         except Exception as error:  # whatever is wrong with it, the version before goes on
             if model:
                 model.close()
