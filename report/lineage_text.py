@@ -16,6 +16,7 @@ from fraud.pipeline.lineage_graph import (
     Release,
     Touched,
 )
+from fraud.text import plain
 
 SHORT = 12
 """Characters of a hash."""
@@ -23,7 +24,7 @@ SHORT = 12
 
 def render(found: Origin | Reach) -> str:
     """The lineage as text: first the answer, then a tree of how it came about."""
-    return "\n".join(_reach(found) if isinstance(found, Reach) else _origin(found))
+    return "\n".join(map(plain, _reach(found) if isinstance(found, Reach) else _origin(found)))
 
 
 def headline(found: Origin | Reach) -> str:

@@ -88,7 +88,6 @@ def _run(arguments: argparse.Namespace, config: Config, root: Root) -> int:
 
     _check_schema(config)
 
-    from fraud.codec import to_json
     from fraud.pipeline import lineage
     from fraud.pipeline.console import Console
     from fraud.pipeline.runners import local
@@ -99,9 +98,8 @@ def _run(arguments: argparse.Namespace, config: Config, root: Root) -> int:
     with Console().logging_to(root.log(summary.run_id)):
         store = lineage.find_store(config.metadata, root)
         page = report.write_of_finished(store, root, summary.run_id)
-    has_schema = config.paths.schema is not None
-    shown = terminal.render(summary, common.options_given(arguments), has_schema, page)
-    print(to_json(summary, indent=1) if arguments.json else shown)
+    options, has_schema = common.options_given(arguments), config.paths.schema is not None
+    common.show(arguments, summary, lambda shown: terminal.render(shown, options, has_schema, page))
     return StoppedByDataGate.exit_code if summary.outcome == "gate_stopped" else 0
 
 
