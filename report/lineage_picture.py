@@ -73,15 +73,12 @@ def to_dot(found: Origin | Reach) -> str:
 
 def to_html(found: Origin | Reach) -> str:
     """The lineage as a page that loads nothing."""
-    later: tuple[str, ...] = ()
-    if isinstance(found, Origin) and found.release:
-        later = tuple(lineage_text.happened_later(found.release, found.later))
     return render_page(
         "lineage.html",
         found=found,
         is_day=isinstance(found, Reach),
         headline=lineage_text.headline(found),
-        later=later,
+        later=() if isinstance(found, Reach) else tuple(lineage_text.happened_later(found)),
         contents=lineage_text.contents_of(found.touched) if isinstance(found, Reach) else {},
         picture=None if isinstance(found, Reach) else picture(found.back),
         code=() if isinstance(found, Reach) else tuple(lineage_text.code_of(found.back)),

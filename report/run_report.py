@@ -17,19 +17,12 @@ from fraud.pipeline.decisions import Demands
 from fraud.pipeline.distributions import Distribution, Divergence
 from fraud.pipeline.lineage import NodeRecord
 from fraud.pipeline.lineage_graph import Origin
-from fraud.report import charts, lineage_picture, lineage_text
-from fraud.report.charts import Axis, Estimate, Line
+from fraud.report import charts, figures, lineage_picture, lineage_text
+from fraud.report.charts import Axis, Estimate
+from fraud.report.figures import CHAMPION, words
 from fraud.report.pages import render_page
 
-CHAMPION, CHALLENGER = "champion", "challenger"
-
 _SPLITS: tuple[str, ...] = ("train", "eval", "recent")
-
-IMPORTANT = 20
-"""Columns of which the importance is shown."""
-
-LEAST = 0.0003
-"""The lowest score in the chart of the calibration, which is logarithmic."""
 
 WORDS = {
     "pushed": "pushed",
@@ -228,8 +221,8 @@ def _content(facts: Facts) -> dict[str, Any]:
         "metrics": tuple(_metrics(facts)),
         "quality": _quality(facts),
         "slices": _slices(facts),
-        "training": _training(facts),
-        "importance": _importance(facts),
+        "training": figures.training(facts.training.history) if facts.training else {},
+        "importance": figures.importance(facts.training.importance) if facts.training else None,
         "picture": lineage_picture.picture(origin.back) if origin else None,
         "code": tuple(lineage_text.code_of(origin.back)) if origin else (),
         "seconds": _seconds(facts),
@@ -346,7 +339,7 @@ def _metrics(facts: Facts) -> Iterator[Measured]:
         change = facts.summary.changes.get(name, Change(None, None, None))
         low, high = intervals.get(name, (None, None))
         yield Measured(
-            title=_words(name),
+            title=words(name),
             value=_number(own),
             interval=_interval(low, high),
             minimum=_number(facts.demands.minima.get(name), ""),
@@ -359,136 +352,20 @@ def _metrics(facts: Facts) -> Iterator[Measured]:
 
 def _quality(facts: Facts) -> dict[str, Markup]:
     """The charts of the evaluation, by title."""
-    models = {name: facts.curves[name] for name in (CHALLENGER, CHAMPION) if facts.curves.get(name)}
-    if not models:  # a single model has no name for TFMA
-        models = dict(zip((CHALLENGER,), facts.curves.values(), strict=False))
-    if not models:
-        return {}
-    shown: dict[str, Markup] = {}
-    percent = Axis("recall", 0, 1)
-    shown["Precision and recall"] = charts.lines(
-        "Precision by recall of each model on the same transactions",
-        percent,
-        Axis("precision", 0, 1),
-        _of_models(models, lambda of: of["precision_recall"]),
-    )
-    shown["ROC"] = charts.lines(
-        "Recall by false positive rate of each model on the same transactions",
-        Axis("false positive rate", 0, 1),
-        percent,
-        [*_of_models(models, lambda of: of["roc"]), Line("", [(0, 0), (1, 1)], "aid")],
-    )
-    if changes := _changes(facts):
+    shown = figures.quality(facts.curves)
+    if shown and (changes := _changes(facts)):
         shown["Change from the champion"] = changes
-    shown["Calibration"] = charts.lines(
-        "Share of frauds by mean score of each bin",
-        Axis("mean score", LEAST, 1, log=True),
-        Axis("share of frauds", LEAST, 1, log=True),
-        [
-            *_of_models(models, _calibration, marks=True),
-            Line("", [(LEAST, LEAST), (1, 1)], "aid"),
-        ],
-    )
-    shown["Scores"] = _histogram(models[CHALLENGER]["bins"])
-    shown |= _thresholds(models)
-    days = {
-        name: {d["day"]: d["card_precision"] for d in of["days"]} for name, of in models.items()
-    }
-    if any(days.values()):
-        ordinals = sorted({day for of in days.values() for day in of})
-        names = [
-            date.fromordinal(day + date(1970, 1, 1).toordinal()).strftime("%d %b")
-            for day in ordinals
-        ]
-        series = {name: [of.get(day, 0.0) for day in ordinals] for name, of in days.items()}
-        top = max(max(values) for values in series.values()) or 1
-        shown["Card precision by day"] = charts.bars(
-            "Compromised cards among those checked, of the budget, by day",
-            Axis("day", 0, 1),
-            Axis("card precision", 0, top),
-            names,
-            series,
-        )
-    return shown
-
-
-def _of_models(models: Mapping[str, Any], points: Any, marks: bool = False) -> list[Line]:
-    return [Line(name, points(of), f"s{i}", marks) for i, (name, of) in enumerate(models.items())]
-
-
-def _calibration(of: Mapping[str, Any]) -> list[tuple[float, float]]:
-    return [
-        (b["mean_score"], b["frauds"] / (b["frauds"] + b["genuine"]))
-        for b in of["bins"]
-        if b["frauds"] and b["mean_score"] >= LEAST and b["frauds"] >= LEAST * b["genuine"]
-    ]
-
-
-def _histogram(bins: Sequence[Mapping[str, Any]]) -> Markup:
-    """The scores of frauds and of other transactions, each as shares."""
-    totals = {kind: max(sum(b[kind] for b in bins), 1) for kind in ("frauds", "genuine")}
-    series = {kind: [b[kind] / totals[kind] for b in bins] for kind in totals}
-    names = [charts.number(b["low"]) for b in bins]
-    top = max(max(values) for values in series.values()) or 1
-    return charts.bars(
-        "Scores of frauds and of genuine transactions",
-        Axis("score, from", 0, 1),
-        Axis("share of the class", 0, top),
-        names,
-        series,
-    )
-
-
-def _thresholds(models: Mapping[str, Any]) -> dict[str, Markup]:
-    own = models[CHALLENGER]["thresholds"]
-    if len(own) < 2:
-        return {}
-    low = max(min(row["threshold"] for row in own), 1e-4)
-    x = Axis("threshold", low, 1, log=True)
-    at = models[CHALLENGER]["threshold"]
-    upright = [Line("its threshold", [(at, 0), (at, 1e12)], "aid")] if at else []
-    shown = {}
-    keys = ("true_positives", "false_negatives", "false_positives")
-    most = max(max(row["true_positives"] + row["false_negatives"] for row in own), 1)
-    shown["Confusion by threshold"] = charts.lines(
-        "Frauds that alert, frauds missed and false alerts by threshold",
-        x,
-        Axis("transactions", 0, most * 1.5),
-        [
-            *(
-                Line(_words(key), [(r["threshold"], r[key]) for r in own], f"s{i}")
-                for i, key in enumerate(keys)
-            ),
-            *upright,
-        ],
-    )
-    saved = {
-        name: [(r["threshold"], r["cost_saved"]) for r in of["thresholds"] if "cost_saved" in r]
-        for name, of in models.items()
-    }
-    if saved[CHALLENGER]:
-        amounts = [amount for points in saved.values() for _, amount in points]
-        bottom = max(min(*amounts, 0), -max(*amounts, 1))
-        shown["Cost saved by threshold"] = charts.lines(
-            "What acting on alerts would have saved, by threshold",
-            x,
-            Axis("saved", bottom, max(*amounts, 1)),
-            [
-                *(Line(name, points, f"s{i}") for i, (name, points) in enumerate(saved.items())),
-                *upright,
-            ],
-        )
     return shown
 
 
 def _changes(facts: Facts) -> Markup | None:
     changes = facts.summary.changes if facts.summary else {}
-    drawn = [Estimate(_words(name), c.change, c.low, c.high) for name, c in changes.items()]
+    drawn = [Estimate(words(name), c.change, c.low, c.high) for name, c in changes.items()]
     reach = [abs(v) for e in drawn for v in (e.value, e.low, e.high) if v is not None]
     if not reach:
         return None
     most = max(*reach, 0.01)
-    limits = {_words(name): -drop for name, drop in facts.demands.max_drops.items()}
+    limits = {words(name): -drop for name, drop in facts.demands.max_drops.items()}
     return charts.estimates(
         "Change of each metric from the champion's, with 95 % interval and the drop allowed",
         Axis("challenger − champion", -most * 1.05, most * 1.05),
@@ -517,51 +394,13 @@ def _slices(facts: Facts) -> dict[str, Markup]:
             low, high = limits.get(metric, (None, None))
             drawn.append(Estimate(name, _finite(row.get(metric)), low, high))
         overall = drawn[0].value
-        shown[_words(metric)] = charts.estimates(
-            f"{_words(metric)} of each slice, with 95 % interval",
-            Axis(_words(metric), 0, 1),
+        shown[words(metric)] = charts.estimates(
+            f"{words(metric)} of each slice, with 95 % interval",
+            Axis(words(metric), 0, 1),
             drawn,
             at_line=overall,
         )
     return shown
-
-
-def _training(facts: Facts) -> dict[str, Markup]:
-    if not facts.training:
-        return {}
-    titles = {
-        "loss": "loss on the training cards",
-        "val_average_precision": "average precision on held-out cards",
-    }
-    shown = {}
-    for name, title in titles.items():
-        values = [v for v in facts.training.history.get(name, []) if v is not None]
-        if len(values) > 1:
-            low, high = min(values), max(values)
-            shown[title.capitalize()] = charts.lines(
-                f"{title} by epoch",
-                Axis("epoch", 1, len(values)),
-                Axis(
-                    name.removeprefix("val_").replace("_", " "),
-                    low,
-                    high if high > low else low + 1,
-                ),
-                [Line("", [(i + 1, v) for i, v in enumerate(values)], marks=len(values) < 40)],
-            )
-    return shown
-
-
-def _importance(facts: Facts) -> Markup | None:
-    importance = dict(
-        list((facts.training.importance if facts.training else {}).items())[:IMPORTANT]
-    )
-    if not importance:
-        return None
-    return charts.rows(
-        "Mean absolute contribution of each column to the logit",
-        list(importance),
-        {"importance": list(importance.values())},
-    )
 
 
 def _seconds(facts: Facts) -> Markup | None:
@@ -575,10 +414,6 @@ def _seconds(facts: Facts) -> Markup | None:
         {"seconds": list(seconds.values())},
         "{:.1f} s".format,
     )
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ").replace("roc auc", "ROC AUC")
 
 
 def _finite(number: float | None) -> float | None:
