@@ -1,8 +1,9 @@
 # Every target sets up .venv by itself: `make run` on a fresh clone is enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup browser run test test-slow unit test-modern mutants airflow kubeflow bench bench-models \
+.PHONY: help setup browser run test test-slow unit test-modern mutants airflow kubeflow notebooks bench bench-models \
 	lint format docs lock clean
 bin := .venv/bin
+ROOT := fraud-root
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -50,6 +51,12 @@ kubeflow: setup ## run the sample with Kubeflow's local runner; write the YAML f
 	.venv-kubeflow/bin/python deploy/kubeflow/fraud.py run --graph build/kubeflow/graph \
 		--pipeline $(abspath $(bin))/fraud-pipeline
 	$(bin)/fraud-pipeline status --root build/kubeflow/root
+
+notebooks: setup ## run the notebooks on ROOT=fraud-root, which two runs of the sample create first
+	@test -d $(ROOT)/pushed || for day in 2026-03-14 2026-03-21; do \
+		$(bin)/fraud-pipeline run --config data/sample/config.yaml --data data/sample/transactions \
+			--root $(ROOT) --as-of $$day || exit 1; done
+	$(bin)/python scripts/run_notebooks.py --root $(ROOT)
 
 bench: setup ## compare the cost of a run with stock TFX and a floor (ARGS="--rows 1200000" for more)
 	scripts/setup_beside.sh bench

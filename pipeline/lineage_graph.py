@@ -286,7 +286,7 @@ def find(
     release = next((r for r in known if r.version == asked), None)
     if release:
         return _of_release(store, known, asked, release)
-    if store.get_context_by_type_and_name(RUN_CONTEXT, asked):
+    if is_run(store, asked):
         return _of_run(store, asked)
     found = []
     if asked.isdecimal() and len(asked) < 19:  # ids have 64 bits
@@ -302,6 +302,11 @@ def find(
     back = walk_back(store, ids)
     forward = walk_forward(store, ids)
     return Origin(asked, "artifact", tuple(ids), None, (), (), data_of(back), back, forward)
+
+
+def is_run(store: metadata_store.MetadataStore, run_id: str) -> bool:
+    """Whether there is such a run."""
+    return store.get_context_by_type_and_name(RUN_CONTEXT, run_id) is not None
 
 
 def reach(store: metadata_store.MetadataStore, pushed: Path, day: str) -> Reach:

@@ -129,7 +129,7 @@ def read(store: Any, pushed: Path, run_folder: Path, run_id: str) -> Facts:
     outputs: dict[str, Any] = {}  # "node.key" → artifact, if its files are there
     for record in nodes.values():
         for key, of_key in record.outputs.items():
-            if of_key and Path(of_key[-1].uri).is_dir():
+            if of_key and lineage.has_files(of_key[-1]):
                 outputs[f"{record.name}.{key}"] = of_key[-1]
     examples = next(
         (

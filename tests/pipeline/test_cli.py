@@ -33,6 +33,7 @@ def cli(repository, tmp_path):
         "prune",
         "lineage",
         "report",
+        "ui",
         "explain-decision",
         "schema",
         "config",
