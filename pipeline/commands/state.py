@@ -7,6 +7,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from fraud import files
 from fraud.errors import BadInput
 from fraud.pipeline.commands import common
 
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
       FraudPipelineError: the data or the state cannot be used.
     """
     config, root = common.config_and_root(arguments)
-    location = arguments.state or str(root.state)
+    location = files.resolve(arguments.state or str(root.state))
     if arguments.action == "build":
         document, code = build(arguments, config, root, location), 0
         text = _built(document)

@@ -62,18 +62,34 @@ def rebuild_state(location: str, definition: StateDefinition) -> AbstractContext
     Raises:
       BadInput: the location cannot be used, or another process is rebuilding the state.
     """
-    if is_uri(location):
-        raise BadInput(f"{location}: not a folder")
+    if _is_server(location):
+        from fraud.serving.state import redis_store
+
+        return redis_store.rebuilding(location, definition)
     from fraud.serving.state.lmdb_build import rebuilding
 
     return rebuilding(Path(location), definition)
 
 
 def _store(location: str, create: StateDefinition | None) -> StateStore:
-    if is_uri(location):
-        raise BadInput(f"{location}: not a folder")
+    if _is_server(location):
+        from fraud.serving.state.redis_store import RedisStore
+
+        return RedisStore(location) if create is None else RedisStore.create(location, create)
     from fraud.serving.state.lmdb_store import LmdbStore
 
-    if create is None:
-        return LmdbStore(Path(location))
-    return LmdbStore.create(Path(location), create)
+    folder = Path(location)
+    return LmdbStore(folder) if create is None else LmdbStore.create(folder, create)
+
+
+def _is_server(location: str) -> bool:
+    """Whether a location is the URL of a Redis server rather than a folder.
+
+    Raises:
+      BadInput: it is another URL.
+    """
+    if location.startswith(("redis://", "rediss://", "unix://")):
+        return True
+    if is_uri(location):
+        raise BadInput(f"{location}: neither a folder nor the URL of a Redis server, redis://…")
+    return False

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from fraud.errors import BadInput
 from fraud.serving.state import rows
 from fraud.serving.state.definition import StateDefinition
 from fraud.serving.state.rows import HEAD, Transactions
+
+T = TypeVar("T")
 
 Change = tuple[bytes, bytes]
 """(key, `Entry.stored`) of a transaction."""
@@ -212,8 +214,8 @@ def as_bytes(array: NDArray) -> list[bytes]:
     return array.view(f"V{array.dtype.itemsize}").tolist()
 
 
-def batches(changes: Iterable[Change], size: int = 1000) -> Iterator[list[Change]]:
-    """Changes in lists of at most `size`."""
-    iterator = iter(changes)
+def batches(items: Iterable[T], size: int = 1000) -> Iterator[list[T]]:
+    """Items in lists of at most `size`."""
+    iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
         yield batch
