@@ -126,10 +126,20 @@ class Cards:
         share p varies by p (1 − p) Σ r² / (Σ r)² when the cards are replaced by others.
         """
         sampled = min(self.sampled, other.sampled)
+        alone, total = self._alone(other)
+        return float(sampled * np.sum(alone**2) / total**2) if total else 0.0
+
+    def share_without(self, other: Cards) -> float:
+        """The share of the rows that are of cards that another window lacks."""
+        alone, total = self._alone(other)
+        return float(alone.sum() / total) if total else 0.0
+
+    def _alone(self, other: Cards) -> tuple[Floats, float]:
+        """The rows of the cards that the other lacks, and of all, where both samples are whole."""
+        sampled = min(self.sampled, other.sampled)
         inside = self.hashes <= np.uint64(min(sampled * 2.0**64, 2.0**64 - 2048))
         alone = inside & ~np.isin(self.hashes, other.hashes)
-        total = self.rows[inside].sum()
-        return float(sampled * np.sum(self.rows[alone] ** 2) / total**2) if total else 0.0
+        return self.rows[alone], float(self.rows[inside].sum())
 
     @property
     def effective(self) -> float:
@@ -379,7 +389,7 @@ def _covariance(daily: Floats, days: NDArray[np.int64]) -> tuple[Floats, int] | 
     if len(days) < _WEEK:
         return None
     weeks = len(days) // _WEEK
-    # With fewer days, the effect of the weekday cannot be told from the rest and counts as variance.
+    # With fewer, the effect of the weekday cannot be told from the rest, and counts as variance.
     groups = days % _WEEK if weeks >= 2 else np.zeros(len(days))
     residuals, freedom = daily.copy(), len(days)
     for group in np.unique(groups):
@@ -418,9 +428,7 @@ def _of_shares(
     threshold = max(least, mean * _plausible(scaled, freedom))
     largest = int(np.argmax(np.abs(p - q)))
     change = f"{labels[largest]} {q[largest]:.1%} → {p[largest]:.1%}"
-    return Measurement(
-        name, DISTRIBUTION, value, min(threshold, 1.0), change, unjudged=unjudged
-    )
+    return Measurement(name, DISTRIBUTION, value, min(threshold, 1.0), change, unjudged=unjudged)
 
 
 def _least(measure: str, is_estimated: bool, windows: _Windows) -> tuple[float, str]:
@@ -545,7 +553,9 @@ def _of_categories(
         share = float(shares[measure])
         measured.append(Measurement(name, measure, share, threshold, change, unjudged=unjudged))
     total = sum(rows.sum() for rows in before.counts.values())
-    frequent = [label for label in known - {REST} if before.counts[label].sum() >= _FREQUENT * total]
+    frequent = [
+        label for label in known - {REST} if before.counts[label].sum() >= _FREQUENT * total
+    ]
     frequent.sort()
     others = 1 - sum(before.counts[label].sum() for label in frequent) / max(total, 1)
     shared = max(1, round(others * CELLS))
@@ -571,9 +581,7 @@ def _category_cells(column: Categories, frequent: list[str], shared: int, days: 
     return cells
 
 
-def _unseen_thresholds(
-    before: Categories, windows: _Windows
-) -> dict[str, tuple[float, str]]:
+def _unseen_thresholds(before: Categories, windows: _Windows) -> dict[str, tuple[float, str]]:
     """From the categories that one week of the baseline has and no other, as if it were judged.
 
     Weeks and not days, because a category that comes and goes stays for some days. A single one
@@ -599,6 +607,8 @@ def _unseen_thresholds(
     variance, freedom = _covariance(shares[:, None], b.days) or (np.zeros((1, 1)), _EXACT)
     plausible = variance.item() * windows.per_days * _plausible(np.ones((1, 1)), freedom)
     likely = np.nan_to_num(shares).mean() + math.sqrt(plausible)
+    if own.any() and windows.now.cards and b.cards:
+        likely += windows.now.cards.share_without(b.cards)  # such cards may bring their own
     most = _TIMES * np.nan_to_num(largest).max()
     return {
         UNSEEN: (min(1.0, max(never, float(likely))), unjudged),

@@ -27,8 +27,8 @@ from fraud.pipeline import drift
 from fraud.pipeline.components.daily_counts import profile
 
 BASELINE, NOT_JUDGED, UNJUDGED = "baseline", "not_judged", "unjudged"
-"""Custom properties of the anomalies: the baseline's URI; what kind of baseline is lacking; and what
-could not be judged although there is one: pair of splits → column → why, in JSON."""
+"""Custom properties of the anomalies: the baseline's URI; what kind of baseline is lacking; what
+could not be judged although there is one (pair of splits → column → why, in JSON)."""
 
 WHOLE = "(whole window)"
 """Stands for all columns in `UNJUDGED`."""

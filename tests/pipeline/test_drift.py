@@ -178,6 +178,32 @@ def test_cards_that_the_other_window_lacks():
     assert cards.effective == pytest.approx(36 / 14)
 
 
+def test_new_cards_may_bring_their_own_categories_where_others_did(rng):
+    """Each card has a shop of its own; a tenth of 100 cards is replaced."""
+
+    def of_cards(cards, days, first, shops=lambda card: f"s{card}"):
+        column = categories([[shops(card) for card in cards] * 2] * days)
+        sample = Cards(np.array(sorted(cards), np.uint64), np.full(len(cards), 2.0 * days), 1.0)
+        return profile(column, [2 * len(cards)] * days, first, sample)
+
+    # Every week, one card is there that no other week has.
+    weeks = [of_cards([*range(99), 200 + week], 7, MONDAY + 7 * week) for week in range(4)]
+    labels = sorted({label for week in weeks for label in week.columns["x"].counts})
+    counts = {
+        label: np.concatenate([w.columns["x"].counts.get(label, np.zeros(7)) for w in weeks])
+        for label in labels
+    }
+    sample = Cards(np.arange(99).astype(np.uint64), np.full(99, 56.0), 1.0)
+    before = profile(Categories(np.zeros(28), counts), [200] * 28, cards=sample)
+    now = of_cards([*range(89), *range(300, 311)], 7, MONDAY + 28)
+    found = measured(now, before, UNSEEN)
+    assert found.value == pytest.approx(0.11)
+    assert not found.drifted
+    unknown = [Profile(p.days, p.rows, None, p.columns) for p in (now, before)]
+    assert measured(*unknown, UNSEEN).drifted
+    assert now.cards.share_without(before.cards) == pytest.approx(0.11)
+
+
 def test_samples_of_cards_are_compared_where_both_are_complete():
     half, quarter = 2**63, 2**62
     hashes = np.array([quarter - 2048, quarter + 2048], np.uint64)

@@ -135,7 +135,9 @@ def test_what_drift_could_not_judge_is_noted(tmp_path):
         "SplitPair",
         {"train_train": anomalies(), "recent_train": anomalies()},
         baseline="champion",
-        unjudged=json.dumps({"train_train": {}, "recent_train": {"a": few, "b": lacking, "c": few}}),
+        unjudged=json.dumps(
+            {"train_train": {}, "recent_train": {"a": few, "b": lacking, "c": few}}
+        ),
     )
     verdict = verdict_of(examples(), schema, drift, drift, "fraud", set(), "error", True)
     assert verdict.passed
