@@ -600,6 +600,35 @@ def test_as_many_unseen_categories_are_plausible_as_each_week_had():
     assert measured(now, before, NEW).threshold == pytest.approx(3 * 0.3)
 
 
+def test_a_baseline_of_less_than_two_weeks_is_halved_to_see_which_categories_are_unseen():
+    """In ten days, one category is there for the first five and another for a single day."""
+    first, once = np.repeat([20.0, 0], 5), np.eye(10)[9] * 10
+    columns = {"always": 100 - first - once, "first": first, "once": once}
+    before = profile(Categories(np.zeros(10), columns), np.full(10, 100))
+    now = profile(Categories(np.zeros(7), {"always": np.full(7, 100.0)}), np.full(7, 100))
+    shares = (first + once) / 100
+    varies = np.var(shares, ddof=1) * (1 / 7 + 1 / 7) * stats.f.ppf(1 - 1e-5, 1, 9)
+    expected = min(1, shares.mean() + math.sqrt(varies))
+    assert measured(now, before, UNSEEN).threshold == pytest.approx(expected)
+    assert measured(now, before, NEW).threshold == pytest.approx(3 * 0.2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_day_without_rows_in_the_baseline_is_left_out(rng):
+    before = channels(rng, 28)
+    for days in before.columns["x"].counts.values():
+        days[3] = 0
+    before.rows[3] = 0
+    assert drifted(channels(rng, 7), before) == set()
+    found = measured(channels(rng, 7, p=(0.5, 0.3, 0.1, 0.1), labels="abcn"), before, UNSEEN)
+    assert found.drifted
+
+
+def test_a_new_category_is_told_once(rng):
+    found = compare(channels(rng, 7, p=(0.4, 0.3, 0.2, 0.1), labels="abcn"), channels(rng, 28), {})
+    assert [m.measure for m in found if m.drifted and "'n'" in m.change] == [UNSEEN]
+
+
 def test_a_difference_as_large_as_the_threshold_is_no_drift():
     assert not drift.Measurement("x", ZERO, 0.1, 0.1, "").drifted
 
