@@ -75,34 +75,6 @@ class Scored:
     time: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 
-def check_columns(settings: PredictionLogSettings, dataset: Dataset) -> None:
-    """Checks that the settings fit the dataset.
-
-    Raises:
-      BadInput: a column that is hashed or dropped is not one that can be, or a column has a name
-        that the log needs.
-    """
-    names = [*(c for c in (dataset.id, dataset.card) if c), *dataset.entities]
-    can_hash = {*names, *dataset.categorical, *dataset.slices}
-    for name in settings.hash:
-        if name not in can_hash:
-            raise BadInput(
-                f"serving.prediction_log.hash: {name!r} is no identifier and no categorical column "
-                "of dataset"
-            )
-    if dataset.timestamp and dataset.timestamp in settings.drop:
-        raise BadInput(
-            f"serving.prediction_log.drop: {dataset.timestamp!r} tells the day of a prediction; "
-            "keep it"
-        )
-    for name in dataset.columns:
-        if name in OWN_COLUMNS.names:
-            raise BadInput(
-                f"dataset: column {name!r} has the name of a column of the prediction log; rename "
-                "it, or set serving.prediction_log.enabled to false"
-            )
-
-
 class LogWriter:
     """Logs predictions without ever making a request wait.
 
@@ -119,12 +91,19 @@ class LogWriter:
       dataset: the columns and their roles.
 
     Raises:
-      BadInput: see `check_columns`; or columns are to be hashed and there is no key.
+      BadInput: the settings do not fit the dataset, a column has a name that the log needs, or
+        columns are to be hashed and there is no key.
       FraudPipelineError: the folder cannot be written to.
     """
 
     def __init__(self, folder: Path, settings: PredictionLogSettings, dataset: Dataset) -> None:
-        check_columns(settings, dataset)
+        settings.check(dataset)
+        for name in dataset.columns:
+            if name in OWN_COLUMNS.names:
+                raise BadInput(
+                    f"dataset: column {name!r} has the name of a column of the prediction log; "
+                    "rename it, or set serving.prediction_log.enabled to false"
+                )
         self._folder, self._settings, self._dataset = folder, settings, dataset
         self._key = os.environ.get(KEY, "").encode()
         if settings.hash and not self._key:

@@ -9,6 +9,8 @@ from pydantic import Field, PositiveFloat
 from pydantic.dataclasses import dataclass
 
 from fraud.codec import STRICT, Count
+from fraud.errors import BadInput
+from fraud.features.spec import Dataset
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -33,6 +35,25 @@ class PredictionLogSettings:
     hash: tuple[str, ...] = ()
     """Identifiers and categorical columns that are logged as HMAC-SHA256; the key comes from the
     environment variable `FRAUD_PREDICTION_LOG_KEY`."""
+
+    def check(self, dataset: Dataset) -> None:
+        """Checks that the settings fit a dataset.
+
+        Raises:
+          BadInput: a column that is to be hashed or dropped is not one that can be.
+        """
+        names = (dataset.id, *dataset.entities, *dataset.categorical, *dataset.slices)
+        for name in self.hash:
+            if name not in names:
+                raise BadInput(
+                    f"serving.prediction_log.hash: {name!r} is no identifier and no categorical "
+                    "column of dataset"
+                )
+        if dataset.timestamp and dataset.timestamp in self.drop:
+            raise BadInput(
+                f"serving.prediction_log.drop: {dataset.timestamp!r} tells the day of a "
+                "prediction; keep it"
+            )
 
 
 @dataclass(frozen=True, config=STRICT)
