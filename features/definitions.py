@@ -140,7 +140,7 @@ def std(history: History, window: int) -> Floats:
 def max_(history: History, window: int) -> Floats:
     """Largest amount of the past."""
     past = history.past(window)
-    return history.wavelet_matrix.smallest(history.total_amounts.over(past) - 1, past)
+    return history.order_statistics.smallest(history.total_amounts.over(past) - 1, past)
 
 
 @_family("entity", needs_amount=True)
@@ -148,7 +148,9 @@ def median(history: History, window: int) -> Floats:
     """Median amount of the past; the lower of the two middle ones for an even number."""
     past = history.past(window)
     middle = (history.total_amounts.over(past) - 1) // 2
-    return history.cached(("median", window), lambda: history.wavelet_matrix.smallest(middle, past))
+    return history.cached(
+        ("median", window), lambda: history.order_statistics.smallest(middle, past)
+    )
 
 
 @_family("entity")
@@ -195,8 +197,8 @@ def high_count(history: History, window: int, *, normal_days: int, high_multiple
     """
     past = history.past(window)
     normal = median(history, normal_days)
-    rank = history.cached(("high",), lambda: history.wavelet_matrix.rank(high_multiple * normal))
-    high = history.total_amounts.over(past) - history.wavelet_matrix.count_below(rank, past)
+    rank = history.cached(("high",), lambda: history.order_statistics.rank(high_multiple * normal))
+    high = history.total_amounts.over(past) - history.order_statistics.count_below(rank, past)
     return np.where(np.isnan(normal), 0, high)
 
 
@@ -280,8 +282,6 @@ def last_labels(history: History, window: int) -> Floats:
     Each combination of the latest labels thus maps to an interval of its own.
     """
     known = history.known(window)
-    value = np.where(known.count > 0, 0.0, np.nan)
-    for i in range(1, 17):
-        among = known.count >= i
-        value[among] += history.fraud[known.last[among] - i] / 2.0**i
-    return value
+    unused = 16 - np.minimum(known.count, 16)
+    bits = history.latest_frauds[known.last] >> unused << unused
+    return np.where(known.count > 0, bits / 2.0**16, np.nan)

@@ -9,17 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fraud.errors import BadInput
+from fraud.features.order_statistics import OrderStatistics, SortedSpans, WaveletMatrix
 from fraud.features.spans import Floats, Ints, PrefixSum, RowSpan
-from fraud.features.wavelet_matrix import WaveletMatrix
 from fraud.time import MICROSECONDS_PER_DAY
+
+T = TypeVar("T")
 
 UNIT = 2.0**-20
 """Amounts are rounded to multiples of this (a millionth of the currency) and summed as integers."""
+
+FEW = 16
+"""Up to this many queries, sorting their spans is faster than building a wavelet matrix."""
 
 LARGEST = 1e9
 """Amounts beyond ± this are rejected, because their sums would not be exact."""
@@ -104,7 +110,7 @@ class History:
         self._row_amount = np.rint(amounts[order] / UNIT) * UNIT
         label = labels[order]
         self._delay = int(delay / np.timedelta64(1, "us"))
-        self._computed: dict[Hashable, NDArray] = {}
+        self._computed: dict[Hashable, Any] = {}
 
         # Ranks instead of times, so that entity and time fit in one sorted integer.
         self._moments, rank = np.unique(self.time, return_inverse=True)
@@ -125,7 +131,7 @@ class History:
             self.amount = np.rint(queries.amounts / UNIT) * UNIT
             self._query_time = queries.timestamps.astype("datetime64[us]").astype(np.int64)
             self._query_entity = _entities_of(queries.keys, key, is_first)
-            self._query_moments, self._query_rank = np.unique(self._query_time, return_inverse=True)
+            self._query_moments, self._query_rank = self._query_time, self.order
             earlier = np.searchsorted(self._moments, self._query_time)
             self._now = np.searchsorted(self._position, self._query_base + earlier)
 
@@ -141,7 +147,10 @@ class History:
 
     def past(self, days: int) -> RowSpan:
         """The rows of the same entity in (t - days, t), [queries]."""
-        return RowSpan(self._first_younger_than(days * MICROSECONDS_PER_DAY), self._now)
+        age = days * MICROSECONDS_PER_DAY
+        return self.cached(
+            ("past", days), lambda: RowSpan(self._first_younger_than(age), self._now)
+        )
 
     def known(self, days: int) -> RowSpan:
         """The labelled rows of the same entity whose labels became known in (t - days, t],
@@ -149,15 +158,15 @@ class History:
 
         With a fixed delay these are the rows in (t - delay - days, t - delay].
         """
+        return self.cached(("known", days), lambda: self._known(days * MICROSECONDS_PER_DAY))
+
+    def _known(self, age: int) -> RowSpan:
         if self._learned is not None:
-            learned, moments = self._learned, (self._query_moments, self._query_rank)
-            entity = self._query_entity
-            age = days * MICROSECONDS_PER_DAY
-            return RowSpan(
-                self.cached(("known until", age), lambda: learned.until(age, entity, *moments)),
-                self.cached(("known until", 0), lambda: learned.until(0, entity, *moments)),
-            )
-        first = self._first_younger_than(self._delay + days * MICROSECONDS_PER_DAY)
+            learned = self._learned
+            queries = self._query_entity, self._query_moments, self._query_rank
+            until_now = self.cached(("known until now",), lambda: learned.until(0, *queries))
+            return RowSpan(learned.until(age, *queries), until_now)
+        first = self._first_younger_than(self._delay + age)
         # With a delay of 0 the span would otherwise include the row itself.
         last = np.minimum(self._first_younger_than(self._delay), self._now)
         return RowSpan(self._labelled_before[first], self._labelled_before[last])
@@ -220,15 +229,29 @@ class History:
         return _last_flagged_before(~self.fraud)
 
     @cached_property
-    def wavelet_matrix(self) -> WaveletMatrix:
+    def latest_frauds(self) -> Ints:
+        """For each position in `labelled`, the 16 labels before it as bits, the last one highest.
+
+        Earlier labels may be of another entity.
+        """
+        bits = np.concatenate([[0], self.fraud])
+        for width in (1, 2, 4, 8):
+            earlier = np.concatenate([np.zeros(width, np.int64), bits])[: len(bits)]
+            bits = (bits << width) | earlier
+        return bits
+
+    @cached_property
+    def order_statistics(self) -> OrderStatistics:
         """Order statistics of the amounts in spans of rows."""
+        if len(self.order) <= FEW:
+            return SortedSpans(self._row_amount)
         starts = np.searchsorted(self._entity_base, self._entity_base)
         of_queries = starts
         if not self._is_of_rows:
             of_queries = np.searchsorted(self._entity_base, self._query_base)
         return WaveletMatrix(self._row_amount, starts, of_queries)
 
-    def cached(self, key: Hashable, compute: Callable[[], NDArray]) -> NDArray:
+    def cached(self, key: Hashable, compute: Callable[[], T]) -> T:
         """The result of `compute`, which runs only at the first call with this key."""
         if key not in self._computed:
             self._computed[key] = compute()
@@ -303,7 +326,7 @@ class _Learned:
         Args:
           age: microseconds, at least 0.
           entity: of each query, [queries].
-          moments: the distinct times of all queries, in order.
+          moments: the times of all queries, some of which may occur once for several.
           rank: the position of each query's time in `moments`, [queries].
         """
         limit = 2 * (moments - age) + (age > 0)
@@ -333,5 +356,7 @@ def _entities_of(keys: Ints, row_keys: Ints, is_first: NDArray[np.bool_]) -> Int
     """
     known = np.concatenate([row_keys[:1], row_keys[is_first]])
     number = np.searchsorted(known, keys)
-    is_known = np.isin(keys, known)
+    if not len(known):
+        return number
+    is_known = known[np.minimum(number, len(known) - 1)] == keys
     return np.where(is_known, number, len(known))

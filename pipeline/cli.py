@@ -14,6 +14,7 @@ COMMANDS = {
     "simulate": "write day folders of simulated transactions",
     "run": "run the pipeline once: validate, train, evaluate, push",
     "backtest": "evaluate past weeks as if the model had been live",
+    "serve": "answer requests with the live model",
     "score": "score a file of transactions with the live version",
     "status": "show the live model, its origin and the latest runs",
     "rollback": "make the weights of an earlier version live again",

@@ -166,6 +166,13 @@ def row_of(transaction_key: bytes, head: bytes) -> bytes:
     return head + transaction_key[:8]
 
 
+def entities_of(stored: bytes) -> list[bytes]:
+    """The keys of the entities that a transaction, as `Entry.stored`, has."""
+    starts = range(HEAD.itemsize, len(stored), KEY_BYTES)
+    keys = [stored[start : start + KEY_BYTES] for start in starts]
+    return [key for key in keys if key != NO_KEY]
+
+
 def times_of(stored: NDArray) -> NDArray[np.datetime64]:
     """The times of rows of dtype HEAD or STORED, [rows]."""
     return (stored["time"].astype(np.int64) - _EPOCH).view("datetime64[us]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from fraud.models.specification import InputSpecification
 from fraud.serving.state import rows
 from fraud.serving.state.definition import SLACK_DAYS, StateDefinition
 from fraud.serving.state.rows import LabelOutcome, Labels, Outcome, Transactions
-from fraud.serving.state.store import Entry, StateStore
+from fraud.serving.state.store import Entry, StateReplaced, StateStore
 from fraud.time import MICROSECONDS_PER_DAY
 
 AHEAD = np.timedelta64(1, "h")
@@ -131,34 +132,39 @@ class State:
 
         Call it from time to time, such as once an hour, in a thread of its own.
         """
-        return self._store.expire(self._store.newest() - self._kept)
+        kept = self.definition.kept_days * MICROSECONDS_PER_DAY
+        return self._store.expire(self._store.newest() - kept)
 
     def close(self) -> None:
         """Releases the store."""
         self._store.close()
 
-    @property
-    def _kept(self) -> int:
-        return self.definition.kept_days * MICROSECONDS_PER_DAY
-
     def _exchange(self, transactions: Transactions, record: bool) -> Seen:
         heads = rows.heads(transactions)
         keys = self._keys(transactions)
-        planned = self._planned(heads)
-        columns = [self._entity_keys(transactions, entity) for entity in self.definition.entities]
+        while True:
+            with suppress(StateReplaced):
+                return self._exchange_keyed(transactions, heads, keys, record)
+
+    def _exchange_keyed(
+        self, transactions: Transactions, heads: NDArray, keys: list[bytes], record: bool
+    ) -> Seen:
+        definition = self.definition
+        planned = self._planned(heads, definition)
+        columns = [_entity_keys(transactions, entity) for entity in definition.entities]
         entries = [
             Entry(key, head, tuple(column[row] for column in columns), record and outcome.recorded)
             for row, (key, head, outcome) in enumerate(
                 zip(keys, _split(heads), planned, strict=True)
             )
         ]
-        before, stored = self._store.exchange(entries)
+        before, stored = self._store.exchange(definition, entries)
         outcomes = tuple(map(_outcome, entries, planned, before))
         new = np.array([record and outcome.recorded for outcome in outcomes], bool)
         amounts, times = heads["amount"].astype(np.float64), rows.times_of(heads)
         histories = {
             entity: _history(column, stored, heads[new], np.flatnonzero(new))
-            for entity, column in zip(self.definition.entities, columns, strict=True)
+            for entity, column in zip(definition.entities, columns, strict=True)
         }
         return Seen(outcomes, times, amounts, histories)
 
@@ -168,12 +174,7 @@ class State:
         keys = rows.keys_of("", transactions.ids)
         return [os.urandom(rows.KEY_BYTES) if key == rows.NO_KEY else key for key in keys]
 
-    def _entity_keys(self, transactions: Transactions, entity: str) -> list[bytes]:
-        if entity not in transactions.entities:
-            raise BadInput(f"no column {entity}; every transaction needs one, be it empty")
-        return rows.keys_of(entity, transactions.entities[entity])
-
-    def _planned(self, heads: NDArray) -> list[Outcome]:
+    def _planned(self, heads: NDArray, definition: StateDefinition) -> list[Outcome]:
         """The outcomes of transactions that were not recorded before, [n]."""
         latest = rows.stored_time(self._clock() + AHEAD)
         times = heads["time"].astype(np.int64)
@@ -182,13 +183,19 @@ class State:
         for moment in times.tolist():
             if moment > latest:
                 outcomes.append(Outcome.FUTURE)
-            elif moment < newest - self._kept:
+            elif moment < newest - definition.kept_days * MICROSECONDS_PER_DAY:
                 outcomes.append(Outcome.EXPIRED)
             elif moment < newest - SLACK_DAYS * MICROSECONDS_PER_DAY:
                 outcomes.append(Outcome.LATE)
             else:
                 outcomes.append(Outcome.NEW)
         return outcomes
+
+
+def _entity_keys(transactions: Transactions, entity: str) -> list[bytes]:
+    if entity not in transactions.entities:
+        raise BadInput(f"no column {entity}; every transaction needs one, be it empty")
+    return rows.keys_of(entity, transactions.entities[entity])
 
 
 def _split(heads: NDArray) -> list[bytes]:

@@ -35,29 +35,43 @@ class Entry:
         return self.head + b"".join(self.entities)
 
 
+class StateReplaced(Exception):
+    """The state was replaced by one with another definition, which is now the store's."""
+
+
 class StateStore(Protocol):
     """Durable storage of transactions by identifier, and of their rows by entity.
 
-    Any number of threads and processes may use a store at once. What a call did is on disk (of the
-    server, where there is one) when it returns, and a call that fails did nothing.
+    Any number of threads and processes may use a store at once. What a call did is durable when it
+    returns, and a call that fails did nothing. When the state is replaced by a rebuilt one, the
+    store goes on with that.
     """
 
     @property
     def definition(self) -> StateDefinition:
-        """What the state remembers; the same for as long as the store is open."""
+        """What the state remembers."""
         ...
 
     def newest(self) -> int:
         """The time of the newest transaction as it is stored; 0 if there is none."""
         ...
 
-    def exchange(self, entries: Sequence[Entry]) -> tuple[list[bytes | None], NDArray]:
+    def exchange(
+        self, definition: StateDefinition, entries: Sequence[Entry]
+    ) -> tuple[list[bytes | None], NDArray]:
         """Records transactions; atomic, so that of two transactions one sees the other.
+
+        Args:
+          definition: the one that the entries were made for.
+          entries: the transactions.
 
         Returns:
           `Entry.stored` of those that had been recorded before, by an earlier entry of this call
           too, else None, [n]; and the rows that the entities of all entries had before the call, of
-          dtype STORED.
+          dtype STORED, those of an entity next to each other.
+
+        Raises:
+          StateReplaced: the definition is no longer the store's. Nothing is recorded.
         """
         ...
 
@@ -68,9 +82,9 @@ class StateStore(Protocol):
         ...
 
     def expire(self, before: int) -> int:
-        """Forgets the transactions before a time, as it is stored; returns how many.
+        """Forgets transactions well before a time, as it is stored; returns how many.
 
-        May take long, but never blocks other calls for long.
+        Those in the hour before it may stay. May take long, but never blocks others for long.
         """
         ...
 

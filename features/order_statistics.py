@@ -2,10 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fraud.features.spans import Floats, Ints, RowSpan
+
+
+class OrderStatistics(Protocol):
+    """Order statistics of values in spans of rows, one span per query. NaN ranks last."""
+
+    def smallest(self, k: Ints, spans: RowSpan) -> Floats:
+        """The k-th smallest value of each span, counted from 0, [queries]; NaN if there is none."""
+        ...
+
+    def rank(self, limit: Floats) -> NDArray:
+        """What `count_below` needs of a limit per query, [queries].
+
+        A missing value exceeds every limit, and no value exceeds a missing limit.
+        """
+        ...
+
+    def count_below(self, rank: NDArray, spans: RowSpan) -> Ints:
+        """How many values of each span do not exceed the limit of a rank, [queries]."""
+        ...
+
+
+class SortedSpans:
+    """Order statistics by a look at every value of every span, for few queries."""
+
+    def __init__(self, values: Floats):
+        """The values, [rows]."""
+        self._values = values
+
+    def smallest(self, k: Ints, spans: RowSpan) -> Floats:
+        """See `OrderStatistics`."""
+
+        def of_one(values: Floats, k: int) -> float:
+            return np.sort(values)[k] if 0 <= k < len(values) else np.nan
+
+        return self._each(of_one, k, spans)
+
+    def rank(self, limit: Floats) -> Floats:
+        """See `OrderStatistics`; the limit itself."""
+        return limit
+
+    def count_below(self, rank: Floats, spans: RowSpan) -> Ints:
+        """See `OrderStatistics`."""
+
+        def of_one(values: Floats, limit: float) -> int:
+            return len(values) if np.isnan(limit) else np.count_nonzero(values <= limit)
+
+        return self._each(of_one, rank, spans).astype(np.int64)
+
+    def _each(
+        self, of_one: Callable[[Floats, Any], float], arguments: NDArray, spans: RowSpan
+    ) -> Floats:
+        queries = zip(arguments.tolist(), spans.first.tolist(), spans.last.tolist(), strict=True)
+        return np.array([of_one(self._values[a:b], x) for x, a, b in queries], np.float64)
 
 
 class WaveletMatrix:
@@ -43,7 +99,7 @@ class WaveletMatrix:
             rank = np.concatenate([rank[zero], rank[~zero]])
 
     def smallest(self, k: Ints, spans: RowSpan) -> Floats:
-        """The k-th smallest value of each span, counted from 0, [queries]; NaN if there is none."""
+        """See `OrderStatistics`."""
         exists = (k >= 0) & (k < spans.count)
         k = np.where(exists, k, 0)
         first, last = spans.first, spans.last
@@ -61,10 +117,7 @@ class WaveletMatrix:
         return values
 
     def rank(self, limit: Floats) -> Ints:
-        """For each query, how many values of its entity do not exceed its limit, [queries].
-
-        NaN ranks last: a missing value exceeds every limit, and no value exceeds a missing limit.
-        """
+        """See `OrderStatistics`; how many values of the query's entity do not exceed its limit."""
         rows = len(self._sorted)
         is_limit = np.repeat([False, True], [rows, len(limit)])
         value = np.concatenate([self._sorted, limit])
@@ -76,7 +129,7 @@ class WaveletMatrix:
         return count[rows:] - self._query_start
 
     def count_below(self, rank: Ints, spans: RowSpan) -> Ints:
-        """How many values of each span rank below the given rank, [queries]."""
+        """See `OrderStatistics`."""
         first, last = spans.first, spans.last
         beyond = rank >> self._levels > 0
         count = np.where(beyond, spans.count, 0)
