@@ -31,6 +31,7 @@ from pyarrow import parquet
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.features.spec import Dataset
 from fraud.files import sync_tree
+from fraud.serving import metrics
 from fraud.serving.prediction_log import FEATURES, OWN_COLUMNS
 from fraud.serving.spec import PredictionLogSettings
 from fraud.time import EPOCH, MICROSECONDS_PER_DAY, UTC, local_times
@@ -134,7 +135,7 @@ class LogWriter:
         rows = len(scored.scores)
         with self._changed:
             if self._closing or self._pending_rows + rows > self._settings.pending_rows:
-                self.dropped += rows
+                self._drop(rows)
                 return
             self._pending.append(scored)
             self._pending_rows += rows
@@ -181,11 +182,15 @@ class LogWriter:
             except Exception:  # the server must go on, whatever happened to the log
                 _log.exception("%d predictions could not be logged", rows)
                 with self._changed:
-                    self.dropped += rows
+                    self._drop(rows)
                 # Half a batch may be in the file now, after which nothing could be read. The next
                 # start recovers what is whole.
                 if stream := self._streams.pop(features, None):
                     stream.unlock()
+
+    def _drop(self, rows: int) -> None:
+        self.dropped += rows
+        metrics.DROPPED_PREDICTIONS.inc(rows)
 
     def _new_name(self) -> Path:
         """The path of an open file, which no other process uses."""

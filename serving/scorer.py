@@ -20,6 +20,7 @@ from fraud.errors import BadInput
 from fraud.features.batch import feature_names
 from fraud.models.columns import ModelColumns
 from fraud.models.specification import InputSpecification
+from fraud.serving import metrics
 from fraud.serving.log_writer import LogWriter, Scored
 from fraud.serving.state import LabelOutcome, Outcome, Seen, State
 from fraud.serving.transactions import RawTransactions, parse_labels, parse_transactions
@@ -61,6 +62,7 @@ class Model(Protocol):
     def columns(self) -> ModelColumns: ...  # noqa: D102
     def score(self, columns: Mapping[str, np.ndarray]) -> Scores: ...  # noqa: D102
     def explain(self, columns: Mapping[str, np.ndarray]) -> Explanations: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ class Scorer:
                 answers.append(answer)
             except Exception:  # the live version answers instead
                 _log.exception("the challenger could not answer")
-                self.shadow_failures += int(by_challenger.sum())
+                self._lacks_shadow(int(by_challenger.sum()))
                 by_challenger[:] = False
         if not by_challenger.all():
             answers.append(_answer(model, rows, seen, ~by_challenger, explain, raw))
@@ -241,7 +243,7 @@ class Scorer:
                     milliseconds,
                 )
             else:
-                self.shadow_failures += len(answer.score)
+                self._lacks_shadow(len(answer.score))
                 self._write(answer, None, outcomes, milliseconds)
 
     def _finish_later(
@@ -269,8 +271,12 @@ class Scorer:
             return _answer(other, rows, seen, answer.mask, explain=False)
         except Exception as error:
             _log.warning("version %s gave no shadow score: %s", other.version, error)
-            self.shadow_failures += len(answer.score)
+            self._lacks_shadow(len(answer.score))
             return None
+
+    def _lacks_shadow(self, rows: int) -> None:
+        self.shadow_failures += rows
+        metrics.SHADOW_FAILURES.inc(rows)
 
     def _write(
         self,

@@ -52,10 +52,14 @@ class Versions:
 
     Args:
       changed: called with each new status, in the thread that brings it about.
+
+    Attributes:
+      checks: called with each loaded model before it answers; what raises refuses the version.
     """
 
     def __init__(self, changed: Callable[[VersionStatus], None] = lambda status: None) -> None:
         self._changed = changed
+        self.checks: list[Callable[[LoadedModel], None]] = []
         self._live: LoadedModel | None = None
         self._leases: Counter[LoadedModel] = Counter()
         self._statuses: dict[str, VersionStatus] = {}
@@ -185,6 +189,8 @@ class Watch:
         try:
             model = self._load(folder)
             model.warm_up()
+            for check in self._versions.checks:
+                check(model)
         except Exception as error:  # whatever is wrong with it, the version before goes on
             if model:
                 model.close()
