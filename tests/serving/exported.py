@@ -41,11 +41,7 @@ def export_model(folder: Path, specification: InputSpecification, seed: int = 0)
     data[columns.label] = (data[columns.numeric[0]] + random.normal(0, 20, rows) > 90).astype(int)
     transform = folder.with_name(f"{folder.name}-transform")
     learned = in_memory.learn(data, columns, network, str(transform))
-    # Not every transaction has a value.
-    spec = {name: tf.io.FixedLenFeature([1], tf.float32, [np.nan]) for name in columns.numeric}
-    spec |= {name: tf.io.FixedLenFeature([1], tf.string, [""]) for name in columns.categorical}
-    spec[columns.label] = tf.io.FixedLenFeature([1], tf.int64, [0])
-    metadata = DatasetMetadata.from_feature_spec(spec)
+    metadata = DatasetMetadata(_schema(columns))
     write_metadata(metadata, str(transform / tft.TFTransformOutput.RAW_METADATA_DIR))
     number = np.arange(rows)
     examples = Examples(learned(data), data[columns.label], number * 60, number % 400)
@@ -55,6 +51,26 @@ def export_model(folder: Path, specification: InputSpecification, seed: int = 0)
     ServedModel(fitted, explainer, learned.transform, columns).save(str(folder))
     (folder / EXTRA / SPECIFICATION_FILE).write_text(to_json(specification))
     return folder
+
+
+def _schema(columns: ModelColumns) -> object:
+    """Dense columns that may be missing, as the component Transform describes them."""
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    schema = schema_pb2.Schema()
+    tensors = schema.tensor_representation_group[""].tensor_representation
+    for name in (*columns.numeric, *columns.categorical):
+        is_number = name in columns.numeric
+        kind = schema_pb2.FLOAT if is_number else schema_pb2.BYTES
+        schema.feature.add(name=name, type=kind)
+        tensors[name].dense_tensor.column_name = name
+        tensors[name].dense_tensor.shape.dim.add(size=1)
+        missing = tensors[name].dense_tensor.default_value
+        if is_number:
+            missing.float_value = float("nan")
+        else:
+            missing.bytes_value = b""
+    return schema
 
 
 class RunningServer:
