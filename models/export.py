@@ -39,9 +39,8 @@ class ServedModel(tf.Module):
         columns: ModelColumns,
     ) -> None:
         super().__init__()
-        # Not the Keras objects: of a Keras variable, tf.saved_model.save writes one variable that is
-        # restored and another, never restored, that the functions read. Python's loader mends that;
-        # TensorFlow Serving and the C API fail.
+        # Not the Keras objects: for a Keras variable, tf.saved_model.save writes two; one is
+        # restored and the other read. Python's loader mends that; TensorFlow Serving fails.
         network = fitted.model
         self._variables = [variable.value for variable in network.variables]
         self._network = lambda inputs: network(inputs, training=False)

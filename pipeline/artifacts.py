@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -299,6 +300,8 @@ class RunSummary:
       intervals, changes: of the challenger's metrics, and their changes from the champion's.
       unjudged: slices, each with a metric, that have too few examples.
       anomalies: why the data gate stopped the run.
+      tensorboard: the folder of TensorBoard's logs, if a model was ever trained in the root.
+      inferred_schema: the file that the inferred schema was written to, if it was missing.
       seconds: node → wall seconds, in the order in which the nodes ran.
     """
 
@@ -324,6 +327,8 @@ class RunSummary:
     changes: dict[str, Change] = field(default_factory=dict)
     unjudged: tuple[str, ...] = ()
     anomalies: tuple[Anomaly, ...] = ()
+    tensorboard: str | None = None
+    inferred_schema: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -342,6 +347,20 @@ class RunSummary:
             raise BadInput(f"{path}: not the summary of a run: {error}") from None
 
 
+def one_per_feature(anomalies: Sequence[Anomaly]) -> tuple[str, ...]:
+    """The anomalies as sentences, one for each kind of each feature, whatever its windows.
+
+    An anomaly that occurs in several windows is described as it is in the first one.
+    """
+    windows: dict[tuple[str, str, str], list[Anomaly]] = {}
+    for anomaly in anomalies:
+        windows.setdefault((anomaly.source, anomaly.feature, anomaly.anomaly), []).append(anomaly)
+    return tuple(
+        str(first) + (f" (also {', '.join(other.window for other in others)})" if others else "")
+        for first, *others in windows.values()
+    )
+
+
 def _only_file(artifact: Any) -> Any:
     """The JSON document that is the only file of an artifact."""
     (file,) = Path(artifact.uri).iterdir()
@@ -358,10 +377,18 @@ def _refusal(of_slice: str, failure: Any, changes: dict[str, Change]) -> str:
     elif estimate:
         problem = f"{metric} {_drop(metric, number, changes[metric], bounds.upper_bound.value)}"
     elif bounds.HasField("upper_bound"):
-        problem = f"{name} is {number:.4f}; at most {bounds.upper_bound.value} is allowed"
+        most, key = bounds.upper_bound.value, _setting(name, "max_gap")
+        problem = f"{name} is {number:.4f}; at most {most} is allowed{key}"
     else:
-        problem = f"{name} is {number:.4f}; at least {bounds.lower_bound.value} is required"
+        least, key = bounds.lower_bound.value, _setting(name, "minimum")
+        problem = f"{name} is {number:.4f}; at least {least} is required{key}"
     return f"{of_slice}: {problem}"
+
+
+def _setting(metric: str, limit: str) -> str:
+    """The key of a limit, in parentheses; empty if the registry does not know it."""
+    settings = [getattr(m, limit) for m in METRICS if m.name == metric]
+    return f" (evaluation.{settings[0]})" if settings and settings[0] else ""
 
 
 def _drop(metric: str, probability: float, change: Change, accepted: float) -> str:

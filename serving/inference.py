@@ -1,4 +1,4 @@
-"""Calls of the live model with inputs that clients sent: checks, limits, and the calls themselves."""
+"""Calls of the live model with the inputs of clients: checks, limits, and the calls themselves."""
 
 from __future__ import annotations
 

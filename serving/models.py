@@ -15,7 +15,7 @@ from fraud.models.columns import ModelColumns
 from fraud.models.specification import EXTRA, SPECIFICATION_FILE, InputSpecification
 from fraud.serving.protos import Example, prediction_log_pb2
 from fraud.serving.records import read_records
-from fraud.serving.session import STRING, Function, InvalidInput, ModelError, Session
+from fraud.serving.session import Function, InvalidInput, ModelError, Session
 from fraud.serving.tensors import from_tensor_proto
 
 WARMUP_FILE = "tf_serving_warmup_requests"
@@ -173,9 +173,7 @@ class LoadedModel:
 
     def _all_missing(self) -> tuple[str, dict[str, np.ndarray]]:
         missing = {
-            name: np.array([b""], object)
-            if info.type == STRING
-            else np.array([np.nan], info.numpy_type)
+            name: np.array([b""], object) if info.is_text else np.array([np.nan], info.numpy_type)
             for name, info in self._predict.inputs.items()
         }
         return "predict", missing

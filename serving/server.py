@@ -15,7 +15,8 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import APIRouter
@@ -25,19 +26,38 @@ from fraud.serving import logs
 from fraud.serving.logs import log
 from fraud.serving.settings import Settings
 
-Service = Callable[[Any], AbstractAsyncContextManager[Sequence[APIRouter]]]
-"""Further routes: given the `Inference`, a context that is entered before the server listens and
-left when the last request has been answered. With several workers it must be picklable."""
+if TYPE_CHECKING:
+    from fraud.serving.inference import Inference
+    from fraud.serving.models import LoadedModel
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a server does besides calling the model.
+
+    Attributes:
+      routers: further routes; see `fraud.serving.api.rest.create_app`.
+      check: raises a FraudPipelineError if the service cannot use a version, which is then refused.
+    """
+
+    routers: Sequence[APIRouter] = ()
+    check: Callable[[LoadedModel], None] = lambda model: None
+
+
+ServiceContext = Callable[["Inference"], AbstractAsyncContextManager[Service]]
+"""Makes the service of a process: entered before the server listens, left after its last answer.
+With several workers it must be picklable."""
+
 
 _SECONDS_TO_RESTART = 1.0
 
 
-def serve(settings: Settings, service: Service | None = None) -> None:
+def serve(settings: Settings, service: ServiceContext | None = None) -> None:
     """Serves until the process gets SIGTERM or SIGINT; then answers what it has begun to answer.
 
     Args:
       settings: how.
-      service: further routes.
+      service: what it does besides calling the model.
 
     Raises:
       BadInput: a port is in use, or a file of a certificate cannot be used.
@@ -53,19 +73,19 @@ def serve(settings: Settings, service: Service | None = None) -> None:
 class _Worker:
     """One process that answers requests."""
 
-    def __init__(self, settings: Settings, service: Service | None) -> None:
+    def __init__(self, settings: Settings, service: ServiceContext | None) -> None:
         # Here, because it is slow, and because a process that only starts others needs none of it.
         from fraud.serving.inference import Inference
-        from fraud.serving.versions import Versions, Watch
+        from fraud.serving.versions import Versions
 
         self._settings, self._service = settings, service
-        versions = Versions(_report)
-        self._watch = Watch(settings.folder, versions)
-        self._inference = Inference(versions, settings.limits)
+        self._versions = Versions(_report)
+        self._inference = Inference(self._versions, settings.limits)
 
     async def run(self) -> None:
         """Serves until a signal comes."""
         from fraud.serving.api import rest, rpc
+        from fraud.serving.versions import Watch
 
         settings, inference = self._settings, self._inference
         stopped = asyncio.Event()
@@ -74,8 +94,8 @@ class _Worker:
         http_socket = _bind(settings)
         rpc_server = rpc.create_server(inference, settings)
         rpc_port = _add_port(rpc_server, settings)
-        async with (self._service or _no_service)(inference) as routers:
-            app = rest.create_app(inference, settings.tokens, routers)
+        async with (self._service or _no_service)(inference) as service:
+            app = rest.create_app(inference, settings.tokens, service.routers)
             http = _Http(_http_config(app, settings))
             await rpc_server.start()
             serving = asyncio.create_task(http.serve(sockets=[http_socket]))
@@ -87,13 +107,14 @@ class _Worker:
                 folder=str(settings.folder),
                 pid=os.getpid(),
             )
-            self._watch.start()
+            watch = Watch(settings.folder, self._versions, service.check)
+            watch.start()
             await stopped.wait()
             log(logging.INFO, "stopping", pid=os.getpid())
             inference.stop()
             http.should_exit = True
             await asyncio.gather(serving, rpc_server.stop(settings.limits.shutdown_seconds))
-        await asyncio.get_running_loop().run_in_executor(None, self._watch.stop)
+        await asyncio.get_running_loop().run_in_executor(None, watch.stop)
         log(logging.INFO, "stopped", pid=os.getpid())
 
 
@@ -109,7 +130,7 @@ class _Http(uvicorn.Server):
 class _Workers:
     """A process that starts the workers, and starts one again that ends by itself."""
 
-    def __init__(self, settings: Settings, service: Service | None) -> None:
+    def __init__(self, settings: Settings, service: ServiceContext | None) -> None:
         self._settings, self._service = settings, service
         self._context = multiprocessing.get_context("spawn")
         self._stopping = threading.Event()
@@ -155,7 +176,7 @@ class _Workers:
         return False
 
 
-def _work(settings: Settings, service: Service | None) -> None:
+def _work(settings: Settings, service: ServiceContext | None) -> None:
     """The main function of a worker."""
     logs.set_up()
     parent = multiprocessing.parent_process()
@@ -175,7 +196,7 @@ def _work(settings: Settings, service: Service | None) -> None:
 
 def _run(worker: _Worker) -> None:
     """Runs a worker in uvicorn's choice of event loop: uvloop where there is one."""
-    loop = (uvicorn.Config(app="").get_loop_factory() or asyncio.new_event_loop)()
+    loop = (uvicorn.Config(app="", log_config=None).get_loop_factory() or asyncio.new_event_loop)()
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(worker.run())
@@ -283,5 +304,5 @@ def _report(status: Any) -> None:
 
 
 @asynccontextmanager
-async def _no_service(inference: Any) -> AsyncIterator[Sequence[APIRouter]]:
-    yield ()
+async def _no_service(inference: Inference) -> AsyncIterator[Service]:
+    yield Service()

@@ -27,6 +27,7 @@ from fraud.serving.log_writer import LogWriter
 from fraud.serving.logs import log
 from fraud.serving.models import LoadedModel
 from fraud.serving.scorer import Challenger, Scorer
+from fraud.serving.server import Service
 from fraud.serving.spec import Serving
 from fraud.serving.state import State, StateDefinition, create_state
 
@@ -41,7 +42,7 @@ _SECONDS_BETWEEN_TIDYING = 3600.0
 
 @dataclass(frozen=True)
 class ScoringService:
-    """A `Service` of the server: raw transactions in, decisions out.
+    """A `ServiceContext` of the server: raw transactions in, decisions out.
 
     Attributes:
       state: where the state is; a folder, or the URL of a server. Without one, an empty state is
@@ -55,16 +56,15 @@ class ScoringService:
     settings: Serving
 
     @asynccontextmanager
-    async def __call__(self, inference: Inference) -> AsyncIterator[Sequence[APIRouter]]:
-        """The routes, as long as the server runs."""
+    async def __call__(self, inference: Inference) -> AsyncIterator[Service]:
+        """The service, as long as the server runs."""
         challenger = self._challenger()
         scoring = _Scoring(self, challenger)
-        inference.versions.checks.append(scoring.check)
         threads = ThreadPoolExecutor(2, thread_name_prefix="transactions")
         tidying = threading.Thread(target=scoring.tidy, name="expiry", daemon=True)
         tidying.start()
         try:
-            yield [_router(inference, scoring, threads)]
+            yield Service([_router(inference, scoring, threads)], scoring.check)
         finally:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(None, threads.shutdown)

@@ -26,7 +26,7 @@ from fraud.serving.protos import ConfigProto, MetaGraphDef, SignatureDef
 STRING = 7
 """TensorFlow's number of the type of text and bytes."""
 
-NUMPY_TYPES = {
+NUMPY_TYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype(np.float32),
     2: np.dtype(np.float64),
     3: np.dtype(np.int32),
@@ -79,6 +79,11 @@ class TensorInfo:
     def numpy_type(self) -> np.dtype:
         """`object` for text and bytes."""
         return NUMPY_TYPES[self.type]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the values are text or bytes."""
+        return self.type == STRING
 
 
 class _Output(ctypes.Structure):
@@ -419,9 +424,8 @@ def _library() -> Any:
         raise FraudPipelineError("TensorFlow is not installed; run make setup")
     name = "libtensorflow_cc.2.dylib" if sys.platform == "darwin" else "libtensorflow_cc.so.2"
     path = Path(found.origin).parent / name
-    os.environ.setdefault(
-        "TF_CPP_MIN_LOG_LEVEL", "3"
-    )  # errors that matter are raised; others are about GPUs
+    # Errors that matter are raised; those that are only logged are about GPUs.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     try:
         return _Library(path)

@@ -48,7 +48,6 @@ def from_tensor_proto(name: str, tensor: TensorProto) -> np.ndarray:
         count *= size
         if count > MOST_VALUES:
             raise BadInput(f"{name}: the shape {list(shape)} is too large")
-    values: Any
     if tensor.tensor_content:
         if type_.kind == "O":
             raise BadInput(f"{name}: text belongs in string_val, not in tensor_content")
@@ -60,7 +59,7 @@ def from_tensor_proto(name: str, tensor: TensorProto) -> np.ndarray:
         return np.frombuffer(tensor.tensor_content, type_).reshape(shape)
     if tensor.dtype not in _FIELDS:
         raise BadInput(f"{name}: values of this type belong in tensor_content")
-    given = getattr(tensor, _FIELDS[tensor.dtype])
+    given: Any = getattr(tensor, _FIELDS[tensor.dtype])
     if type_.kind == "O":
         values = np.empty(len(given), object)
         values[:] = given

@@ -52,14 +52,10 @@ class Versions:
 
     Args:
       changed: called with each new status, in the thread that brings it about.
-
-    Attributes:
-      checks: called with each loaded model before it answers; what raises refuses the version.
     """
 
     def __init__(self, changed: Callable[[VersionStatus], None] = lambda status: None) -> None:
         self._changed = changed
-        self.checks: list[Callable[[LoadedModel], None]] = []
         self._live: LoadedModel | None = None
         self._leases: Counter[LoadedModel] = Counter()
         self._statuses: dict[str, VersionStatus] = {}
@@ -132,16 +128,16 @@ class Watch:
     Args:
       folder: has a folder per version, named by its number.
       versions: where to load them.
-      load: makes a loaded model of a version's folder.
+      check: raises an exception if a loaded version cannot be used for other reasons.
     """
 
     def __init__(
         self,
         folder: Path,
         versions: Versions,
-        load: Callable[[Path], LoadedModel] = LoadedModel,
+        check: Callable[[LoadedModel], None] = lambda model: None,
     ) -> None:
-        self._folder, self._versions, self._load = folder, versions, load
+        self._folder, self._versions, self._check = folder, versions, check
         self._refused: dict[str, tuple[object, float]] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -168,7 +164,8 @@ class Watch:
             del self._refused[version]
 
     def _run(self) -> None:
-        _be_nice()
+        self.look()
+        _be_nice()  # from now on there is a model whose requests go first
         while not self._stopping.is_set():
             self.look()
             self._stopping.wait(SECONDS_BETWEEN_LOOKS)
@@ -187,10 +184,9 @@ class Watch:
         self._versions.report(VersionStatus(version, "LOADING"))
         model = None
         try:
-            model = self._load(folder)
+            model = LoadedModel(folder)
             model.warm_up()
-            for check in self._versions.checks:
-                check(model)
+            self._check(model)
         except Exception as error:  # whatever is wrong with it, the version before goes on
             if model:
                 model.close()

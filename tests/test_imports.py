@@ -38,6 +38,7 @@ MAY_IMPORT = {
         "fraud.pipeline.artifacts",
         "fraud.pipeline.decisions",
         "fraud.pipeline.lineage",
+        "fraud.pipeline.lineage_graph",
     ),
     "fraud.monitoring": (
         "fraud.pipeline.artifacts",

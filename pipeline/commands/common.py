@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from datetime import date
 from pathlib import Path
 
@@ -54,6 +55,13 @@ def config_and_root(arguments: argparse.Namespace) -> tuple[Config, Root]:
     if files.is_uri(root):
         raise BadInput(f"{root}: the root must be a local or mounted folder, not a URI")
     return loaded, Root(Path(root))
+
+
+def options_given(arguments: argparse.Namespace) -> str:
+    """`--config` and `--root` as they were given, for a command that is printed for the user."""
+    words = [word for path in arguments.config for word in ("--config", path)]
+    words += ["--root", arguments.root] if arguments.root else []
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def day(text: str) -> date:

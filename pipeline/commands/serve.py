@@ -15,8 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describes the command and its options."""
     common.example(
         parser,
-        "Serve the live model: TensorFlow Serving's and the Open Inference Protocol, over HTTP and\n"
-        "gRPC. A newly pushed version answers as soon as it is loaded. See docs/serving.md.",
+        "Serve the live model over HTTP and gRPC, by TensorFlow Serving's protocol and the Open\n"
+        "Inference Protocol. A newly pushed version answers as soon as it is loaded.\n"
+        "See docs/serving.md.",
         "  fraud-pipeline serve --root fraud-root",
     )
     parser.add_argument(

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fraud.errors import BadInput
+from fraud.pipeline import refusals
 from fraud.pipeline.artifacts import ExamplesFacts, Push, RunSummary
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import Config
@@ -42,13 +43,20 @@ def status(config: Config, root: Root) -> dict[str, Any]:
       `root`; `live` (version, path, since, run_id, as_of, windows, `code`, of which the attributes
       are those of `lineage.Code`, or None, and `rollback`: restored, replaced, user and reason, or
       None; or None); `disagreements` between the push folder and ML Metadata; `runs`, the latest
-      first (run_id, outcome).
+      first (run_id, outcome; one that was refused before it began has at and reason instead of a
+      run_id).
     """
     from fraud.pipeline import lineage, releases
 
     store = lineage.find_store(config.metadata, root)
     if store is None:
-        return {"root": str(root.path), "live": None, "disagreements": [], "runs": []}
+        refused = [_refused(refusal) for refusal in reversed(refusals.read(root))]
+        return {
+            "root": str(root.path),
+            "live": None,
+            "disagreements": [],
+            "runs": refused[:SHOWN_RUNS],
+        }
     champion = next(lineage.champions(store, root.pushed), None)
     live = None
     if champion:
@@ -72,16 +80,22 @@ def status(config: Config, root: Root) -> dict[str, Any]:
             if push.restored
             else None,
         }
+    shown = lineage.runs(store)[-SHOWN_RUNS:]
     latest = [
-        {"run_id": run_id, "outcome": _outcome(root, store, run_id)}
-        for run_id in reversed(lineage.runs(store)[-SHOWN_RUNS:])
+        (
+            lineage.began(store, [run_id]),
+            {"run_id": run_id, "outcome": _outcome(root, store, run_id)},
+        )
+        for run_id in shown
     ]
+    latest += [(refusal.at.timestamp(), _refused(refusal)) for refusal in refusals.read(root)]
+    latest.sort(key=lambda dated: dated[0], reverse=True)
     disagreements = list(releases.disagreements(root, list(lineage.pushes(store))))
     return {
         "root": str(root.path),
         "live": live,
         "disagreements": disagreements,
-        "runs": latest,
+        "runs": [run for _, run in latest[:SHOWN_RUNS]],
     }
 
 
@@ -108,10 +122,20 @@ def render(document: dict[str, Any]) -> str:
             )
         lines += [f"  {split:<7} {a} … {b}" for split, (a, b) in live["windows"].items()]
     lines += [f"warning   {problem}" for problem in document["disagreements"]]
-    lines += [f"run       {run['run_id']}  {run['outcome']}" for run in document["runs"]]
+    lines += [
+        f"run       {run['run_id']}  {run['outcome']}"
+        if "run_id" in run
+        else f"refused   {run['at']}  {run['reason']}"
+        for run in document["runs"]
+    ]
     if not document["runs"]:
         lines.append("no runs yet: fraud-pipeline run --data PATH")
     return "\n".join(lines)
+
+
+def _refused(refusal: refusals.Refusal) -> dict[str, str]:
+    at = refusal.at.isoformat(" ", timespec="seconds")
+    return {"outcome": "refused", "at": at, "reason": refusal.reason}
 
 
 def _outcome(root: Root, store: Any, run_id: str) -> str:

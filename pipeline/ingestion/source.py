@@ -89,6 +89,7 @@ class IngestionPlan:
       rows: the number of rows of each file, as given by `reader.count_rows`.
       types: column → name of the Arrow type its values have in all files.
       fingerprint: a hash of the windows and of the names and contents of the files.
+      contents: the `content_id` of each file.
       champion: the champion's inputs, if they are needed and can be computed.
       champion_problem: why they cannot be, if they are needed; else empty.
     """
@@ -98,6 +99,7 @@ class IngestionPlan:
     rows: tuple[int, ...]
     types: dict[str, str]
     fingerprint: str
+    contents: tuple[str, ...] = ()
     champion: ChampionPlan | None = None
     champion_problem: str = ""
 
@@ -145,12 +147,14 @@ def plan_ingestion(data: str, config: Config, as_of: date | None) -> IngestionPl
     windows = plan(source, config, as_of)
     types = check_columns(source, windows, config.dataset)
     planned = source.files(windows.all_days if windows else None)
+    contents = tuple(map(content_id, planned))
     return IngestionPlan(
         windows=windows,
         files=planned,
         rows=tuple(reader.count_rows(file) for file in planned),
         types={name: str(type_) for name, type_ in types.items()},
-        fingerprint=_fingerprint(windows, planned),
+        fingerprint=_fingerprint(windows, planned, contents),
+        contents=contents,
     )
 
 
@@ -192,17 +196,20 @@ def _with_champion(
         plan,
         files=files,
         rows=tuple(reader.count_rows(file) for file in files),
+        contents=tuple(map(content_id, files)),
         champion=ChampionPlan(
             inputs=inputs,
             windows=windows,
             types={name: str(type_) for name, type_ in types.items()},
-            fingerprint=_fingerprint(windows, theirs),
+            fingerprint=_fingerprint(windows, theirs, tuple(map(content_id, theirs))),
         ),
     )
 
 
-def _fingerprint(windows: Windows | None, files: tuple[File, ...]) -> str:
-    listing = [(file.name, file.size, content_id(file)) for file in files]
+def _fingerprint(
+    windows: Windows | None, files: tuple[File, ...], contents: tuple[str, ...]
+) -> str:
+    listing = [(file.name, file.size, c) for file, c in zip(files, contents, strict=True)]
     return hashlib.sha256(repr((windows, listing)).encode()).hexdigest()
 
 
@@ -240,11 +247,12 @@ def discover(data: str, dataset: Dataset) -> Source:
                 f"{data}: no transactions here; expected day folders date=YYYY-MM-DD with "
                 f"{_or(reader.SUFFIXES)} files, or one such file"
             )
+    csv = reader.CsvFormat(dataset.csv_delimiter, dataset.csv_decimal, dataset.csv_encoding)
+    files = [dataclasses.replace(file, csv=csv) for file in files]
     if dataset.timestamp is None:
         files = [dataclasses.replace(file, days=(), in_day_folder=False) for file in files]
     else:
-        zone = dataset.timezone
-        files = [f if f.in_day_folder else _with_days(f, dataset.timestamp, zone) for f in files]
+        files = [f if f.in_day_folder else _with_days(f, dataset) for f in files]
     return Source(data, tuple(files))
 
 
@@ -358,16 +366,17 @@ def _file(path: str, info: arrow_fs.FileInfo, name: str) -> File:
 
 
 @functools.cache
-def _with_days(file: File, timestamp: str, timezone: str) -> File:
+def _with_days(file: File, dataset: Dataset) -> File:
     """Adds the days that occur in a file outside day folders; reads its timestamps for that."""
+    timestamp = str(dataset.timestamp)
     type_ = _type_in(reader.schema(file), timestamp, "dataset.timestamp", file)
-    if problem := values.wrong_type(timestamp, type_, Dataset(timestamp=timestamp)):
+    if problem := values.wrong_type(timestamp, type_, dataset):
         raise BadInput(f"{file.name}: {timestamp} (dataset.timestamp) {problem}")
     days: set[int] = set()
     for first, batch in reader.read(file, {timestamp: pa.string()}):
         origins = values.RowOrigins(file, np.arange(first, first + batch.num_rows))
-        times = values.times(batch.column(0), timestamp, timezone, origins)
-        days.update(np.unique(values.days_of(times, timezone)).tolist())
+        times = values.times_of(batch.column(0), timestamp, dataset, origins)
+        days.update(np.unique(values.days_of(times, dataset.timezone)).tolist())
     return dataclasses.replace(
         file, days=tuple(EPOCH + timedelta(days=day) for day in sorted(days))
     )
@@ -495,7 +504,10 @@ def _type_in(schema: pa.Schema, column: str, key: str, file: File) -> pa.DataTyp
         raise BadInput(f"{file.name}: there are {present.count(column)} columns {column!r}")
     close = difflib.get_close_matches(column, present, n=3, cutoff=0.5)
     if len(present) == 1 and re.search("[;|\t]", present[0]):
-        hint = "the header is a single column; separate fields by commas"
+        hint = (
+            "the header is a single column; name the character between the fields as "
+            "dataset.csv_delimiter"
+        )
     elif close:
         hint = f"perhaps {key} should be {_or(close)}"
     else:

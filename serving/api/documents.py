@@ -1,4 +1,4 @@
-"""What the OpenAPI document says about bodies that are read and written without FastAPI's models."""
+"""What the OpenAPI document says about bodies, which FastAPI neither reads nor writes here."""
 
 from __future__ import annotations
 

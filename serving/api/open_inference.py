@@ -29,7 +29,7 @@ HEADER_LENGTH = "inference-header-content-length"
 """The HTTP header with the length of the JSON part of a body that goes on with bytes."""
 
 _BYTES = "BYTES"
-_TYPES = {
+_TYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(bool),
     "UINT8": np.dtype(np.uint8),
     "UINT16": np.dtype(np.uint16),
@@ -242,7 +242,8 @@ def _from_bytes(name: str, datatype: Any, content: bytes) -> np.ndarray:
         if len(content) % type_.itemsize:
             raise BadInput(f"{name[:100]}: {len(content)} bytes are no whole number of {datatype}")
         return np.frombuffer(content, type_.newbyteorder("<")).astype(type_, copy=False)
-    values, place = [], 0
+    values: list[bytes] = []
+    place = 0
     while place < len(content):
         end = place + _LENGTH.size
         if end > len(content):
@@ -304,7 +305,7 @@ def _output(answer: Answer, name: str) -> np.ndarray:
 
 
 def _check_kind(where: str, value: Any, kind: type) -> Any:
-    names = {str: "text", list: "a list", dict: "an object"}
+    names: dict[type, str] = {str: "text", list: "a list", dict: "an object"}
     if not isinstance(value, kind):
         raise BadInput(f"{where[:200]}: expected {names[kind]}, got {shown(value)}")
     return value

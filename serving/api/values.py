@@ -48,9 +48,8 @@ def numbers(name: str, values: Sequence[Any], type_: np.dtype) -> np.ndarray:
             kind = "a number" if is_float else "a whole number" if type_.kind in "iu" else "a bool"
             raise BadInput(f"{name}[{index}]: expected {kind}, got {shown(value)}")
     try:
-        wide = np.array(
-            [np.nan if v is None else v for v in values], np.float64 if is_float else None
-        )
+        known = [np.nan if value is None else value for value in values]
+        wide = np.array(known, np.float64 if is_float else None)
         if type_.kind in "iu" and wide.size:
             limits = np.iinfo(type_)
             if wide.dtype == object or wide.min() < limits.min or wide.max() > limits.max:

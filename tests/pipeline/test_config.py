@@ -47,7 +47,11 @@ def test_a_file_names_only_what_differs(load):
 def test_paths_of_a_file_are_relative_to_it_but_not_the_default_root(load, tmp_path):
     loaded = load("paths: {data: days, schema: my/schema.pbtxt}")
     assert loaded.paths.data == str(tmp_path / "days")
-    assert loaded.curated_schema == str(tmp_path / "my/schema.pbtxt")
+    assert loaded.schema_location == str(tmp_path / "my/schema.pbtxt")
+    assert loaded.curated_schema is None  # the file is missing: it is inferred
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my/schema.pbtxt").touch()
+    assert loaded.curated_schema == loaded.schema_location
     assert loaded.paths.root == Config().paths.root
     assert load("paths: {root: elsewhere}").paths.root == str(tmp_path / "elsewhere")
 
