@@ -72,5 +72,8 @@ class ChallengerSettings:
 class Serving:
     """What the server does besides scoring."""
 
+    max_latency_ms: PositiveFloat = 500.0
+    """Milliseconds that ServingCheck allows for a raw transaction, as the median of single requests
+    on the machine of the run; a model that takes longer is not pushed."""
     prediction_log: PredictionLogSettings = field(default_factory=PredictionLogSettings)
     challenger: ChallengerSettings = field(default_factory=ChallengerSettings)

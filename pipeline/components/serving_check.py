@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +173,9 @@ class _Server:
             if self._process.poll() is not None:
                 tail = " ".join(self._log.read_text("utf-8", "replace").split()[-40:])
                 raise Refused(f"the server exited with code {self._process.returncode}: {tail}")
-            if self._client is not None and self._client.get("/readyz").status_code == 200:
-                return
+            with suppress(httpx.TransportError):  # it listens only just after it says so
+                if self._client is not None and self._client.get("/readyz").status_code == 200:
+                    return
             time.sleep(0.02)
         raise Refused(f"the server was not ready within {START_SECONDS} s")
 
@@ -267,9 +269,10 @@ def _transactions(records: list[bytes], dataset: Dataset) -> Any:
         values = [row.get(name) for row in rows]
         if name == dataset.timestamp:
             week = 7 * 86_400
-            ahead = max(values) - int(time.time())
-            back = week * -(-ahead // week) if ahead > 0 else 0
-            columns[name] = pa.array([(v - back) * 1_000_000 for v in values], pa.timestamp("us"))
+            seconds = np.array([row[name] for row in rows], np.int64)
+            ahead = max(int(seconds.max() - time.time()), 0)
+            seconds -= week * -(-ahead // week)
+            columns[name] = pa.array(seconds * 1_000_000, pa.timestamp("us"))
         elif name in (dataset.amount, *dataset.numeric):
             columns[name] = pa.array(values, pa.float64())
         else:
