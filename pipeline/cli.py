@@ -9,6 +9,7 @@ import os
 import sys
 
 from fraud.errors import FraudPipelineError
+from fraud.text import plain
 
 COMMANDS = {
     "simulate": "write day folders of simulated transactions",
@@ -45,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except FraudPipelineError as error:
-        print(f"fraud-pipeline: {error}", file=sys.stderr)
+        message = "\n".join(map(plain, str(error).split("\n")))
+        print(f"fraud-pipeline: {message}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("fraud-pipeline: interrupted; run again to continue", file=sys.stderr)
