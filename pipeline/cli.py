@@ -16,6 +16,7 @@ COMMANDS = {
     "run": "run the pipeline once: validate, train, evaluate, push",
     "backtest": "evaluate past weeks as if the model had been live",
     "serve": "answer requests with the live model",
+    "score": "score a file of transactions with the live version",
     "status": "show the live model, its origin and the latest runs",
     "rollback": "make the weights of an earlier version live again",
     "lineage": "show what a version was made from, and what a day went into",
