@@ -163,7 +163,11 @@ def _thresholds(models: Mapping[str, Any]) -> dict[str, Markup]:
         Axis("transactions", 0, most * 1.5),
         [
             *(
-                Line(words(key), [(r["threshold"], r[key]) for r in own], f"s{i}")
+                Line(
+                    words(key),
+                    [(r["threshold"], r[key]) for r in own if r[key] <= most * 1.5],
+                    f"s{i}",
+                )
                 for i, key in enumerate(keys)
             ),
             *upright,

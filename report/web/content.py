@@ -166,7 +166,8 @@ class Reader:
 
 def _difference(name: str, first: float | None, second: float | None) -> tuple[str, str, str, str]:
     change = f"{second - first:+,.4g}" if first is not None and second is not None else ""
-    return (name, *("–" if v is None else f"{v:,.6g}" for v in (first, second)), change)
+    a, b = ("–" if value is None else f"{value:,.6g}" for value in (first, second))
+    return name, a, b, change
 
 
 def _alerts(live: Release | None, runs: Sequence[Run], recent: Sequence[RunSummary]) -> list[str]:
