@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import orjson
@@ -15,6 +16,7 @@ from fraud.errors import BadInput
 
 _LONGEST_SHOWN = 60
 _DEEPEST = 100
+_LARGEST = sys.float_info.max
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
@@ -26,7 +28,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        _refuse_constants(body)
+        _refuse_odd_numbers(body)
         raise BadInput(f"the body is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise BadInput("the body is not a JSON object: send {…}")
@@ -126,27 +128,25 @@ class _Constant(str):
     """NaN or an infinity in a document that is otherwise JSON."""
 
 
-def _refuse_constants(body: bytes) -> None:
-    """Names the field that is NaN or infinite, if that is all that is wrong with a body."""
+def _refuse_odd_numbers(body: bytes) -> None:
+    """Names the field that is NaN or beyond all range, if that is all that is wrong with a body."""
     try:
         document = json.loads(body, parse_constant=_Constant)
     except (ValueError, RecursionError):
         return
-    _look_for_constants(document, "")
+    _look_for_odd_numbers(document, "")
 
 
-def _look_for_constants(value: Any, path: str, depth: int = 0) -> None:
+def _look_for_odd_numbers(value: Any, path: str, depth: int = 0) -> None:
     if isinstance(value, _Constant):
-        _refuse_constant(path, value)
+        raise BadInput(f"{path}: {value} is not JSON; send null for what is not known")
+    if isinstance(value, (int, float)) and not abs(value) <= _LARGEST:
+        raise BadInput(f"{path}: this number is out of range")
     if depth > _DEEPEST:
         return
     if isinstance(value, dict):
         for key, item in value.items():
-            _look_for_constants(item, f"{path}.{key}" if path else key, depth + 1)
+            _look_for_odd_numbers(item, f"{path}.{key}" if path else key, depth + 1)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _look_for_constants(item, f"{path}[{index}]", depth + 1)
-
-
-def _refuse_constant(path: str, value: str) -> NoReturn:
-    raise BadInput(f"{path}: {value} is not JSON; send null for what is not known")
+            _look_for_odd_numbers(item, f"{path}[{index}]", depth + 1)
