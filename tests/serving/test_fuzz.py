@@ -30,12 +30,7 @@ METHODS = [
     "/inference.GRPCInferenceService/ModelMetadata",
     "/grpc.health.v1.Health/Check",
 ]
-REFUSALS = {
-    grpc.StatusCode.INVALID_ARGUMENT,
-    grpc.StatusCode.NOT_FOUND,
-    # grpc's own, for bytes that are no message: they never reach us.
-    grpc.StatusCode.INTERNAL,
-}
+REFUSALS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 FUZZ = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -54,8 +49,6 @@ def send(channel, server, method, content):
         return grpc.StatusCode.OK
     except grpc.RpcError as error:
         assert error.code() in REFUSALS, (error.code(), error.details())
-        if error.code() == grpc.StatusCode.INTERNAL:
-            assert "deserializing" in error.details().lower(), error.details()
         return error.code()
 
 
@@ -146,22 +139,23 @@ def test_the_server_is_well_after_all_that(channel, server):
 # HTTP, from the server's own OpenAPI document
 
 
-@pytest.fixture(scope="module")
-def openapi(saved_models, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fuzzed") / "pushed"
+def test_http_as_the_openapi_document_describes_it(saved_models, tmp_path):
+    """No 500, only documented statuses and bodies: schemathesis's own checks."""
     versions = Versions()
-    push(saved_models.plain[0], folder, 7)
-    Watch(folder, versions).look()
+    push(saved_models.plain[0], tmp_path / "pushed", 7)
+    Watch(tmp_path / "pushed", versions).look()
     app = rest.create_app(Inference(versions, Limits()), Tokens())
-    yield schemathesis.openapi.from_asgi("/openapi.json", app)
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    paths = set()
+    for operation in schema.get_all_operations():
+        for mode in schemathesis.GenerationMode:
+
+            @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+            @given(operation.ok().as_strategy(generation_mode=mode))
+            def check(case):
+                case.call_and_validate()
+
+            check()
+        paths.add(operation.ok().path)
+    assert {"/v1/models/{name}:predict", "/v2/models/{name}/infer", "/metrics"} <= paths
     versions.replace(None)
-
-
-schema = schemathesis.pytest.from_fixture("openapi")
-
-
-@schema.parametrize()
-@settings(max_examples=25, deadline=None)
-def test_what_the_openapi_document_allows_or_not(case):
-    """No 500, only documented statuses and bodies, as schemathesis checks by itself."""
-    case.call_and_validate(excluded_checks=[])
