@@ -171,8 +171,13 @@ def running(name: str, contestant: Contestant, log: Path) -> Iterator[str]:
 
 def load(address: str, path: str, body: str, clients: int, requests: int) -> dict[str, Any]:
     """What the clients saw."""
-    plan = {"address": address, "path": path, "body": body}
-    plan |= {"clients": clients, "requests": requests}
+    plan = {
+        "address": address,
+        "path": path,
+        "body": body,
+        "clients": clients,
+        "requests": requests,
+    }
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.serving.clients"],
         input=json.dumps(plan),

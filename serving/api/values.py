@@ -41,29 +41,26 @@ def numbers(name: str, values: Sequence[Any], type_: np.dtype) -> np.ndarray:
     Raises:
       BadInput: a value is no such number; names the field and its place.
     """
-    is_float = type_.kind == "f"
-    expected = (int, float) if is_float else (int,)
+    if type_.kind == "f":
+        _check_types(name, values, {float, int, type(None)}, "a number")
+        try:
+            wide = np.array(values, np.float64)  # NaN for None
+        except OverflowError:
+            raise BadInput(f"{name}: a number is out of range") from None
+        too_large = np.abs(wide) > np.finfo(type_).max
+        if too_large.any():
+            index = int(np.argmax(too_large))
+            raise BadInput(f"{name}[{index}]: {shown(values[index])} is out of range")
+        return wide.astype(type_)
+    if type_.kind == "b":
+        _check_types(name, values, {bool}, "true or false")
+        return np.array(values, type_)
+    _check_types(name, values, {int}, "a whole number")
+    limits = np.iinfo(type_)
     for index, value in enumerate(values):
-        if type(value) not in expected and not (value is None and is_float):
-            if type_.kind == "b" and type(value) is bool:
-                continue
-            kind = "a number" if is_float else "a whole number" if type_.kind in "iu" else "a bool"
-            raise BadInput(f"{name}[{index}]: expected {kind}, got {shown(value)}")
-    try:
-        known = [np.nan if value is None else value for value in values]
-        wide = np.array(known, np.float64 if is_float else None)
-        if type_.kind in "iu" and wide.size:
-            limits = np.iinfo(type_)
-            if wide.dtype == object or wide.min() < limits.min or wide.max() > limits.max:
-                raise OverflowError
-    except OverflowError:
-        raise BadInput(f"{name}: a number is out of range") from None
-    with np.errstate(over="ignore"):
-        array = wide.astype(type_)
-    if is_float and (too_large := np.isinf(array)).any():
-        index = int(np.argmax(too_large))
-        raise BadInput(f"{name}[{index}]: {shown(values[index])} is out of range")
-    return array
+        if not limits.min <= value <= limits.max:
+            raise BadInput(f"{name}[{index}]: {shown(value)} is out of range")
+    return np.array(values, type_)
 
 
 def texts(name: str, values: Sequence[Any]) -> np.ndarray:
@@ -109,6 +106,13 @@ def shown(value: Any) -> str:
     """A value for a message: short, on one line."""
     text = repr(value)
     return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
+
+
+def _check_types(name: str, values: Sequence[Any], allowed: set[type], kind: str) -> None:
+    if {*map(type, values)} <= allowed:
+        return
+    index = next(i for i, value in enumerate(values) if type(value) not in allowed)
+    raise BadInput(f"{name}[{index}]: expected {kind}, got {shown(values[index])}")
 
 
 def _finite(values: Any) -> Any:
