@@ -37,22 +37,20 @@ def first_examples(patterns: Sequence[str], count: int = EXAMPLES) -> list[bytes
 def write_warmup_requests(
     directory: Path, examples: Sequence[bytes], types: dict[str, tf.DType]
 ) -> None:
-    """Writes requests for all signatures: with the first example alone, and with all of them.
+    """Writes requests for all signatures: with one example, and except for `explain`, with all.
 
     Args:
       directory: the SavedModel.
       examples: serialized tf.train.Examples, at least one.
       types: of the model's inputs, by column.
     """
+    one = np.array(examples[:1], object)
     with tf.io.TFRecordWriter(str(directory / EXTRA / WARMUP_FILE)) as file:
-        for batch in (examples[:1], examples):
+        file.write(_log("explain", {"examples": one}).SerializeToString())
+        for batch in (one, np.array(examples, object)):
             by_column = _columns([tf.train.Example.FromString(e) for e in batch], types)
-            for signature, inputs in (
-                ("serving_default", {"examples": np.array(batch, object)}),
-                ("explain", {"examples": np.array(batch, object)}),
-                ("predict", by_column),
-            ):
-                file.write(_log(signature, inputs).SerializeToString())
+            file.write(_log("serving_default", {"examples": batch}).SerializeToString())
+            file.write(_log("predict", by_column).SerializeToString())
 
 
 def _columns(
