@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 
 from fraud.errors import BadInput
@@ -50,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tls-certificate", type=Path, metavar="FILE", help="certificate in PEM: serve over TLS"
     )
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key in PEM")
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="transactions to build the state from first, as `fraud-pipeline state build` does",
+    )
     common.add_config(parser)
 
 
@@ -61,9 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if (arguments.tls_certificate is None) != (arguments.tls_key is None):
         raise BadInput("--tls-certificate and --tls-key: give both, or neither")
-    _, root = common.config_and_root(arguments)
+    config, root = common.config_and_root(arguments)
 
     from fraud.serving import logs, server
+    from fraud.serving.service import ScoringService
     from fraud.serving.settings import Settings, Tokens
 
     tls = (arguments.tls_certificate, arguments.tls_key) if arguments.tls_certificate else None
@@ -76,9 +84,22 @@ def run(arguments: argparse.Namespace) -> int:
         tls=tls,
         tokens=Tokens.from_environment(),
     )
+    if arguments.data and (code := _build_state(arguments)):
+        return code
     logs.set_up()
-    server.serve(settings)
+    server.serve(settings, ScoringService(str(root.state), root.predictions, config.serving))
     return 0
+
+
+def _build_state(arguments: argparse.Namespace) -> int:
+    """Builds the state, in a process of its own because of its memory; returns the exit code."""
+    command = [sys.executable, "-m", "fraud.pipeline.cli", "state", "build"]
+    command += ["--data", arguments.data]
+    for config in arguments.config:
+        command += ["--config", config]
+    if arguments.root:
+        command += ["--root", arguments.root]
+    return subprocess.run(command, check=False).returncode
 
 
 def _port(text: str) -> int:
