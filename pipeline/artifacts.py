@@ -94,6 +94,11 @@ class ModelFacts:
     network: dict[str, Any]
     run_id: str = ""
 
+    @property
+    def alerts_on_everything(self) -> bool:
+        """Whether the alert budget covers every card of every day."""
+        return self.threshold is not None and self.threshold <= 0
+
     @classmethod
     def read(cls, artifact: Any) -> ModelFacts:
         """Reads the files that the Trainer writes next to the SavedModel's graph."""

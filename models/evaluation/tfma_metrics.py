@@ -18,6 +18,7 @@ from tensorflow_model_analysis.metrics import metric_types
 from fraud.models.evaluation import bootstrap, metrics
 from fraud.models.evaluation.extractors import OVERALL, SCORES
 from fraud.models.evaluation.registry import ALERT, CHAMPION, DROP_PROBABILITY, SCORE
+from fraud.models.spec import AlertBudget
 from fraud.time import local_days
 
 UNJUDGED = -np.inf
@@ -47,7 +48,8 @@ class CardPrecisionAtK(_SliceMetric):
     """Formula and source: `fraud.models.evaluation.metrics.card_precision_at_k`.
 
     Args:
-      k: cards checked a day.
+      k: cards checked a day; 0 means `share` of those of the slice, at most `MOST_CARDS`.
+      share: see there.
       timezone: of the days.
       label, timestamp, card: columns.
     """
@@ -56,9 +58,12 @@ class CardPrecisionAtK(_SliceMetric):
 
     @staticmethod
     def _compute(
-        columns: Columns, outputs: Columns, overall: Columns, k: int, timezone: str
+        columns: Columns, outputs: Columns, overall: Columns, k: int, share: float, timezone: str
     ) -> float:
         days = local_days(columns["timestamp"], timezone)
+        if not k:
+            budget = AlertBudget(None, share=share)
+            k = max(1, round(budget.cards(metrics.cards_a_day(days, columns["card"]))))
         return metrics.card_precision_at_k(
             columns["label"], outputs[SCORE], days, columns["card"], k
         )
