@@ -287,7 +287,8 @@ class RunSummary:
     Attributes:
       run_id: the run.
       outcome: "pushed"; "not_blessed"; "replay", if its as-of day is not later than that of the
-        live model; "not_pushed" for another reason; or "gate_stopped".
+        live model, or its model is one that was replaced; "not_pushed" for another reason; or
+        "gate_stopped".
       root: the root it ran in.
       as_of: the as-of day; None if the data has no timestamp.
       reasons: why nothing was pushed.

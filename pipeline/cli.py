@@ -9,12 +9,14 @@ import os
 import sys
 
 from fraud.errors import FraudPipelineError
+from fraud.text import plain
 
 COMMANDS = {
     "init": "look at data and write a configuration that runs",
     "simulate": "write day folders of simulated transactions",
     "run": "run the pipeline once: validate, train, evaluate, push",
     "backtest": "evaluate past weeks as if the model had been live",
+    "serve": "answer requests with the live model",
     "status": "show the live model, its origin and the latest runs",
     "rollback": "make the weights of an earlier version live again",
     "lineage": "show what a version was made from, and what a day went into",
@@ -44,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except FraudPipelineError as error:
-        print(f"fraud-pipeline: {error}", file=sys.stderr)
+        message = "\n".join(map(plain, str(error).split("\n")))
+        print(f"fraud-pipeline: {message}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("fraud-pipeline: interrupted; run again to continue", file=sys.stderr)

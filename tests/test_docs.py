@@ -56,7 +56,9 @@ def test_the_sample_configuration_names_the_json_schema(repository):
     assert (sample.parent / path).resolve() == repository / "docs" / "config.schema.json"
 
 
-FOLDERS = "benchmarks|data|deploy|docs|features|fraud|models|pipeline|report|schema|scripts|tests"
+FOLDERS = (
+    "benchmarks|data|deploy|docs|features|fraud|models|pipeline|report|schema|scripts|serving|tests"
+)
 
 
 def pages(repository):

@@ -88,16 +88,14 @@ def _run(arguments: argparse.Namespace, config: Config, root: Root) -> int:
 
     _check_schema(config)
 
-    from fraud.codec import to_json
     from fraud.pipeline.console import Console
     from fraud.pipeline.runners import local
     from fraud.report import terminal
 
     as_of = windows.as_of if windows else None
     summary = local.run(config, root, data, as_of, Console(), terminal.node_detail)
-    has_schema = config.paths.schema is not None
-    shown = terminal.render(summary, common.options_given(arguments), has_schema)
-    print(to_json(summary, indent=1) if arguments.json else shown)
+    options, has_schema = common.options_given(arguments), config.paths.schema is not None
+    common.show(arguments, summary, lambda shown: terminal.render(shown, options, has_schema))
     return StoppedByDataGate.exit_code if summary.outcome == "gate_stopped" else 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 from pathlib import Path
 
 from fraud.errors import BadInput
@@ -59,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
             "paths.schema in a configuration to a file of your own, and name it by --config"
         )
     before = _read(path) if path.exists() else ""
-    with Console().logging_to(Path(os.devnull)):  # what libraries print
+    with Console().quiet():
         _check_same_columns(config, root)
         after = updated(before, config, root, path)
     changes = difflib.unified_diff(

@@ -25,7 +25,7 @@ def test_a_damaged_summary_is_named_and_hides_nothing_else(tmp_path, content):
 )
 def test_the_code_of_the_live_model_is_shown(commit, dirty, line):
     live = dict.fromkeys(("version", "since", "path", "run_id", "as_of"), "x")
-    live |= {"windows": {}, "rollback": None}
+    live |= {"windows": {}, "rollback": None, "judging_problem": None}
     code = {"version": "1.0", "commit": commit, "dirty": dirty, "packages": {}}
     document = {"root": "r", "disagreements": [], "runs": []}
     lines = status.render({**document, "live": {**live, "code": code}}).splitlines()
