@@ -78,6 +78,12 @@ def statistics_files(artifact: Any) -> dict[str, Path]:
     return {f.name.removeprefix("Split-"): f / "FeatureStats.pb" for f in folders}
 
 
+def created(artifact: Any) -> str:
+    """When an artifact was made, in local time."""
+    proto = getattr(artifact, "mlmd_artifact", artifact)
+    return f"{datetime.fromtimestamp(proto.create_time_since_epoch / 1000):%Y-%m-%d %H:%M}"
+
+
 @dataclass(frozen=True)
 class ModelFacts:
     """A trained model: a Model artifact.
