@@ -243,7 +243,12 @@ def release_stage(
         ),
         EvaluatorExecutor,
     )
-    serving_check = ServingCheck(model=model, examples=examples, count=SERVING_CHECK_EXAMPLES)
+    serving_check = ServingCheck(
+        model=model,
+        examples=examples,
+        count=SERVING_CHECK_EXAMPLES,
+        max_latency_ms=config.serving.max_latency_ms,
+    )
     pusher = with_executor(
         Pusher(
             model=model,

@@ -32,6 +32,22 @@ IN_PROGRESS = Gauge(
 )
 ROWS = Counter("fraud_scored_transactions", "Transactions scored, by model version.", ("version",))
 ALERTS = Counter("fraud_alerts", "Transactions whose score is an alert, by version.", ("version",))
+OUTCOMES = Counter(
+    "fraud_transactions",
+    "Raw transactions by what became of them: new, late, repeated, conflict, future, expired.",
+    ("outcome",),
+)
+LABELS = Counter(
+    "fraud_labels",
+    "Labels by what became of them: new, repeated, corrected, unknown.",
+    ("outcome",),
+)
+DROPPED_PREDICTIONS = Counter(
+    "fraud_dropped_predictions", "Predictions that could not be logged; the log says why."
+)
+SHADOW_FAILURES = Counter(
+    "fraud_missing_shadow_scores", "Transactions that lack the score of the other model."
+)
 LIVE_VERSION = Gauge(
     "fraud_live_version",
     "The model version that answers; 0 before the first. While it changes, workers may differ.",

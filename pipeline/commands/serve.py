@@ -61,9 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if (arguments.tls_certificate is None) != (arguments.tls_key is None):
         raise BadInput("--tls-certificate and --tls-key: give both, or neither")
-    _, root = common.config_and_root(arguments)
+    config, root = common.config_and_root(arguments)
 
     from fraud.serving import logs, server
+    from fraud.serving.service import ScoringService
     from fraud.serving.settings import Settings, Tokens
 
     tls = (arguments.tls_certificate, arguments.tls_key) if arguments.tls_certificate else None
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         tokens=Tokens.from_environment(),
     )
     logs.set_up()
-    server.serve(settings)
+    server.serve(settings, ScoringService(str(root.state), root.predictions, config.serving))
     return 0
 
 

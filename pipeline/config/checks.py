@@ -44,6 +44,13 @@ def check(config: Config) -> None:
                 f"data_gate.drift_thresholds: {column!r} is no column of dataset, no feature and "
                 f"not {ROWS}"
             )
+    log = config.serving.prediction_log
+    log.check(dataset)
+    for name in log.drop:
+        if name not in (*dataset.columns, *generated):
+            raise BadInput(
+                f"serving.prediction_log.drop: {name!r} is no column of dataset and no feature"
+            )
 
 
 def _check_beam(beam: Beam) -> None:

@@ -14,6 +14,7 @@ from fraud import files
 from fraud.codec import STRICT, Count, Share
 from fraud.features.spec import Dataset, Features
 from fraud.models.spec import Evaluation, Network, Tuning
+from fraud.serving.spec import Serving
 
 if TYPE_CHECKING:
     from fraud.models.specification import InputSpecification
@@ -149,6 +150,7 @@ class Config:
     evaluation: Evaluation = Evaluation()
     release: ReleaseSettings = ReleaseSettings()
     model_card: ModelCardText = ModelCardText()
+    serving: Serving = field(default_factory=Serving)
     paths: Paths = Paths()
     metadata: Metadata = Metadata()
     beam: Beam = Beam()

@@ -300,7 +300,7 @@ def plan(source: Source, config: Config, as_of: date | None) -> Windows | None:
 
 
 def check_columns(
-    source: Source, windows: Windows | None, dataset: Dataset
+    source: Source, windows: Windows | None, dataset: Dataset, labelled: bool = True
 ) -> dict[str, pa.DataType]:
     """Checks that the files of a run have the columns of the dataset.
 
@@ -317,7 +317,7 @@ def check_columns(
     identifiers = values.identifiers(dataset)
     for file in source.files(windows.all_days if windows else None):
         schema = reader.schema(file)
-        needed = values.columns_of(file, dataset, windows)
+        needed = values.columns_of(file, dataset, windows, labelled)
         types = {c: _type_in(schema, c, key, file) for key, c in _keys(dataset) if c in needed}
         if identifiers and not file.is_parquet:
             types |= _spelled_types(file, identifiers)

@@ -71,15 +71,17 @@ class Layout:
       dataset: the role of each column.
       types: column → type, as returned by `source.check_columns`.
       windows: the days to read; None if the data has no timestamp.
+      labelled: whether to read labels.
     """
 
     dataset: Dataset
     types: Mapping[str, pa.DataType]
     windows: Windows | None
+    labelled: bool = True
 
     def to_read(self, file: File) -> dict[str, pa.DataType]:
         """The columns to read from a file, with their types."""
-        names = columns_of(file, self.dataset, self.windows)
+        names = columns_of(file, self.dataset, self.windows, self.labelled)
         # In CSV, times have many formats, labels that are not yet known are not parsed, and
         # identifiers are not always the numbers that they look like.
         times = (self.dataset.timestamp, self.dataset.label_time)
@@ -87,9 +89,11 @@ class Layout:
         return {name: pa.string() if name in as_text else self.types[name] for name in names}
 
 
-def columns_of(file: File, dataset: Dataset, windows: Windows | None) -> tuple[str, ...]:
+def columns_of(
+    file: File, dataset: Dataset, windows: Windows | None, labelled: bool = True
+) -> tuple[str, ...]:
     """The columns to read from a file, without the label if none can be known yet."""
-    known = (
+    known = labelled and (
         windows is None
         or dataset.label_time is not None
         or any(day <= windows.eval.last for day in file.days)
@@ -174,7 +178,7 @@ def clean(
     """
     dataset, windows = layout.dataset, layout.windows
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    known = np.ones(len(origins.positions), bool)
+    known = np.full(len(origins.positions), layout.labelled)
     if windows is not None and dataset.timestamp is not None:
         time = times_of(columns[dataset.timestamp], dataset.timestamp, dataset, origins)
         columns[dataset.timestamp] = time
@@ -185,7 +189,7 @@ def clean(
         if origins.file.in_day_folder:
             _check_day(time, days, dataset, origins)
         keep = is_within(windows.all_days, days)
-        known = days <= day_number(windows.eval.last)
+        known &= days <= day_number(windows.eval.last)
         if dataset.label_time is not None:
             known = learned.is_valid().to_numpy(zero_copy_only=False)
         if not keep.all():

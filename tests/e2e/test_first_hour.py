@@ -20,7 +20,7 @@ MINUTES = 10
 def test_four_commands_lead_from_a_table_to_a_pushed_model(tmp_path: Path) -> None:
     steps = first_hour.run_all(tmp_path, ROWS)
     printed = {step.command.split()[1]: step.printed for step in steps}
-    assert sum(step.seconds for step in steps) < MINUTES * 60
+    assert sum(step.cpu for step in steps) < MINUTES * 60  # of CPU: the clock may be others'
     assert "FraudFound" in printed["init"] and "always empty" in printed["init"]
     assert re.search(r"pushed    version \d+", printed["run"])
     assert "claims-schema.pbtxt: inferred; review it" in printed["run"]

@@ -258,6 +258,25 @@ def test_home_is_expanded_and_uris_are_kept(load, monkeypatch, tmp_path):
     assert uris.curated_schema == "s3://b/s.pbtxt"
 
 
+def test_the_challenger_is_beside_the_file_that_names_it(load, tmp_path):
+    challenger = load("serving: {challenger: {model: models/7}}").serving.challenger
+    assert challenger.model == str(tmp_path / "models" / "7")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("drop: [TX_AMUONT]", "drop: 'TX_AMUONT' is no column of dataset and no feature"),
+        ("drop: [TX_DATETIME]", "drop: 'TX_DATETIME' tells the day of a prediction; keep it"),
+        ("hash: [TX_AMOUNT]", "hash: 'TX_AMOUNT' is no identifier and no categorical column"),
+    ],
+)
+def test_columns_of_the_prediction_log_are_checked(load, text, message):
+    with pytest.raises(BadInput, match=f"serving.prediction_log.{message}"):
+        load(f"serving: {{prediction_log: {{{text}}}}}")
+    load("serving: {prediction_log: {drop: [TX_AMOUNT, night], hash: [CUSTOMER_ID]}}")
+
+
 def test_sections_are_handed_to_components_as_json():
     for section in vars(Config()).values():
         assert codec.from_json(type(section), codec.to_json(section)) == section

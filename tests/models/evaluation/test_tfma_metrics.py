@@ -118,7 +118,7 @@ def test_the_days_of_metrics_are_local():
         costs = {"check_cost": 3.0, "saved_share": 1.0, "timezone": zone}
         assert ExpectedCostSaved._compute(columns, outputs, {}, **costs) == -3.0 * checks
         fraud = {**columns, "label": np.array([0, 1])}
-        caught = CardPrecisionAtK._compute(fraud, outputs, {}, k=1, timezone=zone)
+        caught = CardPrecisionAtK._compute(fraud, outputs, {}, k=1, share=0.5, timezone=zone)
         assert caught == 1 / checks
 
 
