@@ -6,15 +6,26 @@ The outline follows Mitchell et al., "Model cards for model reporting", FAT* 201
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fraud.names import input_name
 from fraud.pipeline.artifacts import TOO_FEW_FRAUDS, Change
-from fraud.report.document import Block, Code, Document, Items, Section, Table, Text
+from fraud.report import figures
+from fraud.report.document import (
+    Block,
+    Code,
+    Document,
+    Figures,
+    Items,
+    Section,
+    Table,
+    Text,
+)
 
 UNKNOWN = "–"
+PICTURES = ("Precision and recall", "Calibration", "Confusion by threshold")
 
 MEANINGS = {
     "average_precision": "The area under the curve of precision against recall: 1 ranks every "
@@ -77,6 +88,8 @@ class Facts:
       artifacts: type → (id in ML Metadata, folder).
       versions: package → version.
       trained, pushed: when the model was trained and pushed, as text; empty if unknown.
+      curves: model → `fraud.models.evaluation.curves.describe`; may be empty.
+      importance: column → how much it moves the score; may be empty.
     """
 
     words: Mapping[str, Any]
@@ -105,6 +118,8 @@ class Facts:
     run_id: str = ""
     artifacts: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    curves: Mapping[str, Any] = field(default_factory=dict)
+    importance: Mapping[str, float] = field(default_factory=dict)
     card: str = ""
     trained: str = ""
     pushed: str = ""
@@ -141,6 +156,7 @@ def document(facts: Facts) -> Document:
             _data(facts),
             _features(facts),
             _metrics(facts),
+            *_pictures(facts),
             _calibration(facts),
             _gate(facts),
             _meanings(facts),
@@ -159,16 +175,16 @@ def _summary(facts: Facts) -> Section:
         frauds = facts.positives.get("train", 0)
         items.append(f"Learned from {rows:,} transactions, of which {frauds:,} were frauds.")
     shown = [m for m in facts.definitions if m.name in ("average_precision", "roc_auc")]
-    figures = [
+    measured = [
         f"{m.title} {_with_interval(overall.get(m.name), limits.get(m.name))}"
         for m in shown
         if m.name in overall
     ]
-    if figures:
+    if measured:
         count = _count(overall.get("example_count"))
         rate = facts.positives.get("eval", 0) / max(1, facts.rows.get("eval", 0))
         items.append(
-            f"On {count} transactions that nothing was chosen on: {', '.join(figures)}. Chance "
+            f"On {count} transactions that nothing was chosen on: {', '.join(measured)}. Chance "
             f"would reach {rate:.3f} and 0.5."
         )
     if facts.threshold is not None and facts.threshold <= 0:
@@ -308,6 +324,17 @@ def _unjudged(facts: Facts) -> dict[str, list[str]]:
         for name, row in sorted(facts.metrics.get("slices", {}).items())
     }
     return {name: titles for name, titles in found.items() if titles}
+
+
+def _pictures(facts: Facts) -> Iterator[Section]:
+    """The charts that a reader of the card needs; the run report has all."""
+    shown = figures.quality(facts.curves)
+    charts = {title: shown[title] for title in PICTURES if title in shown}
+    if importance := figures.importance(facts.importance):
+        title = f"Mean absolute contribution to the score's logit, on held-out {facts.held_out}"
+        charts[title] = importance
+    if charts:
+        yield Section("Pictures", (Figures(charts),))
 
 
 def _calibration(facts: Facts) -> Section:

@@ -33,6 +33,8 @@ def cli(repository, tmp_path):
         "verify",
         "prune",
         "lineage",
+        "report",
+        "ui",
         "explain-decision",
         "schema",
         "config",
