@@ -241,9 +241,9 @@ def main() -> None:
     report = {"cores": os.cpu_count(), "load": os.getloadavg(), "rounds": arguments.rounds}
     report["results"] = {
         name: {
-            "one_p50_ms": _quantile(of["one"], 0.5),
-            "one_p99_ms": _quantile(of["one"], 0.99),
-            "batch_p50_ms": _quantile(of["batch"], 0.5),
+            "one_p50_ms": quantile(of["one"], 0.5),
+            "one_p99_ms": quantile(of["one"], 0.99),
+            "batch_p50_ms": quantile(of["batch"], 0.5),
             "requests_per_second": {c: statistics.median(v) for c, v in walls[name].items()},
         }
         for name, of in seconds.items()
@@ -269,7 +269,8 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _quantile(values: list[float], q: float) -> float:
+def quantile(values: list[float], q: float) -> float:
+    """A quantile of seconds, in milliseconds."""
     ordered = sorted(values)
     return 1000 * ordered[min(len(ordered) - 1, int(q * len(ordered)))]
 
