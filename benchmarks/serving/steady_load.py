@@ -29,7 +29,7 @@ def main(address: str, out: Path, rate: float, stop: Path, body: str) -> None:
     seen: list[list[Any]] = []
 
     def send() -> None:
-        connection = HTTPConnection(address, timeout=30)
+        connection = HTTPConnection(address, timeout=120)
         while (at := due.get()) is not None:
             try:
                 connection.request("POST", PATH, body, {"content-type": "application/json"})
@@ -53,6 +53,8 @@ def main(address: str, out: Path, rate: float, stop: Path, body: str) -> None:
         due.put(next_one)
         next_one += 1 / rate
         time.sleep(max(0.0, next_one - time.time()))
+    while not due.empty():  # what was not sent in time, by a machine that cannot keep the rate
+        due.get()
     for _ in threads:
         due.put(None)
     for thread in threads:

@@ -77,7 +77,8 @@ def measure(model: Path, folder: Path, swaps: int, rate: float) -> dict[str, Any
         server.wait()
     seen = json.loads(out.read_text())
     failed = [version for _, _, version, score in seen if score is None]
-    during, otherwise = [], []
+    during: list[float] = []
+    otherwise: list[float] = []
     for at, milliseconds, _, _ in seen:
         is_during = any(a <= at + milliseconds / 1000 and at <= b for a, b in changes)
         (during if is_during else otherwise).append(milliseconds / 1000)

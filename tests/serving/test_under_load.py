@@ -73,7 +73,7 @@ def check_answers(seen, scores, live_since):
     ("count", "rate", "pause"),
     [
         pytest.param(5, 40, 0.2, id="short"),
-        pytest.param(25, 100, 1.0, id="25 versions", marks=[pytest.mark.slow, pytest.mark.e2e]),
+        pytest.param(25, 20, 1.0, id="25 versions", marks=[pytest.mark.slow, pytest.mark.e2e]),
     ],
 )
 def test_no_request_fails_while_versions_change(saved_models, tmp_path, count, rate, pause):
