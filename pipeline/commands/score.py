@@ -58,8 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     config, root = common.config_and_root(arguments)
     version = live_version(config, root)
-    if arguments.out.is_dir():
-        raise BadInput(f"--out {arguments.out}: is a folder; name the file to write")
+    _make_place(arguments.out)
 
     from fraud.serving.models import LoadedModel
 
@@ -169,6 +168,20 @@ def _with_state(root: Root, table: pa.Table, inputs: InputSpecification) -> pa.T
     return table
 
 
+def _make_place(out: Path) -> None:
+    """Makes the folder of the output.
+
+    Raises:
+      BadInput: nothing can be written there.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--out {out}: cannot be written: {error.strerror}") from None
+    if out.is_dir():
+        raise BadInput(f"--out {out}: is a folder; name the file to write")
+
+
 def _write(table: pa.Table, scored: pa.Table, features: tuple[str, ...], out: Path) -> None:
     """Writes transactions and scores; the file appears once it is whole."""
     import errno
@@ -185,7 +198,6 @@ def _write(table: pa.Table, scored: pa.Table, features: tuple[str, ...], out: Pa
         both = both.append_column(name, scored[name])
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         parquet.write_table(both, temporary)
         os.replace(temporary, out)
     except OSError as error:
