@@ -87,7 +87,7 @@ def test_an_output_that_cannot_be_written_leaves_the_old_one(table, tmp_path):
 
 def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_read(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="below: cannot be written: (Not a dir|File exists)"):
+    with pytest.raises(BadInput, match=r"below: cannot be written: (Not a dir|File exists)"):
         score._make_place(tmp_path / "file" / "below")
     with pytest.raises(BadInput, match="is a folder; name the file to write"):
         score._make_place(tmp_path)
