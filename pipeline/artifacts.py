@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 
 from fraud.codec import from_json, from_values
 from fraud.errors import BadInput
-from fraud.models.evaluation.registry import CHAMPION, GAPS, METRICS
+from fraud.models.evaluation.registry import CHAMPION, GAPS, METRICS, MIN_FRAUD_CARDS
 from fraud.models.evaluation.registry import HEADLINE as HEADLINE  # for reports
 from fraud.pipeline.data_facts import VERDICT_FILE as VERDICT_FILE
 from fraud.pipeline.data_facts import Anomaly, value
@@ -63,13 +63,19 @@ class Change:
       change: the challenger's value − the champion's; None where one of them is undefined.
       low, high: the limits of its 95 % interval; None where the examples cannot tell.
       drop_probability: that the drop is larger than allowed; None for a metric whose drop has no
-        limit, and where the change is None.
+        limit, where the change is None, and where it was not judged.
+      unjudged: whether the drop has a limit and was not judged, for `TOO_FEW_FRAUDS`.
     """
 
     change: float | None
     low: float | None
     high: float | None
     drop_probability: float | None = None
+    unjudged: bool = False
+
+
+TOO_FEW_FRAUDS = f"fewer than {MIN_FRAUD_CARDS} cards have a fraud"
+"""Why drops from the champion are not judged; in data without cards, every fraud counts as one."""
 
 
 def statistics_files(artifact: Any) -> dict[str, Path]:
@@ -148,6 +154,8 @@ class Evaluation:
                 if estimate:  # see fraud.models.evaluation.tfma_metrics.Bootstrap
                     of_metric = estimates.setdefault(name, {}).setdefault(metric, {})
                     of_metric[estimate] = number if math.isfinite(number) else None
+                    if number == float("-inf"):
+                        of_metric["unjudged"] = True
                     continue
                 model = champion if key.model_name == CHAMPION else metrics
                 row = model["slices"].setdefault(name, {}) if name else model["overall"]
@@ -159,7 +167,11 @@ class Evaluation:
         }
         changes = {
             metric: Change(
-                e["change"], e["change_low"], e["change_high"], e.get("drop_probability")
+                e["change"],
+                e["change_low"],
+                e["change_high"],
+                e.get("drop_probability"),
+                "unjudged" in e,
             )
             for metric, e in estimates.get("", {}).items()
             if "change" in e

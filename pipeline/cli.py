@@ -23,6 +23,7 @@ COMMANDS = {
     "explain-decision": "say why a version is live, or why a run pushed nothing",
     "verify": "check that records, files and the push folder agree",
     "prune": "delete what neither the live model nor the last runs need",
+    "state": "build or check what the server remembers of each entity",
     "config": "print the effective configuration",
     "schema": "print, compare or update the curated schema",
     "compile": "write the graph for an orchestrator",

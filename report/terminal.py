@@ -98,6 +98,9 @@ def render(summary: RunSummary, options: str = "", has_schema: bool = True) -> s
             f"  unjudged  {metric}, too few examples: {', '.join(slices)}"
             for metric, slices in too_small.items()
         ]
+        if drops := [n.replace("_", " ") for n, of in summary.changes.items() if of.unjudged]:
+            why = f"{artifacts.TOO_FEW_FRAUDS} in eval; only the minima apply"
+            lines.append(f"  unjudged  drops from the champion ({', '.join(drops)}): {why}")
     lines.append("")
     if summary.outcome == "pushed":
         lines.append(f"  pushed    version {summary.pushed_version}: {summary.pushed_path}")

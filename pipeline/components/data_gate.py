@@ -18,7 +18,7 @@ from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples, ExampleStatistics
 
 from fraud.codec import to_json
-from fraud.pipeline.components.drift_validator import BASELINE, NOT_JUDGED
+from fraud.pipeline.components.drift_validator import BASELINE, NOT_JUDGED, UNJUDGED
 from fraud.pipeline.components.types import DataVerdict
 from fraud.pipeline.data_facts import VERDICT_FILE, Anomaly, ExamplesFacts, Verdict
 from fraud.pipeline.windows import LABELLED_SPLITS
@@ -161,6 +161,25 @@ def notes_on(data: ExamplesFacts) -> list[str]:
     return notes
 
 
+def unjudged_drift(unjudged: str, baseline: str) -> list[str]:
+    """A note for each reason why drift could not be judged.
+
+    Args:
+      unjudged: what the validator recorded; empty if it recorded nothing.
+      baseline: what it compared with, "champion" or "reference".
+    """
+    columns: dict[tuple[str, str], list[str]] = {}
+    for pair, whys in json.loads(unjudged or "{}").items():
+        current, of_baseline = pair.split("_", 1)
+        for column, why in whys.items():
+            window = f"{current} against the {baseline}'s {of_baseline}"
+            columns.setdefault((window, why), []).append(column)
+    return [
+        f"drift not judged: {', '.join(of_why)} of {window}: {why}"
+        for (window, why), of_why in columns.items()
+    ]
+
+
 def verdict_of(
     examples: Examples,
     example_anomalies: ExampleAnomalies,
@@ -206,6 +225,7 @@ def verdict_of(
             window = f"{current} against the {name}'s {baseline}"
             of_pair = read_anomalies(drift_of.uri, f"SplitPair-{pair}")
             anomalies += anomalies_in(of_pair, window, "drift", severity)
+        notes += unjudged_drift(_property(drift_of, UNJUDGED), name)
     return Verdict(not anomalies, tuple(anomalies), tuple(notes))
 
 

@@ -97,6 +97,17 @@ def test_the_table_has_the_champion_and_the_slices():
     assert "  unjudged  false-positive rate gap, too few examples: A=chip\n" in text
 
 
+def test_drops_that_were_not_judged_are_named():
+    few = Change(-0.1, None, None, None, unjudged=True)
+    changes = {"roc_auc": few, "brier_skill": few, "precision_at_budget": Change(0.1, None, None)}
+    metrics = {"overall": {"roc_auc": 0.9}, "slices": {}}
+    assert (
+        "  unjudged  drops from the champion (roc auc, brier skill): "
+        "fewer than 10 cards have a fraud in eval; only the minima apply\n"
+    ) in terminal.render(summary(metrics=metrics, changes=changes))
+    assert "unjudged" not in terminal.render(summary(metrics=metrics))
+
+
 def test_a_summary_read_from_its_file_is_rendered_as_before(tmp_path):
     anomaly = Anomaly("amount", "Unexpected", "", "error", "eval", "schema")
     windows = {"train": ("2026-01-01", "2026-01-02"), "eval": ("2026-01-03", "2026-01-04")}

@@ -126,6 +126,27 @@ def test_drift_stops_and_names_both_windows(judge):
     assert anomaly.source == "drift"
 
 
+def test_what_drift_could_not_judge_is_noted(tmp_path):
+    by_split = {s: anomalies() for s in ("train", "eval", "recent")}
+    schema = artifact(tmp_path / "schema", "Split", by_split)
+    few, lacking = "the baseline has 5 of the 7 days", "the baseline lacks it"
+    drift = artifact(
+        tmp_path / "drift",
+        "SplitPair",
+        {"train_train": anomalies(), "recent_train": anomalies()},
+        baseline="champion",
+        unjudged=json.dumps(
+            {"train_train": {}, "recent_train": {"a": few, "b": lacking, "c": few}}
+        ),
+    )
+    verdict = verdict_of(examples(), schema, drift, drift, "fraud", set(), "error", True)
+    assert verdict.passed
+    assert verdict.notes == (
+        f"drift not judged: a, c of recent against the champion's train: {few}",
+        f"drift not judged: b of recent against the champion's train: {lacking}",
+    )
+
+
 def test_drift_from_the_reference_alone_stops(judge):
     clean, drifted = {"recent_train": anomalies()}, {"recent_train": anomalies(amount=ERROR)}
     (anomaly,) = judge(by_pair=clean, of_reference=drifted).anomalies
