@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("file", metavar="FILE", help="transactions: Parquet or CSV, or a folder of such files")
     add("--out", required=True, type=Path, metavar="FILE", help="the Parquet file to write")
     add("--history", metavar="DIR", help="earlier transactions with their labels, as of `run`")
+    common.add_state(parser)
     add("--explain", action="store_true", help="add the reasons of alerts; takes longer")
     common.add_config(parser)
     common.add_json(parser)
@@ -78,7 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
             past = files.resolve(arguments.history)
             table, note = to_score.read_with_history(data, past, inputs, progress)
         else:
-            table = _with_state(root, to_score.read(data, inputs.dataset, progress), inputs)
+            table = to_score.read(data, inputs.dataset, progress)
+            table = _with_state(common.state_location(arguments, root), table, inputs)
     read = time.monotonic()
     model = LoadedModel(folder)
     try:
@@ -124,7 +126,7 @@ def live_version(config: Config, root: Root) -> str:
     return champion.version
 
 
-def _with_state(root: Root, table: pa.Table, inputs: InputSpecification) -> pa.Table:
+def _with_state(location: str, table: pa.Table, inputs: InputSpecification) -> pa.Table:
     """The transactions with features from the server's state.
 
     Raises:
@@ -136,7 +138,7 @@ def _with_state(root: Root, table: pa.Table, inputs: InputSpecification) -> pa.T
     from fraud.serving.state import Transactions, open_state
 
     try:
-        state = open_state(str(root.state))
+        state = open_state(location)
         state.check(inputs)
     except BadInput as error:
         raise BadInput(f"{error}; or give earlier transactions: --history DIR") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from fraud.errors import BadInput
@@ -47,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes that answer, each with its own copy of the model (default 1)",
     )
     parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="build the state from these transactions first, as `state build` does; without a "
+        "state, the server begins with an empty one",
+    )
+    common.add_state(parser)
+    parser.add_argument(
         "--tls-certificate", type=Path, metavar="FILE", help="certificate in PEM: serve over TLS"
     )
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key in PEM")
@@ -63,6 +71,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadInput("--tls-certificate and --tls-key: give both, or neither")
     config, root = common.config_and_root(arguments)
 
+    location = common.state_location(arguments, root)
+    if arguments.data:
+        from fraud.pipeline.commands import state
+
+        print(state.build_from(arguments.data, config, root, location), file=sys.stderr)
+
     from fraud.serving import logs, server
     from fraud.serving.service import ScoringService
     from fraud.serving.settings import Settings, Tokens
@@ -78,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         tokens=Tokens.from_environment(),
     )
     logs.set_up()
-    server.serve(settings, ScoringService(str(root.state), root.predictions, config.serving))
+    server.serve(settings, ScoringService(location, root.predictions, config.serving))
     return 0
 
 

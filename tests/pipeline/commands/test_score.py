@@ -43,17 +43,17 @@ def test_features_come_from_the_state_and_nothing_is_recorded(table, tmp_path, m
     monkeypatch.setattr(score, "_STATE_ROWS", 40)
     expected = add_features(table, dataset, INPUTS.features, INPUTS.label_delay_days)
     for _ in range(2):  # the second time shows that the first recorded nothing
-        found = score._with_state(root, table, INPUTS)
+        found = score._with_state(str(root.state), table, INPUTS)
         for name in feature_names(INPUTS.features, dataset):
             np.testing.assert_array_equal(
                 found[name].to_numpy()[:251], expected[name].to_numpy()[:251], err_msg=name
             )
-    assert score._with_state(root, table.slice(0, 0), INPUTS).num_rows == 0
+    assert score._with_state(str(root.state), table.slice(0, 0), INPUTS).num_rows == 0
 
 
 def test_without_a_state_a_history_is_asked_for(table, tmp_path):
     with pytest.raises(BadInput, match="or give earlier transactions: --history DIR"):
-        score._with_state(Root(tmp_path), table, INPUTS)
+        score._with_state(str(tmp_path / "state"), table, INPUTS)
 
 
 def scored(rows):
