@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself: `make run` on a fresh clone is enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow unit test-modern mutants airflow kubeflow bench bench-models \
-	lint format docs lock clean
+.PHONY: help setup run serve test test-slow unit test-modern mutants airflow kubeflow bench bench-models \
+	bench-serving lint format docs lock clean
 bin := .venv/bin
 
 help: ## show this list
@@ -13,6 +13,10 @@ setup: ## create .venv, or update it when the pins have changed
 
 run: setup ## the whole pipeline on the sample in data/, up to a pushed model
 	$(bin)/fraud-pipeline run --config data/sample/config.yaml --data data/sample/transactions $(ARGS)
+
+serve: setup ## answer requests at port 8501, with the model and the history of the sample
+	test -n "$$(ls fraud-root/pushed 2>/dev/null)" || $(MAKE) run
+	$(bin)/fraud-pipeline serve --config data/sample/config.yaml --data data/sample/transactions $(ARGS)
 
 test: lint ## lint, then all tests except the slow ones (ARGS="-k windows" for some)
 	$(bin)/python -m pytest -m "not slow" $(ARGS)
@@ -53,6 +57,11 @@ bench: setup ## compare the cost of a run with stock TFX and a floor (ARGS="--ro
 	mkdir -p build/speed
 	$(bin)/python -m benchmarks.speed $(ARGS)
 	.venv-bench/bin/python -m benchmarks.speed.plot build/speed/speed.json build/speed/speed.svg
+
+bench-serving: setup ## compare the server with a bare call, MLServer, MLflow and BentoML (after make run)
+	scripts/setup_beside.sh bench-mlserver
+	scripts/setup_beside.sh bench-bentoml
+	$(bin)/python -m benchmarks.serving --contestants ours mlserver mlflow bentoml $(ARGS)
 
 bench-models: setup ## compare the network with boosting and others: DATA=transactions FIRST=2018-07-04
 	scripts/setup_beside.sh bench

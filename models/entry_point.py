@@ -9,7 +9,7 @@ import tensorflow_transform as tft
 
 from fraud.codec import from_json, to_json
 from fraud.models.columns import ModelColumns
-from fraud.models.examples import Examples, load_split
+from fraud.models.examples import Examples, load_split, model_feature_spec
 from fraud.models.export import ServedModel
 from fraud.models.network import training
 from fraud.models.network.explain import Explainer, typical_genuine
@@ -17,6 +17,7 @@ from fraud.models.network.training import Fitted
 from fraud.models.preprocessing.transform_fn import vocabulary_sizes
 from fraud.models.spec import AlertBudget, Network
 from fraud.models.specification import EXTRA, SPECIFICATION_FILE, InputSpecification
+from fraud.models.warmup import first_examples, write_warmup_requests
 
 THRESHOLD_FILE = "threshold.json"
 NETWORK_FILE = "network.json"
@@ -53,7 +54,10 @@ def train(fn_args: Any, examples: Examples, transform: tft.TFTransformOutput) ->
     explainer = Explainer(fitted.model, typical, columns.numeric, columns.categorical)
     ServedModel(fitted, explainer, transform, columns).save(fn_args.serving_model_dir)
     inputs = from_json(InputSpecification, config["inputs"])
-    _write_extra(Path(fn_args.serving_model_dir) / EXTRA, fitted, spec, inputs)
+    directory = Path(fn_args.serving_model_dir)
+    _write_extra(directory / EXTRA, fitted, spec, inputs)
+    types = {name: of.dtype for name, of in model_feature_spec(transform, columns).items()}
+    write_warmup_requests(directory, first_examples(fn_args.train_files), types)
 
 
 def _write_extra(folder: Path, fitted: Fitted, spec: Network, inputs: InputSpecification) -> None:

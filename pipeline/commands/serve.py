@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,16 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes that answer, each with its own copy of the model (default 1)",
     )
     parser.add_argument(
-        "--data",
-        metavar="PATH",
-        help="build the state from these transactions first, as `state build` does; without a "
-        "state, the server begins with an empty one",
-    )
-    common.add_state(parser)
-    parser.add_argument(
         "--tls-certificate", type=Path, metavar="FILE", help="certificate in PEM: serve over TLS"
     )
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key in PEM")
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="transactions to build the state from first, as `fraud-pipeline state build` does",
+    )
+    common.add_state(parser)
     common.add_config(parser)
 
 
@@ -70,12 +70,6 @@ def run(arguments: argparse.Namespace) -> int:
     if (arguments.tls_certificate is None) != (arguments.tls_key is None):
         raise BadInput("--tls-certificate and --tls-key: give both, or neither")
     config, root = common.config_and_root(arguments)
-
-    location = common.state_location(arguments, root)
-    if arguments.data:
-        from fraud.pipeline.commands import state
-
-        print(state.build_from(arguments.data, config, root, location), file=sys.stderr)
 
     from fraud.serving import logs, server
     from fraud.serving.service import ScoringService
@@ -91,9 +85,24 @@ def run(arguments: argparse.Namespace) -> int:
         tls=tls,
         tokens=Tokens.from_environment(),
     )
+    location = common.state_location(arguments, root)
+    if arguments.data and (code := _build_state(arguments)):
+        return code
     logs.set_up()
     server.serve(settings, ScoringService(location, root.predictions, config.serving))
     return 0
+
+
+def _build_state(arguments: argparse.Namespace) -> int:
+    """Builds the state, in a process of its own because of its memory; returns the exit code."""
+    command = [sys.executable, "-m", "fraud.pipeline.cli", "state", "build"]
+    command += ["--data", arguments.data]
+    for config in arguments.config:
+        command += ["--config", config]
+    for option in ("root", "state"):
+        if value := getattr(arguments, option):
+            command += [f"--{option}", value]
+    return subprocess.run(command, check=False).returncode
 
 
 def _port(text: str) -> int:

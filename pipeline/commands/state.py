@@ -86,12 +86,6 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def build_from(data: str, config: Config, root: Root, location: str) -> str:
-    """Builds the state as of the last day of some data, for `serve`; says what was built."""
-    options = argparse.Namespace(data=data, as_of=None, history_days=0)
-    return _built(build(options, config, root, location))
-
-
 def build(
     arguments: argparse.Namespace, config: Config, root: Root, location: str
 ) -> dict[str, Any]:
