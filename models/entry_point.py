@@ -21,6 +21,10 @@ from fraud.models.warmup import first_examples, write_warmup_requests
 
 THRESHOLD_FILE = "threshold.json"
 NETWORK_FILE = "network.json"
+HISTORY_FILE = "history.json"
+"""Loss and validation metric of each epoch."""
+IMPORTANCE_FILE = "importance.json"
+"""Column → its importance; see `Explainer.importance`."""
 
 
 def run_fn(fn_args: Any) -> None:
@@ -56,6 +60,9 @@ def train(fn_args: Any, examples: Examples, transform: tft.TFTransformOutput) ->
     inputs = from_json(InputSpecification, config["inputs"])
     directory = Path(fn_args.serving_model_dir)
     _write_extra(directory / EXTRA, fitted, spec, inputs)
+    sample = {name: array[fitted.sample] for name, array in examples.inputs.items()}
+    importance = to_json(explainer.importance(sample), indent=1)
+    (directory / EXTRA / IMPORTANCE_FILE).write_text(importance, encoding="utf-8")
     types = {name: of.dtype for name, of in model_feature_spec(transform, columns).items()}
     write_warmup_requests(directory, first_examples(fn_args.train_files), types)
 
@@ -64,5 +71,6 @@ def _write_extra(folder: Path, fitted: Fitted, spec: Network, inputs: InputSpeci
     """Writes threshold, validation metrics (null if undefined) and settings next to the graph."""
     quality = {"threshold": fitted.threshold, "validation": fitted.validation}
     (folder / THRESHOLD_FILE).write_text(to_json(quality, indent=1), encoding="utf-8")
+    (folder / HISTORY_FILE).write_text(to_json(fitted.history, indent=1), encoding="utf-8")
     (folder / NETWORK_FILE).write_text(to_json(spec, indent=1), encoding="utf-8")
     (folder / SPECIFICATION_FILE).write_text(to_json(inputs, indent=1), encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import keras
 import numpy as np
@@ -20,6 +20,7 @@ from fraud.models.spec import AlertBudget, Network
 
 PREDICT_BATCH = 8192
 MIN_STEPS_PER_EPOCH = 50
+EXPLAINED = 200  # of each class
 STEPS_PER_EXECUTION = 16  # Python's overhead per execution is as large as a small step
 
 
@@ -31,11 +32,16 @@ class Fitted:
       model: from inputs to the fraud probability.
       threshold: the lowest score that raises an alert, at the alert budget.
       validation: metrics on the held-out cards, by name.
+      history: `loss` of the training examples and `val_average_precision` on the held-out cards,
+        of each epoch.
+      sample: rows of the examples to explain the model by: held-out frauds and as many others.
     """
 
     model: keras.Model
     threshold: float
     validation: dict[str, float]
+    history: dict[str, list[float]] = field(default_factory=dict)
+    sample: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def scores(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Fraud probability of each example, float32 [n]."""
@@ -86,7 +92,7 @@ def fit(
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     trained.compile(optimizer, _loss(spec.focal_gamma), steps_per_execution=STEPS_PER_EXECUTION)
     best = BestEpoch(validation, spec.patience, optimizer)
-    trained.fit(
+    history = trained.fit(
         _batches(examples, train, batch, spec),
         epochs=spec.epochs,
         verbose=2,
@@ -104,7 +110,19 @@ def fit(
         share=np.unique(validation.cards).size / np.unique(examples.cards).size,
     )
     measured = _validation_metrics(validation.labels, scores, scores >= alert_threshold)
-    return Fitted(model, alert_threshold, measured)
+    by_epoch = {name: [float(v) for v in values] for name, values in history.history.items()}
+    sample = _to_explain(held_out, examples.labels)
+    return Fitted(model, alert_threshold, measured, by_epoch, sample)
+
+
+def _to_explain(held_out: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Rows of held-out frauds and of as many other held-out examples, evenly spread."""
+    rows = []
+    for label in (0, 1):
+        of_label = np.flatnonzero(held_out & (labels == label))
+        count = min(EXPLAINED, of_label.size)
+        rows.append(of_label[np.linspace(0, of_label.size - 1, count).astype(np.int64)])
+    return np.concatenate(rows)
 
 
 def _loss(focal_gamma: float) -> keras.losses.Loss:
