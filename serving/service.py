@@ -23,7 +23,7 @@ from fraud.serving.api.rest import VERSION_HEADER, json_response
 from fraud.serving.api.values import parse_json
 from fraud.serving.errors import TooLarge
 from fraud.serving.inference import Inference
-from fraud.serving.log_writer import LogWriter
+from fraud.serving.log_writer import LogWriter, key_of
 from fraud.serving.logs import log
 from fraud.serving.models import LoadedModel
 from fraud.serving.scorer import Challenger, Scorer
@@ -57,7 +57,12 @@ class ScoringService:
 
     @asynccontextmanager
     async def __call__(self, inference: Inference) -> AsyncIterator[Service]:
-        """The service, as long as the server runs."""
+        """The service, as long as the server runs.
+
+        Raises:
+          BadInput: the challenger cannot be loaded, or the key of the log is missing.
+        """
+        key_of(self.settings.prediction_log)
         challenger = self._challenger()
         scoring = _Scoring(self, challenger)
         threads = ThreadPoolExecutor(2, thread_name_prefix="transactions")
@@ -165,17 +170,18 @@ class _Scoring:
             if self._challenger is not None and self._challenger.model.specification is not None:
                 specifications.append(self._challenger.model.specification)
             definition = StateDefinition.of(*specifications)
+            if self._state is not None:  # of an attempt that failed
+                self._state.close()
             self._state = create_state(self._service.state, definition)
+        if self._challenger is not None:
+            try:
+                Scorer(self._state).check(self._challenger.model)
+            except BadInput as error:
+                raise BadInput(f"serving.challenger.model: {error}") from None
         log_writer = None
         if settings.prediction_log.enabled:
             log_writer = LogWriter(self._service.predictions, settings.prediction_log, dataset)
-        scorer = Scorer(self._state, log_writer, self._challenger)
-        if self._challenger is not None:
-            try:
-                scorer.check(self._challenger.model)
-            except BadInput as error:
-                raise BadInput(f"serving.challenger.model: {error}") from None
-        return scorer
+        return Scorer(self._state, log_writer, self._challenger)
 
 
 def _router(inference: Inference, scoring: _Scoring, threads: ThreadPoolExecutor) -> APIRouter:
