@@ -79,7 +79,7 @@ def phrase(artifact: Artifact) -> str:
     elif artifact.type == "ModelBlessing":
         text = "blessed" if facts.get("blessed") == 1 else "refused"
         if facts.get("baseline_model_id"):
-            text += f", compared with model {facts['baseline_model_id']}"
+            text += f", against model {facts['baseline_model_id']}"
     elif artifact.type == "InfraBlessing":
         text = "it can be served" if facts.get("blessed") == 1 else "it cannot be served"
     elif artifact.type == "fraud.DataVerdict":
