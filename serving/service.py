@@ -187,10 +187,10 @@ class _Scoring:
 def _router(inference: Inference, scoring: _Scoring, threads: ThreadPoolExecutor) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["Transactions"])
 
-    async def call(rows: int, function: Callable[..., T], *arguments: Any) -> T:
+    async def call(rows: int, model: LoadedModel, function: Callable[..., T], *arguments: Any) -> T:
         if rows <= _ROWS_AT_ONCE:
             return function(*arguments)
-        return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
+        return await inference.in_thread(threads, model, function, *arguments)
 
     def rows_of(document: dict[str, Any], field: str, *others: str) -> list[Any]:
         if unknown := sorted(document.keys() - {field, *others}):
@@ -214,7 +214,7 @@ def _router(inference: Inference, scoring: _Scoring, threads: ThreadPoolExecutor
             raise TooLarge(f"{len(rows)} transactions; explain at most {_MOST_EXPLAINED} at once")
         with inference.versions.lease() as model:
             work = len(rows) * (_ROWS_AT_ONCE if explain else 1)
-            results = await call(work, scoring.scorer.score, model, rows, explain)
+            results = await call(work, model, scoring.scorer.score, model, rows, explain)
         for result in results:
             metrics.ROWS.labels(result["version"]).inc()
             metrics.OUTCOMES.labels(result["outcome"]).inc()
@@ -227,7 +227,7 @@ def _router(inference: Inference, scoring: _Scoring, threads: ThreadPoolExecutor
         """Records what transactions turned out to be."""
         rows = rows_of(parse_json(await request.body()), "labels")
         with inference.versions.lease() as model:
-            counts = await call(len(rows), scoring.scorer.label, model, rows)
+            counts = await call(len(rows), model, scoring.scorer.label, model, rows)
         for outcome, count in counts.items():
             metrics.LABELS.labels(outcome).inc(count)
         return json_response(counts)
