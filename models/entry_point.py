@@ -53,12 +53,12 @@ def train(fn_args: Any, examples: Examples, transform: tft.TFTransformOutput) ->
     explainer = Explainer(fitted.model, typical, columns.numeric, columns.categorical)
     ServedModel(fitted, explainer, transform, columns).save(fn_args.serving_model_dir)
     inputs = from_json(InputSpecification, config["inputs"])
-    _write_extra(Path(fn_args.serving_model_dir) / EXTRA, fitted, spec, inputs)
+    _write_extra(Path(fn_args.serving_model_dir) / EXTRA, fitted, inputs)
 
 
-def _write_extra(folder: Path, fitted: Fitted, spec: Network, inputs: InputSpecification) -> None:
+def _write_extra(folder: Path, fitted: Fitted, inputs: InputSpecification) -> None:
     """Writes threshold, validation metrics (null if undefined) and settings next to the graph."""
     quality = {"threshold": fitted.threshold, "validation": fitted.validation}
     (folder / THRESHOLD_FILE).write_text(to_json(quality, indent=1), encoding="utf-8")
-    (folder / NETWORK_FILE).write_text(to_json(spec, indent=1), encoding="utf-8")
+    (folder / NETWORK_FILE).write_text(to_json(fitted.spec, indent=1), encoding="utf-8")
     (folder / SPECIFICATION_FILE).write_text(to_json(inputs, indent=1), encoding="utf-8")

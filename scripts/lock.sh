@@ -27,4 +27,4 @@ compile --python-version 3.10 --universal - -o requirements/uv.txt <<<uv
 compile --python-version 3.10 --universal - -o requirements/airflow.txt <<<apache-airflow
 compile --python-version 3.10 --universal - -o requirements/kubeflow.txt <<<'kfp[kubernetes]'
 compile --python-version 3.10 --universal - -o requirements/bench.txt \
-    <<<$'catboost\nlightgbm\nmatplotlib\nscikit-learn\nxgboost-cpu'
+    <<<$'catboost\nlightgbm\nmatplotlib\npyyaml\nrdatasets\nscikit-learn\nxgboost-cpu'
