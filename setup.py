@@ -53,7 +53,7 @@ setup(
     python_requires=">=3.10,<3.14",
     # fraud/ has links to the folders next to it: models/ is fraud.models. See docs/adr/0010.
     packages=find_packages(include=["fraud", "fraud.*"]),
-    package_data={"fraud.schema": ["*.pbtxt"], "fraud.report": ["*.css"]},
+    package_data={"fraud.schema": ["*.pbtxt"], "fraud.report": ["*.css", "templates/*.html"]},
     install_requires=[
         *COMMON,
         *(f"{package}; python_version < '3.11'" for package in COMPAT),

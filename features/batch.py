@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fraud.errors import BadInput
 from fraud.features.definitions import CALENDAR, FAMILIES, Family
-from fraud.features.history import History
+from fraud.features.history import History, Queries
 from fraud.features.spans import Floats, Ints
 from fraud.features.spec import CARD, Dataset, Features
 from fraud.time import UTC, local_times
@@ -129,6 +129,7 @@ def entity_features(
     labels: Floats,
     delay: np.timedelta64,
     label_times: NDArray[np.datetime64] | None,
+    queries: Queries | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """The features of one entity (customer, terminal, ...), for any set of its values.
 
@@ -145,9 +146,10 @@ def entity_features(
       delay: how long after a transaction its label becomes known, unless there are `label_times`.
       label_times: when each label became known, NaT where it is not, [rows]; None without
         `dataset.label_time`.
+      queries: what to compute the features of; None for the rows themselves.
 
     Returns:
-      name -> values in the order of the input, [rows] each; NaN where undefined or where
+      name -> values in the order of the queries, [queries] each; NaN where undefined or where
       the key is missing.
 
     Raises:
@@ -162,13 +164,14 @@ def entity_features(
     if label_times is not None:
         longest = np.timedelta64(spec.max_label_delay_days, "D")
         labels = np.where(label_times - timestamps > longest, np.nan, labels)
-    history = History(keys, timestamps, amounts, labels, delay, label_times)
+    history = History(keys, timestamps, amounts, labels, delay, label_times, queries)
+    query_keys = keys if queries is None else queries.keys
     features = {}
     for name, (family, window) in plan.items():
         parameters = {parameter: getattr(spec, parameter) for parameter in family.parameters}
-        values = np.empty(len(keys), np.float32)
+        values = np.empty(len(query_keys), np.float32)
         values[history.order] = family.compute(history, window, **parameters)
-        values[keys < 0] = np.nan
+        values[query_keys < 0] = np.nan
         features[name] = values
     return features
 

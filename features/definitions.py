@@ -1,9 +1,10 @@
 """All feature families, one function each.
 
 A family is a function of an entity's `History` and a window in days. It returns one number per
-row, in the order of the sorted history. The formulas use: t, the time of the row; w, the window;
-"past", the rows of the same entity in (t - w, t); "known", its earlier rows whose labels became
-known in (t - w, t], in the order in which they did. Every formula ignores missing amounts.
+query: a row of the history, or one to come. The formulas use: t, the time of the query, which they
+call the row; w, the window; "past", the rows of the same entity in (t - w, t); "known", its earlier
+rows whose labels became known in (t - w, t], in the order in which they did. Every formula ignores
+missing amounts.
 
 "Handbook" is Le Borgne et al., *Reproducible Machine Learning for Credit Card Fraud Detection -
 Practical Handbook*, chapter 3, section 4. Relating an amount to the card's own history follows
@@ -31,7 +32,7 @@ class Family:
 
     Attributes:
       kind: "entity" reads no labels, "risk" reads known labels.
-      compute: (history, window in days, **parameters) -> values, [rows].
+      compute: (history, window in days, **parameters) -> values, [queries].
       needs_amount: whether to omit the family if the dataset has no amount.
       parameters: the fields of `Features` to pass to `compute` by keyword.
     """
@@ -139,7 +140,7 @@ def std(history: History, window: int) -> Floats:
 def max_(history: History, window: int) -> Floats:
     """Largest amount of the past."""
     past = history.past(window)
-    return history.wavelet_matrix.smallest(history.total_amounts.over(past) - 1, past)
+    return history.order_statistics.smallest(history.total_amounts.over(past) - 1, past)
 
 
 @_family("entity", needs_amount=True)
@@ -147,7 +148,9 @@ def median(history: History, window: int) -> Floats:
     """Median amount of the past; the lower of the two middle ones for an even number."""
     past = history.past(window)
     middle = (history.total_amounts.over(past) - 1) // 2
-    return history.cached(("median", window), lambda: history.wavelet_matrix.smallest(middle, past))
+    return history.cached(
+        ("median", window), lambda: history.order_statistics.smallest(middle, past)
+    )
 
 
 @_family("entity")
@@ -194,8 +197,8 @@ def high_count(history: History, window: int, *, normal_days: int, high_multiple
     """
     past = history.past(window)
     normal = median(history, normal_days)
-    rank = history.cached(("high",), lambda: history.wavelet_matrix.rank(high_multiple * normal))
-    high = history.total_amounts.over(past) - history.wavelet_matrix.count_below(rank, past)
+    rank = history.cached(("high",), lambda: history.order_statistics.rank(high_multiple * normal))
+    high = history.total_amounts.over(past) - history.order_statistics.count_below(rank, past)
     return np.where(np.isnan(normal), 0, high)
 
 
@@ -279,8 +282,6 @@ def last_labels(history: History, window: int) -> Floats:
     Each combination of the latest labels thus maps to an interval of its own.
     """
     known = history.known(window)
-    value = np.where(known.count > 0, 0.0, np.nan)
-    for i in range(1, 17):
-        among = known.count >= i
-        value[among] += history.fraud[known.last[among] - i] / 2.0**i
-    return value
+    unused = 16 - np.minimum(known.count, 16)
+    bits = history.latest_frauds[known.last] >> unused << unused
+    return np.where(known.count > 0, bits / 2.0**16, np.nan)

@@ -16,6 +16,7 @@ COMMANDS = {
     "backtest": "evaluate past weeks as if the model had been live",
     "status": "show the live model, its origin and the latest runs",
     "rollback": "make the weights of an earlier version live again",
+    "lineage": "show what a version was made from, and what a day went into",
     "explain-decision": "say why a version is live, or why a run pushed nothing",
     "verify": "check that records, files and the push folder agree",
     "prune": "delete what neither the live model nor the last runs need",

@@ -41,8 +41,9 @@ _LINKS = [
 _FULL = "the disk is full"
 
 UNFINISHED = (mlmd.Execution.RUNNING, mlmd.Execution.NEW)
-_INPUT = (mlmd.Event.INPUT, mlmd.Event.DECLARED_INPUT)
-_OUTPUT = (mlmd.Event.OUTPUT, mlmd.Event.DECLARED_OUTPUT)
+INPUT_EVENTS = (mlmd.Event.INPUT, mlmd.Event.DECLARED_INPUT)
+OUTPUT_EVENTS = (mlmd.Event.OUTPUT, mlmd.Event.DECLARED_OUTPUT)
+"""What a node read, and what it wrote or took from the cache."""
 
 
 @dataclass(frozen=True)
@@ -358,7 +359,7 @@ def nodes(store: metadata_store.MetadataStore, run_id: str) -> dict[str, NodeRec
         records[name] = NodeRecord(
             name=name,
             state=mlmd.Execution.State.Name(execution.last_known_state),
-            outputs=_artifacts_of(store, execution.id, _OUTPUT),
+            outputs=_artifacts_of(store, execution.id, OUTPUT_EVENTS),
             seconds=milliseconds / 1000,
             error=str(value(execution, "__execution_result__") or ""),
         )
@@ -388,12 +389,16 @@ def record_code(store: metadata_store.MetadataStore, run_id: str, node_id: str, 
 def code_of(store: metadata_store.MetadataStore, artifact_id: int) -> Code | None:
     """The code that made an artifact; None if that was not recorded."""
     # Later executions reused the artifact from the cache.
-    maker = _producers_of(store, artifact_id)[0]
-    packages = value(maker, "package_versions")
+    return code_recorded(_producers_of(store, artifact_id)[0])
+
+
+def code_recorded(execution: mlmd.Execution) -> Code | None:
+    """The code that an execution ran; None if that was not recorded."""
+    packages = value(execution, "package_versions")
     if packages is None:
         return None
-    version, commit = value(maker, "fraud_version"), value(maker, "git_commit")
-    return Code(version, commit, value(maker, "git_dirty") == 1, json.loads(packages))
+    version, commit = value(execution, "fraud_version"), value(execution, "git_commit")
+    return Code(version, commit, value(execution, "git_dirty") == 1, json.loads(packages))
 
 
 def cancel_dead_executions(store: metadata_store.MetadataStore) -> list[str]:
@@ -432,13 +437,13 @@ def used_by(store: metadata_store.MetadataStore, run_ids: Iterable[str]) -> set[
     contexts = [store.get_context_by_type_and_name(RUN_CONTEXT, run_id) for run_id in run_ids]
     in_runs = [e.id for c in contexts if c for e in store.get_executions_by_context(c.id)]
     events = store.get_events_by_execution_ids(in_runs) if in_runs else []
-    return {event.artifact_id for event in events if event.type in (*_INPUT, *_OUTPUT)}
+    return {event.artifact_id for event in events if event.type in (*INPUT_EVENTS, *OUTPUT_EVENTS)}
 
 
 def _origin(store: metadata_store.MetadataStore, pushed: mlmd.Artifact) -> tuple[int, str]:
     """The Model artifact behind a push or rollback, and the run that pushed it first."""
     producers = _producers_of(store, pushed.id)
-    inputs = _artifacts_of(store, producers[0].id, _INPUT)
+    inputs = _artifacts_of(store, producers[0].id, INPUT_EVENTS)
     if "pushed_model" in inputs:  # a rollback
         return _origin(store, inputs["pushed_model"][0])
     contexts = [c for e in producers for c in store.get_contexts_by_execution(e.id)]
@@ -456,7 +461,7 @@ def _event(direction: mlmd.Event.Type, key: str) -> mlmd.Event:
 
 def _producers_of(store: metadata_store.MetadataStore, artifact_id: int) -> list[mlmd.Execution]:
     events = store.get_events_by_artifact_ids([artifact_id])
-    ids = sorted({e.execution_id for e in events if e.type in _OUTPUT})
+    ids = sorted({e.execution_id for e in events if e.type in OUTPUT_EVENTS})
     return sorted(store.get_executions_by_id(ids), key=lambda e: e.id)
 
 

@@ -55,6 +55,11 @@ class Root:
         """Models on their way into the push folder; on the same file system."""
         return self.path / ".staging"
 
+    @property
+    def state(self) -> Path:
+        """What the server remembers of each entity."""
+        return self.path / "state"
+
     def run(self, run_id: str) -> Path:
         """The folder of one run, with its log and its summary."""
         return self.path / "runs" / run_id

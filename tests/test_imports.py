@@ -21,8 +21,10 @@ MAY_IMPORT = {
     "fraud.schema": (),
     "fraud.features": (),
     "fraud.models": ("fraud.features",),
-    "fraud.serving": ("fraud.features",),
-    "fraud.pipeline": ("fraud.features", "fraud.models"),
+    # What a served model computes its inputs from.
+    "fraud.serving": ("fraud.features", "fraud.models.columns", "fraud.models.specification"),
+    # The sections of the configuration are classes of the rooms that read them.
+    "fraud.pipeline": ("fraud.features", "fraud.models", "fraud.serving.spec"),
     # Facts reach the model card from its component.
     "fraud.pipeline.components.model_card_gen": (
         "fraud.features",
@@ -36,6 +38,7 @@ MAY_IMPORT = {
         "fraud.pipeline.artifacts",
         "fraud.pipeline.decisions",
         "fraud.pipeline.lineage",
+        "fraud.pipeline.lineage_graph",
     ),
     "fraud.monitoring": (
         "fraud.pipeline.artifacts",

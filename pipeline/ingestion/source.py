@@ -89,6 +89,7 @@ class IngestionPlan:
       rows: the number of rows of each file, as given by `reader.count_rows`.
       types: column → name of the Arrow type its values have in all files.
       fingerprint: a hash of the windows and of the names and contents of the files.
+      contents: the `content_id` of each file.
       champion: the champion's inputs, if they are needed and can be computed.
       champion_problem: why they cannot be, if they are needed; else empty.
     """
@@ -98,6 +99,7 @@ class IngestionPlan:
     rows: tuple[int, ...]
     types: dict[str, str]
     fingerprint: str
+    contents: tuple[str, ...] = ()
     champion: ChampionPlan | None = None
     champion_problem: str = ""
 
@@ -145,12 +147,14 @@ def plan_ingestion(data: str, config: Config, as_of: date | None) -> IngestionPl
     windows = plan(source, config, as_of)
     types = check_columns(source, windows, config.dataset)
     planned = source.files(windows.all_days if windows else None)
+    contents = tuple(map(content_id, planned))
     return IngestionPlan(
         windows=windows,
         files=planned,
         rows=tuple(reader.count_rows(file) for file in planned),
         types={name: str(type_) for name, type_ in types.items()},
-        fingerprint=_fingerprint(windows, planned),
+        fingerprint=_fingerprint(windows, planned, contents),
+        contents=contents,
     )
 
 
@@ -192,17 +196,20 @@ def _with_champion(
         plan,
         files=files,
         rows=tuple(reader.count_rows(file) for file in files),
+        contents=tuple(map(content_id, files)),
         champion=ChampionPlan(
             inputs=inputs,
             windows=windows,
             types={name: str(type_) for name, type_ in types.items()},
-            fingerprint=_fingerprint(windows, theirs),
+            fingerprint=_fingerprint(windows, theirs, tuple(map(content_id, theirs))),
         ),
     )
 
 
-def _fingerprint(windows: Windows | None, files: tuple[File, ...]) -> str:
-    listing = [(file.name, file.size, content_id(file)) for file in files]
+def _fingerprint(
+    windows: Windows | None, files: tuple[File, ...], contents: tuple[str, ...]
+) -> str:
+    listing = [(file.name, file.size, c) for file, c in zip(files, contents, strict=True)]
     return hashlib.sha256(repr((windows, listing)).encode()).hexdigest()
 
 

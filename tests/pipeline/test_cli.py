@@ -31,6 +31,7 @@ def cli(repository, tmp_path):
         "rollback",
         "verify",
         "prune",
+        "lineage",
         "explain-decision",
         "schema",
         "config",

@@ -286,6 +286,8 @@ def test_the_fingerprint_is_of_the_files_of_the_windows(data: Path, table: pa.Ta
     assert fingerprint() != first
     path.write_bytes(content)
     assert fingerprint() == first
+    planned = plan_ingestion(str(data), config, as_of)
+    assert planned.contents == tuple(content_id(file) for file in planned.files)
 
 
 @pytest.mark.parametrize("key", ["ETag", "etag", "generation"])

@@ -2,10 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fraud.features.spans import Floats, Ints, RowSpan
+
+
+class OrderStatistics(Protocol):
+    """Order statistics of values in spans of rows, one span per query. NaN ranks last."""
+
+    def smallest(self, k: Ints, spans: RowSpan) -> Floats:
+        """The k-th smallest value of each span, counted from 0, [queries]; NaN if there is none."""
+        ...
+
+    def rank(self, limit: Floats) -> NDArray:
+        """What `count_below` needs of a limit per query, [queries].
+
+        A missing value exceeds every limit, and no value exceeds a missing limit.
+        """
+        ...
+
+    def count_below(self, rank: NDArray, spans: RowSpan) -> Ints:
+        """How many values of each span do not exceed the limit of a rank, [queries]."""
+        ...
+
+
+class SortedSpans:
+    """Order statistics by a look at every value of every span, for few queries."""
+
+    def __init__(self, values: Floats):
+        """The values, [rows]."""
+        self._values = values
+
+    def smallest(self, k: Ints, spans: RowSpan) -> Floats:
+        """See `OrderStatistics`."""
+
+        def of_one(values: Floats, k: int) -> float:
+            return np.sort(values)[k] if 0 <= k < len(values) else np.nan
+
+        return self._each(of_one, k, spans)
+
+    def rank(self, limit: Floats) -> Floats:
+        """See `OrderStatistics`; the limit itself."""
+        return limit
+
+    def count_below(self, rank: Floats, spans: RowSpan) -> Ints:
+        """See `OrderStatistics`."""
+
+        def of_one(values: Floats, limit: float) -> int:
+            return len(values) if np.isnan(limit) else np.count_nonzero(values <= limit)
+
+        return self._each(of_one, rank, spans).astype(np.int64)
+
+    def _each(
+        self, of_one: Callable[[Floats, Any], float], arguments: NDArray, spans: RowSpan
+    ) -> Floats:
+        queries = zip(arguments.tolist(), spans.first.tolist(), spans.last.tolist(), strict=True)
+        return np.array([of_one(self._values[a:b], x) for x, a, b in queries], np.float64)
 
 
 class WaveletMatrix:
@@ -20,14 +76,17 @@ class WaveletMatrix:
     alphabets", Information Systems 47 (2015).
     """
 
-    def __init__(self, values: Floats, entity_start: Ints):
+    def __init__(self, values: Floats, entity_start: Ints, query_start: Ints):
         """Builds the matrix.
 
         Args:
           values: the values to rank, [rows], rows sorted by entity; NaN ranks last.
           entity_start: position of the first row of each row's entity, [rows].
+          query_start: the same of each query's entity, or the number of rows if that has none,
+            [queries].
         """
         self._entity_start = entity_start
+        self._query_start = query_start
         by_value = np.lexsort((values, entity_start))
         self._sorted = values[by_value]
         rank = np.empty(len(values), np.int64)
@@ -40,7 +99,7 @@ class WaveletMatrix:
             rank = np.concatenate([rank[zero], rank[~zero]])
 
     def smallest(self, k: Ints, spans: RowSpan) -> Floats:
-        """The k-th smallest value of each span, counted from 0, [rows]; NaN if there is none."""
+        """See `OrderStatistics`."""
         exists = (k >= 0) & (k < spans.count)
         k = np.where(exists, k, 0)
         first, last = spans.first, spans.last
@@ -54,25 +113,23 @@ class WaveletMatrix:
             first = np.where(one, zeros[-1] + first - first_zero, first_zero)
             last = np.where(one, zeros[-1] + last - last_zero, last_zero)
         values = np.full(len(k), np.nan)
-        values[exists] = self._sorted[(self._entity_start + rank)[exists]]
+        values[exists] = self._sorted[(self._query_start + rank)[exists]]
         return values
 
     def rank(self, limit: Floats) -> Ints:
-        """For each row, how many values of its entity do not exceed the row's limit, [rows].
-
-        NaN ranks last: a missing value exceeds every limit, and no value exceeds a missing limit.
-        """
-        rows = len(limit)
-        is_limit = np.repeat([False, True], rows)
+        """See `OrderStatistics`; how many values of the query's entity do not exceed its limit."""
+        rows = len(self._sorted)
+        is_limit = np.repeat([False, True], [rows, len(limit)])
         value = np.concatenate([self._sorted, limit])
         # Among equal values limits sort last, so that the equal values are counted.
-        order = np.lexsort((is_limit, value, np.tile(self._entity_start, 2)))
-        count = np.empty(2 * rows, np.int64)
+        start = np.concatenate([self._entity_start, self._query_start])
+        order = np.lexsort((is_limit, value, start))
+        count = np.empty(len(value), np.int64)
         count[order] = np.cumsum(~is_limit[order])
-        return count[rows:] - self._entity_start
+        return count[rows:] - self._query_start
 
     def count_below(self, rank: Ints, spans: RowSpan) -> Ints:
-        """How many values of each span rank below the given rank, [rows]."""
+        """See `OrderStatistics`."""
         first, last = spans.first, spans.last
         beyond = rank >> self._levels > 0
         count = np.where(beyond, spans.count, 0)

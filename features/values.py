@@ -1,0 +1,263 @@
+"""The canonical form of a column's values, whatever form they come in.
+
+Ingestion and the server share these rules, so that equal transactions have equal features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from functools import partial
+from typing import NoReturn, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from fraud.features.spec import Dataset
+from fraud.time import MICROSECONDS_PER_DAY, UTC, local_times
+
+TIME = pa.timestamp("us")
+# Nanoseconds last: they would wrap around in the year 2262.
+_TEXT_FORMS = [pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (None, "UTC")]
+_TEXT_FORMS.append(pa.int64())
+_FIRST_TIME, _LAST_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 and 9999
+_YEAR_2200 = 7_258_118_400  # in seconds
+_PLAIN = r"^\s*(-?[1-9]\d*|0)(\.0)?\s*$"  # pandas writes 7.0 where a column misses a value
+LARGEST_NUMBER = float(np.finfo(np.float32).max)  # Examples hold 32-bit floats.
+
+
+class Origins(Protocol):
+    """Where rows come from, for messages."""
+
+    def refuse(self, row: int, problem: str) -> NoReturn:
+        """Raises a BadInput that says where the row, counted from 0, is."""
+
+
+def identifiers(dataset: Dataset) -> tuple[str, ...]:
+    """The columns that identify something: id and entities."""
+    return tuple(name for name in (dataset.id, *dataset.entities) if name)
+
+
+def whole_numbers(text: pa.Array) -> pa.Array | None:
+    """Identifiers from a CSV file as int64; None unless each is written as a plain whole number.
+
+    00123, +1, 1e5 and numbers of more than 63 bits are no such numbers: as int64 they would be
+    mistaken for others, or lose digits.
+    """
+    for spelled in (text, _plain(text)):
+        try:
+            numbers = spelled.cast(pa.int64())
+        except pa.ArrowInvalid:
+            continue
+        if numbers.cast(spelled.type).equals(spelled):
+            return numbers
+    return None
+
+
+def days_of(times: pa.Array, timezone: str) -> NDArray[np.int64]:
+    """Days since 1970-01-01, in a timezone, of timestamps without nulls, [rows]."""
+    if timezone != UTC:
+        times = pa.array(local_times(times.to_numpy(), timezone))
+    return np.floor_divide(times.cast(pa.int64()).to_numpy(), MICROSECONDS_PER_DAY)
+
+
+def times(column: pa.Array, name: str, timezone: str, origins: Origins) -> pa.Array:
+    """Converts timestamps of any accepted form to timestamp[us] in UTC.
+
+    Accepted are timestamps and dates, ISO 8601 text, and whole seconds, milliseconds, microseconds
+    or nanoseconds since 1970 UTC as numbers or text. Times without an offset are those of
+    `timezone`: of two moments that clocks show alike, when they are put back, it is the earlier
+    one.
+
+    Raises:
+      BadInput: a value is missing, is not a timestamp, or is skipped when clocks are put forward.
+    """
+    as_text = is_text(column.type)
+    if as_text:
+        column = pc.utf8_trim_whitespace(column)
+    forms = _TEXT_FORMS if as_text else [column.type]
+    for form in forms:
+        if (parsed := _as_time(column, form, timezone)) is not None:
+            return parsed
+    # Report the first error of the form that parses the most rows: it is the intended one.
+    parse = partial(_as_time, timezone=timezone)
+    bad = max(_first_not(column, partial(parse, form=form)) for form in forms)
+    try:
+        value = column[bad].as_py()
+    except OverflowError:
+        value = f"beyond the year {date.max.year}"
+    if value in (None, ""):
+        origins.refuse(bad, f"{name} is empty; every transaction needs a time")
+    shown = repr(value[:40]) if as_text else value
+    one, local = column.slice(bad, 1), forms[0]
+    if _as_time(one, local, timezone) is None and _as_time(one, local, UTC) is not None:
+        origins.refuse(
+            bad,
+            f"{name} is {shown}, which clocks in {timezone} skip; correct it, write the time with "
+            "its offset, or correct dataset.timezone",
+        )
+    origins.refuse(bad, f"{name} is {shown}, not a time; write times as 2018-04-01 13:45:00")
+
+
+def ends_of_dates(column: pa.Array) -> pa.Array:
+    """Dates as the last moment of their day, in text, and empty text as null, for label times.
+
+    A label learned on a day was not known before that day.
+    """
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.date32()).cast(pa.string())
+    if not is_text(column.type):
+        return column
+    column = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    column = pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
+    is_date = pc.match_substring_regex(column, r"^\d{4}-\d\d-\d\d$")
+    end = pc.binary_join_element_wise(column, "23:59:59.999999", " ")
+    return pc.if_else(is_date, end, column)
+
+
+def numbers(column: pa.Array, largest: float, name: str, origins: Origins) -> pa.Array:
+    """Converts numbers to float64, null where missing or NaN.
+
+    Raises:
+      BadInput: a number is beyond ± `largest`.
+    """
+    numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    wrong = np.abs(numbers) > largest
+    if wrong.any():
+        row = first(wrong)
+        origins.refuse(
+            row,
+            f"{name} is {numbers[row]:g}, beyond ±{largest:g}; correct it, or leave it empty "
+            "if it is unknown",
+        )
+    return pa.array(numbers, from_pandas=True)
+
+
+def names(
+    column: pa.Array, type_: pa.DataType, spelled: bool, name: str, origins: Origins
+) -> pa.Array:
+    """Converts keys and categories to whole numbers or text, null where missing or empty.
+
+    Args:
+      column: the values.
+      type_: the type to convert to.
+      spelled: whether they are identifiers from CSV, where numbers are text.
+      name, origins: for messages.
+
+    Raises:
+      BadInput: a key is not a whole number, or lost digits when it was stored as a float.
+    """
+
+    def cast(values: pa.Array) -> pa.Array | None:
+        if spelled:
+            return whole_numbers(values) if pa.types.is_integer(type_) else _plain(values)
+        try:
+            return values.cast(type_)
+        except pa.ArrowInvalid:
+            return None
+
+    if pa.types.is_floating(column.type):
+        column = _exact(column, name, origins)
+    names = cast(column)
+    if names is None:
+        row = _first_not(column, cast)
+        origins.refuse(
+            row,
+            f"{name} is {column[row].as_py()!r}, not a whole number as in other rows; correct it, "
+            "or store the column as text",
+        )
+    if pa.types.is_string(type_):
+        empty = pc.equal(names, "")
+        if pc.any(empty).as_py():
+            names = pc.if_else(empty, pa.scalar(None, type_), names)
+    return names
+
+
+def _exact(column: pa.Array, name: str, origins: Origins) -> pa.Array:
+    """Floats, as int64 if all are whole numbers: 7.0 has the name 7. Null where NaN."""
+    floats = column.to_numpy(zero_copy_only=False)
+    inexact = np.abs(floats) >= 2.0 ** (np.finfo(floats.dtype).nmant + 1)
+    if inexact.any():
+        row = first(inexact)
+        origins.refuse(
+            row,
+            f"{name} is {floats[row]:.0f}, a float of more digits than it can hold exactly; store "
+            "the column as whole number or text",
+        )
+    column = pa.array(floats, from_pandas=True)
+    try:
+        return column.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return column
+
+
+def _plain(text: pa.Array) -> pa.Array:
+    """Plain whole numbers without blanks around them and without ".0"; other text as it is."""
+    return pc.replace_substring_regex(text, pattern=_PLAIN, replacement=r"\1")
+
+
+def is_text(type_: pa.DataType) -> bool:
+    """Whether values of a type are text."""
+    return pa.types.is_string(type_) or pa.types.is_large_string(type_)
+
+
+def _is_zoned(type_: pa.DataType) -> bool:
+    return pa.types.is_timestamp(type_) and type_.tz is not None
+
+
+def _as_time(column: pa.Array, form: pa.DataType, timezone: str) -> pa.Array | None:
+    """Parses values of one form as timestamp[us] in UTC.
+
+    None if any is missing, of another form or no time in `timezone`.
+    """
+    if column.null_count:
+        return None
+    try:
+        values = column.cast(form)
+        if pa.types.is_integer(form):
+            return _since_1970(values.cast(pa.int64()).to_numpy())
+        # Only truncation to microseconds is allowed, not an overflow.
+        values = pc.cast(values, options=pc.CastOptions(target_type=TIME, allow_time_truncate=True))
+    except pa.ArrowInvalid:
+        return None
+    range_ = pc.min_max(values.cast(pa.int64())).as_py() if len(values) else {}
+    in_calendar = not range_ or _FIRST_TIME <= range_["min"] <= range_["max"] <= _LAST_TIME
+    if not in_calendar:
+        return None
+    if timezone == UTC or _is_zoned(form):
+        return values
+    # A date means the beginning of its day, even where clocks skip midnight.
+    skipped = "latest" if pa.types.is_date(form) else "raise"
+    try:
+        zoned = pc.assume_timezone(values, timezone, ambiguous="earliest", nonexistent=skipped)
+    except pa.ArrowInvalid:
+        return None
+    return zoned.cast(TIME)
+
+
+def _since_1970(numbers: NDArray[np.int64]) -> pa.Array | None:
+    """Times since 1970 in a unit that is told by their size, as timestamp[us].
+
+    Seconds are before the year 2200; milliseconds, microseconds and nanoseconds are also after
+    1973-03-03, so no number has two meanings. None if a number has none, like 20180401134500.
+    """
+    size = np.abs(numbers.astype(np.float64))  # the smallest int64 has no positive counterpart
+    times, unknown = np.zeros_like(numbers), np.ones(len(numbers), bool)
+    for digits in (0, 3, 6, 9):
+        least = 10.0 ** (8 + digits) if digits else 0
+        of_unit = (least <= size) & (size < _YEAR_2200 * 10.0**digits)
+        times[of_unit] = numbers[of_unit] * 10 ** max(6 - digits, 0) // 10 ** max(digits - 6, 0)
+        unknown &= ~of_unit
+    return None if unknown.any() else pa.array(times, TIME)
+
+
+def first(mask: NDArray[np.bool_]) -> int:
+    """The first row where a mask, [rows], is true; there must be one."""
+    return int(np.argmax(mask))
+
+
+def _first_not(column: pa.Array, convert: Callable[[pa.Array], pa.Array | None]) -> int:
+    """The first row that cannot be converted; at least one must exist."""
+    return next(row for row in range(len(column)) if convert(column.slice(row, 1)) is None)

@@ -1,0 +1,701 @@
+"""Where an artifact comes from, and what came of it: walks through ML Metadata.
+
+Every step of a walk asks for all of its artifacts and executions at once, so that an answer takes a
+fraction of a second among the records of thousands of runs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta, timezone
+from functools import cached_property
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from ml_metadata.metadata_store import metadata_store
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from fraud.errors import BadInput
+from fraud.pipeline import lineage
+from fraud.pipeline.data_facts import value
+from fraud.pipeline.lineage import ROLLBACK, RUN_CONTEXT, Code
+
+COMPARED = ("baseline_model", "baseline_statistics")
+"""Inputs that something was compared with. A walk back names them, but does not go on from them:
+the champion was compared with the one before it, and so on to the first run."""
+
+FEATURES = "features"
+"""The role of a day that only features looked back on."""
+
+_PLAN = "plan"
+_NOT_SETTINGS = {
+    *("code_fingerprint", "fraud_version", "git_commit", "git_dirty", "package_versions"),
+    *("input_fingerprint", "bad_input", "state_change_time", _PLAN),
+}
+"""Properties of an execution that are told apart from its settings; so are those with `__`."""
+
+_CHUNK = 100  # ML Metadata's limit of the nodes that a subgraph starts from
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact in ML Metadata.
+
+    Attributes:
+      id: in ML Metadata.
+      type: for example "Examples".
+      uri: its folder.
+      created: ISO 8601, UTC.
+      is_kept: whether ML Metadata says that its files are kept.
+      properties: by name; TFX's own and ours.
+    """
+
+    id: int
+    type: str
+    uri: str
+    created: str
+    is_kept: bool
+    properties: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of transactions that a run read.
+
+    Attributes:
+      name: below the data directory.
+      days: the days of its rows; empty without timestamps.
+      rows: how many it has.
+      fingerprint: identifies its content; empty in records of earlier versions of this package.
+    """
+
+    name: str
+    days: tuple[str, ...]
+    rows: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A node of a run, or a rollback, in ML Metadata.
+
+    Attributes:
+      id: in ML Metadata.
+      node: the node's id, or "rollback".
+      run_id: the run; empty for a rollback.
+      state: COMPLETE, CACHED, FAILED, …
+      began: ISO 8601, UTC.
+      seconds: from its registration to its last update.
+      code: the code that ran; None if that was not recorded.
+      settings: what it was configured with, by name.
+      files: the transactions that it read.
+      inputs, outputs: key → ids of artifacts.
+      error: what the executor reported; empty if it succeeded.
+    """
+
+    id: int
+    node: str
+    run_id: str
+    state: str
+    began: str
+    seconds: float
+    code: Code | None
+    settings: dict[str, Any]
+    files: tuple[File, ...]
+    inputs: dict[str, tuple[int, ...]]
+    outputs: dict[str, tuple[int, ...]]
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Artifacts, and the executions between them, each in the order of their ids."""
+
+    artifacts: tuple[Artifact, ...] = ()
+    executions: tuple[Execution, ...] = ()
+
+    @cached_property
+    def by_id(self) -> dict[int, Artifact]:
+        """The artifacts by id."""
+        return {artifact.id: artifact for artifact in self.artifacts}
+
+    @cached_property
+    def makers(self) -> dict[int, Execution]:
+        """Artifact → the execution that made it. Later ones took it from the cache."""
+        made: dict[int, Execution] = {}
+        for execution in self.executions:
+            for ids in execution.outputs.values():
+                for artifact_id in ids:
+                    made.setdefault(artifact_id, execution)
+        return made
+
+
+@dataclass(frozen=True)
+class Release:
+    """A version: a push by a run, or a rollback.
+
+    Attributes:
+      version: the version.
+      artifact_id: of its PushedModel.
+      since: when it went live, ISO 8601, UTC.
+      until, replaced_by: when the next version went live, and that version; None for the newest.
+      is_live: whether it is live.
+      is_kept: whether its files are kept.
+      restored: of a rollback, the version whose weights it restored; else None.
+      user, reason: of a rollback, who did it and why; of a push, what was accepted.
+    """
+
+    version: str
+    artifact_id: int
+    since: str
+    until: str | None
+    replaced_by: str | None
+    is_live: bool
+    is_kept: bool
+    restored: str | None
+    user: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Data:
+    """The transactions behind an Examples artifact.
+
+    Attributes:
+      examples: id of the artifact.
+      path: where they were read.
+      fingerprint: of the windows and of all files together.
+      as_of: the as-of day; None without timestamps.
+      windows: split → first and last day; and `FEATURES`: from the first day to the last that
+        features looked back on.
+      rows: split → number of transactions.
+      files: everything that was read.
+    """
+
+    examples: int
+    path: str
+    fingerprint: str
+    as_of: str | None
+    windows: dict[str, tuple[str, str]]
+    rows: dict[str, int]
+    files: tuple[File, ...]
+
+    def role(self, day: str) -> str | None:
+        """What a day was used for: a split, or `FEATURES`; None if it was not read."""
+        splits = (split for split in self.windows if split != FEATURES)
+        for name in (*splits, FEATURES):
+            if name in self.windows and self.windows[name][0] <= day <= self.windows[name][1]:
+                return name
+        return None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where something comes from.
+
+    Attributes:
+      asked: what was asked for.
+      kind: "version", "run" or "artifact".
+      starts: ids of the artifacts that the walk began at.
+      release: of a version, its record.
+      later: of a version, what happened to it: the rollbacks that restored it or took it back.
+      data: the transactions, one entry for each Examples artifact.
+      back: everything that it was made from, and how.
+      forward: everything that was made from it.
+    """
+
+    asked: str
+    kind: str
+    starts: tuple[int, ...]
+    release: Release | None
+    later: tuple[Release, ...]
+    data: tuple[Data, ...]
+    back: Graph
+    forward: Graph = field(default_factory=Graph)
+
+
+@dataclass(frozen=True)
+class Touched:
+    """What a day went into: one Examples artifact and what came of it.
+
+    Attributes:
+      examples: id of the artifact.
+      runs: the runs that made it, or took it from the cache, oldest first.
+      as_of: their as-of day.
+      role: a split, or `FEATURES`.
+      fingerprints: of the day's files when they were read.
+      gate: "passed", "refused", or "not judged".
+      models: ids of the models trained on these examples.
+      releases: every version with these models, oldest first.
+    """
+
+    examples: int
+    runs: tuple[str, ...]
+    as_of: str
+    role: str
+    fingerprints: tuple[str, ...]
+    gate: str
+    models: tuple[int, ...]
+    releases: tuple[Release, ...]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a day of data went into.
+
+    Attributes:
+      day: the day.
+      touched: by as-of day.
+      forward: the examples with this day, the verdicts on them, their models and the pushes.
+    """
+
+    day: str
+    touched: tuple[Touched, ...]
+    forward: Graph
+
+
+def find(
+    store: metadata_store.MetadataStore, pushed: Path, asked: str | None = None
+) -> Origin | Reach:
+    """The lineage of a version, a day, a run or an artifact.
+
+    Args:
+      store: ML Metadata.
+      pushed: the push folder.
+      asked: a version, a day (YYYY-MM-DD), a run, or an artifact by its id or folder; None for the
+        version that is live.
+
+    Raises:
+      BadInput: there is no such thing.
+    """
+    if asked is not None and re.fullmatch(r"\d{4}-\d\d-\d\d", asked):
+        return reach(store, pushed, asked)
+    known = releases(store, pushed)
+    if asked is None:
+        live = next((r for r in known if r.is_live), None)
+        if live is None:
+            raise BadInput("nothing is live; name a version, a day, a run or an artifact")
+        return _of_release(store, known, live.version, live)
+    release = next((r for r in known if r.version == asked), None)
+    if release:
+        return _of_release(store, known, asked, release)
+    if store.get_context_by_type_and_name(RUN_CONTEXT, asked):
+        return _of_run(store, asked)
+    found = []
+    if asked.isdecimal() and len(asked) < 19:  # ids have 64 bits
+        found = store.get_artifacts_by_id([int(asked)])
+    elif "/" in asked:
+        found = store.get_artifacts_by_uri(asked.rstrip("/"))
+    if not found:
+        raise BadInput(
+            f"{asked}: no version, day, run or artifact; `fraud-pipeline status` lists runs and "
+            "the live version, an artifact is named by its id or its folder"
+        )
+    ids = [artifact.id for artifact in found]
+    back = walk_back(store, ids)
+    forward = walk_forward(store, ids)
+    return Origin(asked, "artifact", tuple(ids), None, (), data_of(back), back, forward)
+
+
+def reach(store: metadata_store.MetadataStore, pushed: Path, day: str) -> Reach:
+    """What a day of data went into.
+
+    Raises:
+      BadInput: it is not a day, or no run has read it.
+    """
+    try:
+        date.fromisoformat(day)
+    except ValueError as error:
+        raise BadInput(f"{day}: {error}") from None
+    of_examples = {}
+    first, last = "9999", ""
+    for artifact in map(_artifact, _of_type(store, "Examples")):
+        windows = _windows(artifact.properties)
+        if windows:
+            role = Data(artifact.id, "", "", None, windows, {}, ()).role(day)
+            first = min(first, *(a for a, _ in windows.values()))
+            last = max(last, *(b for _, b in windows.values()))
+            if role:
+                of_examples[artifact.id] = role
+    if not of_examples:
+        read = f"runs have read {first} … {last}" if last else "no run has read data with days"
+        raise BadInput(f"{day}: no run has read this day; {read}")
+    forward = walk_forward(store, of_examples, ("fraud.DataVerdict", "Model", "PushedModel"))
+    by_id, known = forward.by_id, releases(store, pushed)
+    readers = _readers(forward)
+    data = {facts.examples: facts for facts in data_of(forward)}
+    touched = []
+    for examples, role in of_examples.items():
+        of_day = [f for f in data[examples].files if day in f.days]
+        reached = _reached(examples, readers)
+        models = sorted(i for i in reached if by_id[i].type == "Model")
+        pushes = {i for i in reached if by_id[i].type == "PushedModel"}
+        verdicts = [by_id[i].properties for i in reached if by_id[i].type == "fraud.DataVerdict"]
+        gate = "not judged"
+        if verdicts:
+            gate = "passed" if verdicts[0].get("passed") == 1 else "refused"
+        touched.append(
+            Touched(
+                examples=examples,
+                runs=tuple(
+                    e.run_id
+                    for e in forward.executions
+                    if any(examples in ids for ids in e.outputs.values())
+                ),
+                as_of=data[examples].as_of or "",
+                role=role,
+                fingerprints=tuple(f.fingerprint for f in of_day if f.fingerprint),
+                gate=gate,
+                models=tuple(models),
+                releases=tuple(r for r in known if r.artifact_id in pushes),
+            )
+        )
+    return Reach(day, tuple(sorted(touched, key=lambda t: (t.as_of, t.examples))), forward)
+
+
+def releases(store: metadata_store.MetadataStore, pushed: Path) -> tuple[Release, ...]:
+    """Every version, oldest first.
+
+    Args:
+      store: ML Metadata.
+      pushed: the push folder.
+    """
+    artifacts = [a for a in _of_type(store, "PushedModel") if value(a, "pushed") == 1]
+    artifacts.sort(key=lambda a: (int(value(a, "pushed_version")), a.id))
+    # The rule of lineage.champions: recorded, kept, and there.
+    live = next(
+        (
+            a.id
+            for a in reversed(artifacts)
+            if lineage.is_kept(a) and (pushed / value(a, "pushed_version")).is_dir()
+        ),
+        None,
+    )
+    result = []
+    for artifact, after in zip_longest(artifacts, artifacts[1:]):
+        result.append(
+            Release(
+                version=value(artifact, "pushed_version"),
+                artifact_id=artifact.id,
+                since=_iso(artifact.create_time_since_epoch),
+                until=_iso(after.create_time_since_epoch) if after else None,
+                replaced_by=value(after, "pushed_version") if after else None,
+                is_live=artifact.id == live,
+                is_kept=lineage.is_kept(artifact),
+                restored=value(artifact, "restored_version"),
+                user=value(artifact, "user") or "",
+                reason=value(artifact, "reason") or "",
+            )
+        )
+    return tuple(result)
+
+
+def walk_back(store: metadata_store.MetadataStore, artifact_ids: Iterable[int]) -> Graph:
+    """Everything that artifacts were made from, up to the files of transactions.
+
+    What they were only compared with (see `COMPARED`) is included, but not what that was made from.
+    """
+    known, compared, executions = set(artifact_ids), set[int](), set[int]()
+    artifacts = frontier = set(known)
+    while frontier:
+        made_by: dict[int, int] = {}
+        for event in _events(store, frontier, of="artifact"):
+            if event.type in lineage.OUTPUT_EVENTS:
+                before = made_by.get(event.artifact_id, event.execution_id)
+                made_by[event.artifact_id] = min(event.execution_id, before)
+        makers = set(made_by.values()) - executions
+        executions |= makers
+        inputs = set[int]()
+        for event in _events(store, makers, of="execution"):
+            if event.type in lineage.INPUT_EVENTS:
+                (compared if _key(event) in COMPARED else inputs).add(event.artifact_id)
+        frontier = inputs - artifacts
+        artifacts = artifacts | frontier
+    return _graph(store, executions, artifacts | compared)
+
+
+def walk_forward(
+    store: metadata_store.MetadataStore,
+    artifact_ids: Iterable[int],
+    types: Collection[str] | None = None,
+) -> Graph:
+    """Everything that was made from artifacts, and the executions that made them.
+
+    What was only compared with them is not.
+
+    Args:
+      store: ML Metadata.
+      artifact_ids: where to begin.
+      types: the types of artifacts to go through; None means all.
+    """
+    artifacts = frontier = set(artifact_ids)
+    executions = {
+        event.execution_id
+        for event in _events(store, frontier, of="artifact")
+        if event.type in lineage.OUTPUT_EVENTS
+    }
+    while frontier:
+        readers = {
+            event.execution_id
+            for event in _events(store, frontier, of="artifact")
+            if event.type in lineage.INPUT_EVENTS and _key(event) not in COMPARED
+        } - executions
+        makers = {
+            event.artifact_id: event.execution_id
+            for event in _events(store, readers, of="execution")
+            if event.type in lineage.OUTPUT_EVENTS
+        }
+        if types is not None:
+            made = store.get_artifacts_by_id(sorted(makers)) if makers else []
+            wanted = {artifact.id for artifact in made if artifact.type in types}
+            readers = {makers[i] for i in wanted}
+            makers = {i: makers[i] for i in wanted}
+        executions |= readers
+        frontier = set(makers) - artifacts
+        artifacts = artifacts | frontier
+    return _graph(store, executions, artifacts, None if types is None else artifacts)
+
+
+def data_of(graph: Graph) -> tuple[Data, ...]:
+    """The transactions behind every Examples artifact of a graph."""
+    result = []
+    for artifact in graph.artifacts:
+        maker = graph.makers.get(artifact.id)
+        if artifact.type != "Examples" or maker is None:
+            continue
+        result.append(
+            Data(
+                examples=artifact.id,
+                path=str(maker.settings.get("data", "")),
+                fingerprint=artifact.properties.get("input_fingerprint", ""),
+                as_of=artifact.properties.get("as_of") or None,
+                windows=_windows(artifact.properties),
+                rows=_json(artifact.properties.get("rows")) or {},
+                files=maker.files,
+            )
+        )
+    return tuple(result)
+
+
+def _of_release(
+    store: metadata_store.MetadataStore, known: tuple[Release, ...], asked: str, release: Release
+) -> Origin:
+    before = {r.version for r in known if r.artifact_id < release.artifact_id}
+    later = tuple(
+        r
+        for r in known
+        if r.restored
+        and r.artifact_id > release.artifact_id
+        and (r.restored == release.version or r.restored in before)
+    )
+    back = walk_back(store, [release.artifact_id])
+    return Origin(asked, "version", (release.artifact_id,), release, later, data_of(back), back)
+
+
+def _of_run(store: metadata_store.MetadataStore, run_id: str) -> Origin:
+    """What the last nodes of a run made: what no other node of it read."""
+    records = lineage.nodes(store, run_id).values()
+    made = {a.id for record in records for of_key in record.outputs.values() for a in of_key}
+    read = {
+        event.artifact_id
+        for event in _events(store, made, of="artifact")
+        if event.type in lineage.INPUT_EVENTS
+    }
+    starts = tuple(sorted(made - read or made))
+    back = walk_back(store, starts)
+    return Origin(run_id, "run", starts, None, (), data_of(back), back)
+
+
+def _reached(start: int, readers: Mapping[int, list[Execution]]) -> set[int]:
+    """The artifacts that were made from one."""
+    reached, frontier = {start}, [start]
+    while frontier:
+        for execution in readers.get(frontier.pop(), ()):
+            for artifact_id in _ids(execution.outputs):
+                if artifact_id not in reached:
+                    reached.add(artifact_id)
+                    frontier.append(artifact_id)
+    return reached
+
+
+def _readers(graph: Graph) -> dict[int, list[Execution]]:
+    readers: dict[int, list[Execution]] = {}
+    for execution in graph.executions:
+        for key, ids in execution.inputs.items():
+            if key not in COMPARED:
+                for artifact_id in ids:
+                    readers.setdefault(artifact_id, []).append(execution)
+    return readers
+
+
+def _ids(of_keys: Mapping[str, tuple[int, ...]]) -> Iterator[int]:
+    for ids in of_keys.values():
+        yield from ids
+
+
+def _graph(
+    store: metadata_store.MetadataStore,
+    execution_ids: Collection[int],
+    artifact_ids: set[int],
+    only: Collection[int] | None = None,
+) -> Graph:
+    """The records of executions and artifacts, and of what else the executions read and wrote.
+
+    Args:
+      store: ML Metadata.
+      execution_ids, artifact_ids: the records.
+      only: the artifacts that the executions may refer to; None means all.
+    """
+    sides: dict[int, tuple[dict[str, list[int]], dict[str, list[int]]]] = {}
+    for event in _events(store, execution_ids, of="execution"):
+        if only is not None and event.artifact_id not in only:
+            continue
+        inputs, outputs = sides.setdefault(event.execution_id, ({}, {}))
+        if event.type in lineage.INPUT_EVENTS:
+            inputs.setdefault(_key(event), []).append(event.artifact_id)
+        elif event.type in lineage.OUTPUT_EVENTS:
+            outputs.setdefault(_key(event), []).append(event.artifact_id)
+    linked = {i for side in sides.values() for keys in side for ids in keys.values() for i in ids}
+    artifacts = store.get_artifacts_by_id(sorted(artifact_ids | linked))
+    contexts = _contexts(store, execution_ids)
+    executions = []
+    for record in store.get_executions_by_id(sorted(execution_ids)) if execution_ids else ():
+        node, run_id = contexts.get(record.id, ("", ""))
+        inputs, outputs = sides.get(record.id, ({}, {}))
+        executions.append(_execution(record, node, run_id, inputs, outputs))
+    return Graph(
+        tuple(sorted(map(_artifact, artifacts), key=lambda a: a.id)),
+        tuple(sorted(executions, key=lambda e: e.id)),
+    )
+
+
+def _execution(
+    record: mlmd.Execution,
+    node: str,
+    run_id: str,
+    inputs: Mapping[str, Iterable[int]],
+    outputs: Mapping[str, Iterable[int]],
+) -> Execution:
+    named = {**record.properties, **record.custom_properties}
+    lasted = record.last_update_time_since_epoch - record.create_time_since_epoch
+    return Execution(
+        id=record.id,
+        node="rollback" if record.type == ROLLBACK else node,
+        run_id=run_id,
+        state=mlmd.Execution.State.Name(record.last_known_state),
+        began=_iso(record.create_time_since_epoch),
+        seconds=lasted / 1000,
+        code=lineage.code_recorded(record),
+        settings={
+            name: _json(value(record, name))
+            for name in sorted(named)
+            if name not in _NOT_SETTINGS and not name.startswith("__")
+        },
+        files=_files(value(record, _PLAN)),
+        inputs={key: tuple(sorted(ids)) for key, ids in sorted(inputs.items())},
+        outputs={key: tuple(sorted(ids)) for key, ids in sorted(outputs.items())},
+        error=str(value(record, "__execution_result__") or ""),
+    )
+
+
+def _artifact(record: mlmd.Artifact) -> Artifact:
+    named = sorted({*record.properties, *record.custom_properties})
+    return Artifact(
+        id=record.id,
+        type=record.type,
+        uri=record.uri,
+        created=_iso(record.create_time_since_epoch),
+        is_kept=lineage.is_kept(record),
+        properties={name: value(record, name) for name in named},
+    )
+
+
+def _contexts(
+    store: metadata_store.MetadataStore, execution_ids: Collection[int]
+) -> dict[int, tuple[str, str]]:
+    """Execution → its node and its run."""
+    nodes: dict[int, str] = {}
+    runs: dict[int, str] = {}
+    # One question for each execution would search all of ML Metadata's associations each time.
+    for ids in _chunks(execution_ids):
+        query = mlmd.LineageSubgraphQueryOptions(max_num_hops=0)
+        query.starting_executions.filter_query = f"id IN ({', '.join(map(str, ids))})"
+        found = store.get_lineage_subgraph(query, ["contexts", "associations", "context_types"])
+        types = {kind.id: kind.name for kind in found.context_types}
+        contexts = {context.id: context for context in found.contexts}
+        for association in found.associations:
+            context = contexts[association.context_id]
+            if types[context.type_id] == "node":
+                nodes[association.execution_id] = context.name.split(".", 1)[1]
+            elif types[context.type_id] == RUN_CONTEXT:
+                runs[association.execution_id] = context.name
+    return {i: (nodes.get(i, ""), runs.get(i, "")) for i in execution_ids}
+
+
+def _events(
+    store: metadata_store.MetadataStore, ids: Collection[int], of: str
+) -> Iterable[mlmd.Event]:
+    if not ids:
+        return ()
+    if of == "artifact":
+        return store.get_events_by_artifact_ids(sorted(ids))
+    return store.get_events_by_execution_ids(sorted(ids))
+
+
+def _chunks(ids: Collection[int]) -> Iterator[list[int]]:
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), _CHUNK):
+        yield ordered[start : start + _CHUNK]
+
+
+def _key(event: mlmd.Event) -> str:
+    return event.path.steps[0].key if event.path.steps else ""
+
+
+def _of_type(store: metadata_store.MetadataStore, name: str) -> list[mlmd.Artifact]:
+    return list(store.get_artifacts_by_type(name))
+
+
+def _windows(properties: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The windows of an Examples artifact, with the days that features looked back on."""
+    windows = {
+        split: (first, last)
+        for split, (first, last) in (_json(properties.get("windows")) or {}).items()
+    }
+    if not windows:
+        return {}
+    first = date.fromisoformat(min(first for first, _ in windows.values()))
+    history = _json(properties.get("history")) or {}
+    looked_back = timedelta(days=history.get("available", 0))
+    return windows | {FEATURES: (str(first - looked_back), properties["as_of"])}
+
+
+def _files(plan: str | None) -> tuple[File, ...]:
+    """The files in the plan of an ingestion (fraud.pipeline.ingestion.source.IngestionPlan)."""
+    if not plan:
+        return ()
+    recorded = json.loads(plan)
+    files, rows = recorded["files"], recorded["rows"]
+    contents = recorded.get("contents") or [""] * len(files)
+    return tuple(
+        File(file["name"], tuple(file["days"]), count, content)
+        for file, count, content in zip(files, rows, contents, strict=True)
+    )
+
+
+def _json(content: Any) -> Any:
+    """The document that a property contains, if it contains one; else the property."""
+    if isinstance(content, str) and content[:1] in ("{", "["):
+        with suppress(ValueError):
+            return json.loads(content)
+    return content
+
+
+def _iso(milliseconds: int) -> str:
+    moment = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

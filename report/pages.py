@@ -1,0 +1,38 @@
+"""Pages from templates: self-contained, and with everything in them as text unless it is ours."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from fraud.codec import to_json
+
+FOLDER = Path(__file__).parent
+
+
+def render_page(template: str, **content: Any) -> str:
+    """A page that loads nothing. All content is escaped, except what `Markup` marks as ours."""
+    return _environment().get_template(template).render(style=style(), **content)
+
+
+@lru_cache
+def style() -> Markup:
+    """The style sheet of all pages."""
+    return Markup((FOLDER / "page.css").read_text(encoding="utf-8"))
+
+
+@lru_cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["as_json"] = partial(to_json, indent=1)
+    return environment

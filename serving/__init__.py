@@ -1,0 +1,1 @@
+"""Serving: the server, the scorer, and the state that it computes features from."""

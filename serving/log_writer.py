@@ -1,0 +1,381 @@
+"""Writes the prediction log in the background; see `fraud.serving.prediction_log`.
+
+A request only appends to a list in memory. A thread moves that list into a file in Arrow's IPC
+stream format, which the operating system keeps when this process is killed, and turns the file into
+Parquet when it is old or large enough. A lock on the file tells whether its writer is alive; files
+of dead writers are turned into Parquet by the next writer that starts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hmac
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+from fraud.errors import BadInput, FraudPipelineError
+from fraud.features.spec import Dataset
+from fraud.files import sync_tree
+from fraud.serving.prediction_log import FEATURES, OWN_COLUMNS
+from fraud.serving.spec import PredictionLogSettings
+from fraud.time import EPOCH, MICROSECONDS_PER_DAY, UTC, local_times
+
+KEY = "FRAUD_PREDICTION_LOG_KEY"
+"""The environment variable with the key for hashed columns."""
+
+_OPEN = "_open"
+"""The folder of files that are being written; readers skip the underscore."""
+_NAME_TIME = "%Y%m%dT%H%M%S"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Transactions that were scored together and answered by one version.
+
+    Attributes:
+      columns: the dataset's columns by name, in their canonical form, [rows] each; without label.
+      feature_names: the features that the version reads.
+      features: their values, float32 [rows, features], NaN where undefined.
+      version, scores, alerts: what was answered; [rows].
+      outcomes: what became of each in the state, [rows].
+      latency_ms: from the arrival of the request to its scores.
+      canary: whether the challenger answered.
+      shadow_version, shadow_scores: what scored without answering; [rows]; None for none.
+      time: when they were scored.
+    """
+
+    columns: Mapping[str, pa.Array]
+    feature_names: tuple[str, ...]
+    features: NDArray[np.float32]
+    version: str
+    scores: NDArray[np.float32]
+    alerts: NDArray[np.bool_]
+    outcomes: NDArray[np.str_]
+    latency_ms: float
+    canary: bool = False
+    shadow_version: str | None = None
+    shadow_scores: NDArray[np.float32] | None = None
+    time: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+
+
+def check_columns(settings: PredictionLogSettings, dataset: Dataset) -> None:
+    """Checks that the settings fit the dataset.
+
+    Raises:
+      BadInput: a column that is hashed or dropped is not one that can be, or a column has a name
+        that the log needs.
+    """
+    names = [*(c for c in (dataset.id, dataset.card) if c), *dataset.entities]
+    can_hash = {*names, *dataset.categorical, *dataset.slices}
+    for name in settings.hash:
+        if name not in can_hash:
+            raise BadInput(
+                f"serving.prediction_log.hash: {name!r} is no identifier and no categorical column "
+                "of dataset"
+            )
+    if dataset.timestamp and dataset.timestamp in settings.drop:
+        raise BadInput(
+            f"serving.prediction_log.drop: {dataset.timestamp!r} tells the day of a prediction; "
+            "keep it"
+        )
+    for name in dataset.columns:
+        if name in OWN_COLUMNS.names:
+            raise BadInput(
+                f"dataset: column {name!r} has the name of a column of the prediction log; rename "
+                "it, or set serving.prediction_log.enabled to false"
+            )
+
+
+class LogWriter:
+    """Logs predictions without ever making a request wait.
+
+    It is one per process; several processes may write to the same folder.
+
+    Attributes:
+      dropped: predictions that were not logged, because too many waited or writing failed.
+      flushed: predictions that survive the end of this process.
+      written: predictions that are in Parquet files.
+
+    Args:
+      folder: the log; created if necessary.
+      settings: what to log, and how often to write.
+      dataset: the columns and their roles.
+
+    Raises:
+      BadInput: see `check_columns`; or columns are to be hashed and there is no key.
+      FraudPipelineError: the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, settings: PredictionLogSettings, dataset: Dataset) -> None:
+        check_columns(settings, dataset)
+        self._folder, self._settings, self._dataset = folder, settings, dataset
+        self._key = os.environ.get(KEY, "").encode()
+        if settings.hash and not self._key:
+            raise BadInput(
+                f"serving.prediction_log.hash: there is no key; set the environment variable {KEY}"
+            )
+        self.dropped = self.flushed = self.written = 0
+        self._pending: list[Scored] = []
+        self._pending_rows = 0
+        self._changed = threading.Condition()
+        self._closing = False
+        self._streams: dict[tuple[str, ...], _Stream] = {}
+        self._created = 0
+        try:
+            (folder / _OPEN).mkdir(parents=True, exist_ok=True)
+            self._recover()
+            self._forget()
+        except OSError as error:
+            raise FraudPipelineError(
+                f"{folder}: the prediction log cannot be written: {error.strerror}; correct that, "
+                "or set serving.prediction_log.enabled to false"
+            ) from None
+        self._thread = threading.Thread(target=self._run, name="prediction log", daemon=True)
+        self._thread.start()
+
+    def append(self, scored: Scored) -> None:
+        """Logs predictions, unless too many wait already. Returns at once."""
+        rows = len(scored.scores)
+        with self._changed:
+            if self._closing or self._pending_rows + rows > self._settings.pending_rows:
+                self.dropped += rows
+                return
+            self._pending.append(scored)
+            self._pending_rows += rows
+
+    def close(self) -> None:
+        """Writes everything, as Parquet. Call it once no more requests are served."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        next_tidying = time.monotonic() + 3600
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing, self._settings.flush_seconds)
+                closing, pending = self._closing, self._pending
+                self._pending, self._pending_rows = [], 0
+            self._write(pending)
+            self._publish_due(all_of_them=closing)
+            if closing:
+                return
+            if time.monotonic() >= next_tidying:
+                next_tidying = time.monotonic() + 3600
+                try:
+                    self._recover()
+                    self._forget()
+                except OSError:
+                    _log.exception("%s: could not be tidied", self._folder)
+
+    def _write(self, pending: list[Scored]) -> None:
+        """Appends predictions to the open file of their features."""
+        by_features: dict[tuple[str, ...], list[Scored]] = {}
+        for scored in pending:
+            by_features.setdefault(scored.feature_names, []).append(scored)
+        for features, group in by_features.items():
+            rows = sum(len(scored.scores) for scored in group)
+            try:
+                batch = self._as_batch(features, group)
+                if features not in self._streams:
+                    self._streams[features] = _Stream(self._new_name(), batch.schema)
+                self._streams[features].write(batch)
+                self.flushed += rows
+            except Exception:  # the server must go on, whatever happened to the log
+                _log.exception("%d predictions could not be logged", rows)
+                with self._changed:
+                    self.dropped += rows
+                # Half a batch may be in the file now, after which nothing could be read. The next
+                # start recovers what is whole.
+                if stream := self._streams.pop(features, None):
+                    stream.unlock()
+
+    def _new_name(self) -> Path:
+        """The path of an open file, which no other process uses."""
+        now = datetime.now(timezone.utc).strftime(_NAME_TIME)
+        self._created += 1
+        name = f"{now}-{socket.gethostname()}-{os.getpid()}-{self._created}"
+        return self._folder / _OPEN / name
+
+    def _publish_due(self, all_of_them: bool) -> None:
+        """Turns open files into Parquet if they are old or large enough."""
+        oldest = time.monotonic() - self._settings.file_seconds
+        for features, stream in list(self._streams.items()):
+            is_due = stream.opened <= oldest or stream.rows >= self._settings.file_rows
+            if not (is_due or all_of_them):
+                continue
+            del self._streams[features]
+            try:
+                stream.close()
+                self._publish(stream.path)
+                self.written += stream.rows
+            except Exception:  # the file stays, for the next start to try again
+                _log.exception("%s: could not be turned into Parquet", stream.path)
+            finally:
+                stream.unlock()
+
+    def _recover(self) -> None:
+        """Publishes the files of writers that were killed."""
+        for path in sorted((self._folder / _OPEN).iterdir()):
+            # Its writer may be alive, or may just have published it.
+            with suppress(BlockingIOError, FileNotFoundError), open(path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if path.exists():
+                    self._publish(path)
+
+    def _publish(self, path: Path) -> None:
+        """Turns an open file into one Parquet file a day, and removes it.
+
+        If the process is killed meanwhile, doing it again writes the same files.
+        """
+        batches = _read_stream(path)
+        if batches:
+            table = pa.Table.from_batches(batches)
+            days = self._days(table)
+            for day in np.unique(days).tolist():
+                folder = self._folder / f"date={EPOCH + timedelta(days=day)}"
+                folder.mkdir(exist_ok=True)
+                _write_parquet(table.filter(pa.array(days == day)), folder, path.name)
+        path.unlink()
+
+    def _days(self, table: pa.Table) -> NDArray[np.int64]:
+        """The local days of the transactions, counted from 1970-01-01, [rows]."""
+        column = self._dataset.timestamp or "prediction_time"
+        instants = table[column].cast(pa.timestamp("us")).to_numpy()
+        local = local_times(instants.astype("datetime64[us]"), self._dataset.timezone)
+        return np.floor_divide(local.astype(np.int64), MICROSECONDS_PER_DAY)
+
+    def _forget(self) -> None:
+        """Deletes the files whose retention is over."""
+        if self._settings.retention_days is None:
+            return
+        oldest = datetime.now(timezone.utc) - timedelta(days=self._settings.retention_days)
+        for folder in self._folder.glob("date=*"):
+            for path in folder.glob("*.parquet"):
+                if path.name[:8].isdigit() and path.name < oldest.strftime(_NAME_TIME):
+                    path.unlink(missing_ok=True)
+            if not any(folder.iterdir()):
+                with suppress(OSError):  # another process may just have written to it
+                    folder.rmdir()
+
+    def _as_batch(self, features: tuple[str, ...], group: list[Scored]) -> pa.RecordBatch:
+        """One batch of predictions that have the same features."""
+        drop = self._settings.drop
+        columns: dict[str, pa.Array] = {}
+        for name in group[0].columns:
+            if name in drop:
+                continue
+            column = pa.concat_arrays([scored.columns[name] for scored in group])
+            if pa.types.is_timestamp(column.type):
+                column = column.cast(pa.timestamp("us", UTC))
+            columns[name] = self._hashed(column) if name in self._settings.hash else column
+        matrix = np.concatenate([scored.features for scored in group])
+        kept = [name for name in features if name not in drop]
+        for index, name in enumerate(features):
+            if name not in drop:
+                values = np.ascontiguousarray(matrix[:, index])
+                columns[name] = pa.array(values, from_pandas=True)  # NaN becomes null
+        own = [pa.concat_arrays(parts) for parts in zip(*map(_own_columns, group), strict=True)]
+        columns.update(zip(OWN_COLUMNS.names, own, strict=True))
+        schema = pa.schema(
+            [(name, column.type) for name, column in columns.items()],
+            {FEATURES: json.dumps(kept).encode()},
+        )
+        return pa.RecordBatch.from_arrays(list(columns.values()), schema=schema)
+
+    def _hashed(self, column: pa.Array) -> pa.Array:
+        """HMAC-SHA256 of each value as text, in hexadecimal digits; null where null."""
+        encoded = column.cast(pa.string()).dictionary_encode()
+        hashes = [
+            hmac.new(self._key, value.encode(), "sha256").hexdigest()
+            for value in encoded.dictionary.to_pylist()
+        ]
+        return pa.array(hashes, pa.string()).take(encoded.indices)
+
+
+class _Stream:
+    """An open file of predictions, locked as long as its writer lives.
+
+    Attributes:
+      path: of the file.
+      rows: how many predictions it holds.
+      opened: when it was created, by `time.monotonic`.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path, self.rows, self.opened = path, 0, time.monotonic()
+        self._file: Any = open(path, "xb", buffering=0)  # noqa: SIM115 (`unlock` closes it)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._writer = pa.ipc.new_stream(self._file, schema)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._writer.write_batch(batch)
+        self.rows += batch.num_rows
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def unlock(self) -> None:
+        self._file.close()
+
+
+def _own_columns(scored: Scored) -> list[pa.Array]:
+    """The columns of `OWN_COLUMNS`."""
+    rows = len(scored.scores)
+    shadow_scores = scored.shadow_scores
+    values = [
+        [scored.time] * rows,
+        [scored.version] * rows,
+        np.asarray(scored.scores, np.float32),
+        np.asarray(scored.alerts, bool),
+        scored.outcomes.tolist(),
+        [scored.canary] * rows,
+        [scored.shadow_version] * rows,
+        [None] * rows if shadow_scores is None else np.asarray(shadow_scores, np.float32),
+        [scored.latency_ms] * rows,
+    ]
+    return [pa.array(v, type_) for v, type_ in zip(values, OWN_COLUMNS.types, strict=True)]
+
+
+def _read_stream(path: Path) -> list[pa.RecordBatch]:
+    """The whole batches in a file; its writer may have been killed in the middle of one."""
+    batches = []
+    try:
+        with pa.OSFile(str(path), "rb") as file, pa.ipc.open_stream(file) as reader:
+            for batch in reader:
+                batches.append(batch)
+    except (pa.ArrowInvalid, OSError):
+        pass
+    return batches
+
+
+def _write_parquet(table: pa.Table, folder: Path, name: str) -> None:
+    """Writes a file that readers see whole or not at all."""
+    temporary = folder / f".{name}.tmp"
+    try:
+        parquet.write_table(table, temporary, compression="zstd")
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, folder / f"{name}.parquet")
+        sync_tree(folder, recurse=False)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

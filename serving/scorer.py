@@ -1,0 +1,415 @@
+"""Raw transactions in, decisions out; independent of how they are transported."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fraud.errors import BadInput
+from fraud.features.batch import feature_names
+from fraud.models.columns import ModelColumns
+from fraud.models.specification import InputSpecification
+from fraud.serving.log_writer import LogWriter, Scored
+from fraud.serving.state import LabelOutcome, Outcome, Seen, State
+from fraud.serving.transactions import RawTransactions, parse_labels, parse_transactions
+
+_WAITING_JOBS = 100
+"""Requests whose shadow scores are waited for at most; those beyond have none."""
+
+_log = logging.getLogger(__name__)
+
+
+class Scores(Protocol):
+    """What a model says about transactions: fraud probabilities, and which are alerts, [n] each."""
+
+    @property
+    def score(self) -> NDArray[np.float32]: ...  # noqa: D102
+    @property
+    def alert(self) -> NDArray[np.bool_]: ...  # noqa: D102
+
+
+class Explanations(Protocol):
+    """Scores, and the columns that raised them most, strongest first, [n][k]."""
+
+    @property
+    def scores(self) -> Scores: ...  # noqa: D102
+    @property
+    def columns(self) -> list[list[str]]: ...  # noqa: D102
+    @property
+    def contributions(self) -> NDArray[np.float32]: ...  # noqa: D102
+
+
+class Model(Protocol):
+    """A loaded version, as `fraud.serving.models.LoadedModel` is one."""
+
+    @property
+    def version(self) -> str: ...  # noqa: D102
+    @property
+    def specification(self) -> InputSpecification | None: ...  # noqa: D102
+    @property
+    def columns(self) -> ModelColumns: ...  # noqa: D102
+    def score(self, columns: Mapping[str, np.ndarray]) -> Scores: ...  # noqa: D102
+    def explain(self, columns: Mapping[str, np.ndarray]) -> Explanations: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """A second model beside the live version.
+
+    Attributes:
+      model: it.
+      canary_percent: the percentage of the cards that it answers.
+    """
+
+    model: Model
+    canary_percent: float = 0.0
+
+    def answers(self, transactions: RawTransactions) -> NDArray[np.bool_]:
+        """Which transactions it answers, [n]: those of some cards, always the same ones.
+
+        Without cards, of some transactions by their id.
+        """
+        dataset = transactions.dataset
+        by = dataset.card_entity or dataset.id
+        if by is None or not self.canary_percent:
+            return np.zeros(len(transactions), bool)
+        shares = [_share(name) for name in transactions.columns[by].to_pylist()]
+        return np.array(shares) < self.canary_percent / 100
+
+
+class Scorer:
+    """Scores raw transactions and takes labels. Thread-safe.
+
+    A transaction is recorded in the state, durably, before it is answered. If a client does not get
+    the answer and sends it again, it is recognised by its id and scored as of its own time.
+
+    Attributes:
+      outcomes: how many transactions had each outcome (`fraud.serving.state.Outcome`).
+      shadow_failures: transactions that the challenger, or the live version in its place, should
+        have scored as well, and did not.
+
+    Args:
+      state: of the entities; None if the data has no timestamp, hence no features.
+      log: where predictions are logged; None for nowhere.
+      challenger: a second model; None for none.
+    """
+
+    def __init__(
+        self,
+        state: State | None,
+        log: LogWriter | None = None,
+        challenger: Challenger | None = None,
+    ) -> None:
+        self._state, self._log, self._challenger = state, log, challenger
+        self.outcomes: Counter[str] = Counter()
+        self.shadow_failures = 0
+        self._shadows = ThreadPoolExecutor(1, "shadow") if challenger else None
+        self._places = threading.Semaphore(_WAITING_JOBS)
+
+    def check(self, model: Model) -> None:
+        """Checks that transactions can be scored by a version; ask when it is loaded.
+
+        Raises:
+          BadInput: says why not.
+        """
+        specification = _specification(model)
+        if feature_names(specification.features, specification.dataset):
+            if self._state is None:
+                raise BadInput("the model's features need a state; see fraud-pipeline state build")
+            self._state.check(specification)
+
+    def score(self, model: Model, rows: Any, explain: bool = False) -> list[dict[str, Any]]:
+        """Scores transactions.
+
+        Args:
+          model: the live version, which has passed `check`.
+          rows: the decoded JSON, a list of objects.
+          explain: whether to give reasons.
+
+        Returns:
+          For each, in the same order: `id`, `score`, `alert`, `version`, `outcome` and, if asked
+          for, `reasons`.
+
+        Raises:
+          BadInput: naming index, field and fix. Nothing was recorded.
+        """
+        started = time.perf_counter()
+        raw = parse_transactions(rows, _specification(model).dataset)
+        if not len(raw):
+            return []
+        seen = self._record(raw)
+        by_challenger = np.zeros(len(raw), bool)
+        if self._challenger is not None:
+            by_challenger = self._challenger.answers(raw)
+        answers: list[_Answer] = []
+        if by_challenger.any() and self._challenger is not None:
+            try:
+                answer = _answer(self._challenger.model, rows, seen, by_challenger, explain)
+                answers.append(answer)
+            except Exception:  # the live version answers instead
+                _log.exception("the challenger could not answer")
+                self.shadow_failures += int(by_challenger.sum())
+                by_challenger[:] = False
+        if not by_challenger.all():
+            answers.append(_answer(model, rows, seen, ~by_challenger, explain, raw))
+        milliseconds = (time.perf_counter() - started) * 1000
+        outcomes = _outcomes(seen, len(raw))
+        self.outcomes.update(outcomes.tolist())
+        self._finish(model, rows, seen, answers, outcomes, milliseconds)
+        results: list[dict[str, Any]] = [{}] * len(raw)
+        for answer in answers:
+            positions = np.flatnonzero(answer.mask).tolist()
+            for row, result in zip(positions, answer.results(), strict=True):
+                results[row] = {**result, "outcome": str(outcomes[row])}
+        return results
+
+    def label(self, model: Model, rows: Any) -> dict[str, int]:
+        """Records labels, durably.
+
+        Args:
+          model: the live version.
+          rows: the decoded JSON, a list of objects.
+
+        Returns:
+          How many were `new`, `repeated`, `corrected` and `unknown`.
+
+        Raises:
+          BadInput: naming index, field and fix. Nothing was recorded.
+        """
+        dataset = _specification(model).dataset
+        if self._state is None or dataset.id is None:
+            raise BadInput("labels: the data has no timestamp or no id, so labels have no use")
+        labels = parse_labels(rows, dataset)
+        try:
+            outcomes = self._state.label(labels) if labels.ids else []
+        except BadInput as error:
+            raise BadInput(_of_label(str(error))) from None
+        counts = Counter(outcome.value for outcome in outcomes)
+        return {outcome.value: counts[outcome.value] for outcome in LabelOutcome}
+
+    def close(self) -> None:
+        """Waits for the shadow scores and writes the log. Call it once no more requests come."""
+        if self._shadows is not None:
+            self._shadows.shutdown()
+        if self._log is not None:
+            self._log.close()
+
+    def _record(self, raw: RawTransactions) -> Seen | None:
+        if self._state is None or raw.dataset.timestamp is None:
+            return None
+        return self._state.record(raw.for_state())
+
+    def _finish(
+        self,
+        model: Model,
+        rows: Any,
+        seen: Seen | None,
+        answers: list[_Answer],
+        outcomes: NDArray[np.str_],
+        milliseconds: float,
+    ) -> None:
+        """Logs the answers, with shadow scores if there is a challenger; no client waits for it."""
+        if self._shadows is None or self._challenger is None:
+            self._write(answers, outcomes, milliseconds, [None])
+            return
+        others = [
+            model if answer.model is self._challenger.model else self._challenger.model
+            for answer in answers
+        ]
+        if not self._places.acquire(blocking=False):
+            self.shadow_failures += len(outcomes)
+            self._write(answers, outcomes, milliseconds, [None] * len(answers))
+            return
+
+        def finish() -> None:
+            try:
+                shadows: list[_Answer | None] = []
+                for answer, other in zip(answers, others, strict=True):
+                    try:
+                        shadows.append(_answer(other, rows, seen, answer.mask, False))
+                    except Exception as error:
+                        _log.warning("no shadow score by version %s: %s", other.version, error)
+                        self.shadow_failures += int(answer.mask.sum())
+                        shadows.append(None)
+                self._write(answers, outcomes, milliseconds, shadows)
+            except Exception:
+                _log.exception("predictions could not be logged")
+            finally:
+                self._places.release()
+
+        self._shadows.submit(finish)
+
+    def _write(
+        self,
+        answers: list[_Answer],
+        outcomes: NDArray[np.str_],
+        milliseconds: float,
+        shadows: Sequence[_Answer | None],
+    ) -> None:
+        if self._log is None:
+            return
+        for answer, shadow in zip(answers, shadows, strict=True):
+            of_answer = outcomes[answer.mask]
+            keep = of_answer != Outcome.REPEATED.value  # those are in the log
+            if not keep.any():
+                continue
+            scored = Scored(
+                columns=answer.raw.columns,
+                feature_names=answer.feature_names,
+                features=answer.features,
+                version=answer.model.version,
+                scores=answer.score,
+                alerts=answer.alert,
+                outcomes=of_answer,
+                latency_ms=milliseconds,
+                canary=self._challenger is not None and answer.model is self._challenger.model,
+                shadow_version=shadow.model.version if shadow else None,
+                shadow_scores=shadow.score if shadow else None,
+            )
+            self._log.append(scored if keep.all() else _only(scored, keep))
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What one model says about some transactions of a request.
+
+    Attributes:
+      model: it.
+      mask: which of the request, [request].
+      raw: those transactions, [n].
+      columns: all of the model's inputs, [n] each.
+      feature_names: its derived inputs.
+      score, alert: [n].
+      explanations: if asked for.
+    """
+
+    model: Model
+    mask: NDArray[np.bool_]
+    raw: RawTransactions
+    columns: dict[str, NDArray]
+    feature_names: tuple[str, ...]
+    score: NDArray[np.float32]
+    alert: NDArray[np.bool_]
+    explanations: Explanations | None
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """Its derived inputs, [n, features]."""
+        listed = [self.columns[name] for name in self.feature_names]
+        return np.stack(listed, axis=1) if listed else np.empty((len(self.score), 0), np.float32)
+
+    def results(self) -> list[dict[str, Any]]:
+        results = [
+            {"id": id_, "score": score, "alert": alert, "version": self.model.version}
+            for id_, score, alert in zip(
+                self.raw.ids, self.score.tolist(), self.alert.tolist(), strict=True
+            )
+        ]
+        if self.explanations is not None:
+            for row, result in enumerate(results):
+                result["reasons"] = self._reasons(self.explanations, row)
+        return results
+
+    def _reasons(self, explanations: Explanations, row: int) -> list[dict[str, Any]]:
+        return [
+            {
+                "column": name,
+                "value": _json_value(self.columns[name][row]),
+                "contribution": contribution,
+            }
+            for name, contribution in zip(
+                explanations.columns[row], explanations.contributions[row].tolist(), strict=True
+            )
+        ]
+
+
+def _answer(
+    model: Model,
+    rows: Any,
+    seen: Seen | None,
+    mask: NDArray[np.bool_],
+    explain: bool,
+    raw: RawTransactions | None = None,
+) -> _Answer:
+    """Scores the transactions of a request that are in the mask; `raw` is of all of them."""
+    specification = _specification(model)
+    if raw is None:
+        raw = parse_transactions(rows, specification.dataset)
+    columns = raw.inputs()
+    names = feature_names(specification.features, specification.dataset)
+    if names:
+        if seen is None:
+            raise BadInput("the model's features need a state")
+        columns |= seen.features(specification)
+    if not mask.all():
+        columns = {name: values[mask] for name, values in columns.items()}
+        raw = _masked(raw, mask)
+    explanations = model.explain(columns) if explain else None
+    scores = explanations.scores if explanations else model.score(columns)
+    return _Answer(model, mask, raw, columns, names, scores.score, scores.alert, explanations)
+
+
+def _masked(raw: RawTransactions, mask: NDArray[np.bool_]) -> RawTransactions:
+    ids = [id_ for id_, keep in zip(raw.ids, mask.tolist(), strict=True) if keep]
+    in_mask = pa.array(mask)
+    columns = {name: column.filter(in_mask) for name, column in raw.columns.items()}
+    return RawTransactions(ids, columns, raw.dataset)
+
+
+def _only(scored: Scored, keep: NDArray[np.bool_]) -> Scored:
+    mask = pa.array(keep)
+    shadow_scores = scored.shadow_scores
+    return replace(
+        scored,
+        columns={name: column.filter(mask) for name, column in scored.columns.items()},
+        features=scored.features[keep],
+        scores=scored.scores[keep],
+        alerts=scored.alerts[keep],
+        outcomes=scored.outcomes[keep],
+        shadow_scores=None if shadow_scores is None else shadow_scores[keep],
+    )
+
+
+def _specification(model: Model) -> InputSpecification:
+    if model.specification is None:
+        raise BadInput(
+            f"version {model.version} does not record what its inputs are computed from; train it "
+            "again, or send ready-made features"
+        )
+    return model.specification
+
+
+def _outcomes(seen: Seen | None, count: int) -> NDArray[np.str_]:
+    outcomes = seen.outcomes if seen is not None else [Outcome.NEW] * count
+    return np.array([outcome.value for outcome in outcomes])
+
+
+def _share(name: str) -> float:
+    """A number in [0, 1) that depends on a name alone, evenly distributed."""
+    hashed = hashlib.blake2b(name.encode(), digest_size=8, person=b"canary").digest()
+    return int.from_bytes(hashed, "big") / 2**64
+
+
+def _json_value(value: Any) -> Any:
+    """A model's input as JSON: a number, text, or null where missing."""
+    if isinstance(value, bytes):
+        return value.decode() or None
+    number = float(value)
+    return None if np.isnan(number) else number
+
+
+def _of_label(message: str) -> str:
+    """A message about row 3 of the state's labels as one about labels[3]."""
+    row, _, problem = message.removeprefix("row ").partition(": ")
+    return f"labels[{row}].known_at: {problem}" if row.isdigit() else message

@@ -1,0 +1,249 @@
+"""The state as the scorer sees it: transactions in, features out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fraud.errors import BadInput
+from fraud.features.online import EntityRows, online_features
+from fraud.models.specification import InputSpecification
+from fraud.serving.state import rows
+from fraud.serving.state.definition import SLACK_DAYS, StateDefinition
+from fraud.serving.state.rows import LabelOutcome, Labels, Outcome, Transactions
+from fraud.serving.state.store import Entry, StateReplaced, StateStore
+from fraud.time import MICROSECONDS_PER_DAY
+
+AHEAD = np.timedelta64(1, "h")
+"""How far ahead of the clock a transaction may be."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Transactions, and what the state remembered of their entities just before them.
+
+    Attributes:
+      outcomes: what became of each transaction, [n].
+    """
+
+    outcomes: tuple[Outcome, ...]
+    _timestamps: NDArray[np.datetime64]
+    _amounts: NDArray[np.float64]
+    _histories: dict[str, EntityRows]
+
+    def features(self, model: InputSpecification) -> dict[str, NDArray[np.float32]]:
+        """The derived columns of a model: name → values, [n] each; NaN where undefined.
+
+        Any number of models, such as champion and challenger, may be asked for theirs. The names
+        are those of `fraud.features.batch.feature_names`, and so are the values.
+
+        The model must have passed `State.check`.
+        """
+        return online_features(
+            model.features,
+            model.dataset,
+            model.label_delay_days,
+            self._timestamps,
+            self._amounts,
+            self._histories,
+        )
+
+
+class State:
+    """What the server remembers of each entity. Thread-safe.
+
+    ::
+
+        state = open_state(location)
+        state.check(model)
+        seen = state.record(transactions)   # durable from here on
+        columns = seen.features(model)
+        state.label(labels)
+    """
+
+    def __init__(
+        self,
+        store: StateStore,
+        clock: Callable[[], np.datetime64] = lambda: np.datetime64(time.time_ns() // 1000, "us"),
+    ):
+        """Uses an open store; the clock tells what is in the future, in UTC."""
+        self._store = store
+        self._clock = clock
+
+    @property
+    def definition(self) -> StateDefinition:
+        """What the state remembers."""
+        return self._store.definition
+
+    def check(self, model: InputSpecification) -> None:
+        """Checks that the state can serve a model; ask when a version is loaded.
+
+        Raises:
+          BadInput: it cannot; the message says why, and what to do.
+        """
+        self.definition.check(model)
+
+    def record(self, transactions: Transactions) -> Seen:
+        """Records transactions, atomically and durably, and returns what preceded them.
+
+        Each transaction sees those with an earlier time, of the same call too, wherever it is in
+        the order; none with the same time. See `Outcome` for those that are not recorded.
+
+        Raises:
+          BadInput: a timestamp is missing, an amount too large or an entity's column absent.
+            Nothing is recorded.
+        """
+        return self._exchange(transactions, record=True)
+
+    def read(self, transactions: Transactions) -> Seen:
+        """As `record`, but records nothing: transactions do not see others of the same call."""
+        return self._exchange(transactions, record=False)
+
+    def label(self, labels: Labels) -> list[LabelOutcome]:
+        """Records labels, atomically and durably; returns what became of each.
+
+        Repeating a call changes nothing. A label counts in features from `known_at` on where the
+        data has label times, and otherwise once a model's label delay is over, as in batch.
+
+        Raises:
+          BadInput: a label is neither 0 nor 1, or became known before its transaction. Nothing is
+            recorded.
+        """
+        values = np.asarray(labels.labels)
+        wrong = ~np.isin(values, (0, 1))
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise BadInput(f"row {row}: the label is {values[row]}; it must be 1 or 0")
+        known = np.full(len(values), np.datetime64("NaT"), "datetime64[us]")
+        if labels.known_at is not None:
+            known = np.asarray(labels.known_at).astype("datetime64[us]")
+        known = np.where(np.isnat(known), self._clock(), known)
+        keys = rows.keys_of("", labels.ids)
+        return self._store.label(keys, values.astype(int).tolist(), known)
+
+    def expire(self) -> int:
+        """Forgets what is too old for any feature; returns the number of transactions.
+
+        Call it from time to time, such as once an hour, in a thread of its own.
+        """
+        kept = self.definition.kept_days * MICROSECONDS_PER_DAY
+        return self._store.expire(self._store.newest() - kept)
+
+    def close(self) -> None:
+        """Releases the store."""
+        self._store.close()
+
+    def _exchange(self, transactions: Transactions, record: bool) -> Seen:
+        heads = rows.heads(transactions)
+        keys = self._keys(transactions)
+        while True:
+            with suppress(StateReplaced):
+                return self._exchange_keyed(transactions, heads, keys, record)
+
+    def _exchange_keyed(
+        self, transactions: Transactions, heads: NDArray, keys: list[bytes], record: bool
+    ) -> Seen:
+        definition = self.definition
+        planned = self._planned(heads, definition)
+        columns = [_entity_keys(transactions, entity) for entity in definition.entities]
+        entries = [
+            Entry(key, head, tuple(column[row] for column in columns), record and outcome.recorded)
+            for row, (key, head, outcome) in enumerate(
+                zip(keys, _split(heads), planned, strict=True)
+            )
+        ]
+        before, stored = self._store.exchange(definition, entries)
+        outcomes = tuple(map(_outcome, entries, planned, before))
+        new = np.array([record and outcome.recorded for outcome in outcomes], bool)
+        amounts, times = heads["amount"].astype(np.float64), rows.times_of(heads)
+        histories = {
+            entity: _history(column, stored, heads[new], np.flatnonzero(new))
+            for entity, column in zip(definition.entities, columns, strict=True)
+        }
+        return Seen(outcomes, times, amounts, histories)
+
+    def _keys(self, transactions: Transactions) -> list[bytes]:
+        if transactions.ids is None:
+            return [os.urandom(rows.KEY_BYTES) for _ in range(len(transactions))]
+        keys = rows.keys_of("", transactions.ids)
+        return [os.urandom(rows.KEY_BYTES) if key == rows.NO_KEY else key for key in keys]
+
+    def _planned(self, heads: NDArray, definition: StateDefinition) -> list[Outcome]:
+        """The outcomes of transactions that were not recorded before, [n]."""
+        latest = rows.stored_time(self._clock() + AHEAD)
+        times = heads["time"].astype(np.int64)
+        newest = self._store.newest()
+        outcomes = []
+        for moment in times.tolist():
+            if moment > latest:
+                outcomes.append(Outcome.FUTURE)
+            elif moment < newest - definition.kept_days * MICROSECONDS_PER_DAY:
+                outcomes.append(Outcome.EXPIRED)
+            elif moment < newest - SLACK_DAYS * MICROSECONDS_PER_DAY:
+                outcomes.append(Outcome.LATE)
+            else:
+                outcomes.append(Outcome.NEW)
+        return outcomes
+
+
+def _entity_keys(transactions: Transactions, entity: str) -> list[bytes]:
+    if entity not in transactions.entities:
+        raise BadInput(f"no column {entity}; every transaction needs one, be it empty")
+    return rows.keys_of(entity, transactions.entities[entity])
+
+
+def _split(heads: NDArray) -> list[bytes]:
+    size, block = heads.itemsize, heads.tobytes()
+    return [block[start : start + size] for start in range(0, len(block), size)]
+
+
+def _outcome(entry: Entry, planned: Outcome, before: bytes | None) -> Outcome:
+    """What became of a transaction, given what was stored under its key before."""
+    if before is None:
+        return planned
+    size = rows.HEAD.itemsize
+    mine, theirs = (np.frombuffer(head, rows.HEAD) for head in (entry.head, before[:size]))
+    same = np.array_equal(mine["amount"], theirs["amount"], equal_nan=True)
+    same = same and mine["time"] == theirs["time"] and entry.stored[size:] == before[size:]
+    return Outcome.REPEATED if same else Outcome.CONFLICT
+
+
+def _history(
+    column: list[bytes], stored: NDArray, new: NDArray, new_rows: NDArray[np.int64]
+) -> EntityRows:
+    """The rows of one entity column: those that were stored, and new ones.
+
+    Args:
+      column: keys, NO_KEY where missing, [n].
+      stored: of all entity columns, of dtype STORED; those of a key are adjacent.
+      new: what is newly stored, of dtype HEAD, [new].
+      new_rows: the positions of the new ones among the n.
+    """
+    codes = {key: code for code, key in enumerate(dict.fromkeys(column))}
+    codes[rows.NO_KEY] = -1
+    query_keys = np.array([codes[key] for key in column], np.int64)
+    key = stored["key"]
+    is_first = np.ones(len(key), bool)
+    is_first[1:] = key[1:] != key[:-1]
+    first = np.flatnonzero(is_first)
+    lengths = np.diff(np.append(first, len(key)))
+    # numpy cuts off trailing zeros of bytes.
+    named = [codes.get(name.ljust(rows.KEY_BYTES, b"\0"), -1) for name in key[first].tolist()]
+    row_keys = np.repeat(np.array(named, np.int64), lengths)
+    mine = row_keys >= 0
+    old = stored[mine]
+    recorded = query_keys[new_rows]
+    return EntityRows(
+        np.concatenate([row_keys[mine], recorded]),
+        np.concatenate([rows.times_of(old), rows.times_of(new)]),
+        np.concatenate([old["amount"], new["amount"]]),
+        np.concatenate([rows.labels_of(old), rows.labels_of(new)]),
+        np.concatenate([rows.known_of(old), rows.known_of(new)]),
+        query_keys,
+    )

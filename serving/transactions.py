@@ -1,0 +1,277 @@
+"""Raw transactions and labels as clients send them → checked columns.
+
+Values have the canonical form that ingestion gives them (`fraud.features.values`), so that a
+transaction has the same features here and there. A message about a value names its index and
+field: `transactions[3].TX_AMOUNT: …`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fraud.errors import BadInput
+from fraud.features import values
+from fraud.features.history import LARGEST
+from fraud.features.spec import Dataset
+from fraud.features.values import LARGEST_NUMBER
+from fraud.serving.state import Labels, Transactions
+
+LONGEST_TEXT = 1000
+"""Characters in a value of a transaction; a longer one is taken for a mistake."""
+
+
+@dataclass(frozen=True)
+class RawTransactions:
+    """Transactions of one request, checked.
+
+    Attributes:
+      ids: as they were sent, for the answer; None where the data has no ids, [n].
+      columns: the dataset's columns but for the label, in their canonical form, [n] each;
+        identifiers are text.
+      dataset: the roles of the columns.
+    """
+
+    ids: list[Any]
+    columns: dict[str, pa.Array]
+    dataset: Dataset
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def for_state(self) -> Transactions:
+        """What the state remembers of them. The data has a timestamp."""
+        dataset = self.dataset
+        assert dataset.timestamp is not None
+        return Transactions(
+            timestamps=self.columns[dataset.timestamp].to_numpy(),
+            amounts=_floats(self.columns[dataset.amount]) if dataset.amount else None,
+            entities={name: self.columns[name] for name in dataset.entities},
+            ids=self.columns[dataset.id] if dataset.id else None,
+        )
+
+    def inputs(self) -> dict[str, NDArray]:
+        """The columns that a model reads as they are: float32, or bytes as objects, [n] each."""
+        dataset = self.dataset
+        numeric = (dataset.amount, *dataset.numeric) if dataset.amount else dataset.numeric
+        read: dict[str, NDArray] = {
+            name: _floats(self.columns[name]).astype(np.float32) for name in numeric
+        }
+        for name in dataset.categorical:
+            texts = self.columns[name].to_pylist()
+            read[name] = np.array([(text or "").encode() for text in texts], object)
+        return read
+
+
+def parse_transactions(rows: Any, dataset: Dataset) -> RawTransactions:
+    """Checks and converts transactions.
+
+    Every column of the dataset but the label must be given; null means that a number or category is
+    missing. Columns that are only `slices` may be left out. Other fields are ignored.
+
+    Args:
+      rows: the decoded JSON: a list of objects.
+      dataset: the columns and their roles.
+
+    Raises:
+      BadInput: naming index, field and fix.
+    """
+    rows = _objects(rows, "transactions")
+    columns: dict[str, pa.Array] = {}
+    optional = set(dataset.slices) - {*dataset.entities, *dataset.numeric, *dataset.categorical}
+    for name in dataset.columns:
+        if name in (dataset.label, dataset.label_time):
+            continue
+        field = _Field("transactions", name, rows)
+        given = field.values(required=name not in optional)
+        if name == dataset.timestamp:
+            columns[name] = _times(given, dataset.timezone, field)
+        elif name in (dataset.amount, *dataset.numeric):
+            is_amount = name == dataset.amount
+            columns[name] = _numbers(given, LARGEST if is_amount else LARGEST_NUMBER, field)
+        elif name in (dataset.id, *dataset.entities):
+            columns[name] = field.texts([_identifier(v, row, field) for row, v in enumerate(given)])
+        else:
+            columns[name] = field.texts([_category(v, row, field) for row, v in enumerate(given)])
+    ids = [row[dataset.id] for row in rows] if dataset.id else [None] * len(rows)
+    return RawTransactions(ids, columns, dataset)
+
+
+def parse_labels(rows: Any, dataset: Dataset) -> Labels:
+    """Checks and converts labels, `{"id", "label", "known_at"}` each.
+
+    `known_at` is optional: without it, a label becomes known now. A date means the end of its day.
+
+    Raises:
+      BadInput: naming index, field and fix.
+    """
+    rows = _objects(rows, "labels")
+    of_id, of_label = _Field("labels", "id", rows), _Field("labels", "label", rows)
+    ids = [_identifier(value, row, of_id) for row, value in enumerate(of_id.values())]
+    labels = of_label.values()
+    for row, label in enumerate(labels):
+        if type(label) is not int or label not in (0, 1):
+            of_label.refuse(row, f"is {_shown(label)}; it must be 1 (fraud) or 0 (genuine)")
+    of_time = _Field("labels", "known_at", rows)
+    times = of_time.values(required=False)
+    known_at = np.full(len(rows), np.datetime64("NaT"), "datetime64[us]")
+    given = [row for row, value in enumerate(times) if value is not None]
+    if given:
+        texts = [str(times[row]) if _is_int(times[row]) else times[row] for row in given]
+        for row, text in zip(given, texts, strict=True):
+            if not isinstance(text, str):
+                of_time.refuse(row, f"is {_shown(times[row])}, not a time; write ISO 8601")
+        ends = values.ends_of_dates(pa.array(texts, pa.string())).to_pylist()
+        # Text like "" became null.
+        spread: list[Any] = [None] * len(rows)
+        for row, end in zip(given, ends, strict=True):
+            spread[row] = end if end is not None else ""
+        some = _Field("labels", "known_at", [rows[row] for row in given], tuple(given))
+        parsed = _times([spread[row] for row in given], dataset.timezone, some)
+        known_at[given] = parsed.to_numpy()
+    return Labels(ids, labels, known_at)
+
+
+@dataclass(frozen=True)
+class _Field:
+    """One field of all objects of a request.
+
+    Attributes:
+      of: the name of the list.
+      name: the field.
+      rows: the objects, [n].
+      positions: their indices in the request; None for 0, 1, …
+    """
+
+    of: str
+    name: str
+    rows: Sequence[dict[str, Any]]
+    positions: tuple[int, ...] | None = None
+
+    def refuse(self, row: int, problem: str) -> NoReturn:
+        """Raises a BadInput that names the index and the field."""
+        index = row if self.positions is None else self.positions[row]
+        problem = problem.removeprefix(f"{self.name} ")
+        raise BadInput(f"{self.of}[{index}].{self.name}: {problem}") from None
+
+    def values(self, required: bool = True) -> list[Any]:
+        """The values, [n]; None where absent, unless that is refused."""
+        if not required:
+            return [row.get(self.name) for row in self.rows]
+        try:
+            return [row[self.name] for row in self.rows]
+        except KeyError:
+            row = next(i for i, row in enumerate(self.rows) if self.name not in row)
+            self.refuse(row, "missing; send it, or null if it is unknown")
+
+    def texts(self, texts: list[str | None]) -> pa.Array:
+        """Text as a column; "" becomes null."""
+        for row, text in enumerate(texts):
+            if text is not None and len(text) > LONGEST_TEXT:
+                self.refuse(row, f"has {len(text):,} characters; the most are {LONGEST_TEXT:,}")
+        try:
+            return pa.array([text or None for text in texts], pa.string())
+        except UnicodeEncodeError as error:
+            row = texts.index(error.object)
+            self.refuse(row, f"{error.object[error.start]!r} is not a character; remove it")
+
+
+def _objects(rows: Any, name: str) -> list[dict[str, Any]]:
+    if not isinstance(rows, list):
+        raise BadInput(f"{name}: expected a list of objects")
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise BadInput(f"{name}[{index}]: expected an object, got {_shown(row)}")
+    return rows
+
+
+def _times(given: list[Any], timezone: str, field: _Field) -> pa.Array:
+    """Times in text, or as whole numbers since 1970, as timestamp[us] in UTC."""
+    for row, value in enumerate(given):
+        if not (isinstance(value, str) or _is_int(value)):
+            shown = "null" if value is None else _shown(value)
+            field.refuse(row, f"is {shown}; write a time as 2018-04-01T13:45:00Z")
+    texts = field.texts([str(value) for value in given])
+    try:
+        return values.times(texts, field.name, timezone, field)
+    except BadInput:
+        if len(given) == 1:
+            raise
+    # Each may be in a form of its own, such as with and without an offset.
+    parsed = []
+    for row in range(len(given)):
+        index = row if field.positions is None else field.positions[row]
+        alone = _Field(field.of, field.name, field.rows[row : row + 1], (index,))
+        parsed.append(values.times(texts.slice(row, 1), field.name, timezone, alone))
+    return pa.concat_arrays(parsed)
+
+
+def _numbers(given: list[Any], largest: float, field: _Field) -> pa.Array:
+    """Numbers as float64, null where null."""
+    for row, value in enumerate(given):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            field.refuse(row, f"is {_shown(value)}, not a number; send null if it is unknown")
+        if not abs(value) <= largest:  # also if it is NaN
+            shown = f"{value:g}" if isinstance(value, float) else _shown(value)
+            field.refuse(row, f"is {shown}, beyond ±{largest:g}; send null if it is unknown")
+    return pa.array([None if v is None else float(v) for v in given], pa.float64())
+
+
+def _identifier(value: Any, row: int, field: _Field) -> str:
+    """An identifier as text: 7 and 7.0 are "7", and "007" stays."""
+    if _is_int(value):
+        return str(value)
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    shown = "empty" if value in (None, "") else _shown(value)
+    field.refuse(row, f"is {shown}; send a whole number or text")
+
+
+def _category(value: Any, row: int, field: _Field) -> str | None:
+    """A category as text, None where null."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, (bool, int)):
+        return str(value).lower()  # true, as Arrow writes it
+    if isinstance(value, float) and math.isfinite(value):
+        one = values.names(pa.array([value]), pa.string(), False, field.name, _At(field, row))
+        return one[0].as_py()
+    field.refuse(row, f"is {_shown(value)}; send text, a number, true, false or null")
+
+
+@dataclass(frozen=True)
+class _At:
+    """A single row of a field, as origin of a message about row 0."""
+
+    field: _Field
+    row: int
+
+    def refuse(self, row: int, problem: str) -> NoReturn:
+        self.field.refuse(self.row, problem)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, never long."""
+    if isinstance(value, int) and abs(value) > 10**40:
+        return "a number of too many digits"
+    text = repr(value)
+    return text if len(text) <= 40 else text[:40] + "…"
+
+
+def _floats(column: pa.Array) -> NDArray[np.float64]:
+    """Numbers, NaN where null, [n]."""
+    return column.to_numpy(zero_copy_only=False)

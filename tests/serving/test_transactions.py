@@ -1,0 +1,220 @@
+"""Raw transactions and labels: checked, and converted as ingestion does."""
+
+import json
+import math
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from fraud.errors import BadInput
+from fraud.features.spec import Dataset
+from fraud.serving.transactions import parse_labels, parse_transactions
+
+DATASET = Dataset(
+    timestamp="time",
+    amount="amount",
+    label="fraud",
+    id="id",
+    entities=("card", "shop"),
+    numeric=("age",),
+    categorical=("channel",),
+    slices=("channel", "country"),
+    timezone="Europe/Berlin",
+)
+GOOD = {
+    "id": 17,
+    "time": "2026-03-01T12:00:00Z",
+    "card": "0042",
+    "shop": 7,
+    "amount": 12.5,
+    "age": None,
+    "channel": "web",
+}
+
+
+def parsed(*changes, dataset=DATASET):
+    return parse_transactions([{**GOOD, **change} for change in changes], dataset)
+
+
+def test_a_transaction_has_its_canonical_form():
+    raw = parsed({})
+    assert raw.ids == [17]
+    assert {name: column.to_pylist() for name, column in raw.columns.items()} == {
+        "id": ["17"],
+        "time": [datetime(2026, 3, 1, 12)],
+        "card": ["0042"],
+        "shop": ["7"],
+        "amount": [12.5],
+        "age": [None],
+        "channel": ["web"],
+        "country": [None],
+    }
+    inputs = raw.inputs()
+    assert {name: values.tolist() for name, values in inputs.items() if name != "age"} == {
+        "amount": [12.5],
+        "channel": [b"web"],
+    }
+    assert math.isnan(inputs["age"][0])
+    assert inputs["age"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("value", "moment"),
+    [
+        ("2026-03-01T12:00:00Z", datetime(2026, 3, 1, 12)),
+        ("2026-03-01T12:00:00.25+01:00", datetime(2026, 3, 1, 11, 0, 0, 250_000)),
+        ("2026-03-01 12:00:00", datetime(2026, 3, 1, 11)),
+        ("2026-10-25T02:30:00", datetime(2026, 10, 25, 0, 30)),  # the earlier of the two
+        (1772366400, datetime(2026, 3, 1, 12)),
+        (1772366400000, datetime(2026, 3, 1, 12)),
+    ],
+)
+def test_times_are_those_of_ingestion(value, moment):
+    assert parsed({"time": value}).columns["time"].to_pylist() == [moment]
+
+
+def test_times_of_a_request_may_have_different_forms():
+    raw = parsed({"time": "2026-03-01T12:00:00Z"}, {"time": "2026-03-01T13:00:00"}, {"time": 0})
+    noon = datetime(2026, 3, 1, 12)
+    assert raw.columns["time"].to_pylist() == [noon, noon, datetime(1970, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("007", "007"), (7, "7"), (7.0, "7"), (-3, "-3"), ("7.0", "7.0"), (2**80, str(2**80))],
+)
+def test_identifiers_are_text_as_they_are_spelled(value, text):
+    raw = parsed({"card": value, "id": value})
+    assert raw.columns["card"].to_pylist() == raw.columns["id"].to_pylist() == [text]
+    assert raw.ids == [value]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("", None), (None, None), (5411, "5411"), (5411.0, "5411"), (0.5, "0.5"), (True, "true")],
+)
+def test_categories_are_text_as_in_ingestion(value, text):
+    assert parsed({"channel": value}).columns["channel"].to_pylist() == [text]
+
+
+BAD_TRANSACTIONS = [
+    ({"time": "yesterday"}, "transactions[1].time: is 'yesterday', not a time; write times as"),
+    ({"time": None}, "transactions[1].time: is null; write a time as 2018-04-01T13:45:00Z"),
+    ({"time": ""}, "transactions[1].time: is empty; every transaction needs a time"),
+    ({"time": 1.5e9}, "transactions[1].time: is 1500000000.0; write a time as"),
+    ({"time": True}, "transactions[1].time: is True; write a time as"),
+    ({"time": 20180401134500}, "transactions[1].time: is '20180401134500', not a time"),
+    ({"time": "2026-03-29T02:30:00"}, "which clocks in Europe/Berlin skip"),
+    ({"time": "12026-03-29T02:30:00Z"}, "not a time"),
+    ({"amount": "12.5"}, "transactions[1].amount: is '12.5', not a number; send null if it is"),
+    ({"amount": True}, "transactions[1].amount: is True, not a number"),
+    ({"amount": math.nan}, "transactions[1].amount: is nan, beyond ±1e+09; send null if it is"),
+    ({"amount": math.inf}, "transactions[1].amount: is inf, beyond ±1e+09"),
+    ({"amount": -1.1e9}, "transactions[1].amount: is -1.1e+09, beyond ±1e+09"),
+    ({"amount": 10**400}, "transactions[1].amount: is a number of too many digits, beyond"),
+    ({"age": 1e39}, "transactions[1].age: is 1e+39, beyond ±3.40282e+38"),
+    ({"age": [1]}, "transactions[1].age: is [1], not a number"),
+    ({"card": None}, "transactions[1].card: is empty; send a whole number or text"),
+    ({"card": ""}, "transactions[1].card: is empty; send a whole number or text"),
+    ({"card": 1.5}, "transactions[1].card: is 1.5; send a whole number or text"),
+    ({"card": 2.0**53}, "transactions[1].card: is 9007199254740992.0; send a whole number"),
+    ({"card": False}, "transactions[1].card: is False; send a whole number or text"),
+    ({"card": "x" * 1001}, "transactions[1].card: has 1,001 characters; the most are 1,000"),
+    ({"card": "a\ud800"}, "transactions[1].card: '\\ud800' is not a character; remove it"),
+    ({"id": None}, "transactions[1].id: is empty; send a whole number or text"),
+    ({"channel": {}}, "transactions[1].channel: is {}; send text, a number, true, false or null"),
+    ({"channel": math.nan}, "transactions[1].channel: is nan; send text"),
+    ({"channel": 2.0**60}, "transactions[1].channel: is 1152921504606846976, a float of more"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_TRANSACTIONS)
+def test_a_bad_value_is_refused_by_index_and_field(change, message):
+    with pytest.raises(BadInput) as refused:
+        parsed({}, change, {})
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["id", "time", "card", "amount", "age", "channel"])
+def test_a_field_that_is_not_given_is_refused(name):
+    rows = [GOOD, {key: value for key, value in GOOD.items() if key != name}]
+    message = rf"transactions\[1\].{name}: missing; send it, or null if it is unknown"
+    with pytest.raises(BadInput, match=message):
+        parse_transactions(rows, DATASET)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (None, "transactions: expected a list of objects"),
+        ({}, "transactions: expected a list of objects"),
+        ([GOOD, 7], r"transactions\[1\]: expected an object, got 7"),
+    ],
+)
+def test_what_is_no_list_of_objects_is_refused(rows, message):
+    with pytest.raises(BadInput, match=message):
+        parse_transactions(rows, DATASET)
+
+
+def test_no_transactions_are_no_mistake():
+    assert len(parse_transactions([], DATASET)) == 0
+
+
+def test_labels_have_times_of_the_dataset_and_dates_end_their_day():
+    labels = parse_labels(
+        [
+            {"id": 7, "label": 1},
+            {"id": "007", "label": 0, "known_at": "2026-03-02T00:00:00Z"},
+            {"id": 8, "label": 0, "known_at": "2026-03-02"},
+        ],
+        DATASET,
+    )
+    assert labels.ids == ["7", "007", "8"]
+    assert labels.labels == [1, 0, 0]
+    assert np.isnat(labels.known_at[0])
+    assert labels.known_at[1:].tolist() == [
+        datetime(2026, 3, 2),
+        datetime(2026, 3, 2, 22, 59, 59, 999_999),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": None}, "labels[1].id: is empty; send a whole number or text"),
+        ({"label": 2}, "labels[1].label: is 2; it must be 1 (fraud) or 0 (genuine)"),
+        ({"label": True}, "labels[1].label: is True; it must be"),
+        ({"label": None}, "labels[1].label: is None; it must be"),
+        ({"known_at": "soon"}, "labels[1].known_at: is 'soon', not a time"),
+        ({"known_at": []}, "labels[1].known_at: is [], not a time; write ISO 8601"),
+        ({"known_at": ""}, "labels[1].known_at: is empty"),
+    ],
+)
+def test_a_bad_label_is_refused_by_index_and_field(change, message):
+    good = {"id": 1, "label": 0}
+    with pytest.raises(BadInput) as refused:
+        parse_labels([good, {**good, **change}], DATASET)
+    assert message in str(refused.value)
+
+
+def test_a_file_and_a_request_of_the_same_transactions_are_the_same(tmp_path):
+    """What ingestion reads from Parquet, and what the server reads from JSON."""
+    from tests.pipeline.ingestion import transactions
+
+    table = transactions.make(300)
+    ingested = transactions.read(transactions.write_days(table, tmp_path))
+    dataset = transactions.CONFIG.dataset
+    rows = json.loads(json.dumps(table.drop(["NOTE"]).to_pylist(), default=datetime.isoformat))
+    served = pa.table(parse_transactions(rows, dataset).columns)
+    order = ingested["TRANSACTION_ID"].to_pylist()
+    served = served.take(
+        pa.array([served["TRANSACTION_ID"].to_pylist().index(str(i)) for i in order])
+    )
+    assert ingested.num_rows > 100
+    for name in served.column_names:
+        expected = ingested[name]
+        if name in ("TRANSACTION_ID", "CUSTOMER_ID", "TERMINAL_ID"):
+            expected = expected.cast(pa.string())
+        assert served[name].to_pylist() == expected.to_pylist(), name
