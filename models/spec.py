@@ -49,11 +49,10 @@ class Network:
     the held-out cards is kept; null follows the number of rows."""
     patience: Count | None = None
     """Passes without improvement after which training stops; null is half of the epochs."""
-    learning_rate: PositiveFloat | None = None
-    """Peak learning rate of AdamW, reached after a warm-up and followed by a cosine decay; null
-    follows the number of rows."""
-    weight_decay: NonNegativeFloat | None = None
-    """Weight decay of AdamW; null follows the number of rows."""
+    learning_rate: PositiveFloat = 4e-3
+    """Peak learning rate of AdamW, reached after a warm-up and followed by a cosine decay."""
+    weight_decay: NonNegativeFloat = 1e-2
+    """Weight decay of AdamW."""
     ema_momentum: Share = 0.999
     """Momentum of the exponential moving average of the weights; it is lowered automatically when
     there are few steps."""
@@ -86,8 +85,6 @@ class ResolvedNetwork(Network):
     batch_size: Count = 1024
     epochs: Count = 6
     patience: Count = 3
-    learning_rate: PositiveFloat = 4e-3
-    weight_decay: NonNegativeFloat = 1e-2
     validation_percent: Percent = 10
 
 
