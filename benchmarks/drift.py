@@ -1,6 +1,6 @@
 """Which changes of the data the drift check finds, and how often it is wrong.
 
-    python -m benchmarks.drift [HANDBOOK]
+    python -m benchmarks.drift [HANDBOOK] [--short] [--every N]
 
 Judges each day as the product would: a run a day, with the default windows, compares its train and
 its recent window with the train window of the champion, whose run was a week earlier, and of the
@@ -8,11 +8,15 @@ fixed reference, the first run. False alarms are the days on which unchanged dat
 stopped: of the handbook's days if their folder is given, of a simulated bank, and of twenty small
 banks of 100 cards, 2 % of which are replaced each week. Then every change begins on several days of
 the simulated bank. Prints two Markdown tables.
+
+With --short, it counts false alarms with shorter windows instead, also of a bank of 500 cards with
+columns of many rare categories: `ZIPF` and `FLAT` have 2,000 and 3,000 by chance, `OWN` three for
+each card, and 5 % of `BURST` are categories that last for two weeks.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,8 +33,11 @@ from fraud.pipeline.drift import Cards, Categories, Column, Measurement, Numbers
 from fraud.time import UTC
 
 DAYS, TRAIN, EVAL, DELAY, CHAMPION_AGE = 120, 30, 7, 7, 7
+SHORT = ((30, 7), (30, 1), (20, 3), (14, 2), (14, 3), (10, 2), (10, 6), (7, 1))
+"""Days of train and recent windows."""
 AMOUNT, CHANNEL, CARD, TIME = "TX_AMOUNT", "CHANNEL", "CUSTOMER_ID", "TX_DATETIME"
-CATEGORICAL = ("MERCHANT_CATEGORY", CHANNEL, "COUNTRY", "CUSTOMER_AGE_BAND")
+RARE = ("ZIPF", "FLAT", "OWN", "BURST")
+CATEGORICAL = ("MERCHANT_CATEGORY", CHANNEL, "COUNTRY", "CUSTOMER_AGE_BAND", *RARE)
 
 Change = Callable[[pa.Table, np.random.Generator], pa.Table]
 
@@ -103,28 +110,40 @@ class Day:
         return [m for m in self.measurements if m.drifted]
 
 
-def train_of(bank: Bank, as_of: int) -> Profile:
+def train_of(bank: Bank, as_of: int, train: int = TRAIN, delay: int = DELAY) -> Profile:
     """The train window of a run on a day."""
-    last = as_of - EVAL - 2 * DELAY + 1
-    return bank.window(last - TRAIN + 1, last)
+    last = as_of - EVAL - 2 * delay + 1
+    return bank.window(last - train + 1, last)
 
 
-FIRST = TRAIN + EVAL + 2 * DELAY - 2
-"""The first day on which a run has all its windows."""
+def first_day(train: int, delay: int) -> int:
+    """The first day on which a run has all its windows."""
+    return train + EVAL + 2 * delay - 2
 
 
-def judged(bank: Bank, first: int = FIRST + 1, last: int | None = None) -> Iterator[Day]:
-    """A run on each day."""
-    reference = train_of(bank, FIRST)
-    for as_of in range(first, len(bank.profile.days) if last is None else last):
-        champion = train_of(bank, max(FIRST, as_of - CHAMPION_AGE))
-        recent = bank.window(as_of - DELAY + 1, as_of)
+FIRST = first_day(TRAIN, DELAY)
+
+
+def judged(
+    bank: Bank,
+    first: int = FIRST + 1,
+    last: int | None = None,
+    every: int = 1,
+    train: int = TRAIN,
+    delay: int = DELAY,
+) -> Iterator[Day]:
+    """A run on each day, or on every so many; the recent window is as long as the label delay."""
+    earliest = first_day(train, delay)
+    reference = train_of(bank, earliest, train, delay)
+    for as_of in range(first, len(bank.profile.days) if last is None else last, every):
+        champion = train_of(bank, max(earliest, as_of - CHAMPION_AGE), train, delay)
+        windows = bank.window(as_of - delay + 1, as_of), train_of(bank, as_of, train, delay)
         yield Day(
             as_of,
             [
                 measurement
                 for baseline in (champion, reference)
-                for window in (recent, train_of(bank, as_of))
+                for window in windows
                 for measurement in compare(window, baseline, {})
             ],
         )
@@ -271,6 +290,33 @@ def with_weekends(table: pa.Table, random: np.random.Generator) -> pa.Table:
     return table.filter(pa.array((weekday < 5) | (random.random(table.num_rows) < 0.5)))
 
 
+def with_rare_categories(table: pa.Table, random: np.random.Generator) -> pa.Table:
+    """Some of the cards, and columns of many rare categories."""
+    cards = random.permutation(np.unique(table.column(CARD).to_numpy()))[:500]
+    table = table.filter(pa.array(np.isin(table.column(CARD).to_numpy(), cards)))
+    rows, card = table.num_rows, table.column(CARD).to_numpy()
+    week = (table.column(TIME).to_numpy() // 86_400 + random.integers(0, 7, rows)) // 7
+    columns = {"OWN": (3 * card + random.integers(0, 3, rows)) % 20_011}
+    for name, size, power in (("ZIPF", 2000, 1.1), ("FLAT", 3000, 0.3)):
+        shares = 1 / np.arange(1, size + 1) ** power
+        columns[name] = random.choice(size, rows, p=shares / shares.sum())
+    lasting, passing = random.integers(0, 20, rows), 100 + 50 * week + random.integers(0, 50, rows)
+    columns["BURST"] = np.where(random.random(rows) < 0.05, passing, lasting)
+    for name, numbers in columns.items():
+        table = table.append_column(name, pa.array(numbers.astype("S"), pa.binary()))
+    return table
+
+
+def report_short_windows(name: str, bank: Bank, every: int) -> None:
+    """Lines of the table of false alarms with shorter windows."""
+    for train, delay in SHORT:
+        days = list(judged(bank, first_day(train, delay) + 1, None, every, train, delay))
+        wrong = [day for day in days if day.drifted]
+        causes = sorted({f"{m.column} {m.measure}" for day in wrong for m in day.drifted})
+        counts = f"{train} | {delay} | {len(days)} | {len(wrong)} | {', '.join(causes) or '–'}"
+        print(f"| {name} | {counts} |", flush=True)
+
+
 def alarms(bank: Bank) -> tuple[int, list[Day]]:
     """How many days were judged, and those that would have been stopped."""
     days = list(judged(bank))
@@ -320,16 +366,32 @@ def report_rising(name: str, table: pa.Table, weekly: float) -> None:
     print(f"| {name} | {'100%' if found else '0%'} | {when} | {by} |", flush=True)
 
 
-def main(handbook: str | None) -> None:
-    """Prints both tables."""
+def main() -> None:
+    """Prints the tables."""
     from fraud.data.spec import Simulation
     from fraud.data.writer import write_days
 
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("handbook", nargs="?", type=Path, help="the folder of the handbook's days")
+    parser.add_argument("--short", action="store_true", help="false alarms with shorter windows")
+    parser.add_argument("--every", type=int, default=1, help="judge every so many days; --short")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_days(Simulation(days=DAYS, customers=5000, terminals=10_000, seed=2), Path(folder))
         table = read(Path(folder))
     bank = counted(table)
+    handbook = [counted(read(options.handbook))] if options.handbook else []
     random = np.random.default_rng(0)
+    if options.short:
+        print("| data | train days | recent days | days judged | false alarms | by |")
+        print("|---|---:|---:|---:|---:|---|")
+        rare = counted(with_rare_categories(table, random))
+        weekends = counted(with_weekends(table, random))
+        named = [("handbook", of) for of in handbook]
+        named += [("simulated", bank), ("simulated, weekends differ", weekends)]
+        for name, of in [*named, ("simulated, many rare categories", rare)]:
+            report_short_windows(name, of, options.every)
+        return
     cards = random.permutation(np.unique(table.column(CARD).to_numpy()))[: 20 * 140]
     small = [
         counted(small_bank(table, np.sort(of_bank), random)) for of_bank in cards.reshape(20, 140)
@@ -337,7 +399,7 @@ def main(handbook: str | None) -> None:
     print("| data | rows a day | days judged | false alarms | in 60 days | by |")
     print("|---|---:|---:|---:|---:|---|")
     if handbook:
-        report_false_alarms("handbook", [counted(read(Path(handbook)))])
+        report_false_alarms("handbook", handbook)
     report_false_alarms("simulated", [bank])
     report_false_alarms("20 banks of 100 cards", small)
     report_false_alarms("simulated, weekends differ", [counted(with_weekends(table, random))])
@@ -349,4 +411,4 @@ def main(handbook: str | None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else None)
+    main()

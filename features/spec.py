@@ -4,7 +4,9 @@ models and pipeline.
 
 from __future__ import annotations
 
-from pydantic import NonNegativeFloat, PositiveFloat
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from pydantic.dataclasses import dataclass
 
 from fraud.codec import STRICT, Count
@@ -42,6 +44,20 @@ class Dataset:
     label_time: str | None = None
     """Moment at which the label became known, empty while it is not, which replaces the label delay
     row by row; null means that every label is known after `windows.label_delay_days`."""
+
+    time_format: str | None = None
+    """How `timestamp` and `label_time` are written where it is not as ISO 8601 or as a number since
+    1970: with the directives of strptime, such as `%d.%m.%Y %H:%M`, or as a number of `minutes`,
+    `hours` or `days` since the data begins."""
+    label_values: tuple[str, str] | None = None
+    """The spelling of genuine and of fraud in the label's column, in this order, such as `[N, Y]`;
+    null means 0 and 1."""
+    csv_delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    """Character between the fields of CSV files."""
+    csv_decimal: Literal[".", ","] = "."
+    """Decimal mark of the numbers in CSV files."""
+    csv_encoding: str = "utf-8"
+    """Encoding of CSV files, as Python names it, such as `cp1252`."""
 
     @property
     def card_entity(self) -> str | None:

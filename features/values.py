@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fraud.features.spec import Dataset
-from fraud.time import MICROSECONDS_PER_DAY, UTC, local_times
+from fraud.time import MICROSECONDS_PER_DAY, TIME_UNITS, UTC, local_times
 
 TIME = pa.timestamp("us")
 # Nanoseconds last: they would wrap around in the year 2262.
@@ -99,6 +99,39 @@ def times(column: pa.Array, name: str, timezone: str, origins: Origins) -> pa.Ar
             "its offset, or correct dataset.timezone",
         )
     origins.refuse(bad, f"{name} is {shown}, not a time; write times as 2018-04-01 13:45:00")
+
+
+def formatted(column: pa.Array, name: str, time_format: str | None, origins: Origins) -> pa.Array:
+    """Times written in a format of their own, as timestamp[us] without an offset.
+
+    Args:
+      column: the values; timestamps and dates are returned as they are, as is everything if there
+        is no format.
+      name, origins: for messages.
+      time_format: see `fraud.features.spec.Dataset`.
+
+    Raises:
+      BadInput: a value is missing or has another format.
+    """
+    if time_format is None or pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+        return column
+    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    if time_format in TIME_UNITS:
+        is_number = pc.match_substring_regex(text, r"^\d+(\.\d*)?$")
+        numbers = pc.if_else(is_number, text, pa.scalar(None, pa.string())).cast(pa.float64())
+        steps = pc.multiply(numbers, float(TIME_UNITS[time_format]))
+        parsed = pc.floor(steps).cast(pa.int64()).cast(TIME)
+    else:
+        parsed = pc.strptime(text, format=time_format, unit="us", error_is_null=True)
+    if parsed.null_count:
+        row = first(parsed.is_null().to_numpy(zero_copy_only=False))
+        value = text[row].as_py()
+        if not value:
+            origins.refuse(row, f"{name} is empty; every transaction needs a time")
+        origins.refuse(
+            row, f"{name} is {value[:40]!r}, not written as dataset.time_format, {time_format}"
+        )
+    return parsed
 
 
 def ends_of_dates(column: pa.Array) -> pa.Array:

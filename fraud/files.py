@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 
@@ -69,11 +70,24 @@ def link_tree(source: str | Path, target: str | Path) -> None:
     shutil.copytree(source, target, copy_function=link)
 
 
-def digest(directory: str | Path) -> str:
-    """SHA-256 of the names and contents of all files in a directory, as hexadecimal text."""
+def digest(directory: str | Path, without: Collection[str] = ()) -> str:
+    """SHA-256 of the names and contents of all files in a directory, as hexadecimal text.
+
+    Args:
+      directory: where.
+      without: names of files directly in it that do not count.
+    """
     of_tree = hashlib.sha256()
     for path in sorted(p for p in Path(directory).rglob("*") if p.is_file()):
         name = path.relative_to(directory).as_posix()
-        of_file = hashlib.sha256(path.read_bytes()).hexdigest()
-        of_tree.update(f"{of_file}  {name}\n".encode())
+        if name not in without:
+            of_tree.update(f"{_digest_of_file(path)}  {name}\n".encode())
     return of_tree.hexdigest()
+
+
+def _digest_of_file(path: Path) -> str:
+    of_file = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            of_file.update(part)
+    return of_file.hexdigest()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 SECONDS_PER_DAY = 86_400
 MICROSECONDS_PER_DAY = 86_400_000_000
+TIME_UNITS = {"minutes": 60_000_000, "hours": 3_600_000_000, "days": MICROSECONDS_PER_DAY}
+"""Units of time in which data may count from its beginning, in microseconds."""
 EPOCH = date(1970, 1, 1)
 UTC = "UTC"
 

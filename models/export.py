@@ -39,8 +39,12 @@ class ServedModel(tf.Module):
         columns: ModelColumns,
     ) -> None:
         super().__init__()
-        self._network = fitted.model
-        self._explainer = explainer
+        # Not the Keras objects: for a Keras variable, tf.saved_model.save writes two; one is
+        # restored and the other read. Python's loader mends that; TensorFlow Serving fails.
+        network = fitted.model
+        self._variables = [variable.value for variable in network.variables]
+        self._network = lambda inputs: network(inputs, training=False)
+        self._reasons = explainer.reasons
         self._transform = TransformGraph(transform)
         self._spec = model_feature_spec(transform, columns)
         self._threshold = tf.constant(fitted.threshold, tf.float32)
@@ -68,14 +72,14 @@ class ServedModel(tf.Module):
 
     def _explained(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         inputs = self._transform(tf.io.parse_example(examples, self._spec))
-        return {**self._score(inputs), **self._explainer.reasons(inputs)}
+        return {**self._score(inputs), **self._reasons(inputs)}
 
     def _from_columns(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         raw = {c: _as_parsed(inputs[input_name(c)], spec) for c, spec in self._spec.items()}
         return self._score(self._transform(raw))
 
     def _score(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        score = tf.reshape(self._network(inputs, training=False), [-1])
+        score = tf.reshape(self._network(inputs), [-1])
         return {"score": score, "alert": tf.cast(score >= self._threshold, tf.float32)}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing_extensions import TypedDict
 
 from fraud.codec import from_json, from_values
 from fraud.errors import BadInput
-from fraud.models.evaluation.registry import CHAMPION, GAPS, METRICS
+from fraud.models.evaluation.registry import CHAMPION, GAPS, METRICS, MIN_FRAUD_CARDS
 from fraud.models.evaluation.registry import HEADLINE as HEADLINE  # for reports
 from fraud.pipeline.data_facts import VERDICT_FILE as VERDICT_FILE
 from fraud.pipeline.data_facts import Anomaly, value
@@ -62,13 +63,19 @@ class Change:
       change: the challenger's value − the champion's; None where one of them is undefined.
       low, high: the limits of its 95 % interval; None where the examples cannot tell.
       drop_probability: that the drop is larger than allowed; None for a metric whose drop has no
-        limit, and where the change is None.
+        limit, where the change is None, and where it was not judged.
+      unjudged: whether the drop has a limit and was not judged, for `TOO_FEW_FRAUDS`.
     """
 
     change: float | None
     low: float | None
     high: float | None
     drop_probability: float | None = None
+    unjudged: bool = False
+
+
+TOO_FEW_FRAUDS = f"fewer than {MIN_FRAUD_CARDS} cards have a fraud"
+"""Why drops from the champion are not judged; in data without cards, every fraud counts as one."""
 
 
 def statistics_files(artifact: Any) -> dict[str, Path]:
@@ -147,6 +154,8 @@ class Evaluation:
                 if estimate:  # see fraud.models.evaluation.tfma_metrics.Bootstrap
                     of_metric = estimates.setdefault(name, {}).setdefault(metric, {})
                     of_metric[estimate] = number if math.isfinite(number) else None
+                    if number == float("-inf"):
+                        of_metric["unjudged"] = True
                     continue
                 model = champion if key.model_name == CHAMPION else metrics
                 row = model["slices"].setdefault(name, {}) if name else model["overall"]
@@ -158,7 +167,11 @@ class Evaluation:
         }
         changes = {
             metric: Change(
-                e["change"], e["change_low"], e["change_high"], e.get("drop_probability")
+                e["change"],
+                e["change_low"],
+                e["change_high"],
+                e.get("drop_probability"),
+                "unjudged" in e,
             )
             for metric, e in estimates.get("", {}).items()
             if "change" in e
@@ -281,7 +294,8 @@ class RunSummary:
     Attributes:
       run_id: the run.
       outcome: "pushed"; "not_blessed"; "replay", if its as-of day is not later than that of the
-        live model; "not_pushed" for another reason; or "gate_stopped".
+        live model, or its model is one that was replaced; "not_pushed" for another reason; or
+        "gate_stopped".
       root: the root it ran in.
       as_of: the as-of day; None if the data has no timestamp.
       reasons: why nothing was pushed.
@@ -299,6 +313,8 @@ class RunSummary:
       intervals, changes: of the challenger's metrics, and their changes from the champion's.
       unjudged: slices, each with a metric, that have too few examples.
       anomalies: why the data gate stopped the run.
+      tensorboard: the folder of TensorBoard's logs, if a model was ever trained in the root.
+      inferred_schema: the file that the inferred schema was written to, if it was missing.
       seconds: node → wall seconds, in the order in which the nodes ran.
     """
 
@@ -324,6 +340,8 @@ class RunSummary:
     changes: dict[str, Change] = field(default_factory=dict)
     unjudged: tuple[str, ...] = ()
     anomalies: tuple[Anomaly, ...] = ()
+    tensorboard: str | None = None
+    inferred_schema: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -342,6 +360,20 @@ class RunSummary:
             raise BadInput(f"{path}: not the summary of a run: {error}") from None
 
 
+def one_per_feature(anomalies: Sequence[Anomaly]) -> tuple[str, ...]:
+    """The anomalies as sentences, one for each kind of each feature, whatever its windows.
+
+    An anomaly that occurs in several windows is described as it is in the first one.
+    """
+    windows: dict[tuple[str, str, str], list[Anomaly]] = {}
+    for anomaly in anomalies:
+        windows.setdefault((anomaly.source, anomaly.feature, anomaly.anomaly), []).append(anomaly)
+    return tuple(
+        str(first) + (f" (also {', '.join(other.window for other in others)})" if others else "")
+        for first, *others in windows.values()
+    )
+
+
 def _only_file(artifact: Any) -> Any:
     """The JSON document that is the only file of an artifact."""
     (file,) = Path(artifact.uri).iterdir()
@@ -358,10 +390,18 @@ def _refusal(of_slice: str, failure: Any, changes: dict[str, Change]) -> str:
     elif estimate:
         problem = f"{metric} {_drop(metric, number, changes[metric], bounds.upper_bound.value)}"
     elif bounds.HasField("upper_bound"):
-        problem = f"{name} is {number:.4f}; at most {bounds.upper_bound.value} is allowed"
+        most, key = bounds.upper_bound.value, _setting(name, "max_gap")
+        problem = f"{name} is {number:.4f}; at most {most} is allowed{key}"
     else:
-        problem = f"{name} is {number:.4f}; at least {bounds.lower_bound.value} is required"
+        least, key = bounds.lower_bound.value, _setting(name, "minimum")
+        problem = f"{name} is {number:.4f}; at least {least} is required{key}"
     return f"{of_slice}: {problem}"
+
+
+def _setting(metric: str, limit: str) -> str:
+    """The key of a limit, in parentheses; empty if the registry does not know it."""
+    settings = [getattr(m, limit) for m in METRICS if m.name == metric]
+    return f" (evaluation.{settings[0]})" if settings and settings[0] else ""
 
 
 def _drop(metric: str, probability: float, change: Change, accepted: float) -> str:

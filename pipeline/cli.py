@@ -9,17 +9,21 @@ import os
 import sys
 
 from fraud.errors import FraudPipelineError
+from fraud.text import plain
 
 COMMANDS = {
     "simulate": "write day folders of simulated transactions",
     "run": "run the pipeline once: validate, train, evaluate, push",
     "backtest": "evaluate past weeks as if the model had been live",
+    "serve": "answer requests with the live model",
+    "score": "score a file of transactions with the live version",
     "status": "show the live model, its origin and the latest runs",
     "rollback": "make the weights of an earlier version live again",
     "lineage": "show what a version was made from, and what a day went into",
     "explain-decision": "say why a version is live, or why a run pushed nothing",
     "verify": "check that records, files and the push folder agree",
     "prune": "delete what neither the live model nor the last runs need",
+    "state": "build or check what the server remembers of each entity",
     "config": "print the effective configuration",
     "schema": "print, compare or update the curated schema",
     "compile": "write the graph for an orchestrator",
@@ -43,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except FraudPipelineError as error:
-        print(f"fraud-pipeline: {error}", file=sys.stderr)
+        message = "\n".join(map(plain, str(error).split("\n")))
+        print(f"fraud-pipeline: {message}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("fraud-pipeline: interrupted; run again to continue", file=sys.stderr)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+
+from fraud.errors import FraudPipelineError
+from fraud.text import plain
 
 
 class Console:
@@ -23,8 +27,25 @@ class Console:
         self._out = out or sys.stderr
 
     def say(self, line: str) -> None:
-        """Prints one line."""
-        print(line, file=self._out, flush=True)
+        """Prints one line; what was recorded in it cannot pass for another."""
+        print(plain(line), file=self._out, flush=True)
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Keeps all other output of the process to itself, including that of C++ code.
+
+        If the block fails in a way that was not foreseen, the output is printed after all.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder, "output")
+            try:
+                with self.logging_to(log):
+                    yield
+            except FraudPipelineError:
+                raise
+            except Exception:
+                print(log.read_text(errors="replace"), file=self._out, end="", flush=True)
+                raise
 
     @contextmanager
     def logging_to(self, log: Path) -> Iterator[None]:

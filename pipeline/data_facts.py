@@ -78,7 +78,7 @@ class Anomaly:
       description: the same in a sentence; may be empty.
       severity: "error" or "warning".
       window: the split, for example "eval".
-      source: the check that failed: "schema", "drift" or "labels".
+      source: the check that failed: "schema", "drift", "labels" or "empty".
     """
 
     feature: str

@@ -50,7 +50,7 @@ from fraud.pipeline.components.drift_validator import DistributionValidatorExecu
 from fraud.pipeline.components.executors import with_driver, with_executor
 from fraud.pipeline.components.model_card_gen import ModelCardGen
 from fraud.pipeline.components.pusher import PusherDriver, PusherExecutor
-from fraud.pipeline.components.schema_gen import SchemaGenExecutor
+from fraud.pipeline.components.schema_gen import COLUMNS, SchemaGenExecutor
 from fraud.pipeline.components.serving_check import ServingCheck
 from fraud.pipeline.components.trainer import TrainerExecutor
 from fraud.pipeline.components.transaction_example_gen import TransactionExampleGen
@@ -119,6 +119,8 @@ def data_stage(config: Config, data: str, latest: bool) -> DataStage:
         ),
         SchemaGenExecutor,
     )
+    columns = ModelColumns.of(config.dataset, config.features)
+    schema_gen.exec_properties[COLUMNS] = to_json(columns)
     nodes = [example_gen, statistics_gen, schema_gen]
     schema = schema_gen.outputs["schema"]
     if config.curated_schema is not None:
@@ -147,11 +149,14 @@ def data_stage(config: Config, data: str, latest: bool) -> DataStage:
     reference_validator = reference_validator.with_id("ReferenceValidator")
     data_gate = DataGate(
         examples=examples,
+        statistics=statistics,
         example_anomalies=example_validator.outputs["anomalies"],
         drift_anomalies=drift_validator.outputs["anomalies"],
         reference_anomalies=reference_validator.outputs["anomalies"],
         label=config.dataset.label,
         derived=json.dumps(feature_names(config.features, config.dataset)),
+        columns=json.dumps([*columns.numeric, *columns.categorical]),
+        empty_columns=config.data_gate.empty_columns,
         severity=config.data_gate.severity,
         curated=int(config.curated_schema is not None),
     )
@@ -238,7 +243,12 @@ def release_stage(
         ),
         EvaluatorExecutor,
     )
-    serving_check = ServingCheck(model=model, examples=examples, count=SERVING_CHECK_EXAMPLES)
+    serving_check = ServingCheck(
+        model=model,
+        examples=examples,
+        count=SERVING_CHECK_EXAMPLES,
+        max_latency_ms=config.serving.max_latency_ms,
+    )
     pusher = with_executor(
         Pusher(
             model=model,

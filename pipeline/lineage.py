@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from fraud import files
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.pipeline import tls
 from fraud.pipeline.config import Metadata
@@ -28,6 +31,16 @@ ROLLBACK = "fraud.Rollback"
 
 PUSHED_TO = "pushed_destination"
 """The property of a PushedModel that names the folder of the version."""
+
+IDENTITY, DIGEST = "identity", "digest"
+"""Properties of a PushedModel: `identity_of` its model, and the digest of all files. Other
+artifacts have the second one, too."""
+
+_SETTINGS, _THRESHOLD = "assets.extra/network.json", "assets.extra/threshold.json"
+"""Files next to a SavedModel's graph; what writes them is too heavy to import here."""
+
+_NOT_LEARNT = ("saved_model.pb", "keras_metadata.pb", "fingerprint.pb", _SETTINGS, _THRESHOLD)
+"""The files of a SavedModel that may differ although nothing was learnt differently."""
 
 _LINKS = [
     ("Event", "artifact_id", "Artifact"),
@@ -56,6 +69,7 @@ class Champion:
       model_id: id of the Model artifact that was pushed.
       run_id: the run that pushed these weights first.
       restored: the version whose weights a rollback restored as this one; None after a push.
+      identity: see `identity_of`; versions of one model have the same.
     """
 
     pushed: mlmd.Artifact
@@ -63,6 +77,11 @@ class Champion:
     model_id: int
     run_id: str
     restored: str | None = None
+    identity: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.identity:  # an early release of this package pushed it; its files are gone
+            object.__setattr__(self, "identity", f"model {self.model_id}")
 
     @property
     def is_kept(self) -> bool:
@@ -235,7 +254,8 @@ def pushes(store: metadata_store.MetadataStore) -> Iterator[Champion]:
     for artifact in sorted(pushed, key=lambda a: (-int(value(a, "pushed_version")), -a.id)):
         model_id, run_id = _origin(store, artifact)
         version, restored = value(artifact, "pushed_version"), value(artifact, "restored_version")
-        yield Champion(artifact, version, model_id, run_id, restored)
+        identity = value(artifact, IDENTITY) or _identity_by_files(artifact)
+        yield Champion(artifact, version, model_id, run_id, restored, identity)
 
 
 def champions(
@@ -257,25 +277,54 @@ def standing_champions(store: metadata_store.MetadataStore) -> Iterator[Champion
     """What is live, then what was live before it, without what was rolled back from."""
     versions = list(pushes(store))
     for champion in champions(store):
-        if not is_rolled_back(versions, champion.model_id):
+        if not is_rolled_back(versions, champion.identity):
             yield champion
 
 
-def is_rolled_back(pushes: Sequence[Champion], model_id: int) -> bool:
-    """Whether a model was taken back by a rollback, and not restored since.
+def is_rolled_back(pushes: Sequence[Champion], identity: str) -> bool:
+    """Whether a model was taken back by a rollback, and did not go live since.
 
-    A rollback takes back every model that was pushed after the one that it restores.
+    A rollback takes back every model that went live after the one that it restores. A version that
+    a rollback made counts as the one that it restored: so a rollback that undoes another does not
+    take back what that one had restored.
+
+    Args:
+      pushes: every version ever, newest first, from `pushes`.
+      identity: of the model, see `identity_of`.
     """
-    first_pushed = {p.model_id: int(p.version) for p in pushes if not p.restored}
-    pushed = first_pushed.get(model_id, 0)
-    restored = max(
-        (int(p.version) for p in pushes if p.restored and p.model_id == model_id), default=0
+    by_version = {push.version: push for push in pushes}
+
+    def first(push: Champion) -> int:
+        while push.restored in by_version:
+            push = by_version[push.restored]
+        return int(push.version)
+
+    latest = next((push for push in pushes if push.identity == identity), None)
+    return latest is not None and any(
+        push.restored and int(push.version) > int(latest.version) and first(push) < first(latest)
+        for push in pushes
     )
-    return any(
-        first_pushed.get(p.model_id, pushed) < pushed < int(p.version) and restored < int(p.version)
-        for p in pushes
-        if p.restored
-    )
+
+
+def identity_of(model: str | Path) -> str:
+    """What makes two SavedModels the same model, however often it is trained: a digest.
+
+    It covers weights, vocabularies, alert threshold and the specification of the inputs. It does
+    not cover the graph, in whose file TensorFlow numbers things as it pleases, nor settings and
+    metrics of the training.
+
+    Args:
+      model: the folder of the SavedModel.
+    """
+    learnt = files.digest(model, without=_NOT_LEARNT)
+    file = Path(model, _THRESHOLD)
+    threshold = json.loads(file.read_bytes()).get("threshold") if file.exists() else None
+    return hashlib.sha256(f"{learnt} {threshold}".encode()).hexdigest()
+
+
+def model_folder(model: mlmd.Artifact) -> Path:
+    """The SavedModel of a Model artifact."""
+    return Path(model.uri, "Format-Serving")
 
 
 def as_of(store: metadata_store.MetadataStore, champion: Champion) -> str:
@@ -386,6 +435,28 @@ def record_code(store: metadata_store.MetadataStore, run_id: str, node_id: str, 
     store.put_executions([execution])
 
 
+def record_digests(store: metadata_store.MetadataStore, record: NodeRecord) -> None:
+    """Adds the digest of its files to each artifact that a node wrote, as a custom property.
+
+    With it, `verify` can tell whether files that were lost and are back are the same.
+    """
+    written = [artifact for artifacts in record.outputs.values() for artifact in artifacts]
+    changed = []
+    for artifact in written:
+        # A resolver names what others wrote.
+        is_own = len(_producers_of(store, artifact.id)) == 1
+        if is_own and value(artifact, DIGEST) is None and has_files(artifact):
+            artifact.custom_properties[DIGEST].string_value = files.digest(artifact.uri)
+            changed.append(artifact)
+    if changed:
+        store.put_artifacts(changed)
+
+
+def has_files(artifact: mlmd.Artifact) -> bool:
+    """Whether there is anything in the folder of an artifact."""
+    return bool(artifact.uri) and os.path.isdir(artifact.uri) and bool(os.listdir(artifact.uri))
+
+
 def code_of(store: metadata_store.MetadataStore, artifact_id: int) -> Code | None:
     """The code that made an artifact; None if that was not recorded."""
     # Later executions reused the artifact from the cache.
@@ -450,6 +521,16 @@ def _origin(store: metadata_store.MetadataStore, pushed: mlmd.Artifact) -> tuple
     runs = [context.name for context in contexts if context.type == RUN_CONTEXT]
     # The first execution pushed it; later ones reused its result from the cache.
     return inputs["model"][0].id, runs[0]
+
+
+@lru_cache
+def _identity_of_files(*folders: str) -> str:
+    return next((identity_of(folder) for folder in folders if os.path.isdir(folder)), "")
+
+
+def _identity_by_files(pushed: mlmd.Artifact) -> str:
+    """The identity of a model whose push did not record it; "" if its files are gone."""
+    return _identity_of_files(pushed.uri, value(pushed, PUSHED_TO) or "")
 
 
 def _event(direction: mlmd.Event.Type, key: str) -> mlmd.Event:

@@ -8,8 +8,8 @@ and undoes it. See docs/releases.md.
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import shutil
 import socket
 import time
@@ -43,6 +43,7 @@ class Release:
       run_id, execution_id: who pushed it; empty for a rollback.
       as_of: the as-of day of the model's data; "" without timestamps.
       digest: of the folder; see `fraud.files.digest`.
+      identity: of the model; see `lineage.identity_of`.
       time: of the push, ISO 8601.
       user: who pushed it, as user@host.
       reason: why it was rolled back; empty for a push.
@@ -61,6 +62,7 @@ class Release:
     version: str = ""
     state: Literal["prepared", "recorded", "undone"] = "prepared"
     digest: str = ""
+    identity: str = ""
     time: str = ""
     user: str = ""
 
@@ -71,12 +73,14 @@ class Challenger:
 
     Attributes:
       model_id: id of the Model artifact.
+      identity: see `lineage.identity_of`.
       as_of: the as-of day of its data; "" without timestamps.
       is_blessed: by the Evaluator and by ServingCheck.
       judged_against: id of the Model artifact that the Evaluator compared it with; 0 for none.
     """
 
     model_id: int
+    identity: str
     as_of: str
     is_blessed: bool
     judged_against: int
@@ -98,7 +102,7 @@ class Decision:
 def decide(
     challenger: Challenger,
     pushes: Sequence[Champion],
-    live: Champion | None,
+    champions: Sequence[Champion],
     live_as_of: str = "",
     live_reason: str = "",
     push_replays: bool = False,
@@ -109,26 +113,24 @@ def decide(
     Args:
       challenger: the model.
       pushes: every version ever, from `lineage.pushes`.
-      live: the version in production; None if nothing is.
+      champions: those whose files are there, from `lineage.champions`: the first one is live.
       live_as_of: the as-of day of its data.
       live_reason: what was accepted to push it.
       push_replays, accept_unjudged_champion: the configuration's section `release`.
     """
     accepted = []
-    if live and live.model_id == challenger.model_id:
-        if live.restored:  # the version that this model was pushed as first is no longer live
-            return Decision("not_pushed", f"already live as version {live.version}")
-        return Decision("pushed", live_reason)
-    if is_rolled_back(pushes, challenger.model_id):
-        return Decision(
-            "not_pushed",
-            "this model was rolled back from; `fraud-pipeline rollback --to` would restore it",
-        )
-    if live and challenger.as_of and challenger.as_of <= live_as_of:
-        replay = (
-            f"replay: as of {challenger.as_of}, and live version {live.version} is as of "
-            f"{live_as_of}"
-        )
+    live = champions[0] if champions else None
+    same = [push for push in pushes if push.identity == challenger.identity]
+    if live and live.identity == challenger.identity:
+        if live.model_id == challenger.model_id and not live.restored:
+            return Decision("pushed", live_reason)  # so that the cache answers
+        return Decision("not_pushed", f"identical to version {live.version}, which is live")
+    if is_rolled_back(pushes, challenger.identity):
+        taken_back = f"identical to version {same[0].version}, which was rolled back from"
+        if kept := next((push.version for push in same if push.is_kept), None):
+            taken_back += f"; `fraud-pipeline rollback --to {kept}` would restore it"
+        return Decision("not_pushed", taken_back)
+    if live and (replay := _replay(challenger, champions, live_as_of)):
         if not push_replays:
             return Decision("replay", f"{replay}; --push-replays pushes it all the same")
         accepted.append(replay)
@@ -147,6 +149,23 @@ def decide(
             f"champion changed: version {live.version} went live after the evaluation; run again",
         )
     return Decision("pushed", "; ".join(accepted))
+
+
+def _replay(challenger: Challenger, champions: Sequence[Champion], live_as_of: str) -> str:
+    """Why a challenger would repeat the past; "" if it would not. The arguments are `decide`'s."""
+    live, *replaced = champions
+    if challenger.as_of and challenger.as_of <= live_as_of:
+        return (
+            f"replay: as of {challenger.as_of}, and live version {live.version} is as of "
+            f"{live_as_of}"
+        )
+    for earlier in replaced:
+        if earlier.identity == challenger.identity:
+            return (
+                f"replay: identical to version {earlier.version}, which version {live.version} "
+                "replaced"
+            )
+    return ""
 
 
 def to_restore(pushes: Sequence[Champion], live: Champion | None, version: str | None) -> Champion:
@@ -171,7 +190,7 @@ def to_restore(pushes: Sequence[Champion], live: Champion | None, version: str |
         )
     for push in pushes:
         if push.version == version:
-            if push.model_id == live.model_id:
+            if push.identity == live.identity:
                 raise BadInput(
                     f"--to {version}: these weights are live already, as version {live.version}"
                 )
@@ -188,8 +207,8 @@ def before(pushes: Sequence[Champion], live: Champion) -> Champion | None:
     The arguments are those of `to_restore`.
     """
     for push in pushes:
-        is_other = push.model_id != live.model_id and int(push.version) < int(live.version)
-        if is_other and push.is_kept and not is_rolled_back(pushes, push.model_id):
+        is_other = push.identity != live.identity and int(push.version) < int(live.version)
+        if is_other and push.is_kept and not is_rolled_back(pushes, push.identity):
             return push
     return None
 
@@ -200,8 +219,18 @@ def is_version(name: str) -> bool:
 
 
 def next_version(now: float, taken: Iterable[str]) -> str:
-    """A version above all others, as servers take the highest: seconds since 1970 if possible."""
-    return str(max([int(now), *(int(name) + 1 for name in taken if is_version(name))]))
+    """A version above all others, as servers take the highest: seconds since 1970 if possible.
+
+    Raises:
+      FraudPipelineError: one of the others is the highest that there can be.
+    """
+    version = str(max([int(now), *(int(name) + 1 for name in taken if is_version(name))]))
+    if not is_version(version):
+        raise FraudPipelineError(
+            f"no version can be higher than {int(version) - 1}, which is in the push folder; move "
+            "it out of there"
+        )
+    return version
 
 
 def disagreements(root: Root, pushes: Sequence[Champion]) -> tuple[str, ...]:
@@ -227,6 +256,12 @@ def disagreements(root: Root, pushes: Sequence[Champion]) -> tuple[str, ...]:
         f"{root.pushed / version}: recorded, but the folder is missing"
         for version in kept
         if version not in names
+    ]
+    places = {os.path.dirname(value(push.pushed, lineage.PUSHED_TO) or "") for push in pushes}
+    found += [
+        f"{root.pushed}: some versions are recorded in {place}: was the root moved, or is it "
+        "mounted elsewhere? `fraud-pipeline verify` says what to do"
+        for place in sorted(places - {str(root.pushed), ""})
     ]
     return tuple(found)
 
@@ -281,6 +316,7 @@ def publish(root: Root, source: str | Path, release: Release) -> Release:
             release,
             version=next_version(time.time(), taken),
             digest=files.digest(staged),
+            identity=release.identity or lineage.identity_of(staged),
             time=datetime.now().astimezone().isoformat(timespec="seconds"),
             user=user(),
         )
@@ -370,10 +406,11 @@ def roll_back(root: Root, store: Any, to: str | None, reason: str) -> Release:
     assert live is not None  # or there would have been nothing to restore
     release = publish(
         root,
-        intact_copy(root, restored),
+        intact_copy(root, store, restored),
         Release(
             kind="rollback",
             model_id=restored.model_id,
+            identity=restored.identity,
             as_of=lineage.as_of(store, restored),
             reason=reason,
             replaced=live.version,
@@ -381,7 +418,8 @@ def roll_back(root: Root, store: Any, to: str | None, reason: str) -> Release:
         ),
     )
     facts = {
-        "digest": release.digest,
+        lineage.DIGEST: release.digest,
+        lineage.IDENTITY: release.identity,
         "reason": reason,
         "replaced_version": live.version,
         "restored_version": restored.version,
@@ -399,28 +437,39 @@ def roll_back(root: Root, store: Any, to: str | None, reason: str) -> Release:
     return replace(release, state="recorded")
 
 
-def intact_copy(root: Root, push: Champion) -> Path:
-    """A folder with the files of a version: the version itself, or the copy among the artifacts.
+def intact_copy(root: Root, store: Any, push: Champion) -> Path:
+    """A folder with the files of a version: its own, or else any copy that is as they were.
+
+    Copies are the Pusher's artifact, other versions of the same model, and the model itself.
 
     Raises:
-      FraudPipelineError: neither is as it was when it was pushed.
+      FraudPipelineError: none is as it was when the version was pushed.
     """
-    expected = value(push.pushed, "digest")
-    for folder in (root.pushed / push.version, Path(push.pushed.uri)):
-        if folder.is_dir() and expected in (None, files.digest(folder)):
+    own = root.pushed / push.version
+    if (digest := value(push.pushed, lineage.DIGEST)) is None:  # by an early release
+        candidates = [own, Path(push.pushed.uri)]
+    else:
+        (model,) = store.get_artifacts_by_id([push.model_id])
+        same = [other for other in lineage.pushes(store) if other.identity == push.identity]
+        candidates = [own, Path(push.pushed.uri), lineage.model_folder(model)]
+        candidates += [root.pushed / other.version for other in same]
+        candidates += [Path(other.pushed.uri) for other in same]
+    for folder in dict.fromkeys(candidates):
+        if folder.is_dir() and digest in (None, files.digest(folder)):
             return folder
     raise FraudPipelineError(
-        f"version {push.version}: its files are gone or damaged, in {root.pushed / push.version} "
-        f"and in {push.pushed.uri}; choose another version"
+        f"version {push.version}: its files are gone or damaged, in {own} and wherever there was a "
+        "copy; choose another version"
     )
 
 
 def replace_folder(root: Root, version: str, source: Path) -> None:
-    """Replaces a version's damaged files. Call it while holding `root.pushing()`."""
+    """Replaces a version's damaged or lost files. Call it while holding `root.pushing()`."""
     fresh, damaged = fresh_copy(root, version), root.staging / uuid.uuid4().hex
     try:
         _copy(source, fresh)
-        os.rename(root.pushed / version, damaged)
+        if (root.pushed / version).exists():
+            os.rename(root.pushed / version, damaged)
         os.rename(fresh, root.pushed / version)
         files.sync_tree(root.pushed, recurse=False)
     finally:
@@ -451,8 +500,8 @@ def withdraw(root: Root, version: str) -> None:
 def user() -> str:
     """Who runs this process, as user@host."""
     try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a container's user has no name
+        name = pwd.getpwuid(os.getuid()).pw_name  # not the environment's, which anyone may set
+    except KeyError:  # a container's user has no name
         name = str(os.getuid())
     return f"{name}@{socket.gethostname()}"
 

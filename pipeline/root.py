@@ -51,6 +51,11 @@ class Root:
         return self.path / "releases"
 
     @property
+    def predictions(self) -> Path:
+        """The log of what the server scored."""
+        return self.path / "predictions"
+
+    @property
     def staging(self) -> Path:
         """Models on their way into the push folder; on the same file system."""
         return self.path / ".staging"

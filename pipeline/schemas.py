@@ -6,16 +6,20 @@ import io
 import re
 from collections.abc import Collection, Iterator, Mapping, MutableSequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from fraud.errors import BadInput
 
 TOLERANCE = 0.01
 """The share of the rows in which a column may be missing, or have a category that is not listed,
 although neither occurred in the data that a schema was inferred from."""
+
+MOST_CATEGORIES = 100
+"""A column with more values is no list of categories; TFDV has the same limit."""
 
 _TOKEN = re.compile(
     r"""(?P<comment>\#[^\n]*) | (?P<text>"(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*')
@@ -42,6 +46,104 @@ def tolerate(schema: schema_pb2.Schema, names: Collection[str] | None = None) ->
             feature.distribution_constraints.min_domain_mass = 1 - TOLERANCE
         if feature.type == schema_pb2.BYTES and feature.HasField("int_domain"):
             feature.ClearField("int_domain")  # text that has been digits so far, like 00123
+
+
+def typed(
+    schema: schema_pb2.Schema, numeric: Collection[str], categorical: Collection[str]
+) -> schema_pb2.Schema:
+    """The same schema with the types that the configuration gives to columns.
+
+    The type of a column without any value cannot be inferred: TFDV takes it for text. Columns that
+    the schema lacks are added.
+    """
+    result = schema_pb2.Schema()
+    result.CopyFrom(schema)
+    of_name = {feature.name: feature for feature in result.feature}
+    types = {
+        **dict.fromkeys(numeric, schema_pb2.FLOAT),
+        **dict.fromkeys(categorical, schema_pb2.BYTES),
+    }
+    for name, type_ in types.items():
+        feature = of_name[name] if name in of_name else result.feature.add(name=name)
+        feature.type = type_
+    return result
+
+
+def list_categories(
+    schema: schema_pb2.Schema,
+    statistics: statistics_pb2.DatasetFeatureStatisticsList,
+    categorical: Collection[str],
+) -> None:
+    """Gives a domain, in place, to categories that look like numbers, as others have one.
+
+    TFDV infers no list of values for text that consists of digits. As it does for other text,
+    columns of more than `MOST_CATEGORIES` values are left without one.
+
+    Args:
+      schema: inferred from the statistics.
+      statistics: of the train window.
+      categorical: the columns.
+    """
+    values = {
+        described.path.step[0]: [b.label for b in described.string_stats.rank_histogram.buckets]
+        for described in statistics.datasets[0].features
+        if 0 < described.string_stats.unique <= MOST_CATEGORIES
+    }
+    for feature in schema.feature:
+        is_listed = feature.HasField("domain") or feature.HasField("string_domain")
+        if feature.name in categorical and feature.name in values and not is_listed:
+            feature.ClearField("domain_info")
+            feature.domain = feature.name
+            schema.string_domain.add(name=feature.name, value=sorted(values[feature.name]))
+
+
+def contradictions(
+    schema: schema_pb2.Schema, numeric: Collection[str], categorical: Collection[str]
+) -> list[str]:
+    """The columns whose type in a schema is not the one that the configuration gives them.
+
+    Returns:
+      A sentence each.
+    """
+    of_name = {feature.name: feature.type for feature in schema.feature}
+    wanted = {
+        **dict.fromkeys(numeric, (schema_pb2.FLOAT, "a number")),
+        **dict.fromkeys(categorical, (schema_pb2.BYTES, "text")),
+    }
+    return [
+        f"{name} has type {schema_pb2.FeatureType.Name(of_name[name])}, but the configuration "
+        f"makes it {words}, {schema_pb2.FeatureType.Name(type_)}"
+        for name, (type_, words) in wanted.items()
+        if name in of_name and of_name[name] != type_
+    ]
+
+
+def for_review(folder: str, run_id: str) -> str:
+    """The text of the schema that SchemaGen wrote into a folder, with what a reviewer should know.
+
+    Args:
+      folder: the Schema artifact's.
+      run_id: the run that inferred it.
+    """
+    (file,) = Path(folder).glob("*.pbtxt")
+    return (
+        f"# Inferred by run {run_id} from its train window. Review it like code: from now on data\n"
+        "# that does not fit stops a run. `fraud-pipeline schema --update` adapts it.\n"
+        f"{read(file)}"
+    )
+
+
+def read(path: str | Path) -> str:
+    """The text of a schema file.
+
+    Raises:
+      BadInput: it cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        raise BadInput(f"cannot read the curated schema: {reason}") from None
 
 
 def parsed(text: str) -> schema_pb2.Schema:

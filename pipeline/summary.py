@@ -7,7 +7,7 @@ from typing import Any
 
 from fraud.codec import to_json
 from fraud.files import write_atomically
-from fraud.pipeline import artifacts, lineage, releases
+from fraud.pipeline import artifacts, lineage, releases, schemas
 from fraud.pipeline.artifacts import GAPS, Evaluation, Metrics, RunSummary
 from fraud.pipeline.lineage import NodeRecord
 from fraud.pipeline.root import Root
@@ -18,12 +18,28 @@ LAST = "ModelCardGen"
 """The node that no other waits for."""
 
 
-def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> RunSummary:
-    """The summary of a finished run, given ML Metadata and the wall seconds of each node."""
+def of_run(
+    store: Any,
+    run_id: str,
+    root: Root,
+    seconds: dict[str, float],
+    schema_file: str | None = None,
+) -> RunSummary:
+    """The summary of a finished run.
+
+    Args:
+      store: ML Metadata.
+      run_id: the run.
+      root: where it ran.
+      seconds: node → wall seconds.
+      schema_file: where to write the inferred schema for review if the data gate passes; None if
+        it is not wanted.
+    """
     nodes = lineage.nodes(store, run_id)
     examples = artifacts.ExamplesFacts.read(nodes["TransactionExampleGen"].outputs["examples"][0])
     verdict = artifacts.Verdict.read(nodes["DataGate"].outputs["verdict"][0])
     live = next(lineage.champions(store, root.pushed), None)
+    logs = root.artifacts / "Trainer" / "model_run"
     result: dict[str, Any] = {
         "run_id": run_id,
         "root": str(root.path),
@@ -36,12 +52,17 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> Ru
         "positives": {s: n for s, n in examples.positives.items() if s in LABELLED_SPLITS},
         "tuned": str(root.run(run_id) / TUNED_FILE) if "Tuner" in nodes else None,
         "anomalies": verdict.anomalies,
+        "tensorboard": str(logs) if logs.is_dir() else None,
         "seconds": {name: round(wall, 2) for name, wall in seconds.items()},
     }
     if not verdict.passed:
-        reasons = tuple(map(str, verdict.anomalies))
+        reasons = artifacts.one_per_feature(verdict.anomalies)
         return RunSummary(outcome="gate_stopped", reasons=reasons, **result)
 
+    if schema_file:
+        inferred = nodes["SchemaGen"].outputs["schema"][0]
+        write_atomically(Path(schema_file), schemas.for_review(inferred.uri, run_id))
+        result["inferred_schema"] = schema_file
     model = artifacts.ModelFacts.read(nodes["Trainer"].outputs["model"][0])
     evaluation = Evaluation.read(nodes["Evaluator"].outputs["evaluation"][0])
     serving = artifacts.ServingCheckResult.read(nodes["ServingCheck"].outputs["blessing"][0])
@@ -76,12 +97,18 @@ def of_run(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> Ru
     )
 
 
-def write(store: Any, run_id: str, root: Root, seconds: dict[str, float]) -> RunSummary:
+def write(
+    store: Any,
+    run_id: str,
+    root: Root,
+    seconds: dict[str, float],
+    schema_file: str | None = None,
+) -> RunSummary:
     """Writes the summary, and the settings that a Tuner chose, into the run's folder.
 
     The arguments and the result are those of `of_run`.
     """
-    summary = of_run(store, run_id, root, seconds)
+    summary = of_run(store, run_id, root, seconds, schema_file)
     if summary.tuned:
         tuner = lineage.nodes(store, run_id)["Tuner"]
         network = artifacts.tuned_network(tuner.outputs["best_hyperparameters"][0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fraud.pipeline.artifacts import Change, Push
+from fraud.pipeline.artifacts import TOO_FEW_FRAUDS, Change, Push
 from fraud.pipeline.decisions import Demands, RunFacts, VersionFacts
 
 MOST_REASONS = 8
@@ -68,7 +68,11 @@ def _outcome(facts: RunFacts) -> str:
             f"{facts.pushed_by}."
         )
     if push.pushed:
-        checks = f"accepted on request: {push.reason}" if push.reason else "every check was passed"
+        checks = "every check was passed"
+        if facts.evaluation and any(of.unjudged for of in facts.evaluation.changes.values()):
+            checks += f", but drops from the champion were not judged: {TOO_FEW_FRAUDS}"
+        if push.reason:
+            checks = f"accepted on request: {push.reason}"
         return f"{run} pushed version {push.version}: {checks}."
     if push.reason:
         return f"{run} pushed nothing: {push.reason}."
@@ -144,7 +148,9 @@ def _changed(metric: str, change: Change, demands: Demands) -> str:
     """How a metric changed from the champion's, and what was allowed."""
     interval = "" if change.low is None else f" ({change.low:+.3f} … {change.high:+.3f})"
     text = f"change {_number(change.change, '+.3f')}{interval}"
-    if metric in demands.max_drops:
+    if change.unjudged:
+        text += f"; not judged: {TOO_FEW_FRAUDS}"
+    elif metric in demands.max_drops:
         highest = demands.max_drop_probability
         text += (
             f"; a drop over {demands.max_drops[metric]:g} has probability "

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fraud.pipeline.artifacts import Change
+from fraud.pipeline.artifacts import TOO_FEW_FRAUDS, Change
 from fraud.report.document import Code, Document, Items, Section, Table, Text
 
 UNKNOWN = "–"
@@ -173,20 +173,23 @@ def _gate(facts: Facts) -> Section:
     rows = []
     for metric in compared:
         value, before = overall[metric.name], champion.get(metric.name)
-        change, chance = UNKNOWN, None
+        change, chance = UNKNOWN, ""
         if told := facts.changes.get(metric.name):
-            change, chance = _change(told), told.drop_probability
+            change, chance = _change(told), _number(told.drop_probability, absent="")
+            chance = "not judged" if told.unjudged else chance
         elif before is not None:
             change = f"{value - before:+,.0f}" if metric.is_count else f"{value - before:+.4f}"
         minimum = _number(facts.demands.get(metric.minimum), absent="")
         max_drop = _number(facts.demands.get(metric.max_drop), absent="")
         figures = (_number(value), minimum, _number(before), change, max_drop)
-        rows.append((metric.title, *figures, _number(chance, absent="")))
+        rows.append((metric.title, *figures, chance))
     in_table = {name for metric in compared for name in (metric.minimum, metric.max_drop)}
     others = {k: v for k, v in facts.demands.items() if k not in in_table}
     against = "There was no champion to compare with."
     if champion:
         against = "The champion was evaluated on the same examples; changes have 95 % intervals."
+        if any(told.unjudged for told in facts.changes.values()):
+            against += f" Drops were not judged, because {TOO_FEW_FRAUDS}: only the minima applied."
     elif facts.champion_problem:
         against = f"The champion's inputs could not be computed: {facts.champion_problem}."
     checks = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -24,10 +26,16 @@ WHY_NOT = {
 """Outcome of a run → what to say about it."""
 
 _ADVICE = {
-    "schema": "  If the data is right, curate the schema: fraud-pipeline schema --diff",
-    "drift": "  If the change is expected, allow it until it is as old as the windows: data_gate: "
-    "{drift_thresholds: {COLUMN: 1}}.\n  If it lasts, move the reference: data_gate: "
-    "{reference_run: a run on data like this}",
+    "schema": "  If the data is right, let the schema accept it: fraud-pipeline schema --diff"
+    "{options} shows how, --update writes it.",
+    "no schema": "  If the data is right, name a file for the schema as paths.schema in the "
+    "configuration;\n  then let it accept the data: fraud-pipeline schema --update{options}",
+    "drift": "  If the change is expected, allow it until it is as old as the windows, by this "
+    "in the configuration:\n    data_gate: {{drift_thresholds: {{{columns}}}}}\n"
+    "  If it lasts, name a run on data like this as data_gate.reference_run.",
+    "empty": "  To go on without these columns, set data_gate.empty_columns to ignore.",
+    "labels": "  Choose other windows (windows.train_days, windows.eval_days), or check the labels "
+    "of these days.",
 }
 """What failed in the data gate → what to do if the data is right."""
 
@@ -56,8 +64,14 @@ def node_detail(record: NodeRecord) -> str:
     return ""
 
 
-def render(summary: RunSummary) -> str:
-    """The summary of a run: data, model, metrics, what was pushed or why not, where to look."""
+def render(summary: RunSummary, options: str = "", has_schema: bool = True) -> str:
+    """The summary of a run: data, model, metrics, what was pushed or why not, where to look.
+
+    Args:
+      summary: the run.
+      options: `--config` and `--root` as they were given, for the commands that are suggested.
+      has_schema: whether the configuration names a file for the curated schema.
+    """
     lines = [""]
     for split, (first, last) in sorted(summary.windows.items(), key=lambda item: item[1]):
         rows, frauds = summary.rows[split], summary.positives.get(split)
@@ -84,6 +98,9 @@ def render(summary: RunSummary) -> str:
             f"  unjudged  {metric}, too few examples: {', '.join(slices)}"
             for metric, slices in too_small.items()
         ]
+        if drops := [n.replace("_", " ") for n, of in summary.changes.items() if of.unjudged]:
+            why = f"{artifacts.TOO_FEW_FRAUDS} in eval; only the minima apply"
+            lines.append(f"  unjudged  drops from the champion ({', '.join(drops)}): {why}")
     lines.append("")
     if summary.outcome == "pushed":
         lines.append(f"  pushed    version {summary.pushed_version}: {summary.pushed_path}")
@@ -94,17 +111,34 @@ def render(summary: RunSummary) -> str:
         live = summary.live_version
         lines.append(f"  {why}; {f'version {live} stays live' if live else 'nothing is live'}")
         lines += [f"    - {reason}" for reason in summary.reasons]
-        sources = {anomaly.source for anomaly in summary.anomalies}
-        lines += [line for source, line in _ADVICE.items() if source in sources]
+        lines += _advice(summary, options, has_schema)
     lines += [f"  warning   {problem}" for problem in summary.disagreements]
+    if summary.inferred_schema:
+        lines.append(f"  schema    {summary.inferred_schema}: inferred; review it like code")
     lines += [
         "",
         f"  took      {sum(summary.seconds.values()):.0f} s",
         f"  log       {summary.root}/runs/{summary.run_id}/run.log",
-        f"  look      {TENSORBOARD} --logdir {summary.root}/artifacts/Trainer/model_run",
-        "",
     ]
+    if summary.tensorboard:
+        logs = shlex.quote(summary.tensorboard)
+        lines.append(f"  look      {shlex.quote(str(TENSORBOARD))} --logdir {logs}")
+    lines.append("")
     return "\n".join(lines)
+
+
+def _advice(summary: RunSummary, options: str, has_schema: bool) -> list[str]:
+    """What to do about the anomalies of a run, each kind of advice once."""
+    sources = {anomaly.source for anomaly in summary.anomalies}
+    if "schema" in sources and not has_schema:
+        sources = {source.replace("schema", "no schema") for source in sources}
+    drifted = dict.fromkeys(a.feature for a in summary.anomalies if a.source == "drift")
+    columns = ", ".join(f"{json.dumps(name, ensure_ascii=False)}: 1" for name in drifted)
+    return [
+        advice.format(options=options, columns=columns)
+        for source, advice in _ADVICE.items()
+        if source in sources
+    ]
 
 
 def _metric_table(summary: RunSummary) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,25 +41,36 @@ def documents() -> dict[str, str]:
     from fraud.pipeline.config import Config
 
     schema = TypeAdapter(Config).json_schema()
-    sections = {
-        name: schema["$defs"][section["$ref"].rpartition("/")[2]]
-        for name, section in schema["properties"].items()
-    }
-    page = "\n".join([HEAD, *(_section(name, section) for name, section in sections.items())])
+    page = "\n".join([HEAD, *_sections(schema, schema, "")])
     return {
         "configuration.md": page,
         "config.schema.json": json.dumps(schema, indent=1, ensure_ascii=False) + "\n",
     }
 
 
-def _section(name: str, schema: dict[str, Any]) -> str:
-    lines = [f"## {name}", "", schema["description"], ""]
-    lines += ["| key | default | meaning |", "|---|---|---|"]
-    for key, field in schema["properties"].items():
-        default, meaning = _yaml(field.get("default", {})), field["description"]
-        row = [f"`{name}.{key}`", f"`{default}`", meaning]
-        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |")
-    return "\n".join([*lines, ""])
+def _sections(schema: dict[str, Any], section: dict[str, Any], name: str) -> Iterator[str]:
+    """The text of a section, and of those within it; the whole has no name."""
+    within = {
+        key: schema["$defs"][field["$ref"].rpartition("/")[2]]
+        for key, field in section["properties"].items()
+        if "$ref" in field
+    }
+    if name:
+        lines = [f"## {name}", "", section["description"], ""]
+        rows = [row for key, row in _rows(name, section) if key not in within]
+        if rows:
+            lines += ["| key | default | meaning |", "|---|---|---|", *rows, ""]
+        yield "\n".join(lines)
+    for key, of_key in within.items():
+        yield from _sections(schema, of_key, f"{name}.{key}".lstrip("."))
+
+
+def _rows(name: str, section: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(key, its row of the table)."""
+    for key, field in section["properties"].items():
+        default, meaning = _yaml(field.get("default", {})), field.get("description", "")
+        cells = [f"`{name}.{key}`", f"`{default}`", meaning]
+        yield key, f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _yaml(value: Any) -> str:

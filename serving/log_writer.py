@@ -31,6 +31,7 @@ from pyarrow import parquet
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.features.spec import Dataset
 from fraud.files import sync_tree
+from fraud.serving import metrics
 from fraud.serving.prediction_log import FEATURES, OWN_COLUMNS
 from fraud.serving.spec import PredictionLogSettings
 from fraud.time import EPOCH, MICROSECONDS_PER_DAY, UTC, local_times
@@ -75,34 +76,6 @@ class Scored:
     time: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 
-def check_columns(settings: PredictionLogSettings, dataset: Dataset) -> None:
-    """Checks that the settings fit the dataset.
-
-    Raises:
-      BadInput: a column that is hashed or dropped is not one that can be, or a column has a name
-        that the log needs.
-    """
-    names = [*(c for c in (dataset.id, dataset.card) if c), *dataset.entities]
-    can_hash = {*names, *dataset.categorical, *dataset.slices}
-    for name in settings.hash:
-        if name not in can_hash:
-            raise BadInput(
-                f"serving.prediction_log.hash: {name!r} is no identifier and no categorical column "
-                "of dataset"
-            )
-    if dataset.timestamp and dataset.timestamp in settings.drop:
-        raise BadInput(
-            f"serving.prediction_log.drop: {dataset.timestamp!r} tells the day of a prediction; "
-            "keep it"
-        )
-    for name in dataset.columns:
-        if name in OWN_COLUMNS.names:
-            raise BadInput(
-                f"dataset: column {name!r} has the name of a column of the prediction log; rename "
-                "it, or set serving.prediction_log.enabled to false"
-            )
-
-
 class LogWriter:
     """Logs predictions without ever making a request wait.
 
@@ -119,12 +92,19 @@ class LogWriter:
       dataset: the columns and their roles.
 
     Raises:
-      BadInput: see `check_columns`; or columns are to be hashed and there is no key.
+      BadInput: the settings do not fit the dataset, a column has a name that the log needs, or
+        columns are to be hashed and there is no key.
       FraudPipelineError: the folder cannot be written to.
     """
 
     def __init__(self, folder: Path, settings: PredictionLogSettings, dataset: Dataset) -> None:
-        check_columns(settings, dataset)
+        settings.check(dataset)
+        for name in dataset.columns:
+            if name in OWN_COLUMNS.names:
+                raise BadInput(
+                    f"dataset: column {name!r} has the name of a column of the prediction log; "
+                    "rename it, or set serving.prediction_log.enabled to false"
+                )
         self._folder, self._settings, self._dataset = folder, settings, dataset
         self._key = os.environ.get(KEY, "").encode()
         if settings.hash and not self._key:
@@ -155,7 +135,7 @@ class LogWriter:
         rows = len(scored.scores)
         with self._changed:
             if self._closing or self._pending_rows + rows > self._settings.pending_rows:
-                self.dropped += rows
+                self._drop(rows)
                 return
             self._pending.append(scored)
             self._pending_rows += rows
@@ -202,11 +182,15 @@ class LogWriter:
             except Exception:  # the server must go on, whatever happened to the log
                 _log.exception("%d predictions could not be logged", rows)
                 with self._changed:
-                    self.dropped += rows
+                    self._drop(rows)
                 # Half a batch may be in the file now, after which nothing could be read. The next
                 # start recovers what is whole.
                 if stream := self._streams.pop(features, None):
                     stream.unlock()
+
+    def _drop(self, rows: int) -> None:
+        self.dropped += rows
+        metrics.DROPPED_PREDICTIONS.inc(rows)
 
     def _new_name(self) -> Path:
         """The path of an open file, which no other process uses."""

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from fraud.errors import BadInput
 from fraud.features.batch import feature_names
 from fraud.models.columns import ModelColumns
 from fraud.models.specification import InputSpecification
+from fraud.serving import metrics
 from fraud.serving.log_writer import LogWriter, Scored
 from fraud.serving.state import LabelOutcome, Outcome, Seen, State
 from fraud.serving.transactions import RawTransactions, parse_labels, parse_transactions
@@ -61,6 +62,7 @@ class Model(Protocol):
     def columns(self) -> ModelColumns: ...  # noqa: D102
     def score(self, columns: Mapping[str, np.ndarray]) -> Scores: ...  # noqa: D102
     def explain(self, columns: Mapping[str, np.ndarray]) -> Explanations: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ class Scorer:
                 answers.append(answer)
             except Exception:  # the live version answers instead
                 _log.exception("the challenger could not answer")
-                self.shadow_failures += int(by_challenger.sum())
+                self._lacks_shadow(int(by_challenger.sum()))
                 by_challenger[:] = False
         if not by_challenger.all():
             answers.append(_answer(model, rows, seen, ~by_challenger, explain, raw))
@@ -219,65 +221,88 @@ class Scorer:
         outcomes: NDArray[np.str_],
         milliseconds: float,
     ) -> None:
-        """Logs the answers, with shadow scores if there is a challenger; no client waits for it."""
-        if self._shadows is None or self._challenger is None:
-            self._write(answers, outcomes, milliseconds, [None])
-            return
-        others = [
-            model if answer.model is self._challenger.model else self._challenger.model
-            for answer in answers
-        ]
-        if not self._places.acquire(blocking=False):
-            self.shadow_failures += len(outcomes)
-            self._write(answers, outcomes, milliseconds, [None] * len(answers))
-            return
+        """Logs the answers, with shadow scores if there is a challenger.
 
-        def finish() -> None:
-            try:
-                shadows: list[_Answer | None] = []
-                for answer, other in zip(answers, others, strict=True):
-                    try:
-                        shadows.append(_answer(other, rows, seen, answer.mask, False))
-                    except Exception as error:
-                        _log.warning("no shadow score by version %s: %s", other.version, error)
-                        self.shadow_failures += int(answer.mask.sum())
-                        shadows.append(None)
-                self._write(answers, outcomes, milliseconds, shadows)
-            except Exception:
-                _log.exception("predictions could not be logged")
-            finally:
-                self._places.release()
+        No client waits for the challenger. The live version is asked at once, since it may be
+        unloaded later.
+        """
+        for answer in answers:
+            if self._challenger is None or self._shadows is None:
+                self._write(answer, None, outcomes, milliseconds)
+            elif answer.model is self._challenger.model:
+                shadow = self._shadow(model, rows, seen, answer)
+                self._write(answer, shadow, outcomes, milliseconds)
+            elif self._places.acquire(blocking=False):
+                self._shadows.submit(
+                    self._finish_later,
+                    self._challenger.model,
+                    rows,
+                    seen,
+                    answer,
+                    outcomes,
+                    milliseconds,
+                )
+            else:
+                self._lacks_shadow(len(answer.score))
+                self._write(answer, None, outcomes, milliseconds)
 
-        self._shadows.submit(finish)
+    def _finish_later(
+        self,
+        challenger: Model,
+        rows: Any,
+        seen: Seen | None,
+        answer: _Answer,
+        outcomes: NDArray[np.str_],
+        milliseconds: float,
+    ) -> None:
+        try:
+            shadow = self._shadow(challenger, rows, seen, answer)
+            self._write(answer, shadow, outcomes, milliseconds)
+        except Exception:
+            _log.exception("predictions could not be logged")
+        finally:
+            self._places.release()
+
+    def _shadow(
+        self, other: Model, rows: Any, seen: Seen | None, answer: _Answer
+    ) -> _Answer | None:
+        """What another model says about what was answered; None if it fails."""
+        try:
+            return _answer(other, rows, seen, answer.mask, explain=False)
+        except Exception as error:
+            _log.warning("version %s gave no shadow score: %s", other.version, error)
+            self._lacks_shadow(len(answer.score))
+            return None
+
+    def _lacks_shadow(self, rows: int) -> None:
+        self.shadow_failures += rows
+        metrics.SHADOW_FAILURES.inc(rows)
 
     def _write(
         self,
-        answers: list[_Answer],
+        answer: _Answer,
+        shadow: _Answer | None,
         outcomes: NDArray[np.str_],
         milliseconds: float,
-        shadows: Sequence[_Answer | None],
     ) -> None:
-        if self._log is None:
+        of_answer = outcomes[answer.mask]
+        keep = of_answer != Outcome.REPEATED.value  # those are in the log
+        if self._log is None or not keep.any():
             return
-        for answer, shadow in zip(answers, shadows, strict=True):
-            of_answer = outcomes[answer.mask]
-            keep = of_answer != Outcome.REPEATED.value  # those are in the log
-            if not keep.any():
-                continue
-            scored = Scored(
-                columns=answer.raw.columns,
-                feature_names=answer.feature_names,
-                features=answer.features,
-                version=answer.model.version,
-                scores=answer.score,
-                alerts=answer.alert,
-                outcomes=of_answer,
-                latency_ms=milliseconds,
-                canary=self._challenger is not None and answer.model is self._challenger.model,
-                shadow_version=shadow.model.version if shadow else None,
-                shadow_scores=shadow.score if shadow else None,
-            )
-            self._log.append(scored if keep.all() else _only(scored, keep))
+        scored = Scored(
+            columns=answer.raw.columns,
+            feature_names=answer.feature_names,
+            features=answer.features,
+            version=answer.model.version,
+            scores=answer.score,
+            alerts=answer.alert,
+            outcomes=of_answer,
+            latency_ms=milliseconds,
+            canary=self._challenger is not None and answer.model is self._challenger.model,
+            shadow_version=shadow.model.version if shadow else None,
+            shadow_scores=shadow.score if shadow else None,
+        )
+        self._log.append(scored if keep.all() else _only(scored, keep))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from pydantic import Field, PositiveFloat
 from pydantic.dataclasses import dataclass
 
 from fraud.codec import STRICT, Count
+from fraud.errors import BadInput
+from fraud.features.spec import Dataset
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -34,6 +36,25 @@ class PredictionLogSettings:
     """Identifiers and categorical columns that are logged as HMAC-SHA256; the key comes from the
     environment variable `FRAUD_PREDICTION_LOG_KEY`."""
 
+    def check(self, dataset: Dataset) -> None:
+        """Checks that the settings fit a dataset.
+
+        Raises:
+          BadInput: a column that is to be hashed or dropped is not one that can be.
+        """
+        names = (dataset.id, *dataset.entities, *dataset.categorical, *dataset.slices)
+        for name in self.hash:
+            if name not in names:
+                raise BadInput(
+                    f"serving.prediction_log.hash: {name!r} is no identifier and no categorical "
+                    "column of dataset"
+                )
+        if dataset.timestamp and dataset.timestamp in self.drop:
+            raise BadInput(
+                f"serving.prediction_log.drop: {dataset.timestamp!r} tells the day of a "
+                "prediction; keep it"
+            )
+
 
 @dataclass(frozen=True, config=STRICT)
 class ChallengerSettings:
@@ -51,5 +72,8 @@ class ChallengerSettings:
 class Serving:
     """What the server does besides scoring."""
 
+    max_latency_ms: PositiveFloat = 500.0
+    """Milliseconds that ServingCheck allows for a raw transaction, as the median of single requests
+    on the machine of the run; a model that takes longer is not pushed."""
     prediction_log: PredictionLogSettings = field(default_factory=PredictionLogSettings)
     challenger: ChallengerSettings = field(default_factory=ChallengerSettings)

@@ -31,16 +31,19 @@ def test_generated_documents_are_up_to_date(repository, generated):
         assert (repository / "docs" / name).read_text(encoding="utf-8") == text, "run `make docs`"
 
 
+def keys_of(section, name):
+    """(dotted key, default) of all that is not itself a section."""
+    for field in dataclasses.fields(section):
+        key, value = f"{name}.{field.name}".lstrip("."), getattr(section, field.name)
+        is_section = dataclasses.is_dataclass(value) and not isinstance(value, type)
+        yield from keys_of(value, key) if is_section else [(key, value)]
+
+
 def test_every_key_has_a_yaml_default_and_a_sentence_of_its_own(generated):
     rows = re.findall(
         r"^\| `([\w.]+)` \| `(.*)` \| (.*) \|$", generated["configuration.md"], re.MULTILINE
     )
-    sections = Config()
-    keys = {
-        f"{section.name}.{key.name}": getattr(getattr(sections, section.name), key.name)
-        for section in dataclasses.fields(Config)
-        for key in dataclasses.fields(getattr(sections, section.name))
-    }
+    keys = dict(keys_of(Config(), ""))
     assert {key for key, _, _ in rows} == keys.keys()
     for key, default, _ in rows:
         assert codec.to_json(yaml.safe_load(default)) == codec.to_json(keys[key])
@@ -56,7 +59,9 @@ def test_the_sample_configuration_names_the_json_schema(repository):
     assert (sample.parent / path).resolve() == repository / "docs" / "config.schema.json"
 
 
-FOLDERS = "benchmarks|data|deploy|docs|features|fraud|models|pipeline|report|schema|scripts|tests"
+FOLDERS = (
+    "benchmarks|data|deploy|docs|features|fraud|models|pipeline|report|schema|scripts|serving|tests"
+)
 
 
 def pages(repository):

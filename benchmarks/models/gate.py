@@ -238,7 +238,7 @@ def line(kind: str, days: int, trials: list[Replicates], sample: Config) -> str:
         over, below = set(), set()
         for metric, most in allowed.items():
             drop = trial.drop_probability(metric, "challenger", "champion", most)
-            if not drop <= sample.evaluation.max_drop_probability:
+            if drop is not None and not drop <= sample.evaluation.max_drop_probability:
                 over.add(metric)
             if not trial.change(metric, "challenger", "champion")[0] >= -most:
                 below.add(metric)

@@ -19,15 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fraud.models.evaluation.registry import MIN_FRAUD_CARDS
+
 REPLICATES = 1000
 """A probability of .95 has the standard error √(.95 × .05 / 1000) = .007 then."""
 
 CONFIDENCE = 0.95
 """Of the intervals."""
-
-MIN_CLUSTERS = 10
-"""Cards with a fraud that an interval requires. With fewer, replicates hardly differ, and the
-interval would be far too narrow."""
 
 _SEED = 0
 _CHUNK = 25  # replicates in memory at once
@@ -61,6 +59,11 @@ class Replicates:
     values: Mapping[tuple[str, str], NDArray[np.float64]]
     fraud_clusters: int
 
+    @property
+    def can_tell(self) -> bool:
+        """Whether enough clusters have a fraud for the spread of replicates to mean anything."""
+        return self.fraud_clusters >= MIN_FRAUD_CARDS
+
     def interval(self, metric: str, model: str) -> Interval | None:
         """The 95 % percentile interval of a metric.
 
@@ -76,15 +79,18 @@ class Replicates:
 
     def drop_probability(
         self, metric: str, challenger: str, champion: str, tolerance: float
-    ) -> float:
+    ) -> float | None:
         """The share of replicates on which the challenger is worse by more than `tolerance`.
 
         A replicate on which the metric is undefined counts among them: what cannot be measured must
-        not pass. NaN if the metric is undefined on the examples themselves.
+        not pass. NaN if the metric is undefined on the examples themselves; None if it is not and
+        the examples cannot tell.
         """
         changes = self._changes(metric, challenger, champion)
         if np.isnan(changes[0]):
             return float("nan")
+        if not self.can_tell:
+            return None
         return float(np.mean(~(changes[1:] >= -tolerance)))
 
     def _changes(self, metric: str, challenger: str, champion: str) -> NDArray[np.float64]:
@@ -92,7 +98,7 @@ class Replicates:
 
     def _interval(self, values: NDArray[np.float64]) -> Interval | None:
         drawn = values[1:][~np.isnan(values[1:])]
-        if self.fraud_clusters < MIN_CLUSTERS or np.isnan(values[0]) or np.unique(drawn).size < 2:
+        if not self.can_tell or np.isnan(values[0]) or np.unique(drawn).size < 2:
             return None
         low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         return float(low), float(high)

@@ -21,6 +21,12 @@ DROP_PROBABILITY = "{}:drop_probability"
 """The name of a metric's probability of a drop larger than allowed."""
 
 
+MIN_FRAUD_CARDS = 10
+"""Cards with a fraud that intervals and the comparison with the champion require. With fewer, the
+replicates of a bootstrap hardly differ: intervals would be far too narrow, and the better of two
+equal models almost certain."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """The definition of one metric.

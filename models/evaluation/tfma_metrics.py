@@ -21,8 +21,8 @@ from fraud.models.evaluation.registry import ALERT, CHAMPION, DROP_PROBABILITY, 
 from fraud.time import local_days
 
 UNJUDGED = -np.inf
-"""The gap of a slice with too few examples, and the drop from a champion that does not exist; it
-passes every upper limit."""
+"""The gap of a slice with too few examples, and the probability of a drop from a champion that does
+not exist, or where too few cards have a fraud to tell; it passes every upper limit."""
 
 Columns = Mapping[str, Any]
 
@@ -203,7 +203,8 @@ class Bootstrap(metric_types.Metric):
     For each metric M of the challenger: `M:low` and `M:high`, the limits of its 95 % interval; with
     a champion also `M:change`, `M:change_low` and `M:change_high`. They are NaN where the examples
     cannot tell. For the metrics in `max_drops` also `M:drop_probability`: `UNJUDGED` without a
-    champion; NaN, which no limit admits, if the change is undefined.
+    champion or where the examples cannot tell; NaN, which no limit admits, if the change is
+    undefined.
 
     Args:
       label: column.
@@ -254,11 +255,10 @@ class _BootstrapCombiner(combiners.ToListCombineFn):
                 low, high = interval or unknown
                 told[f"{metric}:change_low"], told[f"{metric}:change_high"] = low, high
         for metric, max_drop in self._max_drops.items():
-            told[DROP_PROBABILITY.format(metric)] = (
-                replicates.drop_probability(metric, challenger, CHAMPION, max_drop)
-                if CHAMPION in models
-                else UNJUDGED
-            )
+            probability = None
+            if CHAMPION in models:
+                probability = replicates.drop_probability(metric, challenger, CHAMPION, max_drop)
+            told[DROP_PROBABILITY.format(metric)] = UNJUDGED if probability is None else probability
         # None as in thresholds that a MetricsSpec has by metric name.
         weighted = {"example_weighted": None}
         return {metric_types.MetricKey(n, challenger, **weighted): v for n, v in told.items()}

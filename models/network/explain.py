@@ -20,7 +20,7 @@ STEPS = 200
 TOP = 5
 
 
-class Explainer(tf.Module):
+class Explainer:
     """Attributes a logit to the network's columns.
 
     Args:
@@ -36,11 +36,10 @@ class Explainer(tf.Module):
         numeric: tuple[str, ...],
         categorical: tuple[str, ...],
     ) -> None:
-        super().__init__()
         encoded = model.get_layer(ENCODED).output
         self._encode = keras.Model(model.inputs, encoded)
         self._logit = keras.Model(encoded, model.get_layer(LOGIT).output)
-        self._typical = tf.Variable(self._encode(typical), trainable=False)
+        self._typical = tf.constant(self._encode(typical))
         self._names = tf.constant([*numeric, *categorical])
         encodings = [model.get_layer(category_layer(i)) for i in range(len(categorical))]
         self._widths = [model.get_layer(PIECEWISE_LINEAR).bins + 1] * len(numeric)

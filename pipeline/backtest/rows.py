@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -114,6 +114,16 @@ def split(table: pa.Table, fold: Fold, config: Config) -> tuple[FoldRows, FoldRo
     if card:  # Without cards there is nothing to block.
         test &= rows_to_test(fold, days, cards, labels, known_days)
     return _select(table, train, labels, cards, config), _select(table, test, labels, cards, config)
+
+
+def count_by_day(source: Source) -> dict[date, int]:
+    """The number of transactions of each day that has Parquet files in a folder of its own."""
+    rows: dict[date, int] = {}
+    for file in source.all_files:
+        if file.in_day_folder and file.is_parquet:
+            (day,) = file.days
+            rows[day] = rows.get(day, 0) + reader.count_rows(file)
+    return rows
 
 
 def count_unlabelled(table: pa.Table, planned: Sequence[Fold], config: Config) -> int:

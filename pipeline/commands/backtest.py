@@ -8,7 +8,7 @@ from datetime import datetime
 
 from fraud.errors import BadInput
 from fraud.pipeline.backtest import folds
-from fraud.pipeline.backtest.result import Outcome, figure, render, summary
+from fraud.pipeline.backtest.result import Outcome, figure, is_handbook, render, summary
 from fraud.pipeline.commands import common
 
 
@@ -101,5 +101,6 @@ def run(arguments: argparse.Namespace) -> int:
     result = summary(planned, [outcomes[i] for i in range(len(planned))])
     text = to_json(result, indent=1)
     write_atomically(folder / "result.json", text)
-    print(text if arguments.json else render(result))
+    published = is_handbook(rows.count_by_day(source))
+    print(text if arguments.json else render(result, published))
     return 0

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import TypeVar
 
 from fraud import files
 from fraud.errors import BadInput
 from fraud.pipeline import config
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
+from fraud.text import plain
 from fraud.time import parse_day
+
+T = TypeVar("T")
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +50,21 @@ def example(parser: argparse.ArgumentParser, description: str, text: str) -> Non
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
 
+def show(arguments: argparse.Namespace, document: T, render: Callable[[T], str]) -> None:
+    """Prints a result: as one JSON document with `--json`, otherwise as `render` says it.
+
+    Texts in it may come from anywhere; see `fraud.text.plain`. In JSON they are as they were
+    recorded, with everything that is not ASCII escaped.
+    """
+    if arguments.json:
+        from fraud.codec import to_json
+
+        plain_values = document if isinstance(document, dict) else json.loads(to_json(document))
+        print(json.dumps(plain_values, indent=1))
+    else:
+        print(render(plain(document)))
+
+
 def config_and_root(arguments: argparse.Namespace) -> tuple[Config, Root]:
     """The configuration and the root; `--root` overrides the configuration.
 
@@ -54,6 +76,13 @@ def config_and_root(arguments: argparse.Namespace) -> tuple[Config, Root]:
     if files.is_uri(root):
         raise BadInput(f"{root}: the root must be a local or mounted folder, not a URI")
     return loaded, Root(Path(root))
+
+
+def options_given(arguments: argparse.Namespace) -> str:
+    """`--config` and `--root` as they were given, for a command that is printed for the user."""
+    words = [word for path in arguments.config for word in ("--config", path)]
+    words += ["--root", arguments.root] if arguments.root else []
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def day(text: str) -> date:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from fraud.errors import BadInput
 from fraud.pipeline.commands import common
+from fraud.pipeline.config import Config
+from fraud.pipeline.root import Root
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,18 +47,32 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadInput("--target vertex: give --image IMAGE, the image its containers run")
     out = Path(arguments.out).expanduser().resolve()
 
+    from fraud.pipeline.console import Console
+
+    with Console().quiet():
+        files = _written(config, root, data, arguments.target, arguments.image, out)
+    for file in files:
+        print(file)
+    return 0
+
+
+def _written(
+    config: Config, root: Root, data: str, targets: tuple[str, ...], image: str | None, out: Path
+) -> list[Path]:
+    """Writes the graph for each target; the files."""
     from fraud.pipeline import startup
 
     startup.import_tfx()
-    if {"airflow", "kubeflow"} & set(arguments.target):
+    files = []
+    if {"airflow", "kubeflow"} & set(targets):
         from fraud.pipeline.runners import compiled
 
-        print(compiled.write(config, root, data, out))
-    if "vertex" in arguments.target:
+        files.append(compiled.write(config, root, data, out))
+    if "vertex" in targets and image:
         from fraud.pipeline.runners import vertex
 
-        print(vertex.write(config, root, data, arguments.image, out))
-    return 0
+        files.append(vertex.write(config, root, data, image, out))
+    return files
 
 
 def _targets(text: str) -> tuple[str, ...]:

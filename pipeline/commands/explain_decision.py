@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 
 from fraud.errors import BadInput
 from fraud.pipeline.commands import common
@@ -34,14 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
     """
     config, root = common.config_and_root(arguments)
 
-    from fraud.codec import to_json
     from fraud.pipeline import decisions, lineage
     from fraud.report import decision
 
     store = lineage.find_store(config.metadata, root)
     if store is None:
         raise BadInput(f"{root.path}: nothing has run here; check --root")
-    with Console().logging_to(Path(os.devnull)):  # what TensorFlow prints
+    with Console().quiet():
         facts = decisions.find(store, root.pushed, arguments.name)
-    print(to_json(facts, indent=1) if arguments.json else decision.render(facts))
+    common.show(arguments, facts, decision.render)
     return 0

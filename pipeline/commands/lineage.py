@@ -7,6 +7,7 @@ import sys
 
 from fraud.errors import BadInput
 from fraud.pipeline.commands import common
+from fraud.text import plain
 
 FORMATS = ("text", "json", "dot", "html")
 
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif shown == "text":
         from fraud.report import lineage_text
 
-        print(lineage_text.render(found))
+        print(lineage_text.render(plain(found)))
     else:
         from fraud.report import lineage_picture
 

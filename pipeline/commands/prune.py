@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -45,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     config, root = common.config_and_root(arguments)
     document = prune(config, root, arguments.keep, arguments.dry_run)
-    print(json.dumps(document, indent=1) if arguments.json else render(document))
+    common.show(arguments, document, render)
     return 0
 
 

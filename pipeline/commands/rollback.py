@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import unicodedata
 from typing import Any
 
-from fraud.codec import to_json
-from fraud.errors import BadInput
 from fraud.pipeline.commands import common
 
 
@@ -37,28 +34,11 @@ def run(arguments: argparse.Namespace) -> int:
       FraudPipelineError: the files of the version are gone or damaged, or the disk is full.
     """
     config, root = common.config_and_root(arguments)
-    reason = " ".join(arguments.reason.split())
-    if not reason:
-        raise BadInput("--reason: it is empty; say why, for the record")
-    # It is printed wherever the rollback is shown, and must not look like anything else there.
-    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in reason):
-        raise BadInput("--reason: it contains control characters; use plain text")
 
-    from fraud.errors import FraudPipelineError
-    from fraud.pipeline import lineage, releases
+    from fraud.pipeline import production
 
-    store = lineage.find_store(config.metadata, root)
-    if store is None:
-        raise BadInput(f"{root.path}: no run has ended here; check --root")
-    try:
-        with root.pushing():
-            undone = releases.recover(root, store)
-            release = releases.roll_back(root, store, arguments.to, reason)
-    except OSError as error:
-        raise FraudPipelineError(
-            f"{error.filename or root.path}: {error.strerror}; nothing was rolled back"
-        ) from None
-    print(to_json(release, indent=1) if arguments.json else render(release, root.pushed, undone))
+    release, undone = production.roll_back(config.metadata, root, arguments.reason, arguments.to)
+    common.show(arguments, release, lambda shown: render(shown, root.pushed, undone))
     return 0
 
 

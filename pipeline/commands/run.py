@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from fraud.errors import StoppedByDataGate
+from fraud import files
+from fraud.errors import BadInput, StoppedByDataGate
 from fraud.pipeline.commands import common
-from fraud.pipeline.config import ReleaseSettings
+from fraud.pipeline.config import Config, ReleaseSettings
+from fraud.pipeline.root import Root
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +57,16 @@ def run(arguments: argparse.Namespace) -> int:
       FraudPipelineError: see `fraud.pipeline.runners.local.run`.
     """
     config, root = common.config_and_root(arguments)
+    try:
+        return _run(arguments, config, root)
+    except BadInput as error:
+        from fraud.pipeline import refusals
+
+        refusals.record(root, str(error))
+        raise
+
+
+def _run(arguments: argparse.Namespace, config: Config, root: Root) -> int:
     if arguments.tune:
         config = replace(config, tuning=replace(config.tuning, enabled=True))
     release = ReleaseSettings(
@@ -64,17 +76,45 @@ def run(arguments: argparse.Namespace) -> int:
     )
     config = replace(config, release=release)
     data = common.data_path(arguments, config)
+    if arguments.as_of and config.dataset.timestamp is None:
+        raise BadInput(
+            "--as-of: the data has no days, because dataset.timestamp is null; leave the option "
+            "out, or name the column"
+        )
 
     from fraud.pipeline.ingestion.source import plan_ingestion
 
     windows = plan_ingestion(data, config, arguments.as_of).windows
 
-    from fraud.codec import to_json
+    _check_schema(config)
+
     from fraud.pipeline.console import Console
     from fraud.pipeline.runners import local
     from fraud.report import terminal
 
     as_of = windows.as_of if windows else None
     summary = local.run(config, root, data, as_of, Console(), terminal.node_detail)
-    print(to_json(summary, indent=1) if arguments.json else terminal.render(summary))
+    options, has_schema = common.options_given(arguments), config.paths.schema is not None
+    common.show(arguments, summary, lambda shown: terminal.render(shown, options, has_schema))
     return StoppedByDataGate.exit_code if summary.outcome == "gate_stopped" else 0
+
+
+def _check_schema(config: Config) -> None:
+    """Checks the curated schema, if there is one, before TFX is loaded, which takes seconds.
+
+    Raises:
+      BadInput: it cannot be read, or gives a column another type than the configuration.
+    """
+    location = config.curated_schema
+    if location is None or files.is_uri(location):
+        return
+    from fraud.models.columns import ModelColumns
+    from fraud.pipeline import schemas
+
+    columns = ModelColumns.of(config.dataset, config.features)
+    try:
+        schema = schemas.parsed(schemas.read(location))
+    except BadInput as error:
+        raise BadInput(f"{location}: {error}") from None
+    for problem in schemas.contradictions(schema, columns.numeric, columns.categorical):
+        raise BadInput(f"{location}: {problem}; correct one of them")

@@ -9,9 +9,12 @@ from pathlib import Path
 from fraud.errors import BadInput
 from fraud.features.batch import feature_names
 from fraud.files import is_uri, write_atomically
+from fraud.models.columns import ModelColumns
+from fraud.models.specification import INPUTS_COLUMN
 from fraud.pipeline.artifacts import statistics_files
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import Config
+from fraud.pipeline.console import Console
 from fraud.pipeline.root import Root
 from fraud.pipeline.windows import LABELLED_SPLITS
 
@@ -37,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
       BadInput: no schema is configured, it cannot be read, or there has been no run yet.
     """
     config, root = common.config_and_root(arguments)
-    location = config.curated_schema
+    location = config.schema_location
     if location is None:
         raise BadInput(
             "no curated schema is configured: set paths.schema in the configuration to the file "
@@ -49,8 +52,15 @@ def run(arguments: argparse.Namespace) -> int:
     if not (arguments.diff or arguments.update):
         print(_read(path), end="")
         return 0
+    if arguments.update and config.paths.schema is None:
+        raise BadInput(
+            f"{path}: this schema comes with the program and is not yours to change; set "
+            "paths.schema in a configuration to a file of your own, and name it by --config"
+        )
     before = _read(path) if path.exists() else ""
-    after = updated(before, config, root, path)
+    with Console().quiet():
+        _check_same_columns(config, root)
+        after = updated(before, config, root, path)
     changes = difflib.unified_diff(
         before.splitlines(), after.splitlines(), str(path), "the last run's data", lineterm=""
     )
@@ -60,7 +70,11 @@ def run(arguments: argparse.Namespace) -> int:
         if path.exists() and _read(path) != before:
             raise BadInput(f"{path}: edited meanwhile; update it again")
         write_atomically(path, after)
-        print(f"\n{path} is updated; review it, then run again")
+        print(
+            f"\n{path} is updated; review it, then run again: "
+            f"fraud-pipeline run{common.options_given(arguments)}"
+            f"{'' if config.paths.data else ' --data PATH'}"
+        )
     return 0
 
 
@@ -80,6 +94,7 @@ def updated(before: str, config: Config, root: Root, path: Path) -> str:
     """
     files, label = _last_statistics(config, root), config.dataset.label
     derived = set(feature_names(config.features, config.dataset))
+    columns = ModelColumns.of(config.dataset, config.features)
     import tensorflow_data_validation as tfdv
     from google.protobuf import text_format
 
@@ -96,6 +111,9 @@ def updated(before: str, config: Config, root: Root, path: Path) -> str:
                 schema = tfdv.update_schema(earlier, statistics)
             reviewed = {feature.name for feature in earlier.feature} if earlier else set()
             inferred = {feature.name for feature in schema.feature} - reviewed
+            numeric, categorical = inferred & {*columns.numeric}, inferred & {*columns.categorical}
+            schema = schemas.typed(schema, numeric, categorical)
+            schemas.list_categories(schema, statistics, categorical)
             for feature in schema.feature:
                 if feature.name in inferred & derived:  # it is missing where it is undefined
                     feature.presence.ClearField("min_fraction")
@@ -107,6 +125,30 @@ def updated(before: str, config: Config, root: Root, path: Path) -> str:
         return text_format.MessageToString(schema, as_utf8=True)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
+
+
+def _check_same_columns(config: Config, root: Root) -> None:
+    """Checks that the last run had the columns of this configuration.
+
+    Raises:
+      BadInput: it had others, so it was made with another configuration.
+    """
+    import tensorflow_data_validation as tfdv
+
+    statistics = tfdv.load_stats_binary(str(_last_statistics(config, root)["train"]))
+    described = {feature.path.step[0] for feature in statistics.datasets[0].features}
+    described -= {name for name in described if name.startswith(INPUTS_COLUMN)}
+    wanted = {*config.dataset.columns, *feature_names(config.features, config.dataset)}
+    differ = [
+        f"{what}: {', '.join(sorted(names)[:5])}{', …' if len(names) > 5 else ''}"
+        for what, names in (("only there", described - wanted), ("only here", wanted - described))
+        if names
+    ]
+    if differ:
+        raise BadInput(
+            f"the last run in {root.path} had other columns than this configuration "
+            f"({'; '.join(differ)}); give the --config and --root of that run, or run again"
+        )
 
 
 def _last_statistics(config: Config, root: Root) -> dict[str, Path]:
@@ -125,7 +167,9 @@ def _last_statistics(config: Config, root: Root) -> dict[str, Path]:
 
 
 def _read(path: Path) -> str:
+    from fraud.pipeline import schemas
+
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"{path}: cannot read the curated schema: {error.strerror}") from None
+        return schemas.read(path)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
+
+if TYPE_CHECKING:
+    from fraud.pipeline.verification import Finding
+
+MOST_PASSES = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints what is wrong; an empty root is clean."""
     config, root = common.config_and_root(arguments)
     document = verify(config, root, arguments.repair)
-    print(json.dumps(document, indent=1) if arguments.json else render(document))
+    common.show(arguments, document, render)
     return 0 if document["clean"] else 1
 
 
@@ -45,25 +49,35 @@ def verify(config: Config, root: Root, repair: bool) -> dict[str, Any]:
     """
     from fraud.pipeline import lineage, verification
 
-    found: list[verification.Finding] = []
-    document: list[dict[str, Any]] = []
     store = lineage.find_store(config.metadata, root)
     if store is None:
-        return {"root": str(root.path), "clean": True, "idle": True, "findings": []}
+        found = [_settled(finding, repair) for finding in verification.of_missing_metadata(root)]
+        return _document(root, idle=True, found=found)
     with root.idle() as idle, root.pushing():
-        found += verification.of_pushes(root, store)
-        found += verification.of_files(root, store)
-        if idle:
-            found += verification.of_leftovers(root, store)
         if repair:
             root.require_space()
-        for finding in found:
-            done = finding.repair() if repair and finding.repair else None
-            advice = finding.advice or "fraud-pipeline verify --repair"
-            entry = {"problem": finding.problem, "repaired": done}
-            document.append(entry if done else {**entry, "advice": advice})
-    clean = all(entry["repaired"] for entry in document)
-    return {"root": str(root.path), "clean": clean, "idle": idle, "findings": document}
+        repaired: list[dict[str, Any]] = []
+        # A repair may be what the next one needs, such as a version to restore its model from.
+        for _ in range(MOST_PASSES):
+            found = [_settled(one, repair) for one in verification.findings(root, store, idle)]
+            done = [entry for entry in found if entry["repaired"]]
+            repaired += done
+            if not done:
+                break
+        return _document(root, idle, [*repaired, *(e for e in found if not e["repaired"])])
+
+
+def _settled(finding: Finding, repair: bool) -> dict[str, Any]:
+    """What was found, and what was or is to be done."""
+    done = finding.repair() if repair and finding.repair else None
+    entry = {"problem": finding.problem, "repaired": done}
+    advice = finding.advice or "fraud-pipeline verify --repair"
+    return entry if done else {**entry, "advice": advice}
+
+
+def _document(root: Root, idle: bool, found: list[dict[str, Any]]) -> dict[str, Any]:
+    clean = all(entry["repaired"] for entry in found)
+    return {"root": str(root.path), "clean": clean, "idle": idle, "findings": found}
 
 
 def render(document: dict[str, Any]) -> str:

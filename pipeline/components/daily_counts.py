@@ -27,7 +27,7 @@ from tensorflow_data_validation.utils.quantiles_util import generate_quantiles_h
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx_bsl.sketches import QuantilesSketch
 
-from fraud.pipeline.drift import Cards, Categories, Column, Numbers, Profile
+from fraud.pipeline.drift import REST, Cards, Categories, Column, Numbers, Profile
 from fraud.time import local_days
 
 COUNTS_BY_DAY = "counts_by_day"
@@ -35,7 +35,6 @@ COUNTS_BY_DAY = "counts_by_day"
 
 BUCKETS = 20  # of a day's quantile histogram
 CATEGORIES = 1000  # of a day's rank histogram; the rest is counted as one
-REST = "(rest)"
 _ERROR = 0.002  # of a quantile's rank
 _MOST_VALUES = 2**32
 _ROWS, _CARDS, _SAMPLED = "rows by day", "cards", "cards sampled"
@@ -169,7 +168,7 @@ class DailyCounts(CombinerStatsGenerator):
 
 
 def profile(statistics: statistics_pb2.DatasetFeatureStatistics) -> Profile | None:
-    """What was counted of a window; None if nothing was, as by earlier versions."""
+    """What was counted of a window; None if nothing was: without rows, or by earlier versions."""
     rows: dict[int, float] = {}
     by_day: dict[str, dict[int, statistics_pb2.CustomStatistic]] = {}
     cards = None

@@ -7,16 +7,18 @@ unreadable record fails the run.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx.components.statistics_gen import stats_artifact_utils
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils
-from tfx.types.standard_artifacts import ExampleAnomalies, Examples
+from tfx.types.standard_artifacts import ExampleAnomalies, Examples, ExampleStatistics
 
 from fraud.codec import to_json
-from fraud.pipeline.components.drift_validator import BASELINE, NOT_JUDGED
+from fraud.pipeline.components.drift_validator import BASELINE, NOT_JUDGED, UNJUDGED
 from fraud.pipeline.components.types import DataVerdict
 from fraud.pipeline.data_facts import VERDICT_FILE, Anomaly, ExamplesFacts, Verdict
 from fraud.pipeline.windows import LABELLED_SPLITS
@@ -109,6 +111,33 @@ def one_class_only(data: ExamplesFacts) -> list[Anomaly]:
     ]
 
 
+def empty_in(statistics: ExampleStatistics, columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns and features that have no value at all in train."""
+    train = stats_artifact_utils.load_statistics(statistics, "train").proto().datasets[0]
+    present = {
+        described.path.step[0]
+        for described in train.features
+        if (kind := described.WhichOneof("stats"))
+        and getattr(described, kind).common_stats.num_non_missing
+    }
+    return tuple(column for column in columns if column not in present)
+
+
+def refused_as_empty(empty: Sequence[str]) -> list[Anomaly]:
+    """An anomaly for each column without any value in train."""
+    return [
+        Anomaly(
+            feature=column,
+            anomaly="No value",
+            description="it is empty in all of train, so nothing can be learned from it.",
+            severity="error",
+            window="train",
+            source="empty",
+        )
+        for column in empty
+    ]
+
+
 def notes_on(data: ExamplesFacts) -> list[str]:
     """What the data lacks without being wrong."""
     notes = []
@@ -132,6 +161,25 @@ def notes_on(data: ExamplesFacts) -> list[str]:
     return notes
 
 
+def unjudged_drift(unjudged: str, baseline: str) -> list[str]:
+    """A note for each reason why drift could not be judged.
+
+    Args:
+      unjudged: what the validator recorded; empty if it recorded nothing.
+      baseline: what it compared with, "champion" or "reference".
+    """
+    columns: dict[tuple[str, str], list[str]] = {}
+    for pair, whys in json.loads(unjudged or "{}").items():
+        current, of_baseline = pair.split("_", 1)
+        for column, why in whys.items():
+            window = f"{current} against the {baseline}'s {of_baseline}"
+            columns.setdefault((window, why), []).append(column)
+    return [
+        f"drift not judged: {', '.join(of_why)} of {window}: {why}"
+        for (window, why), of_why in columns.items()
+    ]
+
+
 def verdict_of(
     examples: Examples,
     example_anomalies: ExampleAnomalies,
@@ -141,10 +189,21 @@ def verdict_of(
     derived: set[str],
     severity: str,
     curated: bool,
+    empty: Sequence[str] = (),
+    refuse_empty: bool = False,
 ) -> Verdict:
-    """Judges the data of a run. The arguments are those of `DataGate`."""
+    """Judges the data of a run. The other arguments are those of `DataGate`.
+
+    Args:
+      empty: the columns and features without any value in train.
+      refuse_empty: whether they stop the run.
+    """
     data = ExamplesFacts.read(examples)
     anomalies, notes = one_class_only(data), notes_on(data)
+    if refuse_empty:
+        anomalies += refused_as_empty(empty)
+    elif empty:
+        notes.append(f"ignored, without any value in train: {', '.join(empty)}")
     for split in artifact_utils.decode_split_names(example_anomalies.split_names):
         of_split = read_anomalies(example_anomalies.uri, f"Split-{split}")
         if split == UNLABELLED:
@@ -166,6 +225,7 @@ def verdict_of(
             window = f"{current} against the {name}'s {baseline}"
             of_pair = read_anomalies(drift_of.uri, f"SplitPair-{pair}")
             anomalies += anomalies_in(of_pair, window, "drift", severity)
+        notes += unjudged_drift(_property(drift_of, UNJUDGED), name)
     return Verdict(not anomalies, tuple(anomalies), tuple(notes))
 
 
@@ -176,12 +236,15 @@ def _property(anomalies: ExampleAnomalies, name: str) -> str:
 @component
 def DataGate(  # noqa: N802 (TFX names components like classes)
     examples: InputArtifact[Examples],
+    statistics: InputArtifact[ExampleStatistics],
     example_anomalies: InputArtifact[ExampleAnomalies],
     drift_anomalies: InputArtifact[ExampleAnomalies],
     reference_anomalies: InputArtifact[ExampleAnomalies],
     verdict: OutputArtifact[DataVerdict],
     label: Parameter[str],
     derived: Parameter[str],
+    columns: Parameter[str],
+    empty_columns: Parameter[str],
     severity: Parameter[str],
     curated: Parameter[int],
 ) -> None:
@@ -189,12 +252,15 @@ def DataGate(  # noqa: N802 (TFX names components like classes)
 
     Args:
       examples: from TransactionExampleGen.
+      statistics: from StatisticsGen.
       example_anomalies: from ExampleValidator.
       drift_anomalies: from DistributionValidator, against the champion's data.
       reference_anomalies: the same against the fixed reference.
       verdict: the decision with every anomaly behind it.
       label: the label column; it may be missing in `recent`.
       derived: JSON list of the features that ingestion computes.
+      columns: JSON list of the columns and features that the model reads.
+      empty_columns: "ignore" or "refuse", those of them that have no value in train.
       severity: the lowest severity that stops a run, "error" or "warning".
       curated: 1 if the schema was reviewed, 0 if it was inferred from this run's train window.
     """
@@ -207,6 +273,8 @@ def DataGate(  # noqa: N802 (TFX names components like classes)
         set(json.loads(derived)),
         severity,
         bool(curated),
+        empty_in(statistics, json.loads(columns)),
+        empty_columns == "refuse",
     )
     (Path(verdict.uri) / VERDICT_FILE).write_text(to_json(decision, indent=1), encoding="utf-8")
     verdict.set_int_custom_property("passed", int(decision.passed))

@@ -6,7 +6,9 @@ values are doubled has a smaller divergence there than one with a few odd rows m
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2
@@ -24,13 +26,18 @@ from fraud.errors import BadInput
 from fraud.pipeline import drift
 from fraud.pipeline.components.daily_counts import profile
 
-BASELINE, NOT_JUDGED = "baseline", "not_judged"
-"""Custom properties of the anomalies: the baseline's URI; what kind of baseline is lacking."""
+BASELINE, NOT_JUDGED, UNJUDGED = "baseline", "not_judged", "unjudged"
+"""Custom properties of the anomalies: the baseline's URI; what kind of baseline is lacking; what
+could not be judged although there is one (pair of splits → column → why, in JSON)."""
+
+WHOLE = "(whole window)"
+"""Stands for all columns in `UNJUDGED`."""
 
 _Reason = anomalies_pb2.AnomalyInfo
 _REASONS = {
     drift.DISTRIBUTION: _Reason.COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH,
     drift.UNSEEN: _Reason.ENUM_TYPE_UNEXPECTED_STRING_VALUES,
+    drift.NEW: _Reason.ENUM_TYPE_UNEXPECTED_STRING_VALUES,
 }
 
 
@@ -58,20 +65,24 @@ class DistributionValidatorExecutor(executor.Executor):
         anomalies.set_string_custom_property(BASELINE, baseline.uri)
         anomalies.span = statistics.span
         anomalies.split_names = artifact_utils.encode_split_names([f"{a}_{b}" for a, b in pairs])
-        blessed = {}
+        blessed, unjudged = {}, {}
         for split, baseline_split in pairs:
             current, before = _profile(statistics, split), _profile(baseline, baseline_split)
             found = []
+            pair = f"{split}_{baseline_split}"
             if before is None:
                 why = "with counts by day, which earlier versions did not make"
                 anomalies.set_string_custom_property(NOT_JUDGED, why)
-            elif current is not None:
+            elif current is None:
+                unjudged[pair] = {WHOLE: "it has no counts by day, or no transactions"}
+            else:
                 found = drift.compare(current, before, configured)
-            pair = f"{split}_{baseline_split}"
+                unjudged[pair] = _unjudged(found)
             blessed[pair] = int(not any(m.drifted for m in found))
             path = os.path.join(anomalies.uri, f"SplitPair-{pair}", executor.DEFAULT_FILE_NAME)
             writer_utils.write_anomalies(path, anomalies_of(found))
         anomalies.set_json_value_custom_property(executor.ARTIFACT_PROPERTY_BLESSED_KEY, blessed)
+        anomalies.set_string_custom_property(UNJUDGED, json.dumps(unjudged))
         output = execution_result_pb2.ExecutorOutput()
         output.output_artifacts["anomalies"].artifacts.append(anomalies.mlmd_artifact)
         return output
@@ -93,7 +104,7 @@ def anomalies_of(measurements: list[drift.Measurement]) -> anomalies_pb2.Anomali
         anomaly_name_format=anomalies_pb2.Anomalies.AnomalyNameFormat.SERIALIZED_PATH
     )
     for measured in measurements:
-        if measured.measure == drift.DISTRIBUTION:
+        if measured.measure == drift.DISTRIBUTION and not measured.unjudged:
             skew = result.drift_skew_info.add()
             skew.path.step.append(measured.column)
             skew.drift_measurements.add(
@@ -118,6 +129,15 @@ def anomalies_of(measurements: list[drift.Measurement]) -> anomalies_pb2.Anomali
         info.short_description = "Multiple drifts" if several else reason.short_description
         info.description = " ".join(r.description for r in info.reason)
     return result
+
+
+def _unjudged(measurements: Iterable[drift.Measurement]) -> dict[str, str]:
+    """Column → why it, or one of its measures, could not be judged."""
+    whys: dict[str, list[str]] = {}
+    for measured in measurements:
+        if measured.unjudged:
+            whys.setdefault(measured.column, []).append(measured.unjudged)
+    return {column: "; ".join(of) for column, of in whys.items()}
 
 
 def _profile(statistics: types.Artifact, split: str) -> drift.Profile | None:

@@ -16,7 +16,7 @@ from tfx.proto import pusher_pb2
 from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
-from tfx.utils import proto_utils
+from tfx.utils import path_utils, proto_utils
 
 from fraud import files
 from fraud.pipeline import lineage, releases
@@ -54,6 +54,7 @@ class PusherDriver(base_driver.BaseDriver, portable_driver.BaseDriver):
         blessings = [blessing, *inputs.get("infra_blessing", [])]
         challenger = Challenger(
             model_id=model.id,
+            identity=lineage.identity_of(path_utils.serving_model_path(model.uri)),
             as_of=value(model, "as_of") or "",
             is_blessed=all(value(artifact, "blessed") == 1 for artifact in blessings),
             judged_against=value(blessing, "baseline_model_id") or 0,
@@ -61,15 +62,18 @@ class PusherDriver(base_driver.BaseDriver, portable_driver.BaseDriver):
         with self._mlmd_connection as connection:
             store = connection.store
             pushes = list(lineage.pushes(store))
-            live = next(lineage.champions(store, _root(properties).pushed), None)
+            champions = list(lineage.champions(store, _root(properties).pushed))
+            live = champions[0] if champions else None
             live_as_of = lineage.as_of(store, live) if live else ""
         live_reason = (live and value(live.pushed, REASON)) or ""
         settings = json.loads(properties.get("custom_config") or "null") or {}
-        decision = releases.decide(challenger, pushes, live, live_as_of, live_reason, **settings)
+        decision = releases.decide(
+            challenger, pushes, champions, live_as_of, live_reason, **settings
+        )
         mine = [
             p.version
             for p in pushes
-            if p.model_id == model.id and not (live and p.version == live.version)
+            if p.identity == challenger.identity and not (live and p.version == live.version)
         ]
         properties |= {
             OUTCOME: decision.outcome,
@@ -116,7 +120,8 @@ class PusherExecutor(executor.Executor):
         if release is None:
             self._MarkNotPushed(pushed)
             return
-        pushed.set_string_custom_property("digest", release.digest)
+        pushed.set_string_custom_property(lineage.DIGEST, release.digest)
+        pushed.set_string_custom_property(lineage.IDENTITY, release.identity)
         self._MarkPushed(pushed, str(root.pushed / release.version), release.version)
 
     def _push(
@@ -127,8 +132,9 @@ class PusherExecutor(executor.Executor):
         source = self.GetModelPath(input_dict)
         run_id = (self._context.pipeline_run_id if self._context else None) or ""
         release, live = releases.published(root, run_id, model.id), releases.newest(root)
-        if release is None and live and model.id and live.model_id == model.id:
-            reason = f"already live as version {live.version}"
+        identity = lineage.identity_of(source)
+        if release is None and live and live.identity == identity:
+            reason = f"identical to version {live.version}, which is live"
             return Decision("not_pushed", reason), None
         # First what needs space, so that a full disk is noticed before anything is live.
         files.link_tree(source, copy)
@@ -139,6 +145,7 @@ class PusherExecutor(executor.Executor):
                 Release(
                     kind="push",
                     model_id=model.id,
+                    identity=identity,
                     run_id=run_id,
                     execution_id=str(getattr(self._context, "_unique_id", None) or ""),
                     as_of=value(model, AS_OF) or "",

@@ -32,6 +32,7 @@ from fraud.models.preprocessing.transform_graph import write_transform_graph
 from fraud.models.spec import Network
 from fraud.pipeline.components.batched_reading import BATCH
 from fraud.pipeline.components.executors import LocalBeam
+from fraud.pipeline.schemas import typed
 
 
 class TransformExecutor(LocalBeam, executor.Executor):
@@ -77,7 +78,7 @@ class TransformExecutor(LocalBeam, executor.Executor):
             )
         write_transform_graph(graph, folder, config)
         metadata_io.write_metadata(
-            DatasetMetadata(dense(schema)),
+            DatasetMetadata(dense(typed(schema, columns.numeric, columns.categorical))),
             os.path.join(graph, tft.TFTransformOutput.RAW_METADATA_DIR),
         )
 

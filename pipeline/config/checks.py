@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset
 from fraud.names import check_column, input_name
 from fraud.pipeline.config.sections import Beam, Config, Metadata
-from fraud.time import check_timezone
+from fraud.time import TIME_UNITS, check_timezone
 
 
 def check(config: Config) -> None:
@@ -23,6 +25,7 @@ def check(config: Config) -> None:
         check_timezone(config.dataset.timezone)
     except BadInput as error:
         raise BadInput(f"dataset.timezone: {error}") from None
+    _check_formats(config.dataset)
     _check_tls(config.metadata)
     if 0 < config.network.focal_gamma < 1:  # the gradient of a certain score would be infinite
         raise BadInput(
@@ -41,6 +44,13 @@ def check(config: Config) -> None:
                 f"data_gate.drift_thresholds: {column!r} is no column of dataset, no feature and "
                 f"not {ROWS}"
             )
+    log = config.serving.prediction_log
+    log.check(dataset)
+    for name in log.drop:
+        if name not in (*dataset.columns, *generated):
+            raise BadInput(
+                f"serving.prediction_log.drop: {name!r} is no column of dataset and no feature"
+            )
 
 
 def _check_beam(beam: Beam) -> None:
@@ -52,6 +62,31 @@ def _check_beam(beam: Beam) -> None:
             )
     if beam.options and beam.runner is None:
         raise BadInput("beam.options: they need a beam.runner; DirectRunner is the local one")
+
+
+def _check_formats(dataset: Dataset) -> None:
+    try:
+        codecs.lookup(dataset.csv_encoding)
+    except LookupError:
+        raise BadInput(
+            f"dataset.csv_encoding: {dataset.csv_encoding!r} is no encoding that Python "
+            "knows, such as utf-8 or cp1252"
+        ) from None
+    if dataset.csv_delimiter == dataset.csv_decimal:
+        raise BadInput(
+            f"dataset.csv_delimiter: {dataset.csv_delimiter!r} is the decimal mark, too; correct "
+            "one of them"
+        )
+    if dataset.label_values and len(set(dataset.label_values)) == 1:
+        raise BadInput("dataset.label_values: give genuine and fraud different spellings")
+    if dataset.time_format is not None:
+        if dataset.timestamp is None:
+            raise BadInput("dataset.time_format: it needs dataset.timestamp; set that")
+        if "%" not in dataset.time_format and dataset.time_format not in TIME_UNITS:
+            raise BadInput(
+                f"dataset.time_format: {dataset.time_format!r} has no directive such as %Y, and is "
+                f"none of {', '.join(TIME_UNITS)}"
+            )
 
 
 def _check_tls(metadata: Metadata) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,17 +93,27 @@ def _read(path: Path) -> dict[str, Any]:
     if isinstance(document, dict):  # a section without keys has its defaults
         document = {key: {} if value is None else value for key, value in document.items()}
     codec.from_values(Config, document)  # here, so that the message names this file
-    for name in ("paths", "metadata"):
-        section = document.get(name, {})
-        for key in section.keys() if name == "paths" else section.keys() & TLS_FILES:
-            value = section[key]
-            try:
-                section[key] = value and files.resolve(value, path.parent)
-            except ValueError:
-                raise BadInput(
-                    f"{name}.{key}: {value!r} is no path; remove the NUL character"
-                ) from None
+    for name, section, key in _paths(document):
+        value = section[key]
+        try:
+            section[key] = value and files.resolve(value, path.parent)
+        except ValueError:
+            raise BadInput(
+                f"{name}.{key}: {value!r} is no path; remove the NUL character"
+            ) from None
     return document
+
+
+def _paths(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """The keys of a document that are paths, as (name of the section, section, key)."""
+    serving = document.get("serving", {})
+    for name, section, keys in (
+        ("paths", document.get("paths", {}), None),
+        ("metadata", document.get("metadata", {}), TLS_FILES),
+        ("serving.challenger", serving.get("challenger", {}), {"model"}),
+    ):
+        for key in section.keys() if keys is None else section.keys() & keys:
+            yield name, section, key
 
 
 def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

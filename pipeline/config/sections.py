@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import field
 from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, NonNegativeInt
 from pydantic.dataclasses import dataclass
 
+from fraud import files
 from fraud.codec import STRICT, Count, Share
 from fraud.features.spec import Dataset, Features
 from fraud.models.spec import Evaluation, Network, Tuning
+from fraud.serving.spec import Serving
 
 if TYPE_CHECKING:
     from fraud.models.specification import InputSpecification
@@ -41,6 +44,9 @@ class DataGateSettings:
 
     severity: Literal["error", "warning"] = "error"
     """Lowest severity of an anomaly that stops the run."""
+    empty_columns: Literal["ignore", "refuse"] = "ignore"
+    """What to do if a column or feature that the model reads has no value at all in the train
+    window: `ignore` it, which the run notes, or `refuse` the data."""
     max_drift: Share | None = None
     """Threshold of every drift measure of every column; null derives each threshold from how much
     the days and weeks of the baseline vary."""
@@ -105,8 +111,9 @@ class Paths:
     root: str = "fraud-root"
     """Folder for everything that runs produce, local or mounted; `--root` overrides it."""
     schema: str | None = None
-    """Curated schema file; null means the packaged one for the built-in dataset and features, and
-    otherwise a schema inferred from the train window."""
+    """Curated schema file; while it does not exist, a run infers the schema from its train window
+    and writes it there for review; null means the packaged one for the built-in dataset and
+    features, and otherwise a schema inferred by each run."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -161,6 +168,7 @@ class Config:
     evaluation: Evaluation = Evaluation()
     release: ReleaseSettings = ReleaseSettings()
     model_card: ModelCardText = ModelCardText()
+    serving: Serving = field(default_factory=Serving)
     paths: Paths = Paths()
     metadata: Metadata = Metadata()
     beam: Beam = Beam()
@@ -174,7 +182,19 @@ class Config:
 
     @property
     def curated_schema(self) -> str | None:
-        """Path or URI of the schema that data is validated against; None if it is inferred."""
+        """Path or URI of the schema that data is validated against.
+
+        None if it is inferred, as it is while its file does not exist.
+        """
+        location = self.schema_location
+        # Files give absolute paths; a relative one is that of the copy next to a compiled graph.
+        if location is None or files.is_uri(location) or not os.path.isabs(location):
+            return location
+        return location if os.path.exists(location) else None
+
+    @property
+    def schema_location(self) -> str | None:
+        """Path or URI where the curated schema is, or will be; None if there is to be none."""
         if self.paths.schema is not None:
             return self.paths.schema
         if (self.dataset, self.features) == (Dataset(), Features()):

@@ -40,6 +40,15 @@ _DAMAGE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError, OSErr
 
 
 @dataclass(frozen=True)
+class CsvFormat:
+    """How CSV files are written; see the keys `csv_…` of `fraud.features.spec.Dataset`."""
+
+    delimiter: str = ","
+    decimal: str = "."
+    encoding: str = "utf-8"
+
+
+@dataclass(frozen=True)
 class File:
     """One input file.
 
@@ -50,6 +59,7 @@ class File:
       modified: nanoseconds since 1970.
       days: the days its rows may belong to; empty if the data has no timestamp.
       in_day_folder: whether every row must belong to the one day in `days`.
+      csv: how it is written if it is CSV.
     """
 
     path: str
@@ -58,6 +68,7 @@ class File:
     modified: int
     days: tuple[date, ...] = ()
     in_day_folder: bool = False
+    csv: CsvFormat = CsvFormat()
 
     @property
     def is_parquet(self) -> bool:
@@ -95,11 +106,11 @@ def schema(file: File) -> pa.Schema:
         return _footer(file)[0]
     header = _csv_header(file)
     try:
-        return _open_csv(file, arrow_csv.ConvertOptions(), _FIRST_BLOCK).schema
+        return _open_csv(file, {}, _FIRST_BLOCK).schema
     except _DAMAGE:
         # Perhaps a line is longer than the block.
         try:
-            return _open_csv(file, arrow_csv.ConvertOptions(), LONGEST_LINE).schema
+            return _open_csv(file, {}, LONGEST_LINE).schema
         except _DAMAGE as error:
             _refuse_csv(file, header, error)
 
@@ -190,22 +201,26 @@ def _read_parquet(file: File, names: list[str]) -> Iterator[pa.RecordBatch]:
 
 def _read_csv(file: File, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
     header = _csv_header(file)
-    options = arrow_csv.ConvertOptions(column_types=types, include_columns=list(types))
     try:
-        yield from _open_csv(file, options, LONGEST_LINE)
+        yield from _open_csv(file, types, LONGEST_LINE)
     except _DAMAGE as error:
         _refuse_csv(file, header, error)
 
 
 def _open_csv(
-    file: File, convert: arrow_csv.ConvertOptions, block: int
+    file: File, types: dict[str, pa.DataType], block: int
 ) -> arrow_csv.CSVStreamingReader:
+    """Opens a file for reading columns as given types; without types, all, with inferred types."""
     return arrow_csv.open_csv(
         _stream(file),
         # Only with a single thread do Arrow's messages have row numbers.
-        arrow_csv.ReadOptions(block_size=block, use_threads=False),
-        arrow_csv.ParseOptions(newlines_in_values=True),
-        convert,
+        arrow_csv.ReadOptions(block_size=block, use_threads=False, encoding=file.csv.encoding),
+        arrow_csv.ParseOptions(delimiter=file.csv.delimiter, newlines_in_values=True),
+        arrow_csv.ConvertOptions(
+            column_types=types or None,
+            include_columns=list(types) or None,
+            decimal_point=file.csv.decimal,
+        ),
     )
 
 
@@ -264,8 +279,12 @@ def _plain(type_: pa.DataType) -> pa.DataType:
 
 def _csv_rows(file: File) -> Iterator[tuple[int, list[str]]]:
     """(number of its last line, fields) of each row, header included. Slow: by Python's reader."""
+    encoding = file.csv.encoding
+    if codecs.lookup(encoding).name == "utf-8":
+        encoding = "utf-8-sig"
     reader = csv.reader(
-        io.TextIOWrapper(_stream(file), encoding="utf-8-sig", errors="replace", newline="")
+        io.TextIOWrapper(_stream(file), encoding=encoding, errors="replace", newline=""),
+        delimiter=file.csv.delimiter,
     )
     for fields in reader:
         yield reader.line_num, fields
@@ -283,7 +302,10 @@ def _refuse_csv(file: File, header: list[str], error: Exception) -> NoReturn:
     if bad := re.search(r"CSV column #(\d+).*CSV conversion error to (\w+)", text, re.DOTALL):
         column, expected = header[int(bad[1])], bad[2]
         if "UTF8" in text:
-            raise BadInput(f"{at}: {column} is not UTF-8 text; write the file as UTF-8") from None
+            raise BadInput(
+                f"{at}: {column} is not UTF-8 text; name its encoding, such as cp1252, as "
+                "dataset.csv_encoding"
+            ) from None
         value = re.search(r"invalid value '(.*)", text, re.DOTALL)
         kind = "a whole number" if expected.startswith("int") else "a number"
         raise BadInput(

@@ -247,11 +247,12 @@ def discover(data: str, dataset: Dataset) -> Source:
                 f"{data}: no transactions here; expected day folders date=YYYY-MM-DD with "
                 f"{_or(reader.SUFFIXES)} files, or one such file"
             )
+    csv = reader.CsvFormat(dataset.csv_delimiter, dataset.csv_decimal, dataset.csv_encoding)
+    files = [dataclasses.replace(file, csv=csv) for file in files]
     if dataset.timestamp is None:
         files = [dataclasses.replace(file, days=(), in_day_folder=False) for file in files]
     else:
-        zone = dataset.timezone
-        files = [f if f.in_day_folder else _with_days(f, dataset.timestamp, zone) for f in files]
+        files = [f if f.in_day_folder else _with_days(f, dataset) for f in files]
     return Source(data, tuple(files))
 
 
@@ -299,7 +300,7 @@ def plan(source: Source, config: Config, as_of: date | None) -> Windows | None:
 
 
 def check_columns(
-    source: Source, windows: Windows | None, dataset: Dataset
+    source: Source, windows: Windows | None, dataset: Dataset, labelled: bool = True
 ) -> dict[str, pa.DataType]:
     """Checks that the files of a run have the columns of the dataset.
 
@@ -316,7 +317,7 @@ def check_columns(
     identifiers = values.identifiers(dataset)
     for file in source.files(windows.all_days if windows else None):
         schema = reader.schema(file)
-        needed = values.columns_of(file, dataset, windows)
+        needed = values.columns_of(file, dataset, windows, labelled)
         types = {c: _type_in(schema, c, key, file) for key, c in _keys(dataset) if c in needed}
         if identifiers and not file.is_parquet:
             types |= _spelled_types(file, identifiers)
@@ -365,16 +366,17 @@ def _file(path: str, info: arrow_fs.FileInfo, name: str) -> File:
 
 
 @functools.cache
-def _with_days(file: File, timestamp: str, timezone: str) -> File:
+def _with_days(file: File, dataset: Dataset) -> File:
     """Adds the days that occur in a file outside day folders; reads its timestamps for that."""
+    timestamp = str(dataset.timestamp)
     type_ = _type_in(reader.schema(file), timestamp, "dataset.timestamp", file)
-    if problem := values.wrong_type(timestamp, type_, Dataset(timestamp=timestamp)):
+    if problem := values.wrong_type(timestamp, type_, dataset):
         raise BadInput(f"{file.name}: {timestamp} (dataset.timestamp) {problem}")
     days: set[int] = set()
     for first, batch in reader.read(file, {timestamp: pa.string()}):
         origins = values.RowOrigins(file, np.arange(first, first + batch.num_rows))
-        times = values.times(batch.column(0), timestamp, timezone, origins)
-        days.update(np.unique(values.days_of(times, timezone)).tolist())
+        times = values.times_of(batch.column(0), timestamp, dataset, origins)
+        days.update(np.unique(values.days_of(times, dataset.timezone)).tolist())
     return dataclasses.replace(
         file, days=tuple(EPOCH + timedelta(days=day) for day in sorted(days))
     )
@@ -502,7 +504,10 @@ def _type_in(schema: pa.Schema, column: str, key: str, file: File) -> pa.DataTyp
         raise BadInput(f"{file.name}: there are {present.count(column)} columns {column!r}")
     close = difflib.get_close_matches(column, present, n=3, cutoff=0.5)
     if len(present) == 1 and re.search("[;|\t]", present[0]):
-        hint = "the header is a single column; separate fields by commas"
+        hint = (
+            "the header is a single column; name the character between the fields as "
+            "dataset.csv_delimiter"
+        )
     elif close:
         hint = f"perhaps {key} should be {_or(close)}"
     else:

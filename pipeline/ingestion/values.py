@@ -31,6 +31,7 @@ from fraud.features.values import (
     days_of,
     ends_of_dates,
     first,
+    formatted,
     identifiers,
     is_text,
     names,
@@ -71,15 +72,17 @@ class Layout:
       dataset: the role of each column.
       types: column → type, as returned by `source.check_columns`.
       windows: the days to read; None if the data has no timestamp.
+      labelled: whether to read labels.
     """
 
     dataset: Dataset
     types: Mapping[str, pa.DataType]
     windows: Windows | None
+    labelled: bool = True
 
     def to_read(self, file: File) -> dict[str, pa.DataType]:
         """The columns to read from a file, with their types."""
-        names = columns_of(file, self.dataset, self.windows)
+        names = columns_of(file, self.dataset, self.windows, self.labelled)
         # In CSV, times have many formats, labels that are not yet known are not parsed, and
         # identifiers are not always the numbers that they look like.
         times = (self.dataset.timestamp, self.dataset.label_time)
@@ -87,9 +90,11 @@ class Layout:
         return {name: pa.string() if name in as_text else self.types[name] for name in names}
 
 
-def columns_of(file: File, dataset: Dataset, windows: Windows | None) -> tuple[str, ...]:
+def columns_of(
+    file: File, dataset: Dataset, windows: Windows | None, labelled: bool = True
+) -> tuple[str, ...]:
     """The columns to read from a file, without the label if none can be known yet."""
-    known = (
+    known = labelled and (
         windows is None
         or dataset.label_time is not None
         or any(day <= windows.eval.last for day in file.days)
@@ -115,6 +120,7 @@ def wrong_type(column: str, type_: pa.DataType, dataset: Dataset) -> str | None:
         return None
     if column in (dataset.timestamp, dataset.label_time):
         suitable, expected = is_time or is_text(type_) or pa.types.is_integer(type_), "times"
+        suitable |= is_number and dataset.time_format is not None
     elif column in (dataset.amount, *dataset.numeric):
         suitable, expected = is_number, "numbers"
     else:
@@ -134,6 +140,12 @@ def types_of(dataset: Dataset, seen: Mapping[str, set[pa.DataType]]) -> dict[str
         ):
             types[column] = pa.int64()
     return types
+
+
+def times_of(column: pa.Array, name: str, dataset: Dataset, origins: RowOrigins) -> pa.Array:
+    """Converts timestamps, written as a dataset's are, to timestamp[us] in UTC; see `times`."""
+    written = formatted(column, name, dataset.time_format, origins)
+    return times(written, name, dataset.timezone, origins)
 
 
 def known_days(label_times: pa.Array, timezone: str) -> NDArray[np.int64]:
@@ -167,9 +179,9 @@ def clean(
     """
     dataset, windows = layout.dataset, layout.windows
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    known = np.ones(len(origins.positions), bool)
+    known = np.full(len(origins.positions), layout.labelled)
     if windows is not None and dataset.timestamp is not None:
-        time = times(columns[dataset.timestamp], dataset.timestamp, dataset.timezone, origins)
+        time = times_of(columns[dataset.timestamp], dataset.timestamp, dataset, origins)
         columns[dataset.timestamp] = time
         if dataset.label_time is not None:
             learned = _label_times(columns[dataset.label_time], time, dataset, origins)
@@ -178,7 +190,7 @@ def clean(
         if origins.file.in_day_folder:
             _check_day(time, days, dataset, origins)
         keep = is_within(windows.all_days, days)
-        known = days <= day_number(windows.eval.last)
+        known &= days <= day_number(windows.eval.last)
         if dataset.label_time is not None:
             known = learned.is_valid().to_numpy(zero_copy_only=False)
         if not keep.all():
@@ -239,7 +251,7 @@ def _label_times(
     learned = np.full(len(column), np.datetime64("NaT"), "datetime64[us]")
     if given.any():
         present = RowOrigins(origins.file, origins.positions[given])
-        parsed = times(column.filter(pa.array(given)), name, dataset.timezone, present)
+        parsed = times_of(column.filter(pa.array(given)), name, dataset, present)
         learned[given] = parsed.to_numpy()
     early = learned < time.to_numpy()
     if early.any():
@@ -263,7 +275,12 @@ def _label(
     """
     if column is None or not known.any():
         return pa.nulls(len(known), pa.int8())
-    if is_text(column.type):
+    genuine, fraud = dataset.label_values or ("0", "1")
+    if dataset.label_values:
+        text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        index = pc.index_in(text, pa.array([genuine, fraud]))
+        labels = index.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    elif is_text(column.type):
         spellings = pa.array(["0", "1", "0.0", "1.0"])
         index = pc.index_in(pc.utf8_trim_whitespace(column), spellings)
         labels = index.cast(pa.float64()).to_numpy(zero_copy_only=False) % 2
@@ -278,6 +295,7 @@ def _label(
         why = f"{dataset.label_time} says that it is known" if dataset.label_time else over
         origins.refuse(
             row,
-            f"{dataset.label} is {value}; it must be 1 (fraud) or 0 (genuine), because {why}",
+            f"{dataset.label} is {value}; it must be {fraud} (fraud) or {genuine} (genuine), "
+            f"because {why}",
         )
     return pa.array(np.where(known, labels, 0).astype(np.int8), mask=~known)

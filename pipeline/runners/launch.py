@@ -73,6 +73,8 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
     with metadata.Metadata(connection) as handle:
         lineage.record_code(handle.store, run_id, node_id, code.origin())
         record = lineage.nodes(handle.store, run_id)[node_id]
+        if record.state == "COMPLETE":
+            lineage.record_digests(handle.store, record)
     if not record.is_finished:
         raise FraudPipelineError(f"ended as {record.state}: {record.error or 'see the log'}")
     return record

@@ -53,7 +53,8 @@ def run(
         with console.logging_to(root.log(run_id)):
             seconds = _run_nodes(config, root, data, as_of, run_id, console, detail)
             store = lineage.open_store(lineage.connection_config(config.metadata, root))
-            return summary.write(store, run_id, root, seconds)
+            wanted = config.schema_location if config.curated_schema is None else None
+            return summary.write(store, run_id, root, seconds, wanted)
 
 
 def load_tfx() -> None:

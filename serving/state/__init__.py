@@ -3,10 +3,12 @@
 `State` is what the scorer uses; `StateStore` is what it stores in: LMDB in a folder, or Redis.
 """
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from fraud.errors import BadInput
 from fraud.files import is_uri
+from fraud.serving.state.build import Rebuild
 from fraud.serving.state.definition import StateDefinition
 from fraud.serving.state.rows import LabelOutcome, Labels, Outcome, Transactions
 from fraud.serving.state.state import Seen, State
@@ -16,6 +18,7 @@ __all__ = [
     "LabelOutcome",
     "Labels",
     "Outcome",
+    "Rebuild",
     "Seen",
     "State",
     "StateDefinition",
@@ -23,6 +26,7 @@ __all__ = [
     "Transactions",
     "create_state",
     "open_state",
+    "rebuild_state",
 ]
 
 
@@ -48,11 +52,44 @@ def create_state(location: str, definition: StateDefinition) -> State:
     return State(_store(location, definition))
 
 
+def rebuild_state(location: str, definition: StateDefinition) -> AbstractContextManager[Rebuild]:
+    """A new generation of a state, for `build.fill`; removed at the end unless put into use.
+
+    Args:
+      location: see `open_state`.
+      definition: what it is to remember.
+
+    Raises:
+      BadInput: the location cannot be used, or another process is rebuilding the state.
+    """
+    if _is_server(location):
+        from fraud.serving.state import redis_store
+
+        return redis_store.rebuilding(location, definition)
+    from fraud.serving.state.lmdb_build import rebuilding
+
+    return rebuilding(Path(location), definition)
+
+
 def _store(location: str, create: StateDefinition | None) -> StateStore:
-    if is_uri(location):
-        raise BadInput(f"{location}: not a folder")
+    if _is_server(location):
+        from fraud.serving.state.redis_store import RedisStore
+
+        return RedisStore(location) if create is None else RedisStore.create(location, create)
     from fraud.serving.state.lmdb_store import LmdbStore
 
-    if create is None:
-        return LmdbStore(Path(location))
-    return LmdbStore.create(Path(location), create)
+    folder = Path(location)
+    return LmdbStore(folder) if create is None else LmdbStore.create(folder, create)
+
+
+def _is_server(location: str) -> bool:
+    """Whether a location is the URL of a Redis server rather than a folder.
+
+    Raises:
+      BadInput: it is another URL.
+    """
+    if location.startswith(("redis://", "rediss://", "unix://")):
+        return True
+    if is_uri(location):
+        raise BadInput(f"{location}: neither a folder nor the URL of a Redis server, redis://…")
+    return False

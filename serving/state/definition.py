@@ -13,6 +13,9 @@ SLACK_DAYS = 1
 to this late still has its whole history."""
 
 
+_ROLES = ("timestamp", "amount", "label", "label_time", "id")
+
+
 @dataclass(frozen=True)
 class StateDefinition:
     """What a state remembers of each transaction, and for how long.
@@ -69,6 +72,10 @@ class StateDefinition:
         """For how many days before the newest transaction rows are kept."""
         return self.history_days + SLACK_DAYS
 
+    def same_data(self, other: StateDefinition) -> bool:
+        """Whether both are of the same columns, but for entities."""
+        return all(getattr(self, role) == getattr(other, role) for role in _ROLES)
+
     def check(self, model: InputSpecification) -> None:
         """Checks that this state has all that a model's features are computed from.
 
@@ -79,7 +86,7 @@ class StateDefinition:
         if dataset.timestamp is None:
             return
         rebuild = "rebuild it: fraud-pipeline state build"
-        for role in ("timestamp", "amount", "label", "label_time", "id"):
+        for role in _ROLES:
             ours, theirs = getattr(self, role), getattr(dataset, role)
             if ours != theirs:
                 raise BadInput(

@@ -18,8 +18,8 @@ writes. It is thus noticed: the file `boot` names the boot in which the file was
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
-import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -54,7 +54,8 @@ _AT_ONCE = 500
 _DEFINITION, _NEWEST, _MOVED, _JOURNALING = b"definition", b"newest", b"moved", b"journaling"
 _HEAD_BYTES = rows.HEAD.itemsize
 _TIME_BYTES = 8
-_HOUR = 3_600_000_000
+HOUR = 3_600_000_000
+"""In microseconds."""
 
 
 class Generation:
@@ -210,12 +211,10 @@ class LmdbStore:
           FraudPipelineError: the state that there is may be damaged.
         """
         if not (folder / CURRENT).exists():
-            path = new_generation(folder, definition)
-            try:
-                os.symlink(path.name, folder / CURRENT)
-                sync_tree(folder, recurse=False)
-            except FileExistsError:  # another process was faster, and its state is the one
-                shutil.rmtree(path)
+            with locked(folder, fcntl.LOCK_EX):
+                if not (folder / CURRENT).exists():
+                    os.symlink(new_generation(folder, definition).name, folder / CURRENT)
+                    sync_tree(folder, recurse=False)
         return cls(folder, survives)
 
     @property
@@ -247,7 +246,7 @@ class LmdbStore:
                 before.append(known)
                 if known is None and entry.record:
                     insert(txn, generation, entry.key, entry.stored)
-                    newest = max(newest, int.from_bytes(entry.head[:_TIME_BYTES], "big"))
+                    newest = max(newest, rows.time_of(entry.head))
                     if journaling:
                         txn.put(entry.key, b"", db=generation.journal)
             raise_newest(txn, generation, newest)
@@ -336,32 +335,61 @@ class LmdbStore:
                 release(moved)
 
     def _open(self) -> Generation:
-        try:
-            path = (self._folder / CURRENT).resolve(strict=True)
-            return acquire(path, self._survives)
-        except FileNotFoundError:
-            raise BadInput(
-                f"{self._folder}: there is no state; build it: fraud-pipeline state build"
-            ) from None
-        except (OSError, lmdb.Error) as error:
-            raise BadInput(f"{self._folder}: the state cannot be opened: {error}") from None
+        return open_current(self._folder, self._survives)
 
 
-def new_generation(folder: Path, definition: StateDefinition) -> Path:
-    """Makes an empty generation, which is not yet the current one; returns its folder.
+def open_current(folder: Path, survives: Survives = "kill") -> Generation:
+    """Opens the generation in use.
+
+    Raises:
+      BadInput: there is none.
+      FraudPipelineError: it may be damaged.
+    """
+    try:
+        path = (folder / CURRENT).resolve(strict=True)
+        while True:
+            generation = acquire(path, survives)
+            with generation.env.begin() as txn:
+                moved = txn.get(_MOVED, db=generation.meta)
+            if moved is None:
+                return generation
+            # A build was killed just before it replaced the link.
+            path = path.with_name(bytes(moved).decode())
+            release(generation)
+    except FileNotFoundError:
+        raise BadInput(
+            f"{folder}: there is no state; build it: fraud-pipeline state build"
+        ) from None
+    except (OSError, lmdb.Error) as error:
+        raise BadInput(f"{folder}: the state cannot be opened: {error}") from None
+
+
+@contextmanager
+def locked(folder: Path, operation: int) -> Iterator[bool]:
+    """Locks a folder for changing its generations; False if another process has, and LOCK_NB.
 
     Raises:
       BadInput: the folder cannot be used.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for number in range(1, 1 << 30):
-            path = folder.resolve() / f"generation-{number}"
-            with suppress(FileExistsError):
-                path.mkdir()
-                break
+        file = open(folder / ".lock", "a")  # noqa: SIM115
     except OSError as error:
         raise BadInput(f"{folder}: cannot be used for the state: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, operation)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def new_generation(folder: Path, definition: StateDefinition) -> Path:
+    """Makes an empty generation, which is not yet in use; returns its folder, made absolute."""
+    numbers = [int(path.name.partition("-")[2]) for path in folder.glob("generation-*")]
+    path = folder.resolve() / f"generation-{max(numbers, default=0) + 1}"
+    path.mkdir()
     generation = acquire(path)
     try:
         with generation.env.begin(write=True) as txn:
@@ -369,6 +397,45 @@ def new_generation(folder: Path, definition: StateDefinition) -> Path:
     finally:
         release(generation)
     return path
+
+
+def start_journal(generation: Generation) -> None:
+    """Notes from now on which transactions change."""
+    with generation.env.begin(write=True) as txn:
+        txn.drop(generation.journal, delete=False)
+        txn.put(_JOURNALING, b"", db=generation.meta)
+
+
+def stop_journal(generation: Generation) -> None:
+    """Ends what `start_journal` began."""
+    with generation.env.begin(write=True) as txn:
+        txn.delete(_JOURNALING, db=generation.meta)
+        txn.drop(generation.journal, delete=False)
+
+
+def journaled(txn: lmdb.Transaction, generation: Generation) -> Iterator[tuple[bytes, bytes]]:
+    """(key, `Entry.stored`) of the transactions that changed since `start_journal`."""
+    for key in txn.cursor(generation.journal).iternext(values=False):
+        stored = _get(txn, bytes(key), generation.transactions)
+        if stored is not None:  # else it has expired
+            yield bytes(key), stored
+
+
+def transactions_from(
+    generation: Generation, start: bytes, count: int = 5000
+) -> list[tuple[bytes, bytes]]:
+    """Some (key, `Entry.stored`) in the order of keys from `start` on; empty at the end."""
+    with generation.env.begin() as txn:
+        cursor = txn.cursor(generation.transactions)
+        if not cursor.set_range(start):
+            return []
+        items = itertools.islice(cursor, count)
+        return [(bytes(key), bytes(stored)) for key, stored in items]
+
+
+def move(txn: lmdb.Transaction, old: Generation, new: Generation) -> None:
+    """Tells everyone who has the old generation open to go on with the new one."""
+    txn.put(_MOVED, new.path.name.encode(), db=old.meta)
 
 
 def insert(txn: lmdb.Transaction, generation: Generation, key: bytes, stored: bytes) -> None:
@@ -404,12 +471,12 @@ def raise_newest(txn: lmdb.Transaction, generation: Generation, newest: int) -> 
 
 def hour_of(stored: bytes) -> bytes:
     """The hour of a transaction, so that hours sort as bytes."""
-    return (int.from_bytes(stored[:_TIME_BYTES], "big") // _HOUR).to_bytes(_TIME_BYTES, "big")
+    return (rows.time_of(stored) // HOUR).to_bytes(_TIME_BYTES, "big")
 
 
 def _older(txn: lmdb.Transaction, generation: Generation, before: int) -> list[tuple[bytes, bytes]]:
     """Some (hour, key) of transactions in the hours that ended before a time; empty if none are."""
-    limit = max(before // _HOUR, 0).to_bytes(_TIME_BYTES, "big")
+    limit = max(before // HOUR, 0).to_bytes(_TIME_BYTES, "big")
     old: list[tuple[bytes, bytes]] = []
     for hour, key in txn.cursor(generation.hours):
         if bytes(hour) >= limit or len(old) == _AT_ONCE:

@@ -138,6 +138,18 @@ def keys_of(column: str, names: Iterable[Name | None] | Any) -> list[bytes]:
     return keys
 
 
+def column_keys(column: str, names: Any) -> NDArray:
+    """As `keys_of`, as an array of dtype S16, [n]; of equal names in an Arrow array, once."""
+    codes = None
+    if hasattr(names, "dictionary_encode"):
+        encoded = names.dictionary_encode()
+        encoded = encoded.combine_chunks() if hasattr(encoded, "combine_chunks") else encoded
+        codes = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy()
+        names = [*encoded.dictionary.to_pylist(), None]
+    keys = np.frombuffer(b"".join(keys_of(column, names)), f"S{KEY_BYTES}")
+    return keys if codes is None else keys[codes]
+
+
 def heads(transactions: Transactions) -> NDArray:
     """What is stored of each transaction, of dtype HEAD, [n]; no label is known yet.
 
@@ -171,6 +183,20 @@ def entities_of(stored: bytes) -> list[bytes]:
     starts = range(HEAD.itemsize, len(stored), KEY_BYTES)
     keys = [stored[start : start + KEY_BYTES] for start in starts]
     return [key for key in keys if key != NO_KEY]
+
+
+def time_of(stored: bytes) -> int:
+    """The time of a transaction, as it is stored."""
+    return int.from_bytes(stored[:8], "big")
+
+
+def with_label_of(stored: bytes, other: bytes) -> bytes | None:
+    """The head of an unlabelled transaction with the label of another; None if there is none."""
+    at = slice(16, HEAD.itemsize)  # label and known
+    unknown = NOT_KNOWN.to_bytes(1, "little", signed=True)
+    if stored[16:17] != unknown or other[16:17] == unknown:
+        return None
+    return stored[:16] + other[at]
 
 
 def times_of(stored: NDArray) -> NDArray[np.datetime64]:

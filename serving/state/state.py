@@ -89,6 +89,19 @@ class State:
         """
         self.definition.check(model)
 
+    def check_kept(self, moment: np.datetime64) -> None:
+        """Checks that the whole history of transactions before a moment, in UTC, is still kept.
+
+        Raises:
+          BadInput: the state has gone on too far.
+        """
+        behind = self._store.newest() - rows.stored_time(moment)
+        if behind > SLACK_DAYS * MICROSECONDS_PER_DAY:
+            raise BadInput(
+                f"the state has transactions {behind / MICROSECONDS_PER_DAY:.1f} days after that "
+                "day, and may have forgotten what it depends on; choose a later day"
+            )
+
     def record(self, transactions: Transactions) -> Seen:
         """Records transactions, atomically and durably, and returns what preceded them.
 

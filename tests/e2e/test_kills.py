@@ -173,18 +173,38 @@ def victim(new_bank, tmp_path_factory) -> Victim:
     return prepared(new_bank(CONFIG), tmp_path_factory)
 
 
-def kill_at(victim: Victim, moment: float) -> int:
-    """Starts a run and kills it, `moment` being the part of its time that has passed."""
-    at = moment * max(victim.timeline.values())
-    passed = [name for name, end in victim.timeline.items() if end <= at]
-    process = victim.start("run")
-    for line in process.stderr:
-        if not passed or f" {passed[-1]} " in line:
-            break
-    time.sleep(at - max((victim.timeline[name] for name in passed), default=0.0))
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    return process.returncode
+def kill_run(victim: Victim, moment: float) -> tuple[dict[str, str], int]:
+    """Runs a new day and kills that when a part of it has passed, by its own progress.
+
+    The part is counted in nodes that have ended and, between two of them, in the time that the next
+    one took in an earlier run. If that was slower, the next node may have ended before; if so is
+    the whole run, an earlier moment of another one is tried.
+
+    Args:
+      victim: whose run.
+      moment: from 0 to 1, the part of the run that has passed.
+
+    Returns:
+      The versions, and how many pushes were recorded, before the run that was killed.
+    """
+    names = [*victim.timeline]
+    ends = [0.0, *victim.timeline.values()]
+    for _ in range(9):
+        victim.new_day()
+        before, pushes = victim.versions(), len(victim.pushes())
+        passed = int(moment * len(names))
+        process = victim.start("run")
+        for line in process.stderr if passed else ():
+            if f" {names[passed - 1]} " in line:
+                break
+        time.sleep((moment * len(names) - passed) * (ends[passed + 1] - ends[passed]))
+        # The process group exists as long as its leader has not been waited for.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if process.returncode == -signal.SIGKILL:
+            return before, pushes
+        moment *= 0.9
+    pytest.fail("no run was ever killed")
 
 
 # 11 kills at any moment of a run, 11 inside the Pusher, 8 inside a rollback, mixed.
@@ -204,10 +224,9 @@ def test_after_a_kill_a_run_succeeds_and_the_root_is_whole(victim, seed, name):
     what, *rest = name.split("-")
     number = int(rest[-1])
     rng = random.Random(seed)
-    before, pushes = victim.versions(), len(victim.pushes())
+    before, pushes, code = victim.versions(), len(victim.pushes()), -signal.SIGKILL
     if what == "moment":
-        victim.new_day()
-        code = kill_at(victim, (number + rng.random()) / 11)
+        before, pushes = kill_run(victim, (number + rng.random()) / 11)
     else:
         point = {"match": COPYING, "at": rng.randint(1, 20), "kill_after": 0}
         if rest[0] == "publishing":

@@ -71,6 +71,46 @@ def cached(run: dict) -> set[str]:
     return {line.split()[1] for line in lines if " cached" in line}
 
 
+def test_files_are_scored_with_the_features_and_scores_of_the_run(bank, first, tmp_path):
+    """The eval window, read anew with its history, has the scores of the run's eval examples."""
+    import numpy as np
+    import tensorflow as tf
+    from pyarrow import parquet
+
+    from fraud.serving.models import LoadedModel
+
+    for day in np.arange(*map(np.datetime64, first["windows"]["eval"])):
+        (tmp_path / "days" / f"date={day}").parent.mkdir(exist_ok=True)
+        (tmp_path / "days" / f"date={day}").symlink_to(SAMPLE / f"date={day}")
+    out = tmp_path / "scored.parquet"
+    done = bank.call("score", tmp_path / "days", "--history", SAMPLE, "--out", out, "--explain")
+    assert done.returncode == 0, done.stderr
+    scored = parquet.read_table(out)
+    assert set(scored["prediction_version"].to_pylist()) == {first["pushed_version"]}
+    reasons = scored["prediction_reasons"].to_pylist()
+    assert [bool(r) for r in reasons] == scored["prediction_alert"].to_pylist()
+    shards = min(bank.root.glob("artifacts/TransactionExampleGen/examples/*/Split-eval"))
+    files = [str(path) for path in sorted(shards.iterdir())]
+    records = [r.numpy() for r in tf.data.TFRecordDataset(files, "GZIP")]
+    model = LoadedModel(Path(first["pushed_path"]))
+    of_run = model.call("serving_default", {"examples": np.array(records, object)})["score"]
+    ids = [
+        tf.train.Example.FromString(r).features.feature["TRANSACTION_ID"].int64_list.value[0]
+        for r in records
+    ]
+    expected = dict(zip(ids, of_run.tolist(), strict=True))
+    found = dict(
+        zip(
+            scored["TRANSACTION_ID"].to_pylist(),
+            scored["prediction_score"].to_pylist(),
+            strict=True,
+        )
+    )
+    assert len(found) > 5000
+    differences = [abs(score - expected[number]) for number, score in found.items()]
+    assert max(differences) < 1e-6
+
+
 def test_the_first_run_ends_pushed(bank, first):
     assert first["outcome"] == "pushed"
     assert first["windows"] == {

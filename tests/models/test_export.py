@@ -20,7 +20,6 @@ from fraud.models.network.explain import Explainer, typical_genuine
 from fraud.models.preprocessing import in_memory
 from fraud.models.spec import AlertBudget, Network
 from fraud.names import input_name
-from fraud.pipeline.components.serving_check import check_serving
 
 COLUMNS = ModelColumns(("3ds", "age of account"), ("channel",), "fraud", "time", "card")
 SPEC = Network(
@@ -129,35 +128,3 @@ def test_the_input_names_of_the_columns_are_beside_the_graph(scored):
     folder, *_ = scored
     names = json.loads((folder / "model" / "assets.extra" / "inputs.json").read_text())
     assert names == {"age of account": "age_of_account", "3ds": "column_3ds", "channel": "channel"}
-
-
-def test_the_serving_check_sends_columns_by_their_input_names(scored):
-    folder, *_ = scored
-    answer = check_serving(str(folder / "model"), str(folder / "examples.gz"), 50)
-    assert answer["examples"] == 50, answer
-
-
-def test_the_serving_check_reports_a_file_without_examples(scored, tmp_path):
-    folder, *_ = scored
-    tf.io.TFRecordWriter(str(tmp_path / "none.gz"), "GZIP").close()
-    answer = check_serving(str(folder / "model"), str(tmp_path / "none.gz"), 50)
-    assert "has no examples" in answer["error"]
-
-
-def test_the_serving_check_refuses_scores_that_are_no_numbers(scored, tmp_path):
-    folder, *_ = scored
-    module = tf.Module()
-    by_example = tf.function(
-        lambda examples: {"score": tf.zeros(tf.shape(examples)[0])},
-        input_signature=[tf.TensorSpec([None], tf.string, name="examples")],
-    )
-    by_name = tf.function(
-        lambda age: {"score": age * float("nan")},
-        input_signature=[tf.TensorSpec([None], tf.float32, name="age")],
-    )
-    signatures = {"serving_default": by_example, "predict": by_name}
-    tf.saved_model.save(module, str(tmp_path / "model"), signatures)
-    (tmp_path / "model" / "assets.extra").mkdir()
-    (tmp_path / "model" / "assets.extra" / "inputs.json").write_text('{"age of account": "age"}')
-    answer = check_serving(str(tmp_path / "model"), str(folder / "examples.gz"), 50)
-    assert "differ by up to nan" in answer.get("error", ""), answer

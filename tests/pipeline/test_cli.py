@@ -84,12 +84,35 @@ def test_the_list_of_commands_imports_none_of_them(repository):
         (["run"], "no data: give --data PATH"),
         (["run", "--data", "nowhere"], "nowhere"),
         (["run", "--config", "nowhere.yaml", "--data", "x"], "nowhere.yaml: cannot read"),
+        (
+            ["run", "--config", "no-time.yaml", "--data", "x", "--as-of", "2018-07-31"],
+            "--as-of: the data has no days",
+        ),
+        (
+            ["run", "--config", "bad-schema.yaml", "--data", "one.csv"],
+            "price has type BYTES, but the configuration makes it a number, FLOAT",
+        ),
+        (
+            ["run", "--config", "no-schema.yaml", "--data", "one.csv"],
+            "no.pbtxt: not a schema",
+        ),
         (["schema", "--diff", "--update"], "not allowed with"),
         (["config", "--root", "s3://bank/root"], "s3://bank/root: the root must be a local or"),
     ],
 )
 def test_misuse_is_one_message_and_exit_2(cli, tmp_path, arguments, message):
-    done = cli(*arguments)
+    own = "dataset: {timestamp: null, amount: price, label: fraud, id: null, entities: []}\n"
+    files = {
+        "no-time.yaml": own,
+        "bad-schema.yaml": f"{own}paths: {{schema: bad.pbtxt}}",
+        "bad.pbtxt": 'feature { name: "price" type: BYTES }',
+        "no-schema.yaml": f"{own}paths: {{schema: no.pbtxt}}",
+        "no.pbtxt": "feature {",
+        "one.csv": "price,fraud\n1,0\n2,1\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    done = cli(*(tmp_path / a if a in files else a for a in arguments))
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -47,7 +47,11 @@ def test_a_file_names_only_what_differs(load):
 def test_paths_of_a_file_are_relative_to_it_but_not_the_default_root(load, tmp_path):
     loaded = load("paths: {data: days, schema: my/schema.pbtxt}")
     assert loaded.paths.data == str(tmp_path / "days")
-    assert loaded.curated_schema == str(tmp_path / "my/schema.pbtxt")
+    assert loaded.schema_location == str(tmp_path / "my/schema.pbtxt")
+    assert loaded.curated_schema is None  # the file is missing: it is inferred
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my/schema.pbtxt").touch()
+    assert loaded.curated_schema == loaded.schema_location
     assert loaded.paths.root == Config().paths.root
     assert load("paths: {root: elsewhere}").paths.root == str(tmp_path / "elsewhere")
 
@@ -253,6 +257,25 @@ def test_home_is_expanded_and_uris_are_kept(load, monkeypatch, tmp_path):
     uris = load("paths: {data: 's3://b/days', root: 's3://b/root', schema: 's3://b/s.pbtxt'}")
     assert uris.paths == Paths("s3://b/days", "s3://b/root", "s3://b/s.pbtxt")
     assert uris.curated_schema == "s3://b/s.pbtxt"
+
+
+def test_the_challenger_is_beside_the_file_that_names_it(load, tmp_path):
+    challenger = load("serving: {challenger: {model: models/7}}").serving.challenger
+    assert challenger.model == str(tmp_path / "models" / "7")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("drop: [TX_AMUONT]", "drop: 'TX_AMUONT' is no column of dataset and no feature"),
+        ("drop: [TX_DATETIME]", "drop: 'TX_DATETIME' tells the day of a prediction; keep it"),
+        ("hash: [TX_AMOUNT]", "hash: 'TX_AMOUNT' is no identifier and no categorical column"),
+    ],
+)
+def test_columns_of_the_prediction_log_are_checked(load, text, message):
+    with pytest.raises(BadInput, match=f"serving.prediction_log.{message}"):
+        load(f"serving: {{prediction_log: {{{text}}}}}")
+    load("serving: {prediction_log: {drop: [TX_AMOUNT, night], hash: [CUSTOMER_ID]}}")
 
 
 def test_sections_are_handed_to_components_as_json():

@@ -10,6 +10,7 @@ from fraud.pipeline import drift
 from fraud.pipeline.drift import (
     DISTRIBUTION,
     MISSING,
+    NEW,
     ROWS,
     ROWS_OF_DAY,
     ROWS_PER_DAY,
@@ -46,13 +47,13 @@ def numbers(values):
 
 def categories(values):
     """Labels by day; None is a missing value."""
-    values = [[label if label is None else str(label) for label in of_day] for of_day in values]
-    labels = sorted({label for of_day in values for label in of_day} - {None})
-    counts = {
-        label: np.array([list(of_day).count(label) for of_day in values], float) for label in labels
-    }
-    missing = np.array([list(of_day).count(None) for of_day in values], float)
-    return Categories(missing, counts)
+    known = [np.array([x for x in of_day if x is not None], dtype=str) for of_day in values]
+    missing = [len(of_day) - len(labels) for of_day, labels in zip(values, known, strict=True)]
+    labels, code = np.unique(np.concatenate(known), return_inverse=True)
+    day = np.repeat(np.arange(len(values)), [len(of_day) for of_day in known])
+    counts = np.bincount(code * len(values) + day, minlength=len(labels) * len(values))
+    by_label = counts.reshape(-1, len(values)).astype(float)
+    return Categories(np.array(missing, float), dict(zip(labels.tolist(), by_label, strict=True)))
 
 
 def profile(column, rows, first=MONDAY, cards=None):
@@ -141,8 +142,8 @@ def test_a_column_with_a_day_without_values_is_judged_by_the_others():
     assert freedom == 6
 
 
-def test_the_weekday_has_an_effect_if_there_are_three_weeks_to_measure_it():
-    for length, freedom in ((14, 13), (20, 19), (21, 14)):
+def test_the_weekday_has_an_effect_if_there_are_two_weeks_to_measure_it():
+    for length, freedom in ((7, 6), (13, 12), (14, 7), (21, 14)):
         days = np.arange(MONDAY, MONDAY + length)
         assert drift._covariance((days % 7)[:, None] * 1.0, days)[1] == freedom
 
@@ -152,9 +153,11 @@ def test_fewer_than_a_week_have_no_variance():
 
 
 def test_a_window_of_half_the_rows_may_vary_as_one_of_half_the_days(rng):
-    baseline = amounts(rng, 28)
-    assert drift._per_days(amounts(rng, 4, rows=100), baseline) == pytest.approx(1 / 2 + 1 / 28)
-    assert drift._per_days(amounts(rng, 4, rows=400), baseline) == pytest.approx(1 / 4 + 1 / 28)
+    baseline = amounts(rng, 30)
+    for rows, days in ((100, 2), (400, 4)):
+        windows = drift._Windows.of(amounts(rng, 4, rows=rows), baseline)
+        assert windows.per_days == pytest.approx(1 / days + 1 / 16)  # four weekdays of four weeks
+    assert drift._Windows.of(amounts(rng, 9), baseline).per_days == pytest.approx(1 / 7 + 1 / 28)
 
 
 def test_quantiles_are_values_of_the_data():
@@ -173,6 +176,32 @@ def test_cards_that_the_other_window_lacks():
     assert cards.without(other) == pytest.approx((4 + 9) / 36)
     assert cards.without(cards) == 0
     assert cards.effective == pytest.approx(36 / 14)
+
+
+def test_new_cards_may_bring_their_own_categories_where_others_did(rng):
+    """Each card has a shop of its own; a tenth of 100 cards is replaced."""
+
+    def of_cards(cards, days, first, shops=lambda card: f"s{card}"):
+        column = categories([[shops(card) for card in cards] * 2] * days)
+        sample = Cards(np.array(sorted(cards), np.uint64), np.full(len(cards), 2.0 * days), 1.0)
+        return profile(column, [2 * len(cards)] * days, first, sample)
+
+    # Every week, one card is there that no other week has.
+    weeks = [of_cards([*range(99), 200 + week], 7, MONDAY + 7 * week) for week in range(4)]
+    labels = sorted({label for week in weeks for label in week.columns["x"].counts})
+    counts = {
+        label: np.concatenate([w.columns["x"].counts.get(label, np.zeros(7)) for w in weeks])
+        for label in labels
+    }
+    sample = Cards(np.arange(99).astype(np.uint64), np.full(99, 56.0), 1.0)
+    before = profile(Categories(np.zeros(28), counts), [200] * 28, cards=sample)
+    now = of_cards([*range(89), *range(300, 311)], 7, MONDAY + 28)
+    found = measured(now, before, UNSEEN)
+    assert found.value == pytest.approx(0.11)
+    assert not found.drifted
+    unknown = [Profile(p.days, p.rows, None, p.columns) for p in (now, before)]
+    assert measured(*unknown, UNSEEN).drifted
+    assert now.cards.share_without(before.cards) == pytest.approx(0.11)
 
 
 def test_samples_of_cards_are_compared_where_both_are_complete():
@@ -333,16 +362,147 @@ def test_a_slow_drift_accumulates_against_a_fixed_reference(rng):
     assert drifted(now, reference) == {("x", DISTRIBUTION)}
 
 
-def test_short_baselines_have_conventional_thresholds(rng):
-    def many(days):
-        return profile(numbers([np.arange(5000.0)] * days), [1e7] * days)
+def test_data_without_days_has_conventional_thresholds():
+    def many(column):
+        return profile(column, [1e7], first=0)
 
-    assert measured(many(3), many(4), DISTRIBUTION).threshold == 0.02
-    assert measured(many(3), many(4), ZERO).threshold == 0.05
-    assert measured(many(3), many(4), MISSING).threshold == 0.05
-    labels = profile(categories([["a", "b"]] * 4), [1e7] * 4)
-    assert measured(labels, labels, UNSEEN).threshold == 0.05
-    assert drifted(amounts(rng, 3, change=lambda v, _: v * 2), amounts(rng, 4)) != set()
+    values = many(numbers([np.arange(5000.0)]))
+    found = {m.measure: m.threshold for m in compare(values, values, {})}
+    assert found == {DISTRIBUTION: 0.02, ZERO: 0.05, MISSING: 0.05}
+    labels = many(categories([["a", "b"] * 3]))
+    found = {m.measure: m.threshold for m in compare(labels, labels, {})}
+    assert found == {DISTRIBUTION: 0.02, MISSING: 0.05, UNSEEN: 0.05, NEW: 0.05}
+
+
+def test_data_without_days_may_have_as_many_unseen_categories_as_it_had_single_ones():
+    labels = profile(categories([[*"aaabbb", "c", "d"]]), [8], first=0)
+    never = measured(labels, labels, NEW).threshold
+    assert measured(labels, labels, UNSEEN).threshold == pytest.approx(min(1, never + 2 / 8))
+
+
+@pytest.mark.parametrize("days", [1, 6])
+def test_by_less_than_a_week_nothing_is_judged_and_every_column_says_so(rng, days):
+    baseline = amounts(rng, days)
+    found = compare(amounts(rng, 7, 50, change=lambda v, _: v * 3), baseline, {})
+    assert [(m.column, m.drifted) for m in found] == [(ROWS, False), ("x", False)]
+    assert {m.unjudged for m in found} == {
+        f"the baseline has {days} of the 7 days from which variation is measured"
+    }
+    assert drifted(amounts(rng, 7, change=lambda v, _: v * 3), baseline, x=0.1) != set()
+
+
+def test_a_column_with_values_on_fewer_days_than_a_week_is_not_judged(rng):
+    def rarely(values, day):
+        return values if day < MONDAY + 6 else np.full(len(values), np.nan)
+
+    found = measured(amounts(rng, 7), amounts(rng, 28, change=rarely), DISTRIBUTION)
+    assert "fewer than the 7 days" in found.unjudged
+    assert not found.drifted
+
+
+def test_days_without_values_are_not_judged(rng):
+    def on_mondays(values, day):
+        return np.full(len(values), np.nan) if day % 7 == MONDAY % 7 else values
+
+    found = measured(amounts(rng, 1), amounts(rng, 28, change=on_mondays), DISTRIBUTION)
+    assert found.unjudged == "the baseline has no value on the days that are compared"
+    empty = measured(amounts(rng, 1, change=on_mondays), amounts(rng, 28), DISTRIBUTION)
+    assert empty.unjudged == "the window has no value on the days that are compared"
+
+
+def test_a_column_that_changes_its_type_is_not_judged_and_says_so(rng):
+    for now, before, change in (
+        (channels(rng, 7), amounts(rng, 28), "numbers became categories"),
+        (amounts(rng, 7), channels(rng, 28), "categories became numbers"),
+    ):
+        assert [m.unjudged for m in compare(now, before, {}) if m.column == "x"] == [change]
+
+
+SHORT = [(1, 7), (1, 14), (1, 30), (2, 10), (3, 14), (6, 20), (6, 30), (7, 7), (7, 20)]
+
+
+def bank(rng, days, first, change=lambda *_: None, rows=400):
+    """Amounts and two columns of many rare categories, of a bank with other weekends."""
+    columns = {"amount": [], "shop": [], "rare": [], "channel": []}
+    counts = []
+    for day in range(first, first + days):
+        weekend = (day - MONDAY) % 7 >= 5
+        size = rng.poisson(rows * (0.6 if weekend else 1))
+        of_day = {
+            "amount": rng.gamma(2, 40 if weekend else 30, size),
+            "shop": np.char.add("s", (1000 * rng.random(size) ** 4).astype(int).astype(str)),
+            "rare": np.char.add("r", rng.integers(0, 3000, size).astype(str)).astype("U9"),
+            "channel": rng.choice(["a", "b", "c"], size, p=[0.5, 0.3, 0.2]).astype("U9"),
+        }
+        kept = change(of_day, rng)
+        if kept is not None:
+            of_day = {name: values[:kept] for name, values in of_day.items()}
+        counts.append(len(of_day["amount"]))
+        for name, values in of_day.items():
+            columns[name].append(values)
+    counted = {name: categories(values) for name, values in columns.items() if name != "amount"}
+    counted["amount"] = numbers(columns["amount"])
+    return Profile(np.arange(first, first + days), np.array(counts, float), None, counted)
+
+
+@pytest.mark.parametrize(("days", "of_baseline"), SHORT)
+def test_unchanged_data_raises_no_alarm_however_short_the_windows(rng, days, of_baseline):
+    for start in range(3):
+        before = bank(rng, of_baseline, MONDAY + start)
+        now = bank(rng, days, MONDAY + start + of_baseline + 14)
+        assert drifted(now, before) == set()
+
+
+def doubled(of_day, _):
+    of_day["amount"] *= 2
+
+
+def half_zero(of_day, rng):
+    of_day["amount"][rng.random(len(of_day["amount"])) < 0.5] = 0
+
+
+def half_missing(of_day, rng):
+    of_day["amount"][rng.random(len(of_day["amount"])) < 0.5] = np.nan
+
+
+def rewritten(column, label, share):
+    def change(of_day, rng):
+        of_day[column][rng.random(len(of_day[column])) < share] = label
+
+    return change
+
+
+def halved(of_day, _):
+    return len(of_day["amount"]) // 2
+
+
+CHANGES = {
+    "amounts × 2": (doubled, "amount"),
+    "half of the amounts 0": (half_zero, "amount"),
+    "half of the amounts missing": (half_missing, "amount"),
+    "40 % of a column rewritten": (rewritten("channel", "c", 0.4), "channel"),
+    "a new category": (rewritten("channel", "new", 0.15), "channel"),
+    "a new category among many rare ones": (rewritten("rare", "new", 0.15), "rare"),
+    "60 % rewritten to a rare category": (rewritten("rare", "r7", 0.6), "rare"),
+    "half of the rows": (halved, ROWS),
+}
+
+
+@pytest.mark.parametrize(("days", "of_baseline"), [(1, 14), (1, 30), (3, 14), (7, 14), (6, 30)])
+@pytest.mark.parametrize("change", CHANGES)
+def test_large_changes_are_found_however_short_the_windows(rng, change, days, of_baseline):
+    made, column = CHANGES[change]
+    before = bank(rng, of_baseline, MONDAY)
+    now = bank(rng, days, MONDAY + of_baseline + 14, made)
+    assert {name for name, _ in drifted(now, before)} == {column}
+
+
+def test_the_rest_of_the_categories_is_no_category(rng):
+    """Beyond the thousand most frequent ones of a day, they are counted together."""
+    labels = [f"{i}" for i in range(50)]
+    before = profile(categories([labels * 4] * 28), [200] * 28)
+    now = profile(categories([[*labels * 3, *[drift.REST] * 50]] * 7), [200] * 7)
+    assert measured(now, before, UNSEEN).value == 0
 
 
 def test_days_that_are_all_alike_have_the_least_thresholds():
@@ -362,9 +522,9 @@ def test_days_that_are_all_alike_have_the_least_thresholds():
 
 
 UP_AND_DOWN = np.tile([1.0, -1.0], 7)
-"""How 14 days vary: with the variance 14 / 13, and 13 degrees of freedom."""
+"""How 14 days vary, two of each weekday: by 14 / 7, with 7 degrees of freedom."""
 
-PLAUSIBLE = 14 / 13 * stats.f.ppf(1 - 1e-5, 1, 13)
+PLAUSIBLE = 14 / 7 * stats.f.ppf(1 - 1e-5, 1, 7)
 """The square of how far one such day plausibly is from their mean."""
 
 
@@ -374,10 +534,10 @@ def days_of(missing, rows, cards=None):
 
 
 def test_the_thresholds_of_rows_follow_from_how_days_vary():
-    """By a tenth; 7 days are compared with 14, and a single day with two of its weekday."""
-    rows = 200 + 20 * UP_AND_DOWN
+    """By a twentieth; 7 days are compared with 14, and a single day with two of its weekday."""
+    rows = 200 + 10 * UP_AND_DOWN
     before, now = days_of(0 * rows, rows), days_of(np.zeros(7), np.full(7, 200))
-    deviation = 0.1 * math.sqrt(PLAUSIBLE)
+    deviation = 0.05 * math.sqrt(PLAUSIBLE)
     together = measured(now, before, ROWS_PER_DAY).threshold
     assert together == pytest.approx(deviation * math.sqrt(1 / 7 + 1 / 14))
     alone = measured(now, before, ROWS_OF_DAY).threshold
@@ -398,9 +558,9 @@ def test_cards_that_were_replaced_may_have_another_rate():
     now = days_of(np.full(7, 100), np.full(7, 1000), of_cards([2, 3], 3500))
     likely = (0.1 * 2 + 1) / (2 + 2)
     replaced = 2 * 1 / 2**2  # one of two cards on either side
-    units = 0.02**2 * 14 / 13 * (1 / 7 + 1 / 14) + likely * (1 - likely) * replaced
+    units = 0.02**2 * 14 / 7 * (1 / 7 + 1 / 14) + likely * (1 - likely) * replaced
     found = measured(now, before, MISSING).threshold
-    assert found == pytest.approx(min(1, math.sqrt(units * stats.f.ppf(1 - 1e-5, 1, 13))))
+    assert found == pytest.approx(min(1, math.sqrt(units * stats.f.ppf(1 - 1e-5, 1, 7))))
 
 
 def of_cards(hashes, rows):
@@ -415,7 +575,7 @@ def test_what_never_happened_may_happen_once_more(cards, units, units_now):
     now = days_of(np.zeros(7), np.full(7, 100), sample)
     likely = 1 / (units + 2)
     variance = likely * (1 - likely) * (1 / units_now + 1 / units)
-    expected = math.sqrt(variance * stats.f.ppf(1 - 1e-5, 1, 13))
+    expected = math.sqrt(variance * stats.f.ppf(1 - 1e-5, 1, 7))
     assert measured(now, before, MISSING).threshold == pytest.approx(expected)
 
 
@@ -435,8 +595,38 @@ def test_as_many_unseen_categories_are_plausible_as_each_week_had():
     columns = {"always": 100 - own.sum(axis=0), **dict(zip("xyz", own, strict=True))}
     before = profile(Categories(np.zeros(21), columns), np.full(21, 100))
     now = profile(Categories(np.zeros(7), {"always": np.full(7, 100.0)}), np.full(7, 100))
-    expected = 0.2 + 5 * 0.1 * math.sqrt(1 + 1 / 3)
+    of_weeks = 7 * 0.1**2 * (1 / 7 + 1 / 21) * stats.f.ppf(1 - 1e-5, 1, 14)
+    assert measured(now, before, UNSEEN).threshold == pytest.approx(0.2 + math.sqrt(of_weeks))
+    assert measured(now, before, NEW).threshold == pytest.approx(3 * 0.3)
+
+
+def test_a_baseline_of_less_than_two_weeks_is_halved_to_see_which_categories_are_unseen():
+    """In ten days, one category is there for the first five and another for a single day."""
+    first, once = np.repeat([20.0, 0], 5), np.eye(10)[9] * 10
+    columns = {"always": 100 - first - once, "first": first, "once": once}
+    before = profile(Categories(np.zeros(10), columns), np.full(10, 100))
+    now = profile(Categories(np.zeros(7), {"always": np.full(7, 100.0)}), np.full(7, 100))
+    shares = (first + once) / 100
+    varies = np.var(shares, ddof=1) * (1 / 7 + 1 / 7) * stats.f.ppf(1 - 1e-5, 1, 9)
+    expected = min(1, shares.mean() + math.sqrt(varies))
     assert measured(now, before, UNSEEN).threshold == pytest.approx(expected)
+    assert measured(now, before, NEW).threshold == pytest.approx(3 * 0.2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_day_without_rows_in_the_baseline_is_left_out(rng):
+    before = channels(rng, 28)
+    for days in before.columns["x"].counts.values():
+        days[3] = 0
+    before.rows[3] = 0
+    assert drifted(channels(rng, 7), before) == set()
+    found = measured(channels(rng, 7, p=(0.5, 0.3, 0.1, 0.1), labels="abcn"), before, UNSEEN)
+    assert found.drifted
+
+
+def test_a_new_category_is_told_once(rng):
+    found = compare(channels(rng, 7, p=(0.4, 0.3, 0.2, 0.1), labels="abcn"), channels(rng, 28), {})
+    assert [m.measure for m in found if m.drifted and "'n'" in m.change] == [UNSEEN]
 
 
 def test_a_difference_as_large_as_the_threshold_is_no_drift():
@@ -486,10 +676,13 @@ def test_the_description_says_what_changed_since_when_and_by_how_much(rng):
     assert f"divergence {found.value:.4f}, at most {found.threshold:.4f}" in found.description
 
 
-def test_columns_that_only_one_window_has_are_not_compared(rng):
+def test_a_column_that_only_one_window_has_is_not_judged_and_says_so(rng):
     other = channels(rng, 28)
     other = Profile(other.days, other.rows, None, {"y": other.columns["x"]})
-    assert {m.column for m in compare(amounts(rng, 7), other, {})} == {ROWS}
+    found = {m.column: m for m in compare(amounts(rng, 7), other, {"x": 1.0})}
+    assert found["x"].unjudged == "the baseline lacks it"
+    assert found["y"].unjudged == "the window lacks it"
+    assert not any(m.drifted for m in found.values())
 
 
 def test_a_window_without_any_value_is_found(rng):

@@ -15,6 +15,8 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from fraud import files
 from fraud.errors import BadInput, FraudPipelineError
+from fraud.models.entry_point import NETWORK_FILE, THRESHOLD_FILE
+from fraud.models.specification import EXTRA, SPECIFICATION_FILE
 from fraud.pipeline import cli, lineage, releases, verification
 from fraud.pipeline.artifacts import value
 from fraud.pipeline.commands import status, verify
@@ -33,12 +35,20 @@ def version(number: int, model: int, restored: int | None = None) -> Champion:
     return Champion(pushed, str(number), model, "run", str(restored) if restored else None)
 
 
-def decide(pushes, model=9, as_of="", blessed=True, judged_against=0, **more) -> Decision:
-    challenger = Challenger(model, as_of, blessed, judged_against)
-    return releases.decide(challenger, pushes, pushes[0] if pushes else None, **more)
+def decide(
+    pushes, model=9, as_of="", blessed=True, judged_against=0, identity="", **more
+) -> Decision:
+    """What is decided about a model; it is another one than any before unless `model` is theirs."""
+    challenger = Challenger(model, identity or f"model {model}", as_of, blessed, judged_against)
+    there = [push for push in pushes if push.is_kept]
+    return releases.decide(challenger, pushes, there, **more)
 
 
 # What may be pushed
+
+
+def rolled_back(pushes, *models: int) -> list[bool]:
+    return [releases.is_rolled_back(pushes, f"model {model}") for model in models]
 
 
 def test_the_first_model_is_pushed_if_it_is_blessed():
@@ -92,16 +102,96 @@ def test_what_is_live_is_not_pushed_again():
     # So that the cache answers:
     assert decide([version(5, 9)], live_reason="replay") == Decision("pushed", "replay")
     restored = [version(7, 9, restored=5), version(6, 2), version(5, 9)]
-    assert decide(restored) == Decision("not_pushed", "already live as version 7")
+    assert decide(restored) == Decision("not_pushed", "identical to version 7, which is live")
+
+
+def test_a_model_is_the_same_however_often_it_is_trained():
+    """The challenger, artifact 9, was trained again and is what artifact 2 was."""
+    live = [version(6, 2), version(5, 1)]
+    again = {"identity": "model 2", "judged_against": 2}
+    assert decide(live, **again) == Decision("not_pushed", "identical to version 6, which is live")
+    back = [version(7, 1, restored=5), *live]
+    found = decide(back, **again)
+    assert found.outcome == "not_pushed"
+    assert found.reason == (
+        "identical to version 6, which was rolled back from; `fraud-pipeline rollback --to 6` "
+        "would restore it"
+    )
+    assert decide(back, push_replays=True, **again) == found
+    back[1].pushed.state = mlmd.Artifact.DELETED
+    assert decide(back, **again).reason == "identical to version 6, which was rolled back from"
+
+
+def test_a_model_that_was_replaced_is_a_replay_while_its_version_is_there():
+    pushes = [version(6, 2), version(5, 1)]
+    again = {"identity": "model 1", "judged_against": 2}
+    assert decide(pushes, **again) == Decision(
+        "replay",
+        "replay: identical to version 5, which version 6 replaced; --push-replays pushes it all "
+        "the same",
+    )
+    assert decide(pushes, push_replays=True, **again) == Decision(
+        "pushed", "replay: identical to version 5, which version 6 replaced"
+    )
+    pushes[1].pushed.state = mlmd.Artifact.DELETED
+    assert decide(pushes, **again) == Decision("pushed")
+
+
+def test_what_makes_two_models_the_same(tmp_path):
+    def model(name: str, **changed: str) -> str:
+        contents = {
+            "saved_model.pb": "graph",
+            "fingerprint.pb": "1",
+            "variables/variables.index": "weights",
+            "assets/vocabulary": "a",
+            f"{EXTRA}/{SPECIFICATION_FILE}": "{}",
+            f"{EXTRA}/{NETWORK_FILE}": "{}",
+            f"{EXTRA}/{THRESHOLD_FILE}": '{"threshold": 0.5, "validation": {"brier": 0.1}}',
+        }
+        for path, content in {**contents, **changed}.items():
+            (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / path).write_text(content)
+        return lineage.identity_of(tmp_path / name)
+
+    first = model("first")
+    assert model("graph", **{"saved_model.pb": "other", "fingerprint.pb": "2"}) == first
+    metric = '{"threshold": 0.5, "validation": {"brier": 0.2}}'
+    settings = {f"{EXTRA}/{NETWORK_FILE}": '{"epochs": 3}', f"{EXTRA}/{THRESHOLD_FILE}": metric}
+    assert model("settings", **settings) == first
+    others = {
+        "variables/variables.index": "others",
+        "assets/vocabulary": "b",
+        f"{EXTRA}/{SPECIFICATION_FILE}": '{"label_delay_days": 3}',
+        f"{EXTRA}/{THRESHOLD_FILE}": '{"threshold": 0.6, "validation": {"brier": 0.1}}',
+    }
+    different = [model(str(i), **{path: text}) for i, (path, text) in enumerate(others.items())]
+    assert len({first, *different}) == 5
 
 
 def test_a_rollback_takes_back_what_was_pushed_after_the_one_it_restores():
     pushes = [version(8, 1, restored=5), version(7, 3), version(6, 2), version(5, 1)]
-    assert [releases.is_rolled_back(pushes, m) for m in (1, 2, 3, 4)] == [False, True, True, False]
+    assert rolled_back(pushes, 1, 2, 3, 4) == [False, True, True, False]
     assert decide(pushes, model=2, judged_against=1).outcome == "not_pushed"
     # … until one of them is restored itself.
     pushes = [version(9, 2, restored=6), *pushes]
-    assert [releases.is_rolled_back(pushes, m) for m in (1, 2, 3)] == [False, False, True]
+    assert rolled_back(pushes, 1, 2, 3) == [False, False, True]
+
+
+def test_a_model_that_was_pushed_again_is_taken_back_like_any_other():
+    # 7 is a replay of model 1, on request; the rollback from it restores what it replaced.
+    pushes = [version(8, 2, restored=6), version(7, 1), version(6, 2), version(5, 1)]
+    assert rolled_back(pushes, 1, 2) == [True, False]
+    assert decide(pushes, model=1, judged_against=2, push_replays=True).outcome == "not_pushed"
+    # A push that no rollback preceded is not taken back by an earlier one.
+    assert rolled_back([version(9, 1), *pushes], 1, 2) == [False, False]
+
+
+def test_a_rollback_that_undoes_another_takes_nothing_back():
+    pushes = [version(8, 2, restored=6), version(7, 1, restored=5), version(6, 2), version(5, 1)]
+    assert rolled_back(pushes, 1, 2) == [False, False]
+    # Nor does it matter by which of its versions the model is restored.
+    pushes = [version(9, 1, restored=7), *pushes]
+    assert rolled_back(pushes, 1, 2) == [False, True]
 
 
 def test_without_a_version_a_rollback_goes_back_to_the_model_before():
@@ -128,6 +218,10 @@ def test_a_version_is_the_time_and_above_all_others():
     assert releases.next_version(100.9, []) == "100"
     assert releases.next_version(100.9, ["100", "20"]) == "101"
     assert releases.next_version(100.9, ["900", "tmp"]) == "901"
+    highest = 2**63 - 2
+    assert releases.next_version(1, [str(highest - 1)]) == str(highest)
+    with pytest.raises(FraudPipelineError, match=f"no version can be higher than {highest}"):
+        releases.next_version(1, [str(highest)])
 
 
 # Real runs of a small graph
@@ -257,7 +351,7 @@ def test_after_a_rollback_runs_are_compared_with_it_and_do_not_undo_it(bank):
     assert "rolled back" in outcome(again)[1]
     assert outcome(bank.run("4", "a", as_of="2026-03-14")) == (
         "not_pushed",
-        f"already live as version {live[0]}",
+        f"identical to version {live[0]}, which is live",
     )
     assert bank.live() == live
     # It is no replay: the live weights are as of the 14th.
@@ -274,6 +368,41 @@ def test_after_a_rollback_the_restored_model_itself_is_judged_as_it_first_was(ba
         releases.roll_back(bank.root, bank.store, None, "bad")
     blessing = bank.run("3", "a", as_of="2026-03-14", until="Judge")
     assert value(blessing, "baseline_model_id") is None
+
+
+def test_a_model_that_was_rolled_back_from_and_is_trained_again_is_not_pushed(bank):
+    bank.run("1", "a", as_of="2026-03-14")
+    bank.run("2", "b", as_of="2026-03-21")
+    bank.run("3", "c", as_of="2026-03-28", blessed=0)
+    with bank.root.pushing():
+        releases.roll_back(bank.root, bank.store, None, "bad")
+    bank.run("4", "d", as_of="2026-03-29", blessed=0)
+    assert cli.main(["prune", "--keep", "1", "--root", str(bank.root.path)]) == 0
+    second = bank.store.get_artifacts_by_type("Model")[1]
+    assert second.state == mlmd.Artifact.DELETED
+    again = bank.run("5", "b", as_of="2026-03-21")
+    assert bank.store.get_artifacts_by_type("Model")[-1].id > second.id
+    assert outcome(again)[0] == "not_pushed"
+    assert "which was rolled back from" in outcome(again)[1]
+    assert bank.live()[1] == "a"
+
+
+def test_weights_that_are_live_are_not_pushed_again_by_other_code(bank):
+    bank.run("1", "a", as_of="2026-03-14")
+    bank.run("2", "a", as_of="2026-03-15")  # another artifact, as after a change of the code
+    live, _ = bank.live()
+    assert len(bank.versions()) == 1
+    again = bank.run("2", "a", as_of="2026-03-15")
+    assert outcome(again) == ("not_pushed", f"identical to version {live}, which is live")
+
+
+def test_what_an_early_release_pushed_is_known_by_its_files(bank):
+    pushed = bank.run("1", "a")
+    del pushed.custom_properties[lineage.IDENTITY]
+    bank.store.put_artifacts([pushed])
+    assert value(bank.store.get_artifacts_by_id([pushed.id])[0], lineage.IDENTITY) is None
+    (push,) = lineage.pushes(bank.store)
+    assert push.identity == lineage.identity_of(bank.root.pushed / push.version)
 
 
 def test_the_command_rolls_back_and_says_what_is_live(bank, capsys):
@@ -299,14 +428,14 @@ def test_the_command_rolls_back_and_says_what_is_live(bank, capsys):
     assert cli.main(["rollback", "--reason", "bad indeed", *config]) == 0
     assert bank.live()[1] == "a"
     pushes = list(lineage.pushes(bank.store))
-    assert releases.is_rolled_back(pushes, pushes[-2].model_id)
+    assert releases.is_rolled_back(pushes, pushes[-2].identity)
 
 
 @pytest.mark.parametrize("reason", ["\x1b[2J", "\udcff", "a\u202eb"])
 def test_a_reason_that_would_not_be_printed_as_text_is_refused(bank, capsys, reason):
     config = ["--root", str(bank.root.path)]
     assert cli.main(["rollback", "--reason", reason, *config]) == 2
-    assert "--reason: it contains control characters" in capsys.readouterr().err
+    assert "reason: it contains control characters" in capsys.readouterr().err
 
 
 def test_a_reason_takes_one_line(bank, capsys):
@@ -370,7 +499,7 @@ def test_a_rollback_to_files_that_are_damaged_everywhere_changes_nothing(bank):
     first, _ = bank.versions()
     push = next(p for p in lineage.pushes(bank.store) if p.version == first)
     for folder in (bank.root.pushed / first, Path(push.pushed.uri)):
-        (folder / "saved_model.pb").write_text("rotten")
+        (folder / "saved_model.pb").write_text("rotten")  # of the model, too: it has the same file
     with bank.root.pushing(), pytest.raises(FraudPipelineError, match="gone or damaged"):
         releases.roll_back(bank.root, bank.store, None, "bad")
     assert bank.live()[1] == "b"
@@ -510,6 +639,25 @@ def test_two_pushers_at_once_publish_one_whole_model(bank):
     said = sorted(process.communicate()[0].strip() for process in both)
     assert said == ["not_pushed", "pushed"]
     assert len(bank.versions()) == 2
+    assert findings(bank) == []
+
+
+def test_a_pusher_waits_for_a_rollback_and_finds_that_the_champion_changed(bank):
+    bank.run("1", "a")
+    bank.run("2", "b")
+    bank.run("3", "c", until="Judge")
+    with bank.root.pushing():
+        pusher = start(bank, "3", "c", "")
+        assert pusher.stdout.readline() == "ready\n"
+        pusher.stdin.write("go\n")
+        pusher.stdin.flush()
+        with pytest.raises(subprocess.TimeoutExpired):
+            pusher.wait(1)
+        releases.roll_back(bank.root, bank.store, None, "bad")
+    assert pusher.communicate()[0].strip() == "not_pushed"
+    assert bank.live()[1] == "a"
+    assert outcome(bank.run("3", "c"))[1].startswith("champion changed")
+    assert outcome(bank.run("4", "c"))[0] == "pushed"
     assert findings(bank) == []
 
 

@@ -10,6 +10,8 @@ import pytest
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from fraud.errors import BadInput
+from fraud.features.spec import Dataset, Features
+from fraud.models.columns import ModelColumns
 from fraud.pipeline import schemas
 from fraud.pipeline.config import PACKAGED_SCHEMA
 
@@ -156,3 +158,19 @@ def test_what_cannot_be_changed_in_place_is_refused() -> None:
         schemas.edited("# empty", after)
     with pytest.raises(BadInput, match="not a schema: 1:1 : "):
         schemas.edited("column {}", after)
+
+
+def test_the_packaged_schema_fits_the_default_configuration():
+    columns = ModelColumns.of(Dataset(), Features())
+    schema = schemas.parsed(schemas.read(PACKAGED_SCHEMA))
+    assert schemas.contradictions(schema, columns.numeric, columns.categorical) == []
+
+
+def test_a_type_that_contradicts_the_configuration_is_named():
+    schema = schemas.parsed(
+        'feature { name: "a" type: BYTES } feature { name: "b" type: INT } '
+        'feature { name: "c" type: FLOAT }'
+    )
+    problems = schemas.contradictions(schema, ["a", "c", "new"], ["b"])
+    assert [problem.split()[0] for problem in problems] == ["a", "b"]
+    assert "makes it text, BYTES" in problems[1]

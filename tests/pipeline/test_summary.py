@@ -10,7 +10,7 @@ from tensorflow_model_analysis.proto import validation_result_pb2
 from fraud.codec import to_json
 from fraud.models.entry_point import NETWORK_FILE, THRESHOLD_FILE
 from fraud.models.specification import EXTRA
-from fraud.pipeline import config, lineage, summary
+from fraud.pipeline import artifacts, config, lineage, summary
 from fraud.pipeline.artifacts import (
     SUMMARY_FILE,
     VERDICT_FILE,
@@ -129,7 +129,11 @@ def finished_run(tmp_path, monkeypatch):
         monkeypatch.setattr(lineage, "pushes", lambda store: iter(()))
         model = ModelFacts(0.5, {"brier": 0.12345678, "roc_auc": None}, {})
         monkeypatch.setattr(ModelFacts, "read", lambda artifact: model)
-        failures = () if blessed else ("overall: roc_auc is 0.7000; at least 0.75 is required",)
+        failures = (
+            ()
+            if blessed
+            else ("overall: roc_auc is 0.7000; at least 0.75 is required (evaluation.min_roc_auc)",)
+        )
         evaluation = Evaluation(
             {"overall": {"roc_auc": 0.7}, "slices": {}},
             champion or {},
@@ -169,7 +173,7 @@ def test_every_reason_against_a_model_is_named(finished_run):
     result = finished_run(Verdict(True), blessed=False)
     assert result.outcome == "not_blessed"
     assert result.reasons == (
-        "overall: roc_auc is 0.7000; at least 0.75 is required",
+        "overall: roc_auc is 0.7000; at least 0.75 is required (evaluation.min_roc_auc)",
         "ServingCheck: no answer",
     )
     assert (result.pushed_version, result.model_card) == (None, None)
@@ -209,13 +213,14 @@ def test_a_stopped_run_has_the_anomalies_as_reasons(finished_run, tmp_path):
             "overall",
             """metric_key { name: "roc_auc" } metric_value { double_value { value: 0.7 } }
             metric_threshold { value_threshold { lower_bound { value: 0.75 } } }""",
-            "overall: roc_auc is 0.7000; at least 0.75 is required",
+            "overall: roc_auc is 0.7000; at least 0.75 is required (evaluation.min_roc_auc)",
         ),
         (
             "CHANNEL=chip",
             """metric_key { name: "recall_gap" } metric_value { double_value { value: 0.3 } }
             metric_threshold { value_threshold { upper_bound { value: 0.2 } } }""",
-            "CHANNEL=chip: recall_gap is 0.3000; at most 0.2 is allowed",
+            "CHANNEL=chip: recall_gap is 0.3000; at most 0.2 is allowed "
+            "(evaluation.max_slice_recall_gap)",
         ),
         (
             "overall",
@@ -262,3 +267,12 @@ def test_a_metric_that_is_no_number_is_null_in_the_summary(tmp_path):
         "recall_gap": None,
         "average_precision": 0.5,
     }
+
+
+def test_an_anomaly_in_several_windows_is_one_reason():
+    odd = [Anomaly("a", "Odd", "5 %", "error", window, "schema") for window in ("train", "eval")]
+    other = Anomaly("a", "Odd", "", "error", "recent", "drift")
+    assert artifacts.one_per_feature([*odd, other]) == (
+        "train: a: Odd: 5 % (also eval)",
+        "recent: a: Odd",
+    )

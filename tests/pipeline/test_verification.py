@@ -85,18 +85,88 @@ def test_a_damaged_version_is_replaced_by_its_copy(bank):
 def test_a_version_whose_copy_is_damaged_too_is_left_to_people(bank):
     live = next(lineage.champions(bank.store))
     for folder in (bank.root.pushed / live.version, Path(live.pushed.uri)):
+        (folder / "saved_model.pb").write_text("x")  # and, as it is the same file, the model
+    for repair in (False, True):
+        version, model = check(bank, repair)
+        assert "not the files that were pushed" in version["problem"]
+        assert "not the model that was pushed" in model["problem"]
+        assert not version["repaired"] and not model["repaired"]
+
+
+def forget_copies(bank: Bank, version: str) -> None:
+    """Damages the copies of a version among the artifacts, which keeps them in place."""
+    (push,) = [push for push in lineage.pushes(bank.store) if push.version == version]
+    (model,) = bank.store.get_artifacts_by_id([push.model_id])
+    for folder in (Path(push.pushed.uri), lineage.model_folder(model)):
+        (folder / "saved_model.pb").unlink()
         (folder / "saved_model.pb").write_text("x")
-    unrepaired(bank, "not the files that were pushed")
 
 
-def test_a_version_that_was_removed_by_hand_is_recorded_as_deleted(bank):
+def remaining(bank: Bank, problem: str) -> str:
+    """Repairs what can be, and checks that what mentions `problem` was; what was done."""
+    (done,) = [found for found in check(bank, repair=True) if problem in found["problem"]]
+    assert done["repaired"]
+    return done["repaired"]
+
+
+def test_a_version_that_was_removed_by_hand_is_restored_from_its_copy(bank):
+    live, weights = bank.live()
+    before = digest(bank.root.pushed / live)
+    shutil.rmtree(bank.root.pushed / live)
+    done = repaired(bank, f"version {live}: recorded, but")
+    assert "restored from the intact copy" in done
+    assert done.endswith("the version is there again and is live")
+    assert bank.live() == (live, weights)
+    assert digest(bank.root.pushed / live) == before
+
+
+def test_a_version_that_a_rollback_made_is_restored_from_the_one_it_restored(bank):
+    first, _ = bank.versions()
+    with bank.root.pushing():
+        release = releases.roll_back(bank.root, bank.store, None, "bad")
+    shutil.rmtree(bank.root.pushed / release.version)
+    forget_copies(bank, first)
+    done = remaining(bank, f"version {release.version}: recorded, but")
+    assert f"restored from the intact copy {bank.root.pushed / first}" in done
+    assert bank.live() == (release.version, "a")
+
+
+def test_a_version_of_which_nothing_is_left_is_recorded_as_deleted(bank):
     live, _ = bank.live()
     shutil.rmtree(bank.root.pushed / live)
+    forget_copies(bank, live)
     (before,) = releases.disagreements(bank.root, list(lineage.pushes(bank.store)))
     assert "the folder is missing" in before
-    repaired(bank, f"version {live}: recorded, but")
+    assert "as deleted" in remaining(bank, f"version {live}: recorded, but")
     assert releases.disagreements(bank.root, list(lineage.pushes(bank.store))) == ()
     assert bank.live()[1] == "a"
+    assert check(bank) == []
+
+
+def test_a_version_that_comes_back_as_it_was_is_live_again(bank):
+    live, _ = bank.live()
+    (bank.root.pushed / live).rename(bank.root.path / "away")
+    forget_copies(bank, live)
+    remaining(bank, f"version {live}: recorded, but")
+    (bank.root.path / "away").rename(bank.root.pushed / live)
+    # And then the model, which is restored from it.
+    version, model = check(bank, repair=True)
+    problem = f"{live}: recorded as deleted, but its files are back, as they were pushed"
+    assert problem in version["problem"]
+    assert "not the model that was pushed" in model["problem"]
+    assert version["repaired"] and model["repaired"]
+    assert check(bank) == []
+    assert bank.live() == (live, "b")
+
+
+def test_a_version_that_comes_back_changed_stays_deleted(bank):
+    live, _ = bank.live()
+    (bank.root.pushed / live).rename(bank.root.path / "away")
+    forget_copies(bank, live)
+    remaining(bank, f"version {live}: recorded, but")
+    (bank.root.path / "away").rename(bank.root.pushed / live)
+    (bank.root.pushed / live / "saved_model.pb").write_text("x")
+    unrepaired(bank, f"{live}: recorded as deleted")
 
 
 def test_a_push_folder_that_is_not_mounted_is_no_reason_to_forget_all(bank):
@@ -148,12 +218,53 @@ def test_an_artifact_without_files_is_recorded_as_deleted(bank):
     assert after.state == mlmd.Artifact.DELETED
 
 
+@pytest.mark.parametrize("come_back", ["as they were", "changed", "unknown"])
+def test_files_that_come_back_are_recorded_as_kept_if_they_are_the_same(bank, come_back):
+    (*_, statistics) = bank.store.get_artifacts_by_type("ExampleStatistics")
+    folder, away = Path(statistics.uri), bank.root.path / "away"
+    folder.rename(away)
+    repaired(bank, f"{folder}: recorded as ExampleStatistics {statistics.id}, but missing")
+    away.rename(folder)
+    problem = f"{folder}: recorded as deleted, but there are files"
+    if come_back == "as they were":
+        repaired(bank, f"{problem}, as they were written")
+        (after,) = bank.store.get_artifacts_by_id([statistics.id])
+        assert after.state == mlmd.Artifact.LIVE
+        return
+    if come_back == "changed":
+        (folder / "statistics").write_text("x")
+    else:
+        (known,) = bank.store.get_artifacts_by_id([statistics.id])
+        del known.custom_properties[lineage.DIGEST]
+        bank.store.put_artifacts([known])
+    unrepaired(bank, problem)
+
+
+@pytest.mark.parametrize("damage", ["gone", "half", "changed"])
+def test_the_model_of_a_version_is_restored_from_the_version(bank, damage):
+    champion = next(lineage.champions(bank.store))
+    (model,) = bank.store.get_artifacts_by_id([champion.model_id])
+    folder = lineage.model_folder(model)
+    before = digest(model.uri)
+    if damage == "changed":
+        (folder / "saved_model.pb").unlink()
+        (folder / "saved_model.pb").write_text("x")
+    else:
+        shutil.rmtree(model.uri if damage == "gone" else folder)
+    what = "missing" if damage == "gone" else "not the model that was pushed"
+    repaired(bank, f"{model.uri}: recorded as Model {model.id}, but {what}")
+    assert digest(model.uri) == before
+
+
 def test_the_model_of_a_version_is_never_recorded_as_deleted(bank):
     """Without it, no later model could be compared with the version."""
     champion = next(lineage.champions(bank.store))
     (model,) = bank.store.get_artifacts_by_id([champion.model_id])
     shutil.rmtree(model.uri)
-    (found,) = check(bank, repair=True)
+    shutil.rmtree(champion.pushed.uri)
+    (bank.root.pushed / champion.version / "saved_model.pb").write_text("x")
+    damaged, found = check(bank, repair=True)
+    assert "not the files that were pushed" in damaged["problem"]
     assert found["repaired"] is None
     assert f"compared with version {champion.version}" in found["advice"]
     (after,) = bank.store.get_artifacts_by_id([model.id])
@@ -172,6 +283,46 @@ def test_artifacts_that_are_not_mounted_are_no_reason_to_forget_all(bank):
     bank.root.artifacts.rmdir()
     away.rename(bank.root.artifacts)
     assert check(bank) == []
+
+
+def test_a_root_without_ml_metadata_is_not_clean(bank, capsys):
+    live, _ = bank.live()
+    bank.root.metadata.unlink()
+    unrepaired(bank, "metadata.sqlite: missing, although there are versions: ")
+    assert not bank.root.metadata.exists()
+    assert cli.main(["verify", "--root", str(bank.root.path)]) == 1
+    assert cli.main(["status", "--root", str(bank.root.path)]) == 0
+    said = capsys.readouterr().out
+    assert f"{live}: ML Metadata has no record of it" in said
+    assert "a server takes it" in said
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_a_root_that_is_elsewhere_now_works_there(bank, tmp_path_factory, how, capsys):
+    there = tmp_path_factory.mktemp("elsewhere") / "root"
+    shutil.copytree(bank.root.path, there)
+    if how == "moved":
+        shutil.rmtree(bank.root.path)
+    before = {path: path.stat().st_mtime_ns for path in bank.root.path.rglob("*")}
+    elsewhere = Bank(there)
+    assert cli.main(["status", "--root", str(there)]) == 0
+    said = capsys.readouterr().out
+    assert "live      version" in said
+    assert f"recorded in {bank.root.path}" in said
+    (found,) = check(elsewhere)
+    assert f"recorded in {bank.root.path}: it was moved or copied" in found["problem"]
+    done, *others = check(elsewhere, repair=True)
+    assert done["repaired"]
+    assert others == []
+    assert check(elsewhere) == []
+    # It is compared with the champion, as ever.
+    assert value(elsewhere.run("3", "c"), "outcome") == "pushed"
+    assert elsewhere.live()[1] == "c"
+    with elsewhere.root.pushing():
+        releases.roll_back(elsewhere.root, elsewhere.store, None, "bad")
+    assert elsewhere.live()[1] == "b"
+    # The original is as it was.
+    assert {path: path.stat().st_mtime_ns for path in bank.root.path.rglob("*")} == before
 
 
 def running(bank: Bank) -> int:

@@ -76,6 +76,16 @@ def test_a_refused_challenger():
     ]
 
 
+def test_a_drop_that_was_not_judged_is_said_in_the_first_line_and_at_the_metric():
+    few = {"average_precision": Change(-0.03, None, None, None, unjudged=True)}
+    text = render(replace(RUN, push=PUSHED, evaluation=replace(EVALUATION, changes=few)))
+    assert text.splitlines()[0] == (
+        "Run r2 as of 2026-03-20 pushed version 20: every check was passed, but drops from the "
+        "champion were not judged: fewer than 10 cards have a fraud."
+    )
+    assert "change -0.030; not judged: fewer than 10 cards have a fraud\n" in text
+
+
 def outcome(facts: RunFacts) -> str:
     return render(facts).splitlines()[0].removeprefix("Run r2 as of 2026-03-20 ")
 

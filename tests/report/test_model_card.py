@@ -118,6 +118,14 @@ def test_it_lists_the_checks_before_the_push():
     assert table(blocks, "setting")["alert budget"] == ("100",)
 
 
+def test_drops_that_were_not_judged_are_named():
+    card = sections(changes={"roc_auc": Change(-0.1, None, None, None, unjudged=True)})
+    blocks = card["Checks before the push"]
+    assert table(blocks, "overall", "this model")["ROC AUC"][-1] == "not judged"
+    assert any("Drops were not judged, because fewer than 10 cards" in i for i in blocks[0].items)
+    assert not any("Drops" in item for item in sections()["Checks before the push"][0].items)
+
+
 def test_without_champion_slices_or_counts():
     card = sections(
         champion={},

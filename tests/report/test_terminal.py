@@ -3,6 +3,7 @@ import math
 from dataclasses import fields
 
 import pytest
+import yaml
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from fraud.codec import to_json
@@ -96,6 +97,17 @@ def test_the_table_has_the_champion_and_the_slices():
     assert "  unjudged  false-positive rate gap, too few examples: A=chip\n" in text
 
 
+def test_drops_that_were_not_judged_are_named():
+    few = Change(-0.1, None, None, None, unjudged=True)
+    changes = {"roc_auc": few, "brier_skill": few, "precision_at_budget": Change(0.1, None, None)}
+    metrics = {"overall": {"roc_auc": 0.9}, "slices": {}}
+    assert (
+        "  unjudged  drops from the champion (roc auc, brier skill): "
+        "fewer than 10 cards have a fraud in eval; only the minima apply\n"
+    ) in terminal.render(summary(metrics=metrics, changes=changes))
+    assert "unjudged" not in terminal.render(summary(metrics=metrics))
+
+
 def test_a_summary_read_from_its_file_is_rendered_as_before(tmp_path):
     anomaly = Anomaly("amount", "Unexpected", "", "error", "eval", "schema")
     windows = {"train": ("2026-01-01", "2026-01-02"), "eval": ("2026-01-03", "2026-01-04")}
@@ -163,9 +175,48 @@ def test_the_progress_line_of_a_node(record, detail):
     assert terminal.node_detail(record) == detail
 
 
-@pytest.mark.parametrize(("source", "advice"), [("schema", "--diff"), ("drift", "reference_run")])
+def stopped(*anomalies, **options):
+    return terminal.render(summary(outcome="gate_stopped", anomalies=anomalies), **options)
+
+
+def odd(source, feature="amount"):
+    return Anomaly(feature, "odd", "very", "error", "recent", source)
+
+
+@pytest.mark.parametrize(
+    ("source", "advice"),
+    [
+        ("schema", "fraud-pipeline schema --diff --config 'a b.yaml' --root r shows how"),
+        ("drift", 'data_gate: {drift_thresholds: {"amount": 1}}'),
+        ("empty", "data_gate.empty_columns"),
+        ("labels", "windows.train_days"),
+    ],
+)
 def test_a_stopped_run_says_what_to_do_about_its_cause(source, advice):
-    anomaly = Anomaly("amount", "odd", "very", "error", "recent", source)
-    text = terminal.render(summary(outcome="gate_stopped", anomalies=(anomaly,)))
+    text = stopped(odd(source), options=" --config 'a b.yaml' --root r")
     assert advice in text
-    assert ("--diff" in text) is (source == "schema")
+    assert ("schema --diff" in text) is (source == "schema")
+    assert ("reference_run" in text) is (source == "drift")
+
+
+def test_without_a_file_for_the_schema_the_advice_names_its_key():
+    text = stopped(odd("schema"), options=" --config c.yaml", has_schema=False)
+    assert "paths.schema" in text and "fraud-pipeline schema --update --config c.yaml" in text
+    assert "--diff" not in text
+
+
+def test_the_advice_on_drift_can_be_pasted_into_the_configuration():
+    text = stopped(odd("drift", "Händler: x"), odd("drift", "b"), odd("drift", "b"))
+    (line,) = [line for line in text.splitlines() if "drift_thresholds" in line]
+    gate = yaml.safe_load(line)["data_gate"]
+    assert gate == {"drift_thresholds": {"Händler: x": 1, "b": 1}}
+
+
+def test_only_logs_that_exist_are_named():
+    assert "tensorboard" not in terminal.render(summary())
+    text = terminal.render(summary(tensorboard="a root/model_run"))
+    assert "tensorboard --logdir 'a root/model_run'\n" in text
+
+
+def test_an_inferred_schema_is_to_be_reviewed():
+    assert "our.pbtxt: inferred; review" in terminal.render(summary(inferred_schema="our.pbtxt"))

@@ -63,6 +63,9 @@ class LinearModel:
         contributions = np.tile(np.float32([0.5, 0.25][: len(names)]), (len(said.score), 1))
         return Explained(said, [names] * len(said.score), contributions)
 
+    def close(self) -> None:
+        self.fails = True
+
 
 def of_default_features(**dataset) -> InputSpecification:
     return InputSpecification(Dataset(**dataset), Features(), 7)

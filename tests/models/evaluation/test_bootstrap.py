@@ -127,6 +127,18 @@ def test_a_drop_is_counted_if_it_exceeds_what_is_allowed_or_is_undefined():
     assert math.isnan(undefined.drop_probability("m", "a", "b", 0.25))
 
 
+@pytest.mark.parametrize(("fraud_clusters", "dropped"), [(0, None), (9, None), (10, 1.0)])
+def test_a_drop_is_not_judged_on_fewer_than_ten_cards_with_a_fraud(fraud_clusters, dropped):
+    values = {("a", "m"): np.array([0.4, 0.4, 0.4]), ("b", "m"): np.array([0.5, 0.5, 0.5])}
+    told = Replicates(values, fraud_clusters)
+    assert told.drop_probability("m", "a", "b", 0.05) == dropped
+
+
+def test_what_is_undefined_is_a_drop_however_few_cards_have_a_fraud():
+    values = {("a", "m"): np.array([np.nan, 0.4]), ("b", "m"): np.array([0.5, 0.5])}
+    assert math.isnan(Replicates(values, 3).drop_probability("m", "a", "b", 0.05))
+
+
 def test_intervals_are_the_middle_95_percent_of_defined_replicates():
     values = np.concatenate([[100.0], np.arange(201.0), [np.nan]])
     told = Replicates({("a", "m"): values, ("b", "m"): np.zeros(203)}, 10)

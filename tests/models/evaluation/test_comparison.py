@@ -37,18 +37,19 @@ class Column(tf.Module):
         return {"score": score, "alert": tf.cast(score >= LIMIT, tf.float32)}
 
 
-def two_models(seed: int, noise: float, worse: float) -> SimpleNamespace:
-    """An eval week with 110 frauds on 58 cards, scored by two models alike up to their noise.
+def two_models(seed: int, noise: float, worse: float, fraud_cards: int = 58) -> SimpleNamespace:
+    """An eval week with 110 frauds, scored by two models alike up to their noise.
 
     Args:
       seed: of the week.
       noise: of each model: by transaction, and by card for frauds.
       worse: by how much the challenger's logits of frauds are lower.
+      fraud_cards: the cards of the frauds.
     """
     random = np.random.default_rng(seed)
     label = np.zeros(4000, int)
     label[:110] = 1
-    card = np.concatenate([random.integers(0, 58, 110), random.integers(0, 700, 3890)])
+    card = np.concatenate([random.integers(0, fraud_cards, 110), random.integers(0, 700, 3890)])
     common = random.normal(2.0 * label) + 0.7 * label * random.normal(size=700)[card]
 
     def scores(offset: float) -> np.ndarray:
@@ -150,6 +151,27 @@ def test_the_same_drop_refuses_where_it_cannot_be_chance(judge):
         "from the champion's; the probability of a drop larger than evaluation.max_roc_auc_drop "
         "is 1.000; at most 0.9 is accepted"
     )
+
+
+@pytest.mark.parametrize("fraud_cards", [9, 10])
+def test_drops_on_fewer_than_ten_cards_are_not_judged_and_said_to_be(fraud_cards, judge):
+    world = two_models(41, noise=0.1, worse=0.2, fraud_cards=fraud_cards)
+    # Genuine transactions of these cards count among the cards, not among the frauds.
+    files, evaluated = judge(world)
+    limited = {"average_precision", "roc_auc", "recall_at_budget", "brier_skill"}
+    unjudged = {name for name, change in evaluated.changes.items() if change.unjudged}
+    if fraud_cards < 10:
+        assert (files, evaluated.failures) == (["BLESSED"], ())
+        assert unjudged == limited
+        assert all(evaluated.changes[name].drop_probability is None for name in limited)
+        assert evaluated.changes["roc_auc"].change < -0.01
+        demanding = dataclasses.replace(REQUIRED, min_average_precision=0.99)
+        files, evaluated = judge(world, demanding)
+        assert (files, len(evaluated.failures)) == (["NOT_BLESSED"], 1)
+        assert "at least 0.99 is required" in evaluated.failures[0]
+    else:
+        assert files == ["NOT_BLESSED"]
+        assert unjudged == set()
 
 
 def test_scores_that_are_no_probabilities_are_refused(noise, judge):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 
 import numpy as np
 import pytest
 
-from fraud.pipeline.backtest.result import Outcome, render, summary
+from fraud.pipeline.backtest.result import Outcome, is_handbook, render, summary
 from tests.pipeline.backtest.reference import planned
 
 
@@ -59,8 +60,17 @@ def test_an_undefined_metric_is_null_in_json_and_a_dash_in_the_table():
 
 
 def test_the_table_has_the_published_figures_beside_the_mean():
-    lines = render(summary(planned(), [outcome([0.7]), outcome([0.6])])).split("\n")
+    result = summary(planned(), [outcome([0.7]), outcome([0.6])])
+    lines = render(result, published=True).split("\n")
+    assert "XGBoost" not in render(result)
     (mean,) = [line for line in lines if line.strip().startswith("mean")]
     (boosting,) = [line for line in lines if line.strip().startswith("XGBoost")]
     assert mean.index("0.6500") == boosting.index("0.6870")
     assert not any("over seeds" in line for line in lines)
+
+
+def test_only_the_handbooks_own_data_is_recognized():
+    first, second = date(2018, 4, 1), date(2018, 4, 2)
+    assert is_handbook({first: 9488, second: 9583, date(2018, 4, 3): 1})
+    assert not is_handbook({first: 9488, second: 9582})
+    assert not is_handbook({date(2018, 4, 3): 9488})

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
@@ -6,7 +7,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from fraud.features.spec import Dataset
 from fraud.pipeline.cli import main
 from fraud.pipeline.commands import schema
-from fraud.pipeline.config import Config
+from fraud.pipeline.config import PACKAGED_SCHEMA, Config
 
 
 def test_an_update_keeps_the_comment_at_the_top_of_the_schema(tmp_path, monkeypatch):
@@ -72,7 +73,59 @@ def test_an_edit_during_an_update_is_not_overwritten(tmp_path, monkeypatch, caps
         return "# updated\n"
 
     monkeypatch.setattr(schema, "updated", slow)
+    monkeypatch.setattr(schema, "_check_same_columns", lambda *arguments: None)
     (tmp_path / "fraud.yaml").write_text("paths: {schema: schema.pbtxt}")
     assert main(["schema", "--update", "--config", str(tmp_path / "fraud.yaml")]) == 2
     assert "edited meanwhile" in capsys.readouterr().err
     assert path.read_text() == "# edited\n"
+
+
+def test_the_schema_of_the_program_is_never_updated(tmp_path, capsys):
+    before = Path(PACKAGED_SCHEMA).read_bytes()
+    assert main(["schema", "--update", "--root", str(tmp_path)]) == 2
+    assert "set paths.schema" in capsys.readouterr().err
+    assert Path(PACKAGED_SCHEMA).read_bytes() == before
+
+
+def statistics_of(folder, *columns):
+    listed = statistics_pb2.DatasetFeatureStatisticsList()
+    described = listed.datasets.add(num_examples=1)
+    for column in columns:
+        feature = described.features.add(type=statistics_pb2.FeatureNameStatistics.FLOAT)
+        feature.path.step.append(column)
+        common = feature.num_stats.common_stats
+        common.num_non_missing = common.min_num_values = common.max_num_values = 1
+    file = folder / "FeatureStats.pb"
+    file.write_bytes(listed.SerializeToString())
+    return file
+
+
+def test_the_columns_of_another_bank_are_refused(tmp_path, monkeypatch, capsys):
+    file = statistics_of(tmp_path, "premium", "fraud")
+    monkeypatch.setattr(schema, "_last_statistics", lambda *arguments: {"train": file})
+    path = tmp_path / "schema.pbtxt"
+    path.write_text("# ours\n")
+    config = tmp_path / "fraud.yaml"
+    config.write_text(
+        "dataset: {timestamp: null, amount: price, label: fraud, id: null, entities: []}\n"
+        "paths: {schema: schema.pbtxt}"
+    )
+    assert main(["schema", "--update", "--config", str(config)]) == 2
+    message = capsys.readouterr().err
+    assert "only there: premium; only here: price" in message and "--config" in message
+    assert path.read_text() == "# ours\n"
+
+
+def test_an_update_prints_nothing_of_the_libraries(tmp_path, monkeypatch, capfd):
+    file = statistics_of(tmp_path, "price", "fraud")
+    monkeypatch.setattr(schema, "_last_statistics", lambda *arguments: {"train": file})
+    config = tmp_path / "a fraud.yaml"
+    config.write_text(
+        "dataset: {timestamp: null, amount: price, label: fraud, id: null, entities: []}\n"
+        "paths: {schema: schema.pbtxt}"
+    )
+    assert main(["schema", "--update", "--config", str(config)]) == 0
+    printed = capfd.readouterr()
+    assert printed.err == ""
+    assert f"fraud-pipeline run --config '{config}' --data PATH" in printed.out
+    assert 'name: "price"' in (tmp_path / "schema.pbtxt").read_text()

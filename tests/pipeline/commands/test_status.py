@@ -1,5 +1,6 @@
 import pytest
 
+from fraud.pipeline import cli, refusals
 from fraud.pipeline.artifacts import SUMMARY_FILE
 from fraud.pipeline.commands import status
 from fraud.pipeline.root import Root
@@ -24,10 +25,36 @@ def test_a_damaged_summary_is_named_and_hides_nothing_else(tmp_path, content):
 )
 def test_the_code_of_the_live_model_is_shown(commit, dirty, line):
     live = dict.fromkeys(("version", "since", "path", "run_id", "as_of"), "x")
-    live |= {"windows": {}, "rollback": None}
+    live |= {"windows": {}, "rollback": None, "judging_problem": None}
     code = {"version": "1.0", "commit": commit, "dirty": dirty, "packages": {}}
     document = {"root": "r", "disagreements": [], "runs": []}
     lines = status.render({**document, "live": {**live, "code": code}}).splitlines()
     assert f"  code    {line}" in lines
     lines = status.render({**document, "live": {**live, "code": None}}).splitlines()
     assert not any("code" in line for line in lines)
+
+
+def test_a_run_that_was_refused_before_it_began_is_shown(tmp_path, capsys):
+    data = tmp_path / "none"
+    assert cli.main(["run", "--data", str(data), "--root", str(tmp_path)]) == 2
+    reason = f"{data}: no such file or directory"
+    assert reason in capsys.readouterr().err
+    assert cli.main(["status", "--root", str(tmp_path)]) == 0
+    (line,) = [li for li in capsys.readouterr().out.splitlines() if li.startswith("refused")]
+    assert line.endswith(reason)
+
+
+def test_only_the_latest_refusals_are_kept_and_damage_hides_nothing(tmp_path):
+    root = Root(tmp_path)
+    for number in range(refusals.KEPT + 2):
+        refusals.record(root, str(number))
+    assert [r.reason for r in refusals.read(root)] == [str(n) for n in range(2, refusals.KEPT + 2)]
+    (root.path / "runs" / refusals.FILE).write_text("{")
+    assert refusals.read(root) == ()
+    refusals.record(root, "again")
+    assert [r.reason for r in refusals.read(root)] == ["again"]
+
+
+def test_a_refusal_creates_no_root(tmp_path):
+    refusals.record(Root(tmp_path / "none"), "x")
+    assert not (tmp_path / "none").exists()

@@ -2,11 +2,12 @@ import json
 from pathlib import Path
 
 import pytest
-from tensorflow_metadata.proto.v0 import anomalies_pb2
-from tfx.types.standard_artifacts import ExampleAnomalies, Examples
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
+from tfx.types.standard_artifacts import ExampleAnomalies, Examples, ExampleStatistics
 
 from fraud.pipeline.artifacts import Anomaly, Verdict
-from fraud.pipeline.components.data_gate import anomalies_in, verdict_of
+from fraud.pipeline.components.data_gate import anomalies_in, empty_in, verdict_of
 
 ERROR, WARNING = anomalies_pb2.AnomalyInfo.ERROR, anomalies_pb2.AnomalyInfo.WARNING
 
@@ -61,7 +62,10 @@ def judge(tmp_path):
             folder = tmp_path / "reference"
             reference = artifact(folder, "SplitPair", of_reference, baseline="reference")
         given = kwargs.get("examples", examples())
-        return verdict_of(given, schema, drift, reference, "fraud", {"rate"}, severity, curated)
+        empty = {name: kwargs[name] for name in ("empty", "refuse_empty") if name in kwargs}
+        return verdict_of(
+            given, schema, drift, reference, "fraud", {"rate"}, severity, curated, **empty
+        )
 
     return verdict
 
@@ -120,6 +124,27 @@ def test_drift_stops_and_names_both_windows(judge):
     (anomaly,) = verdict.anomalies
     assert anomaly.window == "recent against the champion's train"
     assert anomaly.source == "drift"
+
+
+def test_what_drift_could_not_judge_is_noted(tmp_path):
+    by_split = {s: anomalies() for s in ("train", "eval", "recent")}
+    schema = artifact(tmp_path / "schema", "Split", by_split)
+    few, lacking = "the baseline has 5 of the 7 days", "the baseline lacks it"
+    drift = artifact(
+        tmp_path / "drift",
+        "SplitPair",
+        {"train_train": anomalies(), "recent_train": anomalies()},
+        baseline="champion",
+        unjudged=json.dumps(
+            {"train_train": {}, "recent_train": {"a": few, "b": lacking, "c": few}}
+        ),
+    )
+    verdict = verdict_of(examples(), schema, drift, drift, "fraud", set(), "error", True)
+    assert verdict.passed
+    assert verdict.notes == (
+        f"drift not judged: a, c of recent against the champion's train: {few}",
+        f"drift not judged: b of recent against the champion's train: {lacking}",
+    )
 
 
 def test_drift_from_the_reference_alone_stops(judge):
@@ -194,3 +219,32 @@ def test_anomalies_that_cannot_be_read_fail_the_gate(judge, tmp_path):
     (tmp_path / "s" / "Split-train" / "SchemaDiff.pb").unlink()
     with pytest.raises(FileNotFoundError):
         verdict_of(examples(), schema, drift, drift, "fraud", set(), "error", True)
+
+
+def statistics(folder: Path) -> ExampleStatistics:
+    """Of a train split where `full` has values, `empty` has none, and `absent` does not occur."""
+    described = text_format.Parse(
+        """datasets { num_examples: 9
+        features { path { step: "full" } num_stats { common_stats { num_non_missing: 4 } } }
+        features { path { step: "empty" } string_stats { common_stats { num_missing: 9 } } } }""",
+        statistics_pb2.DatasetFeatureStatisticsList(),
+    )
+    path = folder / "Split-train" / "FeatureStats.pb"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(described.SerializeToString())
+    new = ExampleStatistics()
+    new.uri, new.split_names = str(folder), json.dumps(["train"])
+    return new
+
+
+def test_columns_without_any_value_are_found(tmp_path):
+    assert empty_in(statistics(tmp_path), ["full", "empty", "absent"]) == ("empty", "absent")
+
+
+@pytest.mark.parametrize("refuse_empty", [False, True])
+def test_an_empty_column_is_noted_or_refused(judge, refuse_empty):
+    verdict = judge(empty=("age", "risk"), refuse_empty=refuse_empty)
+    assert verdict.passed is not refuse_empty
+    assert any("age, risk" in note for note in verdict.notes) is not refuse_empty
+    refused = [(a.feature, a.source) for a in verdict.anomalies]
+    assert refused == [("age", "empty"), ("risk", "empty")] * refuse_empty

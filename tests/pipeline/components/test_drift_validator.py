@@ -22,6 +22,8 @@ from fraud.pipeline.components.daily_counts import COUNTS_BY_DAY, ToCount
 from fraud.pipeline.components.drift_validator import (
     BASELINE,
     NOT_JUDGED,
+    UNJUDGED,
+    WHOLE,
     DistributionValidatorExecutor,
 )
 from fraud.pipeline.ingestion import example_writer
@@ -202,6 +204,27 @@ def test_a_baseline_of_an_earlier_version_is_not_judged(
     old = statistics(tmp_path, 20_000, to_count=None)
     found = validated(tmp_path, baseline, [old])
     assert "with counts by day" in found.get_string_custom_property(NOT_JUDGED)
+
+
+def test_a_column_that_the_baseline_lacks_is_not_judged_and_recorded(
+    tmp_path: Path, baseline: ExampleStatistics
+) -> None:
+    fewer = ToCount(("AMOUNT",), "TIME", "CARD", UTC)
+    found = validated(tmp_path, baseline, [statistics(tmp_path, 20_000, to_count=fewer)])
+    unjudged = json.loads(found.get_string_custom_property(UNJUDGED))
+    assert unjudged == {pair: {"CHANNEL": "the baseline lacks it"} for pair in unjudged}
+    assert set(unjudged) == {"train_train", "recent_train"}
+    assert [m.path.step[0] for m in recorded(found, "recent_train").drift_skew_info] == ["AMOUNT"]
+
+
+def test_a_window_that_was_not_counted_is_not_judged_and_recorded(
+    tmp_path: Path, baseline: ExampleStatistics
+) -> None:
+    old = statistics(tmp_path, 20_000, to_count=None)
+    found = validated(tmp_path, old, [baseline])
+    unjudged = json.loads(found.get_string_custom_property(UNJUDGED))
+    why = {WHOLE: "it has no counts by day, or no transactions"}
+    assert unjudged == {"train_train": why, "recent_train": why}
 
 
 def test_a_deleted_baseline_is_named_with_the_fix(

@@ -36,7 +36,7 @@ def push(tmp_path):
         )
         return result
 
-    pushed.base = base
+    pushed.base, pushed.weights = base, saved / "variables" / "variables.index"
     return pushed
 
 
@@ -54,8 +54,18 @@ def test_a_push_is_whole_and_recorded(push):
 
 def test_two_pushes_within_a_second_are_two_versions(push):
     push()
+    push.weights.write_bytes(b"others")
     push()
     assert len(os.listdir(push.base)) == 2
+
+
+def test_identical_weights_are_not_pushed_again_even_without_a_driver(push):
+    version = push().get_string_custom_property("pushed_version")
+    again = push()
+    assert again.get_string_custom_property("outcome") == "not_pushed"
+    reason = f"identical to version {version}, which is live"
+    assert again.get_string_custom_property("reason") == reason
+    assert os.listdir(push.base) == [version]
 
 
 def test_what_is_not_blessed_is_not_pushed(push):

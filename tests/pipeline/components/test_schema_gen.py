@@ -11,12 +11,16 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tfx.types import standard_artifacts
 from tfx.utils import io_utils
 
-from fraud.pipeline.components.schema_gen import SchemaGenExecutor
+from fraud.codec import to_json
+from fraud.models.columns import ModelColumns
+from fraud.pipeline.components.schema_gen import COLUMNS, SchemaGenExecutor
 
 ROWS = 13_631
 
 
-def statistics(unseen: int, missing: int) -> statistics_pb2.DatasetFeatureStatisticsList:
+def statistics(
+    unseen: int, missing: int, ages: int | None = None
+) -> statistics_pb2.DatasetFeatureStatisticsList:
     channels = ["chip", "online"] * ROWS
     amounts = [1.5] * ROWS
     return tfdv.generate_statistics_from_dataframe(
@@ -24,6 +28,9 @@ def statistics(unseen: int, missing: int) -> statistics_pb2.DatasetFeatureStatis
             "CHANNEL": ["wallet"] * unseen + channels[: ROWS - unseen],
             "AMOUNT": [None] * missing + amounts[: ROWS - missing],
             "TERMINAL": ["C17"] * unseen + ["00123"] * (ROWS - unseen),
+            "MCC": ["9999"] * unseen + ["5411", "6011"] * ((ROWS - unseen) // 2)
+            + ["5411"] * ((ROWS - unseen) % 2),
+            "EMPTY": [None if ages is None else float(ages)] * ROWS,
         }),
         n_jobs=1,
     )  # fmt: skip
@@ -42,7 +49,13 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> schema_pb2.Schema:
     SchemaGenExecutor().Do(
         {"statistics": [described]},
         {"schema": [inferred]},
-        {"infer_feature_shape": 0, "exclude_splits": json.dumps(["eval"])},
+        {
+            "infer_feature_shape": 0,
+            "exclude_splits": json.dumps(["eval"]),
+            COLUMNS: to_json(
+                ModelColumns(("AMOUNT", "EMPTY"), ("CHANNEL", "MCC"), "FRAUD", None, None)
+            ),
+        },
     )
     return io_utils.SchemaReader().read(f"{inferred.uri}/schema.pbtxt")
 
@@ -57,5 +70,23 @@ def test_one_unseen_category_or_missing_value_stops_no_run(schema: schema_pb2.Sc
 
 
 def test_many_do(schema: schema_pb2.Schema) -> None:
-    assert anomalies(schema, unseen=ROWS // 99, missing=ROWS // 99) == ["AMOUNT", "CHANNEL"]
-    assert anomalies(schema, unseen=ROWS // 99, missing=0) == ["CHANNEL"]
+    assert anomalies(schema, unseen=ROWS // 99, missing=ROWS // 99) == ["AMOUNT", "CHANNEL", "MCC"]
+    assert anomalies(schema, unseen=ROWS // 99, missing=0) == ["CHANNEL", "MCC"]
+
+
+def test_a_column_without_any_value_has_the_type_of_the_configuration(
+    schema: schema_pb2.Schema,
+) -> None:
+    (empty,) = [feature for feature in schema.feature if feature.name == "EMPTY"]
+    assert empty.type == schema_pb2.FLOAT
+    with_values = statistics(0, 0, ages=17)
+    assert not tfdv.validate_statistics(with_values, schema).anomaly_info
+
+
+def test_categories_that_look_like_numbers_have_a_domain_but_identifiers_do_not(
+    schema: schema_pb2.Schema,
+) -> None:
+    assert {d.name: list(d.value) for d in schema.string_domain} == {
+        "CHANNEL": ["chip", "online"],
+        "MCC": ["5411", "6011"],
+    }

@@ -60,15 +60,15 @@ def write(folder: Path, columns: dict[str, np.ndarray], shards: int, label: bool
                 file.write(example(columns, row, label))
 
 
-def transformed(at: Path) -> tft.TFTransformOutput:
-    """Runs the executor on the examples in a folder."""
+def transformed(at: Path, **types: int) -> tft.TFTransformOutput:
+    """Runs the executor on the examples in a folder; `types` are the schema's where odd."""
     examples, schema = standard_artifacts.Examples(), standard_artifacts.Schema()
     graph = standard_artifacts.TransformGraph()
     examples.uri, examples.split_names = str(at / "examples"), '["train", "eval"]'
     schema.uri, graph.uri = str(at / "schema"), str(at / "graph")
     proto = schema_pb2.Schema()
     for name in (*COLUMNS.numeric, "channel", "fraud"):
-        kinds = {"channel": schema_pb2.BYTES, "fraud": schema_pb2.INT}
+        kinds = {"channel": schema_pb2.BYTES, "fraud": schema_pb2.INT, **types}
         proto.feature.add(name=name, type=kinds.get(name, schema_pb2.FLOAT))
     io_utils.write_pbtxt_file(str(at / "schema" / "schema.pbtxt"), proto)
     context = BaseBeamExecutor.Context(tmp_dir=f"{at}/tmp/", unique_id="1")
@@ -129,3 +129,12 @@ def test_missing_values_of_dense_columns_are_nan_and_empty() -> None:
     )
     assert np.isnan(parsed["f"].numpy()).tolist() == [[True]]
     assert parsed["b"].numpy().tolist() == [[b""]]
+
+
+def test_a_column_that_the_schema_takes_for_text_is_read_as_the_number_it_is(
+    columns: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    empty = {**columns, "count": np.full(ROWS, np.nan, np.float32)}
+    write(tmp_path / "examples" / "Split-train", empty, shards=1)
+    raw = transformed(tmp_path, count=schema_pb2.BYTES).raw_feature_spec()
+    assert raw["count"].dtype == tf.float32

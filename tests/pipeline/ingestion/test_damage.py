@@ -155,7 +155,7 @@ CASES: list[Case] = [
         "other separator",
         (".csv",),
         with_text(lambda ls: [line.replace(",", ";") for line in ls]),
-        "separate fields by commas",
+        "dataset.csv_delimiter",
     ),
     (
         "missing field",

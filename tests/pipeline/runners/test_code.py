@@ -43,7 +43,7 @@ EDITS = {
     "models/evaluation/tfma_metrics.py": {"Evaluator"},
     "models/evaluation/extractors.py": {"Evaluator"},
     "models/evaluation/registry.py": {"Evaluator", "ModelCardGen"},
-    "pipeline/components/serving_probe.py": {"ServingCheck"},
+    "pipeline/components/serving_check.py": {"ServingCheck"},
     "pipeline/components/pusher.py": {"Pusher"},
     "pipeline/artifacts.py": {"ModelCardGen"},
     "report/model_card.py": {"ModelCardGen"},

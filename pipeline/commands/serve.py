@@ -1,0 +1,89 @@
+"""`fraud-pipeline serve`: answers requests with the live model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fraud.errors import BadInput
+from fraud.pipeline.commands import common
+
+PORT, GRPC_PORT = 8501, 8500
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describes the command and its options."""
+    common.example(
+        parser,
+        "Serve the live model over HTTP and gRPC, by TensorFlow Serving's protocol and the Open\n"
+        "Inference Protocol. A newly pushed version answers as soon as it is loaded.\n"
+        "See docs/serving.md.",
+        "  fraud-pipeline serve --root fraud-root",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on (default 127.0.0.1, which only this machine reaches); another "
+        "needs tokens in the environment: FRAUD_SCORE_TOKENS, FRAUD_LABEL_TOKENS, "
+        "FRAUD_ADMIN_TOKENS",
+    )
+    for option, default, protocol in (
+        ("--port", PORT, "HTTP"),
+        ("--grpc-port", GRPC_PORT, "gRPC"),
+    ):
+        parser.add_argument(
+            option,
+            type=_port,
+            default=default,
+            metavar="N",
+            help=f"port for {protocol} (default {default}); 0 takes a free one and logs it",
+        )
+    parser.add_argument(
+        "--workers",
+        type=common.positive_int,
+        default=1,
+        metavar="N",
+        help="processes that answer, each with its own copy of the model (default 1)",
+    )
+    parser.add_argument(
+        "--tls-certificate", type=Path, metavar="FILE", help="certificate in PEM: serve over TLS"
+    )
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key in PEM")
+    common.add_config(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serves until it is interrupted or terminated.
+
+    Raises:
+      BadInput: the options do not fit together, or a port is in use.
+    """
+    if (arguments.tls_certificate is None) != (arguments.tls_key is None):
+        raise BadInput("--tls-certificate and --tls-key: give both, or neither")
+    config, root = common.config_and_root(arguments)
+
+    from fraud.serving import logs, server
+    from fraud.serving.service import ScoringService
+    from fraud.serving.settings import Settings, Tokens
+
+    tls = (arguments.tls_certificate, arguments.tls_key) if arguments.tls_certificate else None
+    settings = Settings(
+        folder=root.pushed,
+        host=arguments.host,
+        port=arguments.port,
+        grpc_port=arguments.grpc_port,
+        workers=arguments.workers,
+        tls=tls,
+        tokens=Tokens.from_environment(),
+    )
+    logs.set_up()
+    server.serve(settings, ScoringService(str(root.state), root.predictions, config.serving))
+    return 0
+
+
+def _port(text: str) -> int:
+    """An argparse type: a port, or 0."""
+    if not 0 <= (port := int(text)) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{port} is no port; use 0 to 65535")
+    return port

@@ -1,0 +1,150 @@
+"""Reads transactions that are to be scored, with the features that ingestion would give them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from datetime import date, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fraud.errors import BadInput
+from fraud.features.batch import add_features, history_days
+from fraud.features.spec import Dataset
+from fraud.models.specification import InputSpecification
+from fraud.pipeline.ingestion import reader, values
+from fraud.pipeline.ingestion.source import Source, check_columns, discover
+from fraud.pipeline.ingestion.values import Layout
+from fraud.pipeline.windows import Window, Windows, last_known_day
+
+Progress = Callable[[int], None]
+"""Called with the number of rows read so far."""
+
+
+def read(data: str, dataset: Dataset, progress: Progress = lambda rows: None) -> pa.Table:
+    """Reads transactions as they are, without features, in the order of their files.
+
+    Args:
+      data: see `discover`.
+      dataset: the columns. Label, label time and columns that are only slices need not be there.
+      progress: told how far reading is.
+
+    Returns:
+      The columns in their canonical form, without labels.
+
+    Raises:
+      BadInput: names the file, row, column and fix.
+    """
+    unlabelled = _unlabelled(dataset)
+    source = discover(data, unlabelled)
+    windows = _windows(source, 0, 0) if dataset.timestamp else None
+    types = check_columns(source, windows, unlabelled, labelled=False)
+    table = _rows(source, Layout(unlabelled, types, windows, labelled=False), progress)
+    return table.drop([dataset.label])
+
+
+def read_with_history(
+    data: str, history: str, inputs: InputSpecification, progress: Progress = lambda rows: None
+) -> tuple[pa.Table, str]:
+    """Reads transactions with their features.
+
+    The history is all that happened up to the last transaction, but for those that are to be scored
+    themselves: by their ids, or, where there are none, all that is not earlier than them. Labels
+    are used once they are known, those beside the transactions to be scored too.
+
+    Args:
+      data: what is to be scored; see `read`.
+      history: earlier transactions, with their labels; likewise.
+      inputs: the columns, the features and the label delay. The data has a timestamp.
+      progress: told how far reading is.
+
+    Returns:
+      The transactions in the order of their files, without labels, with their features; and what is
+      missing of their history, as a sentence; empty if nothing is.
+
+    Raises:
+      BadInput: names the file, row, column and fix.
+    """
+    dataset, delay = dataclasses.replace(inputs.dataset, slices=()), inputs.label_delay_days
+    back = history_days(inputs.features, dataset, delay) if dataset.entities else 0
+    unlabelled = _unlabelled(dataset)
+    to_score = discover(data, unlabelled)
+    windows = _windows(to_score, back, delay)
+    past = discover(history, dataset)
+    types = check_columns(past, windows, dataset)
+    labelled = _has_labels(to_score, dataset)
+    own = dataset if labelled else unlabelled
+    own_types = check_columns(to_score, windows, own, labelled)
+    for name in values.identifiers(dataset):
+        if own_types[name] != types[name]:  # numbers in one of them, text in the other
+            own_types[name] = types[name] = pa.string()
+    scored = _rows(to_score, Layout(own, own_types, windows, labelled), progress)
+    if not labelled and dataset.label_time:
+        scored = scored.append_column(dataset.label_time, pa.nulls(len(scored), values.TIME))
+    layout = Layout(dataset, types, windows)
+    earlier = _rows(past, layout, lambda rows: progress(len(scored) + rows))
+    earlier = _without(earlier, scored, dataset)
+    table = pa.concat_tables([scored, earlier.select(scored.column_names)]).combine_chunks()
+    table = add_features(table, dataset, inputs.features, delay).slice(0, len(scored))
+    labels = [name for name in (dataset.label, dataset.label_time) if name]
+    return table.drop(labels), _missing(past, windows)
+
+
+def _unlabelled(dataset: Dataset) -> Dataset:
+    return dataclasses.replace(dataset, slices=(), label_time=None)
+
+
+def _windows(source: Source, back: int, delay: int) -> Windows:
+    """All days of a source and `back` days before; `eval` ends with the last known label."""
+    if not source.days:
+        raise BadInput(f"{source.data}: there are no transactions")
+    first, last = source.days[0], source.days[-1]
+    one = timedelta(days=1)
+    history = Window(first - back * one, first - one) if back else None
+    known = last_known_day(last, delay)
+    return Windows(last, history, Window(first, last), Window(known, known), None)
+
+
+def _has_labels(source: Source, dataset: Dataset) -> bool:
+    labels = {name for name in (dataset.label, dataset.label_time) if name}
+    return all(labels <= set(reader.schema(file).names) for file in source.all_files)
+
+
+def _rows(source: Source, layout: Layout, progress: Progress) -> pa.Table:
+    batches: list[pa.RecordBatch] = []
+    count = 0
+    for file in source.files(layout.windows.all_days if layout.windows else None):
+        for first, raw in reader.read(file, layout.to_read(file)):
+            at = values.RowOrigins(file, np.arange(first, first + raw.num_rows))
+            batches.append(values.clean(raw, at, layout)[1])
+            count += batches[-1].num_rows
+            progress(count)
+    if not count:
+        types = {**layout.types, layout.dataset.label: pa.int8()}
+        return pa.table({name: pa.nulls(0, types[name]) for name in layout.dataset.columns})
+    return pa.Table.from_batches(batches)
+
+
+def _without(earlier: pa.Table, scored: pa.Table, dataset: Dataset) -> pa.Table:
+    """The earlier transactions without those that are to be scored."""
+    assert dataset.timestamp is not None
+    if dataset.id:
+        known = pc.is_in(earlier[dataset.id], value_set=scored[dataset.id].combine_chunks())
+        return earlier.filter(pc.invert(known))
+    return earlier.filter(pc.less(earlier[dataset.timestamp], pc.min(scored[dataset.timestamp])))
+
+
+def _missing(past: Source, windows: Windows) -> str:
+    """What a history lacks of the days that features look back on."""
+    if windows.history is None:
+        return ""
+    days = set(past.days)
+    absent: list[date] = [day for day in windows.history if day not in days]
+    if not absent:
+        return ""
+    return (
+        f"history has {windows.history.days - len(absent)} of the {windows.history.days} days that "
+        f"features look back on, {windows.history}"
+    )

@@ -1,0 +1,188 @@
+"""Calls of the live model with the inputs of clients: checks, limits, and the calls themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from fraud.errors import BadInput
+from fraud.serving import metrics
+from fraud.serving.errors import Busy, NotFound, TooLarge
+from fraud.serving.models import LoadedModel
+from fraud.serving.session import Function
+from fraud.serving.settings import MODEL, Limits
+from fraud.serving.versions import Versions
+
+DEFAULT_SIGNATURE = "serving_default"
+
+_ROWS_AT_ONCE = 64
+"""Up to so many rows a call is shorter than what it takes to hand it to another thread and back."""
+_LISTED_NAMES = 5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model answered.
+
+    Attributes:
+      version: that answered.
+      outputs: by name.
+    """
+
+    version: str
+    outputs: dict[str, np.ndarray]
+
+
+class Inference:
+    """Answers requests with the live model.
+
+    Args:
+      versions: which model that is.
+      limits: how much is taken.
+    """
+
+    def __init__(self, versions: Versions, limits: Limits) -> None:
+        self.versions, self.limits = versions, limits
+        self._in_progress = 0
+        self._stopping = False
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="batch")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are answered."""
+        return self.versions.live is not None and not self._stopping
+
+    def stop(self) -> None:
+        """Makes `is_ready` false, so that no more requests are sent here."""
+        self._stopping = True
+
+    @contextmanager
+    def admission(self) -> Iterator[None]:
+        """A place among the requests that are being answered.
+
+        Raises:
+          Busy: there is none.
+        """
+        if self._in_progress >= self.limits.concurrent_requests:
+            raise Busy(
+                f"{self._in_progress} requests are being answered, which is the limit; try again"
+            )
+        self._in_progress += 1
+        metrics.IN_PROGRESS.inc()
+        try:
+            yield
+        finally:
+            self._in_progress -= 1
+            metrics.IN_PROGRESS.dec()
+
+    async def call(
+        self, model: LoadedModel, signature: str, inputs: Mapping[str, np.ndarray]
+    ) -> Answer:
+        """Calls a signature.
+
+        Args:
+          model: leased from `versions`.
+          signature: its name; "" for `DEFAULT_SIGNATURE`.
+          inputs: by name.
+
+        Raises:
+          BadInput: an input is unknown, missing, of a wrong type or shape, or infinite.
+          TooLarge: there are too many rows.
+          NotFound: there is no such signature.
+        """
+        function = self.function(model, signature)
+        checked = check_inputs(function, inputs, self.limits.batch_rows)
+        rows = len(next(iter(checked.values())))
+        name = signature or DEFAULT_SIGNATURE
+        if rows <= _ROWS_AT_ONCE:
+            outputs = model.call(name, checked)
+        else:
+            outputs = await asyncio.get_running_loop().run_in_executor(
+                self._threads, model.call, name, checked
+            )
+        metrics.ROWS.labels(model.version).inc(rows)
+        if "alert" in outputs:
+            metrics.ALERTS.labels(model.version).inc(float(outputs["alert"].sum()))
+        return Answer(model.version, outputs)
+
+    @staticmethod
+    def function(model: LoadedModel, signature: str) -> Function:
+        """A signature of a model; "" for `DEFAULT_SIGNATURE`.
+
+        Raises:
+          NotFound: there is none of this name.
+        """
+        name = signature or DEFAULT_SIGNATURE
+        if name not in model.signatures:
+            known = ", ".join(sorted(model.signatures))
+            raise NotFound(f"no signature {name[:100]!r}; known are {known}")
+        return model.signatures[name]
+
+
+def check_model_name(name: str) -> None:
+    """Checks the name of the model in a request.
+
+    Raises:
+      NotFound: it is another one.
+    """
+    if name != MODEL:
+        raise NotFound(f"no model {name[:100]!r}; the only model is {MODEL!r}")
+
+
+def check_inputs(
+    function: Function, inputs: Mapping[str, np.ndarray], most_rows: int
+) -> dict[str, np.ndarray]:
+    """Checks the inputs of a signature.
+
+    Args:
+      function: the signature.
+      inputs: by name; [n], or [n, 1] as some clients send.
+      most_rows: the largest n.
+
+    Returns:
+      The inputs, [n] each.
+
+    Raises:
+      BadInput: an input is unknown, missing, of a wrong type or shape, or infinite.
+      TooLarge: there are too many rows.
+    """
+    if unknown := sorted(inputs.keys() - function.inputs.keys()):
+        raise BadInput(f"{_list(unknown)}: no input of this signature")
+    if missing := sorted(function.inputs.keys() - inputs.keys()):
+        raise BadInput(f"{_list(missing)}: missing")
+    checked: dict[str, np.ndarray] = {}
+    rows = None
+    for name, info in function.inputs.items():
+        array = inputs[name]
+        if array.dtype != info.numpy_type:
+            raise BadInput(f"{name}: expected {_kind(info.numpy_type)}, got {_kind(array.dtype)}")
+        if array.ndim == 2 and array.shape[1] == 1:
+            array = array[:, 0]
+        if array.ndim != 1:
+            raise BadInput(f"{name}: expected the shape [n], got {list(array.shape)}")
+        if rows is None:
+            rows, first = len(array), name
+        elif len(array) != rows:
+            raise BadInput(f"{name}: {len(array)} values, but {first} has {rows}")
+        if array.dtype.kind == "f" and np.isinf(array).any():
+            raise BadInput(f"{name}: infinite; leave out what is not known (NaN)")
+        checked[name] = array
+    if not rows:
+        raise BadInput("there are no transactions in the request")
+    if rows > most_rows:
+        raise TooLarge(f"{rows} transactions; send at most {most_rows} in a request")
+    return checked
+
+
+def _list(names: list[str]) -> str:
+    shown = ", ".join(name[:100] for name in names[:_LISTED_NAMES])
+    return shown + (f" and {len(names) - _LISTED_NAMES} more" if len(names) > _LISTED_NAMES else "")
+
+
+def _kind(type_: np.dtype) -> str:
+    return "text" if type_.kind == "O" else type_.name

@@ -1,0 +1,308 @@
+"""The server's processes: HTTP and gRPC in one event loop, the watch beside it, and its workers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from fastapi import APIRouter
+
+from fraud.errors import BadInput, FraudPipelineError
+from fraud.serving import logs
+from fraud.serving.logs import log
+from fraud.serving.settings import Settings
+
+if TYPE_CHECKING:
+    from fraud.serving.inference import Inference
+    from fraud.serving.models import LoadedModel
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a server does besides calling the model.
+
+    Attributes:
+      routers: further routes; see `fraud.serving.api.rest.create_app`.
+      check: raises a FraudPipelineError if the service cannot use a version, which is then refused.
+    """
+
+    routers: Sequence[APIRouter] = ()
+    check: Callable[[LoadedModel], None] = lambda model: None
+
+
+ServiceContext = Callable[["Inference"], AbstractAsyncContextManager[Service]]
+"""Makes the service of a process: entered before the server listens, left after its last answer.
+With several workers it must be picklable."""
+
+
+_SECONDS_TO_RESTART = 1.0
+
+
+def serve(settings: Settings, service: ServiceContext | None = None) -> None:
+    """Serves until the process gets SIGTERM or SIGINT; then answers what it has begun to answer.
+
+    Args:
+      settings: how.
+      service: what it does besides calling the model.
+
+    Raises:
+      BadInput: a port is in use, or a file of a certificate cannot be used.
+      FraudPipelineError: TensorFlow cannot be loaded.
+    """
+    _check_tls(settings)
+    if settings.workers == 1:
+        _run(_Worker(settings, service))
+    else:
+        _Workers(settings, service).run()
+
+
+class _Worker:
+    """One process that answers requests."""
+
+    def __init__(self, settings: Settings, service: ServiceContext | None) -> None:
+        # Here, because it is slow, and because a process that only starts others needs none of it.
+        from fraud.serving.inference import Inference
+        from fraud.serving.versions import Versions
+
+        self._settings, self._service = settings, service
+        self._versions = Versions(_report)
+        self._inference = Inference(self._versions, settings.limits)
+
+    async def run(self) -> None:
+        """Serves until a signal comes."""
+        from fraud.serving.api import rest, rpc
+        from fraud.serving.versions import Watch
+
+        settings, inference = self._settings, self._inference
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        http_socket = _bind(settings)
+        rpc_server = rpc.create_server(inference, settings)
+        rpc_port = _add_port(rpc_server, settings)
+        async with (self._service or _no_service)(inference) as service:
+            app = rest.create_app(inference, settings.tokens, service.routers)
+            http = _Http(_http_config(app, settings))
+            await rpc_server.start()
+            serving = asyncio.create_task(http.serve(sockets=[http_socket]))
+            log(
+                logging.INFO,
+                "listening",
+                http=f"{'https' if settings.tls else 'http'}://{_address(http_socket)}",
+                grpc=f"{settings.host}:{rpc_port}",
+                folder=str(settings.folder),
+                pid=os.getpid(),
+            )
+            watch = Watch(settings.folder, self._versions, service.check)
+            watch.start()
+            await stopped.wait()
+            log(logging.INFO, "stopping", pid=os.getpid())
+            inference.stop()
+            http.should_exit = True
+            await asyncio.gather(serving, rpc_server.stop(settings.limits.shutdown_seconds))
+        await asyncio.get_running_loop().run_in_executor(None, watch.stop)
+        log(logging.INFO, "stopped", pid=os.getpid())
+
+
+class _Http(uvicorn.Server):
+    """uvicorn's server, whose process handles the signals itself."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves the signals alone."""
+        yield
+
+
+class _Workers:
+    """A process that starts the workers, and starts one again that ends by itself."""
+
+    def __init__(self, settings: Settings, service: ServiceContext | None) -> None:
+        self._settings, self._service = settings, service
+        self._context = multiprocessing.get_context("spawn")
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Serves until a signal comes."""
+        from fraud.serving.metrics import FOLDER_VARIABLE
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stopping.set())
+        folder = tempfile.mkdtemp(prefix="fraud-metrics-")
+        os.environ[FOLDER_VARIABLE] = folder
+        # Held without listening, so that no other server can take the port between two workers.
+        held = _bind(self._settings)
+        workers: list[Any] = []
+        try:
+            while not self._stopping.is_set():
+                workers = [w for w in workers if w.is_alive() or self._forget(w)]
+                while len(workers) < self._settings.workers:
+                    workers.append(self._start())
+                self._stopping.wait(_SECONDS_TO_RESTART)
+        finally:
+            for worker in workers:
+                worker.terminate()
+            end = time.monotonic() + self._settings.limits.shutdown_seconds + 5
+            for worker in workers:
+                worker.join(max(0.0, end - time.monotonic()))
+                if worker.is_alive():
+                    worker.kill()
+            held.close()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _start(self) -> Any:
+        worker = self._context.Process(target=_work, args=(self._settings, self._service))
+        worker.start()
+        return worker
+
+    def _forget(self, worker: Any) -> bool:
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(worker.pid)
+        log(logging.ERROR, "worker ended; starting another", pid=worker.pid, code=worker.exitcode)
+        return False
+
+
+def _work(settings: Settings, service: ServiceContext | None) -> None:
+    """The main function of a worker."""
+    logs.set_up()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, daemon=True).start()
+    try:
+        _run(_Worker(settings, service))
+    except FraudPipelineError as error:
+        log(logging.ERROR, "worker failed", error=str(error))
+        sys.exit(error.exit_code)
+
+
+def _run(worker: _Worker) -> None:
+    """Runs a worker in uvicorn's choice of event loop: uvloop where there is one."""
+    loop = (uvicorn.Config(app="", log_config=None).get_loop_factory() or asyncio.new_event_loop)()
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(worker.run())
+    finally:
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+def _http_config(app: Any, settings: Settings) -> uvicorn.Config:
+    certificate, key = settings.tls or (None, None)
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+        timeout_graceful_shutdown=int(settings.limits.shutdown_seconds) or 1,
+        timeout_keep_alive=75,
+        backlog=2048,
+        h11_max_incomplete_event_size=64 << 10,
+    )
+
+
+def _bind(settings: Settings) -> socket.socket:
+    """A socket at the HTTP port.
+
+    Raises:
+      BadInput: the address is not this machine's, or the port is in use.
+    """
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        # With the protocol named, or asyncio would not switch Nagle's algorithm off.
+        made = socket.socket(found[0], socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.workers > 1:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.bind(found[4])
+    except OSError as error:
+        raise BadInput(
+            f"{settings.host}:{settings.port}: {error.strerror}; choose another --port or --host"
+        ) from None
+    return made
+
+
+def _add_port(server: Any, settings: Settings) -> int:
+    import grpc
+
+    address = f"{settings.host}:{settings.grpc_port}"
+    try:
+        if settings.tls is None:
+            return server.add_insecure_port(address)
+        certificate, key = (path.read_bytes() for path in settings.tls)
+        credentials = grpc.ssl_server_credentials([(key, certificate)])
+        return server.add_secure_port(address, credentials)
+    except RuntimeError:
+        raise BadInput(f"{address}: cannot listen there; choose another --grpc-port") from None
+
+
+def _check_tls(settings: Settings) -> None:
+    """Checks the files of the certificate before anything is started.
+
+    Raises:
+      BadInput: they cannot be used.
+    """
+    if settings.tls is None:
+        return
+    import ssl
+
+    certificate, key = settings.tls
+
+    def refuse() -> str:
+        raise BadInput(f"--tls-key {key}: has a passphrase; use a key without one")
+
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key, password=refuse)
+    except FileNotFoundError:
+        missing = certificate if not certificate.is_file() else key
+        raise BadInput(f"{missing}: no such file; see --tls-certificate and --tls-key") from None
+    except OSError as error:
+        raise BadInput(
+            f"--tls-certificate {certificate}: no certificate in PEM that belongs to {key}: {error}"
+        ) from None
+
+
+def _address(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _report(status: Any) -> None:
+    """Logs and counts what happens to the versions."""
+    from fraud.serving import metrics
+
+    if status.error:
+        metrics.REFUSED_VERSIONS.inc()
+        log(logging.ERROR, "version refused", version=status.version, error=status.error)
+        return
+    if status.state == "AVAILABLE":
+        metrics.SWAPS.inc()
+        metrics.LIVE_VERSION.set(int(status.version))
+    log(logging.INFO, "version", version=status.version, state=status.state)
+
+
+@asynccontextmanager
+async def _no_service(inference: Inference) -> AsyncIterator[Service]:
+    yield Service()

@@ -1,0 +1,329 @@
+"""The routes for raw transactions and labels, for `fraud.serving.server.serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request, Response
+
+from fraud.errors import BadInput, FraudPipelineError
+from fraud.files import digest
+from fraud.serving import metrics
+from fraud.serving.api import documents
+from fraud.serving.api.rest import VERSION_HEADER, json_response
+from fraud.serving.api.values import parse_json
+from fraud.serving.errors import TooLarge
+from fraud.serving.inference import Inference
+from fraud.serving.log_writer import LogWriter
+from fraud.serving.logs import log
+from fraud.serving.models import LoadedModel
+from fraud.serving.scorer import Challenger, Scorer
+from fraud.serving.server import Service
+from fraud.serving.spec import Serving
+from fraud.serving.state import State, StateDefinition, create_state
+
+T = TypeVar("T")
+
+_ROWS_AT_ONCE = 16
+"""Up to so many rows scoring is shorter than what it takes to hand it to another thread."""
+_MOST_EXPLAINED = 1000
+"""Transactions that a request may have explained."""
+_SECONDS_BETWEEN_TIDYING = 3600.0
+
+
+@dataclass(frozen=True)
+class ScoringService:
+    """A `ServiceContext` of the server: raw transactions in, decisions out.
+
+    Attributes:
+      state: where the state is; a folder, or the URL of a server. Without one, an empty state is
+        made once the first version is loaded.
+      predictions: the folder of the prediction log.
+      settings: the configuration's section `serving`.
+    """
+
+    state: str
+    predictions: Path
+    settings: Serving
+
+    @asynccontextmanager
+    async def __call__(self, inference: Inference) -> AsyncIterator[Service]:
+        """The service, as long as the server runs."""
+        challenger = self._challenger()
+        scoring = _Scoring(self, challenger)
+        threads = ThreadPoolExecutor(2, thread_name_prefix="transactions")
+        tidying = threading.Thread(target=scoring.tidy, name="expiry", daemon=True)
+        tidying.start()
+        try:
+            yield Service([_router(inference, scoring, threads)], scoring.check)
+        finally:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, threads.shutdown)
+            await loop.run_in_executor(None, scoring.close)
+
+    def _challenger(self) -> Challenger | None:
+        """The configured challenger, loaded.
+
+        Raises:
+          BadInput: it cannot be loaded.
+        """
+        settings = self.settings.challenger
+        if settings.model is None:
+            return None
+        folder = Path(settings.model)
+        try:
+            model = LoadedModel(folder)
+            model.warm_up()
+        except FraudPipelineError as error:
+            raise BadInput(f"serving.challenger.model: {error}") from None
+        if model.specification is None:
+            raise BadInput(f"serving.challenger.model: {folder} does not record its inputs")
+        # Folders of artifacts all have the same name.
+        model.version = f"challenger-{digest(folder)[:8]}"
+        log(
+            logging.INFO,
+            "challenger",
+            version=model.version,
+            folder=str(folder),
+            canary_percent=settings.canary_percent,
+        )
+        return Challenger(model, settings.canary_percent)
+
+
+class _Scoring:
+    """The scorer, which is made when the first version is loaded and says what the data is."""
+
+    def __init__(self, service: ScoringService, challenger: Challenger | None) -> None:
+        self._service, self._challenger = service, challenger
+        self._lock = threading.Lock()
+        self._scorer: Scorer | None = None
+        self._state: State | None = None
+        self._closing = threading.Event()
+
+    @property
+    def scorer(self) -> Scorer:
+        """The scorer.
+
+        Raises:
+          BadInput: no version that is loaded can score raw transactions.
+        """
+        if self._scorer is None:
+            raise BadInput("the live model does not record what its inputs are computed from")
+        return self._scorer
+
+    def check(self, model: LoadedModel) -> None:
+        """Checks that the state can serve a version before it answers.
+
+        A version that does not record its inputs may still answer requests with ready-made ones.
+
+        Raises:
+          BadInput: it cannot.
+        """
+        if model.specification is None:
+            return
+        with self._lock:
+            if self._scorer is None:
+                self._scorer = self._create(model)
+        self._scorer.check(model)
+
+    def tidy(self) -> None:
+        """Lets old transactions expire from time to time, until the end."""
+        while not self._closing.wait(_SECONDS_BETWEEN_TIDYING):
+            if self._state is not None:
+                try:
+                    started = time.monotonic()
+                    count = self._state.expire()
+                    seconds = round(time.monotonic() - started, 1)
+                    log(logging.INFO, "expired", transactions=count, seconds=seconds)
+                except Exception as error:
+                    log(logging.ERROR, "old transactions did not expire", exc_info=error)
+
+    def close(self) -> None:
+        """Writes the log and releases the state, after the last request."""
+        self._closing.set()
+        if self._scorer is not None:
+            self._scorer.close()
+        if self._state is not None:
+            self._state.close()
+        if self._challenger is not None:
+            self._challenger.model.close()
+
+    def _create(self, model: LoadedModel) -> Scorer:
+        assert model.specification is not None
+        dataset, settings = model.specification.dataset, self._service.settings
+        if dataset.timestamp is not None:
+            specifications = [model.specification]
+            if self._challenger is not None and self._challenger.model.specification is not None:
+                specifications.append(self._challenger.model.specification)
+            definition = StateDefinition.of(*specifications)
+            self._state = create_state(self._service.state, definition)
+        log_writer = None
+        if settings.prediction_log.enabled:
+            log_writer = LogWriter(self._service.predictions, settings.prediction_log, dataset)
+        scorer = Scorer(self._state, log_writer, self._challenger)
+        if self._challenger is not None:
+            try:
+                scorer.check(self._challenger.model)
+            except BadInput as error:
+                raise BadInput(f"serving.challenger.model: {error}") from None
+        return scorer
+
+
+def _router(inference: Inference, scoring: _Scoring, threads: ThreadPoolExecutor) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["Transactions"])
+
+    async def call(rows: int, function: Callable[..., T], *arguments: Any) -> T:
+        if rows <= _ROWS_AT_ONCE:
+            return function(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
+
+    def rows_of(document: dict[str, Any], field: str, *others: str) -> list[Any]:
+        if unknown := sorted(document.keys() - {field, *others}):
+            raise BadInput(f"{unknown[0][:100]}: unknown field; send {field}")
+        rows = document.get(field)
+        if not isinstance(rows, list):
+            raise BadInput(f"{field}: expected a list of objects")
+        if len(rows) > (most := inference.limits.batch_rows):
+            raise TooLarge(f"{len(rows)} {field}; send at most {most} in a request")
+        return rows
+
+    @router.post("/transactions:score", **SCORE)
+    async def score(request: Request) -> Response:
+        """Records transactions and scores them, with features from what happened before them."""
+        document = parse_json(await request.body())
+        rows = rows_of(document, "transactions", "explain")
+        explain = document.get("explain", False)
+        if not isinstance(explain, bool):
+            raise BadInput("explain: expected true or false")
+        if explain and len(rows) > _MOST_EXPLAINED:
+            raise TooLarge(f"{len(rows)} transactions; explain at most {_MOST_EXPLAINED} at once")
+        with inference.versions.lease() as model:
+            work = len(rows) * (_ROWS_AT_ONCE if explain else 1)
+            results = await call(work, scoring.scorer.score, model, rows, explain)
+        for result in results:
+            metrics.ROWS.labels(result["version"]).inc()
+            metrics.OUTCOMES.labels(result["outcome"]).inc()
+            if result["alert"]:
+                metrics.ALERTS.labels(result["version"]).inc()
+        return json_response({"results": results}, {VERSION_HEADER: model.version})
+
+    @router.post("/labels", **LABELS)
+    async def label(request: Request) -> Response:
+        """Records what transactions turned out to be."""
+        rows = rows_of(parse_json(await request.body()), "labels")
+        with inference.versions.lease() as model:
+            counts = await call(len(rows), scoring.scorer.label, model, rows)
+        for outcome, count in counts.items():
+            metrics.LABELS.labels(outcome).inc(count)
+        return json_response(counts)
+
+    return router
+
+
+_VALUE = {"type": ["string", "number", "boolean", "null"]}
+_ID = {"type": ["string", "integer"]}
+_TRANSACTION = {
+    "TRANSACTION_ID": 1,
+    "TX_DATETIME": "2026-03-22T08:15:00Z",
+    "CUSTOMER_ID": 42,
+    "TERMINAL_ID": 7,
+    "TX_AMOUNT": 99.5,
+}
+SCORE: dict[str, Any] = {
+    "responses": documents.answered(
+        "A result for each transaction, in the order of the request.",
+        documents.described(
+            {
+                "results": {
+                    "type": "array",
+                    "items": documents.described(
+                        {
+                            "id": {**_VALUE, "description": "As it was sent."},
+                            "score": {
+                                "type": "number",
+                                "description": "The probability of fraud.",
+                            },
+                            "alert": {
+                                "type": "boolean",
+                                "description": "Whether it is within the alert budget.",
+                            },
+                            "version": {"type": "string"},
+                            "outcome": {
+                                "enum": [
+                                    *("new", "late", "repeated", "conflict", "future", "expired")
+                                ]
+                            },
+                            "reasons": {
+                                "type": "array",
+                                "items": documents.described(
+                                    {
+                                        "column": {"type": "string"},
+                                        "value": _VALUE,
+                                        "contribution": {"type": "number"},
+                                    },
+                                    *("column", "value", "contribution"),
+                                ),
+                            },
+                        },
+                        *("id", "score", "alert", "version", "outcome"),
+                    ),
+                }
+            },
+            "results",
+        ),
+    ),
+    "openapi_extra": documents.body(
+        documents.described(
+            {
+                "transactions": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "additionalProperties": _VALUE,
+                        "description": "The columns of the dataset.",
+                    },
+                },
+                "explain": {"type": "boolean", "default": False},
+            },
+            "transactions",
+        ),
+        {"transactions": [_TRANSACTION], "explain": True},
+    ),
+}
+LABELS: dict[str, Any] = {
+    "responses": documents.answered(
+        "How many labels were new, repeated, corrections, or of unknown transactions.",
+        documents.described(
+            {name: {"type": "integer"} for name in ("new", "repeated", "corrected", "unknown")},
+            *("new", "repeated", "corrected", "unknown"),
+        ),
+    ),
+    "openapi_extra": documents.body(
+        documents.described(
+            {
+                "labels": {
+                    "type": "array",
+                    "items": documents.described(
+                        {
+                            "id": _ID,
+                            "label": {"enum": [0, 1]},
+                            "known_at": {"type": ["string", "integer", "null"]},
+                        },
+                        *("id", "label"),
+                    ),
+                }
+            },
+            "labels",
+        ),
+        {"labels": [{"id": 1, "label": 1}]},
+    ),
+}

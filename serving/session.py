@@ -1,0 +1,433 @@
+"""SavedModels, loaded and called through TensorFlow's C API.
+
+TensorFlow's Python loader holds the interpreter's lock for seconds, during which a server in the
+same process cannot answer, and leaves memory behind. The C API, which TensorFlow Serving's own
+loader is built on as well, needs the lock for neither loading nor calling and frees everything.
+See docs/adr/0018-models-are-loaded-through-the-c-api.md.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fraud.errors import FraudPipelineError
+from fraud.serving.protos import ConfigProto, MetaGraphDef, SignatureDef
+
+STRING = 7
+"""TensorFlow's number of the type of text and bytes."""
+
+NUMPY_TYPES: dict[int, np.dtype[Any]] = {
+    1: np.dtype(np.float32),
+    2: np.dtype(np.float64),
+    3: np.dtype(np.int32),
+    4: np.dtype(np.uint8),
+    5: np.dtype(np.int16),
+    6: np.dtype(np.int8),
+    STRING: np.dtype(object),
+    9: np.dtype(np.int64),
+    10: np.dtype(bool),
+    17: np.dtype(np.uint16),
+    19: np.dtype(np.float16),
+    22: np.dtype(np.uint32),
+    23: np.dtype(np.uint64),
+}
+"""TensorFlow's numbers of the types that signatures may have, and numpy's types. Text and bytes are
+arrays of `bytes` objects."""
+
+SERVE = b"serve"
+"""The tag of the graph that servers load."""
+
+_STRING_BYTES = 24
+_INVALID_ARGUMENT = 3
+# RunOptions: run in the calling thread, which spares small graphs the changes of threads.
+_IN_CALLING_THREAD = b"\x18" + b"\xff" * 9 + b"\x01"
+
+
+class ModelError(FraudPipelineError):
+    """TensorFlow could not load or run a model."""
+
+
+class InvalidInput(FraudPipelineError):
+    """TensorFlow refused the values or shapes of the inputs."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of a signature.
+
+    Attributes:
+      name: in the graph, such as `serving_default_examples:0`.
+      type: TensorFlow's number of the type.
+      shape: -1 for what varies; None if unknown.
+    """
+
+    name: str
+    type: int
+    shape: tuple[int, ...] | None
+
+    @property
+    def numpy_type(self) -> np.dtype:
+        """`object` for text and bytes."""
+        return NUMPY_TYPES[self.type]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the values are text or bytes."""
+        return self.type == STRING
+
+
+class _Output(ctypes.Structure):
+    _fields_ = (("operation", ctypes.c_void_p), ("index", ctypes.c_int))
+
+
+class _Buffer(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("length", ctypes.c_size_t),
+        ("deallocator", ctypes.c_void_p),
+    )
+
+
+class Session:
+    """A loaded SavedModel. Calls from several threads at once are safe.
+
+    Args:
+      directory: the SavedModel.
+      threads: how many threads a call may use for one operation.
+
+    Attributes:
+      signatures: inputs and outputs by signature, as the SavedModel describes them.
+
+    Raises:
+      ModelError: it cannot be loaded.
+    """
+
+    def __init__(self, directory: Path, threads: int = 1) -> None:
+        library = _library()
+        self._library = library
+        self._session: Any = None
+        self._graph = library.TF_NewGraph()
+        self._run_options = library.TF_NewBufferFromString(
+            _IN_CALLING_THREAD, len(_IN_CALLING_THREAD)
+        )
+        config = ConfigProto(
+            intra_op_parallelism_threads=threads,
+            inter_op_parallelism_threads=threads,
+            use_per_session_threads=True,
+            device_count={"GPU": 0},
+        ).SerializeToString()
+        options = library.TF_NewSessionOptions()
+        meta_graph = library.TF_NewBuffer()
+        try:
+            with _Status(library, f"{directory}: cannot be loaded") as status:
+                library.TF_SetConfig(options, config, len(config), status)
+            with _Status(library, f"{directory}: cannot be loaded") as status:
+                self._session = library.TF_LoadSessionFromSavedModel(
+                    options,
+                    None,
+                    str(directory).encode(),
+                    (ctypes.c_char_p * 1)(SERVE),
+                    1,
+                    self._graph,
+                    meta_graph,
+                    status,
+                )
+            self.signatures = _signatures(meta_graph)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            library.TF_DeleteBuffer(meta_graph)
+            library.TF_DeleteSessionOptions(options)
+
+    def function(self, signature: str) -> Function:
+        """A signature as a function.
+
+        Raises:
+          ModelError: there is none of this name, or it has types that are not supported.
+        """
+        if signature not in self.signatures:
+            raise ModelError(f"the model has no signature {signature!r}")
+        return Function(self, *self.signatures[signature])
+
+    def close(self) -> None:
+        """Frees the model. No call may be running, and none may follow."""
+        library = self._library
+        if self._session:
+            with _Status(library, "closing a model") as status:
+                library.TF_CloseSession(self._session, status)
+            with _Status(library, "deleting a model") as status:
+                library.TF_DeleteSession(self._session, status)
+            self._session = None
+        if self._graph:
+            library.TF_DeleteGraph(self._graph)
+            library.TF_DeleteBuffer(self._run_options)
+            self._graph = None
+
+    def output(self, name: str) -> _Output:
+        """A tensor of the graph, for example `serving_default_examples:0`."""
+        operation, _, index = name.partition(":")
+        pointer = self._library.TF_GraphOperationByName(self._graph, operation.encode())
+        if not pointer:
+            raise ModelError(f"the graph has no operation {operation!r}")
+        return _Output(pointer, int(index or 0))
+
+    def run(self, inputs: Any, values: Any, outputs: Any) -> Any:
+        """Runs the graph; all three are arrays of ctypes, as is the result."""
+        results = (ctypes.c_void_p * len(outputs))()
+        with _Status(self._library, "") as status:
+            self._library.TF_SessionRun(
+                self._session,
+                self._run_options,
+                inputs,
+                values,
+                len(inputs),
+                outputs,
+                results,
+                len(outputs),
+                None,
+                0,
+                None,
+                status,
+            )
+        return results
+
+
+class Function:
+    """A signature of a loaded model: arrays by input name → arrays by output name.
+
+    Attributes:
+      inputs, outputs: by name.
+    """
+
+    def __init__(
+        self, session: Session, inputs: dict[str, TensorInfo], outputs: dict[str, TensorInfo]
+    ) -> None:
+        for name, tensor in {**inputs, **outputs}.items():
+            if tensor.type not in NUMPY_TYPES:
+                raise ModelError(f"{name}: tensors of type {tensor.type} are not supported")
+        self.inputs, self.outputs = inputs, outputs
+        self._session = session
+        self._types = {name: NUMPY_TYPES[tensor.type] for name, tensor in inputs.items()}
+        self._inputs = (_Output * len(inputs))(*(session.output(t.name) for t in inputs.values()))
+        self._outputs = (_Output * len(outputs))(
+            *(session.output(t.name) for t in outputs.values())
+        )
+
+    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Calls the signature.
+
+        Args:
+          **inputs: every input, of its type; arrays of text hold `bytes`.
+
+        Raises:
+          InvalidInput: TensorFlow refuses the inputs, for example because of their shapes.
+          ModelError: anything else that goes wrong in the graph.
+        """
+        library = _library()
+        values = (ctypes.c_void_p * len(self._types))()
+        strings = []
+        results: Sequence[Any] = ()
+        try:
+            for index, (name, type_) in enumerate(self._types.items()):
+                array = inputs[name]
+                if type_.kind == "O":
+                    values[index] = tensor = _text_tensor(library, array)
+                    strings.append((tensor, array.size))
+                else:
+                    values[index] = _number_tensor(
+                        library, np.asarray(array, type_), self.inputs[name].type
+                    )
+            results = self._session.run(self._inputs, values, self._outputs)
+            return {
+                name: _to_array(library, tensor)
+                for name, tensor in zip(self.outputs, results, strict=True)
+            }
+        finally:
+            for tensor in results:
+                if tensor:
+                    library.TF_DeleteTensor(tensor)
+            for tensor, count in strings:
+                _free_strings(library, tensor, count)
+            for tensor in values:
+                if tensor:
+                    library.TF_DeleteTensor(tensor)
+
+
+class _Status:
+    """A TF_Status that becomes an exception at the end of the block."""
+
+    def __init__(self, library: Any, doing: str) -> None:
+        self._library, self._doing = library, doing
+
+    def __enter__(self) -> Any:
+        self._status = self._library.TF_NewStatus()
+        return self._status
+
+    def __exit__(self, *_: object) -> None:
+        code = self._library.TF_GetCode(self._status)
+        message = self._library.TF_Message(self._status).decode(errors="replace") if code else ""
+        self._library.TF_DeleteStatus(self._status)
+        if code:
+            text = f"{self._doing}: {message}".removeprefix(": ")
+            raise InvalidInput(text) if code == _INVALID_ARGUMENT else ModelError(text)
+
+
+def _signatures(
+    meta_graph: Any,
+) -> dict[str, tuple[dict[str, TensorInfo], dict[str, TensorInfo]]]:
+    buffer = meta_graph.contents
+    graph = MetaGraphDef.FromString(ctypes.string_at(buffer.data, buffer.length))
+    return {
+        name: (_infos(signature, "inputs"), _infos(signature, "outputs"))
+        for name, signature in graph.signature_def.items()
+        if signature.inputs or signature.outputs
+        if not name.startswith("__")
+    }
+
+
+def _infos(signature: SignatureDef, side: str) -> dict[str, TensorInfo]:
+    infos: Mapping[str, Any] = getattr(signature, side)
+    return {
+        name: TensorInfo(
+            info.name,
+            info.dtype,
+            None
+            if info.tensor_shape.unknown_rank
+            else tuple(dimension.size for dimension in info.tensor_shape.dim),
+        )
+        for name, info in sorted(infos.items())
+    }
+
+
+def _number_tensor(library: Any, array: np.ndarray, type_: int) -> Any:
+    array = np.ascontiguousarray(array)
+    shape = (ctypes.c_int64 * array.ndim)(*array.shape)
+    tensor = library.TF_AllocateTensor(type_, shape, array.ndim, array.nbytes)
+    ctypes.memmove(library.TF_TensorData(tensor), array.ctypes.data, array.nbytes)
+    return tensor
+
+
+def _text_tensor(library: Any, array: np.ndarray) -> Any:
+    shape = (ctypes.c_int64 * array.ndim)(*array.shape)
+    tensor = library.TF_AllocateTensor(STRING, shape, array.ndim, array.size * _STRING_BYTES)
+    place = library.TF_TensorData(tensor)
+    for value in array.ravel():
+        library.TF_StringInit(place)
+        library.TF_StringCopy(place, value, len(value))
+        place += _STRING_BYTES
+    return tensor
+
+
+def _free_strings(library: Any, tensor: Any, count: int) -> None:
+    place = library.TF_TensorData(tensor)
+    for index in range(count):
+        library.TF_StringDealloc(place + index * _STRING_BYTES)
+
+
+def _to_array(library: Any, tensor: Any) -> np.ndarray:
+    """A copy of a tensor."""
+    shape = tuple(library.TF_Dim(tensor, axis) for axis in range(library.TF_NumDims(tensor)))
+    type_ = NUMPY_TYPES[library.TF_TensorType(tensor)]
+    array = np.empty(shape, type_)
+    data = library.TF_TensorData(tensor)
+    if type_.kind == "O":
+        flat = array.reshape(-1)
+        for index in range(array.size):
+            place = data + index * _STRING_BYTES
+            flat[index] = ctypes.string_at(
+                library.TF_StringGetDataPointer(place), library.TF_StringGetSize(place)
+            )
+    elif array.nbytes:
+        ctypes.memmove(array.ctypes.data, data, array.nbytes)
+    return array
+
+
+_POINTER, _INT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
+_TEXT = ctypes.c_char_p
+_SLOW: dict[str, tuple[Any, list[Any]]] = {
+    "TF_LoadSessionFromSavedModel": (
+        _POINTER,
+        [_POINTER, _POINTER, _TEXT, _POINTER, _INT, _POINTER, _POINTER, _POINTER],
+    ),
+    "TF_SessionRun": (
+        None,
+        [
+            *(_POINTER, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _POINTER, _INT),
+            *(_POINTER, _INT, _POINTER, _POINTER),
+        ],
+    ),
+    "TF_CloseSession": (None, [_POINTER, _POINTER]),
+    "TF_DeleteSession": (None, [_POINTER, _POINTER]),
+    "TF_DeleteGraph": (None, [_POINTER]),
+}
+"""Functions of the C API during which other threads of Python go on: result and arguments."""
+_QUICK: dict[str, tuple[Any, list[Any]]] = {
+    "TF_NewStatus": (_POINTER, []),
+    "TF_GetCode": (_INT, [_POINTER]),
+    "TF_Message": (_TEXT, [_POINTER]),
+    "TF_DeleteStatus": (None, [_POINTER]),
+    "TF_NewGraph": (_POINTER, []),
+    "TF_NewBuffer": (ctypes.POINTER(_Buffer), []),
+    "TF_NewBufferFromString": (ctypes.POINTER(_Buffer), [_TEXT, _SIZE]),
+    "TF_DeleteBuffer": (None, [ctypes.POINTER(_Buffer)]),
+    "TF_NewSessionOptions": (_POINTER, []),
+    "TF_SetConfig": (None, [_POINTER, _TEXT, _SIZE, _POINTER]),
+    "TF_DeleteSessionOptions": (None, [_POINTER]),
+    "TF_GraphOperationByName": (_POINTER, [_POINTER, _TEXT]),
+    "TF_AllocateTensor": (_POINTER, [_INT, _POINTER, _INT, _SIZE]),
+    "TF_DeleteTensor": (None, [_POINTER]),
+    "TF_TensorData": (_POINTER, [_POINTER]),
+    "TF_TensorType": (_INT, [_POINTER]),
+    "TF_NumDims": (_INT, [_POINTER]),
+    "TF_Dim": (ctypes.c_int64, [_POINTER, _INT]),
+    "TF_StringInit": (None, [_POINTER]),
+    "TF_StringCopy": (None, [_POINTER, _TEXT, _SIZE]),
+    "TF_StringDealloc": (None, [_POINTER]),
+    "TF_StringGetDataPointer": (_POINTER, [_POINTER]),
+    "TF_StringGetSize": (_SIZE, [_POINTER]),
+}
+"""Functions that take less time than handing over the interpreter's lock."""
+
+
+class _Library:
+    """The functions of the C API as attributes."""
+
+    def __init__(self, path: Path) -> None:
+        for open_, functions in ((ctypes.CDLL, _SLOW), (ctypes.PyDLL, _QUICK)):
+            library = open_(str(path))
+            for name, (result, arguments) in functions.items():
+                function = getattr(library, name)
+                function.restype, function.argtypes = result, arguments
+                setattr(self, name, function)
+
+
+@lru_cache(1)
+def _library() -> Any:
+    """TensorFlow's C API.
+
+    Raises:
+      FraudPipelineError: TensorFlow is not installed, or not as expected.
+    """
+    found = importlib.util.find_spec("tensorflow")
+    if found is None or found.origin is None:
+        raise FraudPipelineError("TensorFlow is not installed; run make setup")
+    name = "libtensorflow_cc.2.dylib" if sys.platform == "darwin" else "libtensorflow_cc.so.2"
+    path = Path(found.origin).parent / name
+    # Errors that matter are raised; those that are only logged are about GPUs.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    try:
+        return _Library(path)
+    except (OSError, AttributeError) as error:
+        raise FraudPipelineError(f"{path}: TensorFlow's library cannot be used: {error}") from None

@@ -1,0 +1,156 @@
+"""The routes for raw transactions of a real server process."""
+
+import pytest
+
+from fraud.serving.prediction_log import PredictionLog
+from tests.serving.exported import export_model, serving
+from tests.serving.models import of_default_features
+
+ROW = {
+    "TRANSACTION_ID": "0007",
+    "TX_DATETIME": "2026-03-22T08:15:00Z",
+    "CUSTOMER_ID": 42,
+    "TERMINAL_ID": 7,
+    "TX_AMOUNT": 99.5,
+    "CHANNEL": "web",
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "1"
+    return export_model(folder, of_default_features(categorical=("CHANNEL",)))
+
+
+@pytest.fixture
+def root(model, tmp_path):
+    (tmp_path / "pushed").mkdir()
+    (tmp_path / "pushed" / "1").symlink_to(model, target_is_directory=True)
+    return tmp_path
+
+
+def test_a_bank_sends_transactions_and_labels(root):
+    with serving(root) as server:
+        answer = server.post("/v1/transactions:score", {"transactions": [ROW], "explain": True})
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["x-model-version"] == "1"
+        (first,) = answer.json()["results"]
+        assert {key: first[key] for key in ("id", "version", "outcome")} == {
+            "id": "0007",
+            "version": "1",
+            "outcome": "new",
+        }
+        assert 0 <= first["score"] <= 1
+        assert len(first["reasons"]) == 5
+        by_column = {reason["column"]: reason["value"] for reason in first["reasons"]}
+        assert by_column.get("TX_AMOUNT", 99.5) == 99.5
+
+        (again,) = server.post("/v1/transactions:score", {"transactions": [ROW]}).json()["results"]
+        assert (again["score"], again["outcome"]) == (first["score"], "repeated")
+        rows = [{**ROW, "TRANSACTION_ID": number} for number in range(50)]
+        many = server.post("/v1/transactions:score", {"transactions": rows}).json()["results"]
+        assert [result["id"] for result in many] == list(range(50))
+
+        labels = {
+            "labels": [{"id": "0007", "label": 1}, {"id": 8, "label": 0}, {"id": -1, "label": 0}]
+        }
+        assert server.post("/v1/labels", labels).json() == {
+            "new": 2,
+            "repeated": 0,
+            "corrected": 0,
+            "unknown": 1,
+        }
+        metrics = server.client.get("/metrics").text
+        assert 'fraud_transactions_total{outcome="new"} 51.0' in metrics
+        assert 'fraud_labels_total{outcome="unknown"} 1.0' in metrics
+        assert server.stop() == 0
+    assert len(PredictionLog(root / "predictions").read()) == 51
+
+
+@pytest.mark.parametrize(
+    ("path", "document", "status", "message"),
+    [
+        ("transactions:score", {"transactions": [{**ROW, "TX_AMOUNT": "x"}]}, 400, "TX_AMOUNT: is"),
+        ("transactions:score", {"transactions": [{}]}, 400, "TRANSACTION_ID: missing; send it"),
+        ("transactions:score", {"transactions": {}}, 400, "transactions: expected a list"),
+        ("transactions:score", {}, 400, "transactions: expected a list of objects"),
+        (
+            "transactions:score",
+            {"transactions": [], "explian": True},
+            400,
+            "explian: unknown field",
+        ),
+        (
+            "transactions:score",
+            {"transactions": [], "explain": 1},
+            400,
+            "explain: expected true or",
+        ),
+        ("transactions:score", {"transactions": [ROW] * 10_001}, 413, "send at most 10000 in a"),
+        (
+            "transactions:score",
+            {"transactions": [ROW] * 1001, "explain": True},
+            413,
+            "at most 1000",
+        ),
+        ("labels", {"labels": [{"id": 1}]}, 400, "labels[0].label: missing"),
+        ("labels", {"labels": [{"id": 1, "label": 2}]}, 400, "labels[0].label: is 2"),
+        ("labels", {"labels": None}, 400, "labels: expected a list of objects"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(running, path, document, status, message):
+    answer = running.post(f"/v1/{path}", document)
+    assert answer.status_code == status
+    assert message in answer.json()["error"]
+
+
+@pytest.fixture(scope="module")
+def running(model, tmp_path_factory):
+    root = tmp_path_factory.mktemp("root")
+    (root / "pushed").mkdir()
+    (root / "pushed" / "1").symlink_to(model, target_is_directory=True)
+    with serving(root) as server:
+        yield server
+
+
+def test_a_version_that_the_state_cannot_serve_is_refused_and_the_old_one_stays(root, model):
+    import json
+    import shutil
+    import time
+
+    with serving(root) as server:
+        server.post("/v1/transactions:score", {"transactions": [ROW]})
+        folder = root / "pushed" / "2"
+        shutil.copytree(model, root / ".staged")
+        path = root / ".staged" / "assets.extra" / "specification.json"
+        changed = json.loads(path.read_text())
+        changed["dataset"]["timestamp"] = "WHEN"
+        path.write_text(json.dumps(changed))
+        (root / ".staged").rename(folder)
+        for _ in range(600):
+            refused = [x for x in server.lines() if x["message"] == "version refused"]
+            if refused:
+                break
+            time.sleep(0.1)
+        assert (
+            "the state has dataset.timestamp TX_DATETIME, but the model WHEN" in refused[0]["error"]
+        )
+        answer = server.post("/v1/transactions:score", {"transactions": [ROW]}).json()
+        assert answer["results"][0]["version"] == "1"
+
+
+def test_a_challenger_from_the_configuration_answers_its_cards(root, model, tmp_path):
+    config = tmp_path / "fraud.yaml"
+    config.write_text(
+        "serving:\n  challenger:\n    model: pushed/1\n    canary_percent: 50\n", encoding="utf-8"
+    )
+    with serving(root, "--config", str(config)) as server:
+        rows = [{**ROW, "TRANSACTION_ID": n, "CUSTOMER_ID": n} for n in range(60)]
+        results = server.post("/v1/transactions:score", {"transactions": rows}).json()["results"]
+        versions = {result["version"] for result in results}
+        assert len(versions) == 2
+        assert server.stop() == 0
+    read = PredictionLog(root / "predictions").read()
+    assert len(read) == 60
+    assert 10 < read.canary.sum() < 50
+    assert (read.shadow_version != "").all()
