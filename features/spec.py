@@ -34,8 +34,8 @@ class Dataset:
     numeric: tuple[str, ...] = ()
     """Other numeric columns that the model reads."""
     categorical: tuple[str, ...] = ()
-    """Other columns that the model reads as categories. An entity may be among them: then the model
-    knows its most frequent values by name, in addition to their history."""
+    """Other columns that the model reads as categories; an entity may be among them, so that the
+    model also knows its most frequent values by name."""
     slices: tuple[str, ...] = ()
     """Columns whose values are each evaluated separately."""
     timezone: str = "UTC"

@@ -204,7 +204,8 @@ class NetworkTuner(base_tuner.BaseTuner):
             for name, scores in (("best", self._best_scores), ("first", self._configured_scores))
         }
         replicates = bootstrap.replicate(examples.labels[tested], outputs, examples.cards[tested])
-        return 1 - replicates.drop_probability(OBJECTIVE, "best", "first", 0.0)
+        worse = replicates.drop_probability(OBJECTIVE, "best", "first", 0.0)
+        return 0.0 if worse is None else 1 - worse  # None: too few frauds to tell
 
 
 def _scalar(value: Any) -> Any:
