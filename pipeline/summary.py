@@ -117,12 +117,18 @@ def write(
     return summary
 
 
-def write_if_over(store: Any, run_id: str, root: Root) -> None:
-    """Writes the summary of a run that an orchestrator executes, once no node can follow."""
+def write_if_over(store: Any, run_id: str, root: Root) -> bool:
+    """Writes the summary of a run that an orchestrator executes, once no node can follow.
+
+    Returns:
+      Whether that is so.
+    """
     nodes = lineage.nodes(store, run_id)
     complete = LAST in nodes and nodes[LAST].is_finished
-    if complete or ("DataGate" in nodes and stopped_by(nodes["DataGate"])):
+    is_over = complete or ("DataGate" in nodes and stopped_by(nodes["DataGate"]))
+    if is_over:
         write(store, run_id, root, {record.name: record.seconds for record in nodes.values()})
+    return is_over
 
 
 def stopped_by(record: NodeRecord) -> bool:

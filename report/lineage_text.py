@@ -13,9 +13,9 @@ from fraud.pipeline.lineage_graph import (
     Graph,
     Origin,
     Reach,
-    Release,
     Touched,
 )
+from fraud.text import plain
 
 SHORT = 12
 """Characters of a hash."""
@@ -23,7 +23,7 @@ SHORT = 12
 
 def render(found: Origin | Reach) -> str:
     """The lineage as text: first the answer, then a tree of how it came about."""
-    return "\n".join(_reach(found) if isinstance(found, Reach) else _origin(found))
+    return "\n".join(map(plain, _reach(found) if isinstance(found, Reach) else _origin(found)))
 
 
 def headline(found: Origin | Reach) -> str:
@@ -48,20 +48,21 @@ def headline(found: Origin | Reach) -> str:
     return f"Artifact {', '.join(map(str, found.starts))}."
 
 
-def happened_later(release: Release, later: tuple[Release, ...]) -> Iterator[str]:
-    """What rollbacks did to a version, a sentence each."""
-    if release.restored:
+def happened_later(found: Origin) -> Iterator[str]:
+    """What rollbacks did to a version, a sentence each; nothing about anything else."""
+    if found.release is None:
+        return
+    if found.release.restored:
         yield (
-            f"It restored the weights of version {release.restored}, by {release.user}: "
-            f"{release.reason}"
+            f"It restored the weights of version {found.release.restored}, by "
+            f"{found.release.user}: {found.release.reason}"
         )
-    elif release.reason:
-        yield f"Accepted on request: {release.reason}."
-    for rollback in later:
-        what = "Taken back"
-        if rollback.restored == release.version:
-            what = f"Restored as version {rollback.version}"
-        yield f"{what} at {_moment(rollback.since)} by {rollback.user}: {rollback.reason}"
+    elif found.release.reason:
+        yield f"Accepted on request: {found.release.reason}."
+    told = [(r, f"Restored as version {r.version}") for r in found.restored]
+    told += [(r, f"Taken back by version {r.version}") for r in found.taken_back]
+    for rollback, what in sorted(told, key=lambda pair: int(pair[0].version)):
+        yield f"{what} at {_moment(rollback.since)}, by {rollback.user}: {rollback.reason}"
 
 
 def phrase(artifact: Artifact) -> str:
@@ -117,8 +118,7 @@ def contents_of(touched: tuple[Touched, ...]) -> dict[tuple[str, ...], str]:
 
 def _origin(found: Origin) -> Iterator[str]:
     yield headline(found)
-    if found.release:
-        yield from (f"  {sentence}" for sentence in happened_later(found.release, found.later))
+    yield from (f"  {sentence}" for sentence in happened_later(found))
     runs = dict.fromkeys(e.run_id for e in found.back.executions if e.run_id)
     if runs:
         yield f"  run       {', '.join(runs)}"

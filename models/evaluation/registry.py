@@ -17,6 +17,9 @@ SCORE, ALERT = "score", "alert"
 CHALLENGER, CHAMPION = "challenger", "champion"
 """The names of the models."""
 
+CURVES = "curves"
+"""The name of what `fraud.models.evaluation.curves` describes, among the Evaluator's results."""
+
 DROP_PROBABILITY = "{}:drop_probability"
 """The name of a metric's probability of a drop larger than allowed."""
 

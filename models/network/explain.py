@@ -69,6 +69,26 @@ class Explainer:
         )
         return of_columns, self._logit(self._typical)[0, 0]
 
+    def importance(self, inputs: dict[str, np.ndarray]) -> dict[str, float]:
+        """How much each column moves the logit: the mean of the absolute contributions.
+
+        Args:
+          inputs: the network's inputs of some examples, [n, columns] each.
+
+        Returns:
+          Column → importance, the largest first; empty without examples.
+        """
+        size = len(next(iter(inputs.values())))
+        if not size:
+            return {}
+        contributions, _ = tf.function(self.contributions)(
+            {name: tf.constant(array) for name, array in inputs.items()}
+        )
+        means = tf.reduce_mean(tf.abs(contributions), axis=0).numpy()
+        names = [name.decode() for name in self._names.numpy()]
+        order = np.argsort(-means, kind="stable")
+        return {names[i]: float(means[i]) for i in order}
+
     def reasons(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The columns that raised the score most.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import keras
 import numpy as np
@@ -20,6 +20,7 @@ from fraud.models.spec import AlertBudget, Network, ResolvedNetwork
 
 PREDICT_BATCH = 8192
 MIN_STEPS_PER_EPOCH = 50
+EXPLAINED = 200  # of each class
 STEPS_PER_EXECUTION = 16  # Python's overhead per execution is as large as a small step
 NO_LABEL = -1.0
 VALIDATION_SCORE = "val_average_precision"
@@ -36,6 +37,9 @@ class Fitted:
       held_out_scores: the score of each training example by members that were not trained on it,
         float32 [n]; NaN if there is none.
       spec: the network's settings, each with the value that was used.
+      history: `loss` of the training examples and `val_average_precision` on the held-out cards,
+        of each epoch.
+      sample: rows of the examples to explain the model by: held-out frauds and as many others.
     """
 
     model: keras.Model
@@ -43,6 +47,8 @@ class Fitted:
     validation: dict[str, float]
     held_out_scores: np.ndarray
     spec: ResolvedNetwork
+    history: dict[str, list[float]] = field(default_factory=dict)
+    sample: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def scores(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Fraud probability of each example, float32 [n]."""
@@ -101,7 +107,7 @@ def fit(
     tested = held_out.any(axis=1)
     validation = Validation(examples.at(tested), held_out[tested])
     best = BestEpoch(validation, spec.patience, optimizer)
-    trained.fit(
+    history = trained.fit(
         _batches(examples, train, ~held_out, batch, spec),
         epochs=spec.epochs,
         verbose=2,
@@ -120,7 +126,19 @@ def fit(
     measured = _validation_metrics(validation.labels, scores, scores >= alert_threshold)
     held_out_scores = np.full(tested.size, np.nan, np.float32)
     held_out_scores[tested] = scores
-    return Fitted(model, alert_threshold, measured, held_out_scores, spec)
+    by_epoch = {name: [float(v) for v in values] for name, values in history.history.items()}
+    sample = _to_explain(tested, examples.labels)
+    return Fitted(model, alert_threshold, measured, held_out_scores, spec, by_epoch, sample)
+
+
+def _to_explain(held_out: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Rows of held-out frauds and of as many other held-out examples, evenly spread."""
+    rows = []
+    for label in (0, 1):
+        of_label = np.flatnonzero(held_out & (labels == label))
+        count = min(EXPLAINED, of_label.size)
+        rows.append(of_label[np.linspace(0, of_label.size - 1, count).astype(np.int64)])
+    return np.concatenate(rows)
 
 
 @dataclass(frozen=True)

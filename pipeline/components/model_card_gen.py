@@ -81,6 +81,8 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
         served=artifacts.ServingCheckResult.read(infra_blessing).examples,
         run_id=trained.run_id,
         artifacts={a.type_name: (a.id, a.uri) for a in inputs},
+        curves=artifacts.curves(evaluation),
+        importance=artifacts.Training.read(model).importance,
         versions={"python": platform.python_version()} | {p: metadata.version(p) for p in PACKAGES},
     )
     page = report.document(facts)

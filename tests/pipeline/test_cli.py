@@ -32,6 +32,8 @@ def cli(repository, tmp_path):
         "verify",
         "prune",
         "lineage",
+        "report",
+        "ui",
         "explain-decision",
         "schema",
         "config",

@@ -1,9 +1,10 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
-from fraud.models.evaluation import registry
+from fraud.models.evaluation import curves, registry
 from fraud.models.spec import Evaluation
 from fraud.pipeline.artifacts import Change
 from fraud.pipeline.config import ModelCardText
@@ -181,3 +182,15 @@ def test_both_formats_have_the_same_content():
     for text in (document.to_html(page), document.to_markdown(page)):
         for part in ("1753", "20260313-1", "Fraud team", "CHANNEL=online", "&lt;b&gt;", "3.10.13"):
             assert part in text
+
+
+def test_pictures_are_those_that_were_recorded():
+    labels = np.repeat([0, 1], 50)
+    scores = np.linspace(0.001, 0.999, 100)
+    described = curves.describe(labels, scores, scores > 0.5)
+    recorded = dataclasses.replace(
+        FACTS, curves={"challenger": described}, importance={"AMOUNT": 0.5}
+    )
+    page = document.to_html(model_card.document(recorded))
+    assert page.count("<figure>") == 4
+    assert "<figure>" not in document.to_html(model_card.document(FACTS))
