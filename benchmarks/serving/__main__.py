@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from fraud.serving.models import WARMUP_FILE
 from fraud.serving.protos import prediction_log_pb2
 from fraud.serving.records import read_records
@@ -138,8 +140,8 @@ def contestants(model: Path, root: Path, folder: Path) -> dict[str, Contestant]:
 
 
 @contextmanager
-def running(name: str, contestant: Contestant, log: Path) -> Iterator[str]:
-    """The address of a running server."""
+def running(name: str, contestant: Contestant, log: Path) -> Iterator[tuple[str, int]]:
+    """The address of a running server, and its process id."""
     ports = {key: str(_free_port()) for key in ("port", "free", "free2")}
     command = contestant.command.format(**ports).split()
     environment = {key: value.format(**ports) for key, value in contestant.environment.items()}
@@ -159,7 +161,7 @@ def running(name: str, contestant: Contestant, log: Path) -> Iterator[str]:
                 time.sleep(0.5)
         else:
             raise SystemExit(f"{name} did not start: see {log}")
-        yield address
+        yield address, process.pid
     finally:
         process.terminate()
         try:
@@ -192,6 +194,13 @@ def load(address: str, path: str, body: str, clients: int, requests: int) -> dic
     return result
 
 
+def cpu_seconds(pid: int) -> float:
+    """User and system seconds of a process and of those that it started."""
+    process = psutil.Process(pid)
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
+
+
 def main() -> None:
     """Runs all rounds and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -216,6 +225,7 @@ def main() -> None:
     seconds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     walls: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     count = str(arguments.requests)
+    cpu: dict[str, list[float]] = defaultdict(list)
     for _ in range(arguments.rounds):
         floor = subprocess.run(
             [sys.executable, "-m", "benchmarks.serving.floor", model, out / "rows.json", count],
@@ -226,13 +236,16 @@ def main() -> None:
         bare = json.loads(floor.stdout)
         seconds["floor"]["one"] += bare["one"]
         seconds["floor"]["batch"] += bare["all"]
+        cpu["floor"] += bare["cpu"]
         for name in arguments.contestants:
             server = servers[name]
-            with running(name, server, out / f"{name}.log") as address:
+            with running(name, server, out / f"{name}.log") as (address, pid):
                 single, batch = body_of(name, one), body_of(name, rows)
                 load(address, server.path, single, 1, 50)
+                before = cpu_seconds(pid)
                 result = load(address, server.path, single, 1, arguments.requests)
                 seconds[name]["one"] += result["latencies"]
+                cpu[name].append((cpu_seconds(pid) - before) / len(result["latencies"]))
                 for clients in CLIENTS:
                     result = load(address, server.path, single, clients, arguments.requests)
                     walls[name][str(clients)].append(len(result["latencies"]) / result["wall"])
@@ -241,9 +254,10 @@ def main() -> None:
     report = {"cores": os.cpu_count(), "load": os.getloadavg(), "rounds": arguments.rounds}
     report["results"] = {
         name: {
-            "one_p50_ms": _quantile(of["one"], 0.5),
-            "one_p99_ms": _quantile(of["one"], 0.99),
-            "batch_p50_ms": _quantile(of["batch"], 0.5),
+            "one_cpu_ms": 1000 * statistics.median(cpu[name]),
+            "one_p50_ms": quantile(of["one"], 0.5),
+            "one_p99_ms": quantile(of["one"], 0.99),
+            "batch_p50_ms": quantile(of["batch"], 0.5),
             "requests_per_second": {c: statistics.median(v) for c, v in walls[name].items()},
         }
         for name, of in seconds.items()
@@ -255,21 +269,25 @@ def main() -> None:
 def table(report: dict[str, Any]) -> str:
     """The results as a table in Markdown."""
     lines = [
-        "| | one p50 ms | × floor | one p99 ms | 100 rows p50 ms | requests/s: 1 client | 8 | 64 |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| | one p50 ms | × floor | one p99 ms | CPU ms | × floor | 100 rows p50 ms "
+        "| requests/s: 1 client | 8 | 64 |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    floor = report["results"]["floor"]["one_p50_ms"]
+    floor = report["results"]["floor"]
     for name, result in report["results"].items():
         rates = [f"{rate:,.0f}" for rate in result["requests_per_second"].values()]
         lines.append(
-            f"| {name} | {result['one_p50_ms']:.2f} | {result['one_p50_ms'] / floor:.1f} "
-            f"| {result['one_p99_ms']:.2f} | {result['batch_p50_ms']:.1f} "
+            f"| {name} | {result['one_p50_ms']:.2f} "
+            f"| {result['one_p50_ms'] / floor['one_p50_ms']:.1f} | {result['one_p99_ms']:.2f} "
+            f"| {result['one_cpu_ms']:.2f} | {result['one_cpu_ms'] / floor['one_cpu_ms']:.1f} "
+            f"| {result['batch_p50_ms']:.1f} "
             f"| {' | '.join(rates or [''] * len(CLIENTS))} |"
         )
     return "\n".join(lines)
 
 
-def _quantile(values: list[float], q: float) -> float:
+def quantile(values: list[float], q: float) -> float:
+    """A quantile of seconds, in milliseconds."""
     ordered = sorted(values)
     return 1000 * ordered[min(len(ordered) - 1, int(q * len(ordered)))]
 

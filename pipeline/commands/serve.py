@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="transactions to build the state from first, as `fraud-pipeline state build` does",
     )
+    common.add_state(parser)
     common.add_config(parser)
 
 
@@ -84,10 +85,11 @@ def run(arguments: argparse.Namespace) -> int:
         tls=tls,
         tokens=Tokens.from_environment(),
     )
+    location = common.state_location(arguments, root)
     if arguments.data and (code := _build_state(arguments)):
         return code
     logs.set_up()
-    server.serve(settings, ScoringService(str(root.state), root.predictions, config.serving))
+    server.serve(settings, ScoringService(location, root.predictions, config.serving))
     return 0
 
 
@@ -97,8 +99,9 @@ def _build_state(arguments: argparse.Namespace) -> int:
     command += ["--data", arguments.data]
     for config in arguments.config:
         command += ["--config", config]
-    if arguments.root:
-        command += ["--root", arguments.root]
+    for option in ("root", "state"):
+        if value := getattr(arguments, option):
+            command += [f"--{option}", value]
     return subprocess.run(command, check=False).returncode
 
 

@@ -143,7 +143,10 @@ def test_the_server_is_well_after_all_that(channel, server):
 # HTTP, from the server's own OpenAPI document
 
 
-def test_http_as_the_openapi_document_describes_it(saved_models, tmp_path):
+@pytest.mark.parametrize(
+    "examples", [4, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.e2e])]
+)
+def test_http_as_the_openapi_document_describes_it(saved_models, tmp_path, examples):
     """No 500, only documented statuses and bodies: schemathesis's own checks."""
     versions = Versions()
     push(saved_models.plain[0], tmp_path / "pushed", 7)
@@ -154,7 +157,7 @@ def test_http_as_the_openapi_document_describes_it(saved_models, tmp_path):
     for operation in schema.get_all_operations():
         for mode in schemathesis.GenerationMode:
 
-            @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+            @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
             @given(operation.ok().as_strategy(generation_mode=mode))
             def check(case):
                 # Which inputs the live model has, the document does not say.

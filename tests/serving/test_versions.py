@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -11,7 +14,9 @@ import pytest
 from fraud.errors import BadInput
 from fraud.serving import versions
 from fraud.serving.errors import NotFound, NotReady
+from fraud.serving.inference import Inference
 from fraud.serving.models import LoadedModel
+from fraud.serving.settings import Limits
 from fraud.serving.versions import Versions, Watch
 from tests.serving.conftest import push
 
@@ -81,6 +86,39 @@ def test_a_request_keeps_the_version_that_it_began_with(watched, pushed, saved_m
         assert ("1", "END") not in [(s.version, s.state) for s in statuses]
         assert swap.is_alive()  # waits for this request
     swap.join(60)
+    assert ("1", "END") in [(s.version, s.state) for s in statuses]
+
+
+def test_work_in_a_thread_keeps_its_version_though_its_request_is_given_up(
+    watched, pushed, saved_models
+):
+    watch, loaded, statuses = watched
+    push(saved_models.plain[0], pushed, 1)
+    watch.look()
+    inference = Inference(loaded, Limits())
+    began, may_end = threading.Event(), threading.Event()
+
+    def work():
+        began.set()
+        may_end.wait(60)
+
+    async def give_up():
+        with loaded.lease() as model:
+            task = asyncio.ensure_future(inference.in_thread(threads, model, work))
+            while not began.is_set():
+                await asyncio.sleep(0)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.run(give_up())
+        swap = threading.Thread(target=loaded.replace, args=(None,))
+        swap.start()
+        swap.join(0.2)
+        assert swap.is_alive()
+        may_end.set()
+        swap.join(60)
     assert ("1", "END") in [(s.version, s.state) for s in statuses]
 
 

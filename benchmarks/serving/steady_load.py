@@ -1,9 +1,11 @@
-"""Steady load from a process of its own: `python -m tests.serving.load ADDRESS OUT RATE STOP`.
+"""Steady load from a process of its own.
 
-Sends requests by HTTP at a rate until the file STOP exists, then writes what it saw to OUT: a list
-of [seconds since 1970 when sent, milliseconds until answered, version, score], in which a failed
-request has its error instead of a version. A request that is due while others wait is sent all the
-same, so a slow server cannot lower the rate.
+    python -m benchmarks.serving.steady_load ADDRESS OUT RATE STOP BODY
+
+Sends the body in the file BODY by HTTP, RATE times a second, until the file STOP exists. Then it
+writes what it saw to OUT: a list of [seconds since 1970 when due, milliseconds until answered,
+version, score], in which a failed request has its error instead of a version. A slow server cannot
+lower the rate: what waits for a connection counts as latency.
 """
 
 from __future__ import annotations
@@ -18,17 +20,16 @@ from pathlib import Path
 from typing import Any
 
 PATH = "/v1/models/fraud:predict"
-BODY = json.dumps({"signature_name": "predict", "instances": [{"TX_AMOUNT": 50, "CHANNEL": "web"}]})
 CONNECTIONS = 8
 
 
-def main(address: str, out: Path, rate: float, stop: Path, body: str = BODY) -> None:
+def main(address: str, out: Path, rate: float, stop: Path, body: str) -> None:
     """Runs the load."""
     due: queue.SimpleQueue[float | None] = queue.SimpleQueue()
     seen: list[list[Any]] = []
 
     def send() -> None:
-        connection = HTTPConnection(address, timeout=30)
+        connection = HTTPConnection(address, timeout=120)
         while (at := due.get()) is not None:
             try:
                 connection.request("POST", PATH, body, {"content-type": "application/json"})
@@ -36,7 +37,7 @@ def main(address: str, out: Path, rate: float, stop: Path, body: str = BODY) -> 
                 document = json.loads(answer.read())
                 if answer.status == 200:
                     version = answer.headers["x-model-version"]
-                    score = document["predictions"][0]["score"]
+                    score = document["outputs"]["score"][0]
                 else:
                     version, score = f"{answer.status}: {document['error']}", None
             except Exception as error:
@@ -52,6 +53,8 @@ def main(address: str, out: Path, rate: float, stop: Path, body: str = BODY) -> 
         due.put(next_one)
         next_one += 1 / rate
         time.sleep(max(0.0, next_one - time.time()))
+    while not due.empty():  # what was not sent in time, by a machine that cannot keep the rate
+        due.get()
     for _ in threads:
         due.put(None)
     for thread in threads:
@@ -60,4 +63,10 @@ def main(address: str, out: Path, rate: float, stop: Path, body: str = BODY) -> 
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4]))
+    main(
+        sys.argv[1],
+        Path(sys.argv[2]),
+        float(sys.argv[3]),
+        Path(sys.argv[4]),
+        Path(sys.argv[5]).read_text(),
+    )
