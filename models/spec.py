@@ -97,18 +97,32 @@ class Tuning:
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
 
+MOST_CARDS = 100
+"""Cards a day that are checked at most unless a budget is configured; the handbook's number."""
+
+
 @dataclass(frozen=True, config=STRICT)
 class AlertBudget:
     """What analysts can check: cards per day or, without timestamps, alerts per transactions."""
 
-    size: int
-    """The number of cards or alerts."""
+    size: int | None
+    """The number of cards or alerts; None means `share` of the cards of a day."""
     transactions: int | None = None
     """The number of transactions that `size` alerts are for; None for cards per day."""
     timezone: str = "UTC"
     """The timezone of the days."""
+    share: float = 0.0
+    """The share of the cards of a day, of which at most `MOST_CARDS` are checked."""
+
+    def cards(self, cards_a_day: float) -> float:
+        """How many cards a day are checked where so many have transactions."""
+        if self.size is not None:
+            return self.size
+        return min(MOST_CARDS, self.share * cards_a_day)
 
     def __str__(self) -> str:
+        if self.size is None:
+            return f"{100 * self.share:.3g} % of the cards of a day, at most {MOST_CARDS}"
         if self.transactions is None:
             return f"{self.size:,} cards a day"
         return f"{self.size:,} alerts per {self.transactions:,} transactions"
@@ -118,9 +132,12 @@ class AlertBudget:
 class Evaluation:
     """The requirements a model must meet to be blessed."""
 
-    alert_budget: Count = 100
+    alert_budget: Count | None = None
     """Number of cards that analysts can check per day; without `dataset.timestamp`, number of
-    alerts per `budget_transactions` transactions."""
+    alerts per `budget_transactions` transactions; null means `alert_share` of them."""
+    alert_share: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Without `alert_budget`: share of the cards of a day that are checked, at most 100; without
+    `dataset.timestamp`, share of the transactions that alert."""
     budget_transactions: Count = 2000
     """Number of transactions that `alert_budget` alerts are for if the data has no timestamp, hence
     no days."""
@@ -158,5 +175,12 @@ class Evaluation:
 
     def budget(self, dataset: Dataset) -> AlertBudget:
         """What the alert budget means for this data."""
-        transactions = None if dataset.timestamp else self.budget_transactions
-        return AlertBudget(self.alert_budget, transactions, dataset.timezone)
+        if dataset.timestamp:
+            return AlertBudget(self.alert_budget, None, dataset.timezone, self.alert_share)
+        alerts = self.alert_budget or max(1, round(self.alert_share * self.budget_transactions))
+        return AlertBudget(alerts, self.budget_transactions, dataset.timezone)
+
+    @property
+    def cards_checked(self) -> int:
+        """The number of cards checked a day; 0 if it is `alert_share` of them."""
+        return self.alert_budget or 0

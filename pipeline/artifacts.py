@@ -85,6 +85,12 @@ def statistics_files(artifact: Any) -> dict[str, Path]:
     return {f.name.removeprefix("Split-"): f / "FeatureStats.pb" for f in folders}
 
 
+def created(artifact: Any) -> str:
+    """When an artifact was made, in local time."""
+    proto = getattr(artifact, "mlmd_artifact", artifact)
+    return f"{datetime.fromtimestamp(proto.create_time_since_epoch / 1000):%Y-%m-%d %H:%M}"
+
+
 @dataclass(frozen=True)
 class ModelFacts:
     """A trained model: a Model artifact.
@@ -100,6 +106,11 @@ class ModelFacts:
     validation: dict[str, float | None]
     network: dict[str, Any]
     run_id: str = ""
+
+    @property
+    def alerts_on_everything(self) -> bool:
+        """Whether the alert budget covers every card of every day."""
+        return self.threshold is not None and self.threshold <= 0
 
     @classmethod
     def read(cls, artifact: Any) -> ModelFacts:

@@ -12,6 +12,7 @@ from fraud.errors import FraudPipelineError
 from fraud.text import plain
 
 COMMANDS = {
+    "init": "look at data and write a configuration that runs",
     "simulate": "write day folders of simulated transactions",
     "run": "run the pipeline once: validate, train, evaluate, push",
     "backtest": "evaluate past weeks as if the model had been live",
@@ -75,7 +76,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fraud-pipeline",
         description="From a day of card transactions to a blessed, pushed fraud model.",
-        epilog="Start here: fraud-pipeline run --help",
+        epilog="Start here: fraud-pipeline init --help",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():

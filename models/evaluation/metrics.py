@@ -87,6 +87,13 @@ def card_precision_by_day(
     return precisions
 
 
+def cards_a_day(days: NDArray, cards: NDArray) -> float:
+    """The number of cards with transactions on a day, on average over the days that have any."""
+    _, card = np.unique(cards, return_inverse=True)
+    pairs = np.unique(np.stack([days, card.reshape(-1)]), axis=1).shape[1]
+    return float(pairs / np.unique(days).size)
+
+
 def precision_at_budget(labels: NDArray, alerts: NDArray[np.bool_]) -> float:
     """Frauds that alert / transactions that alert."""
     return _ratio(np.sum(labels[alerts] == 1), np.sum(alerts))

@@ -25,6 +25,7 @@ from fraud.models.evaluation.registry import (
     DROP_PROBABILITY,
     SCORE,
 )
+from fraud.models.spec import AlertBudget
 from fraud.time import local_days
 
 UNJUDGED = -np.inf
@@ -54,7 +55,8 @@ class CardPrecisionAtK(_SliceMetric):
     """Formula and source: `fraud.models.evaluation.metrics.card_precision_at_k`.
 
     Args:
-      k: cards checked a day.
+      k: cards checked a day; 0 means `share` of those of the slice, at most `MOST_CARDS`.
+      share: see there.
       timezone: of the days.
       label, timestamp, card: columns.
     """
@@ -63,9 +65,12 @@ class CardPrecisionAtK(_SliceMetric):
 
     @staticmethod
     def _compute(
-        columns: Columns, outputs: Columns, overall: Columns, k: int, timezone: str
+        columns: Columns, outputs: Columns, overall: Columns, k: int, share: float, timezone: str
     ) -> float:
         days = local_days(columns["timestamp"], timezone)
+        if not k:
+            budget = AlertBudget(None, share=share)
+            k = max(1, round(budget.cards(metrics.cards_a_day(days, columns["card"]))))
         return metrics.card_precision_at_k(
             columns["label"], outputs[SCORE], days, columns["card"], k
         )

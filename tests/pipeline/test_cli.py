@@ -25,6 +25,7 @@ def cli(repository, tmp_path):
 @pytest.mark.parametrize(
     "command",
     [
+        "init",
         "simulate",
         "run",
         "status",

@@ -141,7 +141,7 @@ def test_the_days_of_metrics_are_local():
         costs = {"check_cost": 3.0, "saved_share": 1.0, "timezone": zone}
         assert ExpectedCostSaved._compute(columns, outputs, {}, **costs) == -3.0 * checks
         fraud = {**columns, "label": np.array([0, 1])}
-        caught = CardPrecisionAtK._compute(fraud, outputs, {}, k=1, timezone=zone)
+        caught = CardPrecisionAtK._compute(fraud, outputs, {}, k=1, share=0.5, timezone=zone)
         assert caught == 1 / checks
 
 
@@ -220,3 +220,20 @@ def test_metrics_without_their_columns_are_left_out():
     config = evaluation.eval_config(dataset, SPEC)
     left = [m.class_name for m in config.metrics_specs[2].metrics]
     assert left == ["BrierSkill", "ExpectedCalibrationError"]
+
+
+@pytest.mark.parametrize(("k", "share", "same_as"), [(7, 0.05, 7), (0, 0.1, 5), (0, 0.9, 45)])
+def test_card_precision_of_a_budget_that_is_a_share_of_the_cards(k, share, same_as):
+    random = np.random.default_rng(2)
+    cards = np.tile(np.arange(50), 2)
+    columns = {
+        "label": (random.random(100) < 0.3).astype(int),
+        "timestamp": np.repeat([0, SECONDS_PER_DAY], 50),
+        "card": cards,
+    }
+    outputs = {SCORE: random.random(100)}
+    value = CardPrecisionAtK._compute(columns, outputs, {}, k, share, "UTC")
+    expected = metrics.card_precision_at_k(
+        columns["label"], outputs[SCORE], columns["timestamp"], cards, same_as
+    )
+    assert value == expected
