@@ -339,7 +339,13 @@ def _axes(
     for value, name in x.marks():
         if grid_x:
             parts.append(_straight("grid", at_x(value), _TOP, at_x(value), foot))
-        parts.append(_text(name, at_x(value), foot + 14, "middle"))
+        # A long name at the end of the axis would be cut off.
+        at_end = at_x(value) + 3.2 * len(name) > WIDTH
+        parts.append(
+            _text(
+                name, WIDTH - 1 if at_end else at_x(value), foot + 14, "end" if at_end else "middle"
+            )
+        )
     parts.append(_straight("axis", _LEFT, foot, right, foot))
     parts.append(_text(x.title, (_LEFT + right) / 2, HEIGHT - 5, "middle"))
     middle = (_TOP + foot) / 2

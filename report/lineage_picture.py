@@ -11,7 +11,7 @@ from fraud.report import lineage_text
 from fraud.report.pages import render_page
 
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 216, 54, 22, 40
-_MOST = 32  # characters in a box
+_MOST = 29  # characters in a box
 _ROUNDS = 8
 
 

@@ -15,6 +15,7 @@ from fraud.pipeline.lineage_graph import (
     Reach,
     Touched,
 )
+from fraud.report.pages import moment
 from fraud.text import plain
 
 SHORT = 12
@@ -38,10 +39,10 @@ def headline(found: Origin | Reach) -> str:
         )
     if release := found.release:
         how = "restored by a rollback" if release.restored else "pushed by a run"
-        state = f"live since {_moment(release.since)}"
+        state = f"live since {moment(release.since)}"
         if not release.is_live:
-            until = f" to {_moment(release.until)}" if release.until else ""
-            state = f"was live from {_moment(release.since)}{until}"
+            until = f" to {moment(release.until)}" if release.until else ""
+            state = f"was live from {moment(release.since)}{until}"
         return f"Version {release.version}: {how}, {state}."
     if found.kind == "run":
         return f"Run {found.asked}: {_count(len(found.starts), 'artifact')} at its end."
@@ -62,7 +63,7 @@ def happened_later(found: Origin) -> Iterator[str]:
     told = [(r, f"Restored as version {r.version}") for r in found.restored]
     told += [(r, f"Taken back by version {r.version}") for r in found.taken_back]
     for rollback, what in sorted(told, key=lambda pair: int(pair[0].version)):
-        yield f"{what} at {_moment(rollback.since)}, by {rollback.user}: {rollback.reason}"
+        yield f"{what} at {moment(rollback.since)}, by {rollback.user}: {rollback.reason}"
 
 
 def phrase(artifact: Artifact) -> str:
@@ -78,7 +79,7 @@ def phrase(artifact: Artifact) -> str:
     elif artifact.type == "ModelBlessing":
         text = "blessed" if facts.get("blessed") == 1 else "refused"
         if facts.get("baseline_model_id"):
-            text += f", compared with model {facts['baseline_model_id']}"
+            text += f", against model {facts['baseline_model_id']}"
     elif artifact.type == "InfraBlessing":
         text = "it can be served" if facts.get("blessed") == 1 else "it cannot be served"
     elif artifact.type == "fraud.DataVerdict":
@@ -224,8 +225,3 @@ def _row(touched: Touched, contents: dict[tuple[str, ...], str]) -> list[str]:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _moment(iso: str) -> str:
-    """A moment to the minute."""
-    return f"{iso[:10]} {iso[11:16]} UTC"

@@ -12,10 +12,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
-from jupyter_client import AsyncKernelManager
+from jupyter_client import KernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -33,9 +34,16 @@ def run(path: Path, keep: bool) -> None:
       CellExecutionError: a cell failed.
     """
     notebook = nbformat.read(path, as_version=4)
-    # Sockets in the file system: nobody else on the machine can connect to them.
-    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")
-    NotebookClient(notebook, km=kernel, timeout=1200, record_timing=False).execute(cwd=str(FOLDER))
+    with tempfile.TemporaryDirectory() as folder:
+        # Sockets in a folder of our own: nobody else on the machine can connect to them.
+        kernel = KernelManager(kernel_name="python3", transport="ipc", ip=f"{folder}/kernel")
+        client = NotebookClient(
+            notebook, km=kernel, timeout=1200, startup_timeout=600, record_timing=False
+        )
+        try:
+            client.execute(cwd=str(FOLDER))
+        finally:
+            kernel.shutdown_kernel(now=True)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -35,12 +35,14 @@ class Run:
       outcome: in words.
       kind: "good", "bad" or "open".
       summary: None if it has not finished.
+      before: the finished run before it, if it has finished itself.
     """
 
     run_id: str
     outcome: str
     kind: str
     summary: RunSummary | None = None
+    before: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,12 @@ class Reader:
         known = lineage.runs(self._store)[::-1]
         pages = max(1, -(-len(known) // PAGE))
         page = min(max(page, 1), pages)
-        shown = [self._run(run_id) for run_id in known[(page - 1) * PAGE : page * PAGE]]
+        start, stop = (page - 1) * PAGE, page * PAGE
+        shown = [self._run(run_id) for run_id in known[start:stop]]
+        for i, run in enumerate(shown):
+            if run.summary is not None:
+                older = (r for r in known[start + i + 1 : stop + PAGE] if self.summary(r))
+                shown[i] = replace(run, before=next(older, None))
         recent = [s for s in map(self.summary, known[:CHARTED]) if s is not None][::-1]
         releases = lineage_graph.releases(self._store, self._root.pushed)[::-1]
         live = next((release for release in releases if release.is_live), None)
@@ -211,9 +218,10 @@ def _over_time(summaries: Sequence[RunSummary]) -> dict[str, Markup]:
                 for day, s in dated
                 if (of := getattr(s, name)).get("overall", {}).get(metric) is not None
             ]
-            title = "challenger" if name == "metrics" else "champion"
-            drawn.append(Line(title, sorted(points), f"s{place}", marks=len(points) < 40))
-        shown[words(metric).capitalize()] = charts.lines(
+            model = "challenger" if name == "metrics" else "champion"
+            drawn.append(Line(model, sorted(points), f"s{place}", marks=len(points) < 40))
+        title = words(metric)
+        shown[title[0].upper() + title[1:]] = charts.lines(
             f"{words(metric)} by as-of day", x, Axis(words(metric), 0, 1), drawn
         )
     return shown

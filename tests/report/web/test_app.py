@@ -83,6 +83,14 @@ def test_the_first_page_says_what_is_live_and_lists_runs_and_versions(site):
     assert 'href="http://127.0.0.1:8601/"' in page
 
 
+def test_a_run_is_compared_with_the_finished_one_before_it(site):
+    site.records.node("r3", "Trainer", {}, {}, state="FAILED")
+    site.records.run("r4", "2026-01-12", ("2026-01-04", "2026-01-07"))
+    summary(site.records, "r4", "2026-01-12")
+    page = site.get("/")
+    assert 'href="/compare?a=r2&amp;b=r4"' in page and "b=r3" not in page and "b=r1" not in page
+
+
 def test_pages_of_the_list(site):
     for number in range(3, PAGE + 5):
         site.records.run(f"r{number}", "2026-01-12", ("2026-01-04", "2026-01-07"))
