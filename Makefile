@@ -73,9 +73,10 @@ bench-serving: setup ## compare the server with a bare call, MLServer, MLflow an
 	scripts/setup_beside.sh bench-bentoml
 	$(bin)/python -m benchmarks.serving --contestants ours mlserver mlflow bentoml $(ARGS)
 
-bench-models: setup ## compare the network with boosting and others: DATA=transactions FIRST=2018-07-04
+bench-models: setup ## compare the network with boosting and others on public tables (DATA=transactions FIRST=2018-07-04: on yours)
 	scripts/setup_beside.sh bench
-	$(bin)/python -m benchmarks.models.compare $(DATA) --first-test-day $(FIRST) $(ARGS)
+	$(bin)/python -m benchmarks.models.$(if $(DATA),compare $(DATA) --first-test-day $(FIRST),tables) $(ARGS)
+	$(if $(DATA),,.venv-bench/bin/python -m benchmarks.models.tables_plot build/tables/tables.json build/tables/tables.svg)
 
 lint: setup ## ruff and mypy
 	$(bin)/ruff check .

@@ -59,7 +59,7 @@ def train(fn_args: Any, examples: Examples, transform: tft.TFTransformOutput) ->
     ServedModel(fitted, explainer, transform, columns).save(fn_args.serving_model_dir)
     inputs = from_json(InputSpecification, config["inputs"])
     directory = Path(fn_args.serving_model_dir)
-    _write_extra(directory / EXTRA, fitted, spec, inputs)
+    _write_extra(directory / EXTRA, fitted, inputs)
     sample = {name: array[fitted.sample] for name, array in examples.inputs.items()}
     importance = to_json(explainer.importance(sample), indent=1)
     (directory / EXTRA / IMPORTANCE_FILE).write_text(importance, encoding="utf-8")
@@ -67,10 +67,10 @@ def train(fn_args: Any, examples: Examples, transform: tft.TFTransformOutput) ->
     write_warmup_requests(directory, first_examples(fn_args.train_files), types)
 
 
-def _write_extra(folder: Path, fitted: Fitted, spec: Network, inputs: InputSpecification) -> None:
+def _write_extra(folder: Path, fitted: Fitted, inputs: InputSpecification) -> None:
     """Writes threshold, validation metrics (null if undefined) and settings next to the graph."""
     quality = {"threshold": fitted.threshold, "validation": fitted.validation}
     (folder / THRESHOLD_FILE).write_text(to_json(quality, indent=1), encoding="utf-8")
     (folder / HISTORY_FILE).write_text(to_json(fitted.history, indent=1), encoding="utf-8")
-    (folder / NETWORK_FILE).write_text(to_json(spec, indent=1), encoding="utf-8")
+    (folder / NETWORK_FILE).write_text(to_json(fitted.spec, indent=1), encoding="utf-8")
     (folder / SPECIFICATION_FILE).write_text(to_json(inputs, indent=1), encoding="utf-8")

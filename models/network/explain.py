@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fraud.models.network.architecture import ENCODED, LOGIT, PIECEWISE_LINEAR
+from fraud.models.network.architecture import ENCODED, LOGIT, PIECEWISE_LINEAR, category_layer
 from fraud.models.preprocessing.transform_fn import CATEGORICAL, NUMERIC
 
 STEPS = 200
@@ -41,9 +41,9 @@ class Explainer:
         self._logit = keras.Model(encoded, model.get_layer(LOGIT).output)
         self._typical = tf.constant(self._encode(typical))
         self._names = tf.constant([*numeric, *categorical])
-        embeddings = [model.get_layer(f"embed_{i}") for i in range(len(categorical))]
+        encodings = [model.get_layer(category_layer(i)) for i in range(len(categorical))]
         self._widths = [model.get_layer(PIECEWISE_LINEAR).bins + 1] * len(numeric)
-        self._widths += [embedding.output_dim for embedding in embeddings]
+        self._widths += [encoding.output_dim for encoding in encodings]
 
     def contributions(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Computes the contribution of each column of the network's inputs, [batch, columns] each.

@@ -178,13 +178,13 @@ def test_memory_does_not_grow(saved_models, tmp_path):
     server = Server(tmp_path)
     try:
         server.wait_for_version(1)
-        with Load(server, tmp_path, 200):
-            swap(server, saved_models, 2, 6, 5)  # the first versions fill caches
+        with Load(server, tmp_path, 40):
+            swap(server, saved_models, 2, 9, 3)  # the first versions fill caches
             before = memory(server)
-            for version in range(7, 15):
+            for version in range(10, 26):
                 push(saved_models.plain[version % 2], tmp_path / "pushed", version)
                 server.wait_for_version(version)
-                time.sleep(10)
+                time.sleep(3)
             after = memory(server)
         print(f"{before / 2**20:.0f} MB after warm-up, {after / 2**20:.0f} MB at the end")
         assert after < before * 1.05
