@@ -39,6 +39,7 @@ _NOT_SETTINGS = {
 }
 """Properties of an execution that are told apart from its settings; so are those with `__`."""
 
+_WINDOW_PROPERTIES = ("windows", "history", "as_of")
 _CHUNK = 100  # ML Metadata's limit of the nodes that a subgraph starts from
 
 
@@ -321,8 +322,8 @@ def reach(store: metadata_store.MetadataStore, pushed: Path, day: str) -> Reach:
         raise BadInput(f"{day}: {error}") from None
     of_examples = {}
     first, last = "9999", ""
-    for artifact in map(_artifact, _of_type(store, "Examples")):
-        windows = _windows(artifact.properties)
+    for artifact in _of_type(store, "Examples"):
+        windows = _windows({name: value(artifact, name) for name in _WINDOW_PROPERTIES})
         if windows:
             role = Data(artifact.id, "", "", None, windows, {}, ()).role(day)
             first = min(first, *(a for a, _ in windows.values()))
@@ -332,10 +333,15 @@ def reach(store: metadata_store.MetadataStore, pushed: Path, day: str) -> Reach:
     if not of_examples:
         read = f"runs have read {first} … {last}" if last else "no run has read data with days"
         raise BadInput(f"{day}: no run has read this day; {read}")
-    forward = walk_forward(store, of_examples, ("fraud.DataVerdict", "Model", "PushedModel"))
+    forward = walk_forward(store, of_examples, ("verdict", "model", "pushed_model"))
     by_id, known = forward.by_id, releases(store, pushed)
     readers = _readers(forward)
     data = {facts.examples: facts for facts in data_of(forward)}
+    runs: dict[int, list[str]] = {examples: [] for examples in of_examples}
+    for execution in forward.executions:
+        for made in _ids(execution.outputs):
+            if made in runs:
+                runs[made].append(execution.run_id)
     touched = []
     for examples, role in of_examples.items():
         of_day = [f for f in data[examples].files if day in f.days]
@@ -349,11 +355,7 @@ def reach(store: metadata_store.MetadataStore, pushed: Path, day: str) -> Reach:
         touched.append(
             Touched(
                 examples=examples,
-                runs=tuple(
-                    e.run_id
-                    for e in forward.executions
-                    if any(examples in ids for ids in e.outputs.values())
-                ),
+                runs=tuple(runs[examples]),
                 as_of=data[examples].as_of or "",
                 role=role,
                 fingerprints=tuple(f.fingerprint for f in of_day if f.fingerprint),
@@ -429,7 +431,7 @@ def walk_back(store: metadata_store.MetadataStore, artifact_ids: Iterable[int]) 
 def walk_forward(
     store: metadata_store.MetadataStore,
     artifact_ids: Iterable[int],
-    types: Collection[str] | None = None,
+    keys: Collection[str] | None = None,
 ) -> Graph:
     """Everything that was made from artifacts, and the executions that made them.
 
@@ -438,7 +440,7 @@ def walk_forward(
     Args:
       store: ML Metadata.
       artifact_ids: where to begin.
-      types: the types of artifacts to go through; None means all.
+      keys: the outputs of nodes to go through; None means all.
     """
     artifacts = frontier = set(artifact_ids)
     executions = {
@@ -455,17 +457,13 @@ def walk_forward(
         makers = {
             event.artifact_id: event.execution_id
             for event in _events(store, readers, of="execution")
-            if event.type in lineage.OUTPUT_EVENTS
+            if event.type in lineage.OUTPUT_EVENTS and (keys is None or _key(event) in keys)
         }
-        if types is not None:
-            made = store.get_artifacts_by_id(sorted(makers)) if makers else []
-            wanted = {artifact.id for artifact in made if artifact.type in types}
-            readers = {makers[i] for i in wanted}
-            makers = {i: makers[i] for i in wanted}
-        executions |= readers
+        # With some keys only, the nodes that have none of them do not matter.
+        executions |= readers if keys is None else set(makers.values())
         frontier = set(makers) - artifacts
         artifacts = artifacts | frontier
-    return _graph(store, executions, artifacts, None if types is None else artifacts)
+    return _graph(store, executions, artifacts, None if keys is None else artifacts)
 
 
 def data_of(graph: Graph) -> tuple[Data, ...]:

@@ -6,7 +6,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from fraud.codec import to_json
@@ -26,7 +25,9 @@ def style() -> Markup:
 
 
 @lru_cache
-def _environment() -> jinja2.Environment:
+def _environment() -> Any:
+    import jinja2  # only pages need it
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER / "templates"),
         autoescape=True,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -25,6 +24,7 @@ from tfx import types
 from tfx.components.evaluator import executor as evaluator
 from tfx.components.statistics_gen import executor as statistics_gen
 from tfx.components.util import tfxio_utils
+from tfx.dsl.io import fileio
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio import record_based_tfxio, tf_example_record
 
@@ -243,4 +243,5 @@ class EvaluatorExecutor(_Batched, LocalBeam, evaluator.Executor):
         for of_slice in tfma.load_metrics(evaluation.uri):
             for pair in of_slice.metric_keys_and_values:
                 if pair.key.name == CURVES:
-                    Path(evaluation.uri, CURVES_FILE).write_bytes(pair.value.bytes_value)
+                    with fileio.open(f"{evaluation.uri}/{CURVES_FILE}", "wb") as file:
+                        file.write(pair.value.bytes_value)
