@@ -61,13 +61,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out.is_dir():
         raise BadInput(f"--out {arguments.out}: is a folder; name the file to write")
 
-    from fraud.serving.models import LoadedModel
-
     from fraud import files
     from fraud.features.batch import feature_names
     from fraud.models.specification import InputSpecification
     from fraud.pipeline.ingestion import to_score
     from fraud.serving.batch import score_table
+    from fraud.serving.models import LoadedModel
 
     folder, started = root.pushed / version, time.monotonic()
     inputs = InputSpecification.read(folder)
