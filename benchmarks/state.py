@@ -2,8 +2,7 @@
 
     python -m benchmarks.state [--redis URL]
 
-For each store, 5,000 cards and 10,000 terminals with 70 and 35 transactions each are recorded;
-then single transactions and batches of 100 of random cards and terminals, and batches of 100
+For each store, 1,000 cards and 2,000 terminals with 70 and 35 transactions each are recorded; then single transactions and batches of 100 of random cards and terminals, and batches of 100
 labels. Prints one JSON document per store: milliseconds per call, as the median and the 99th
 percentile, and CPU milliseconds of this process per call; `record` is the call of the state,
 `features` what the default features then take. All stores see the same transactions, in turns, so
@@ -31,7 +30,7 @@ from fraud.serving.state import Labels, State, StateDefinition, Transactions
 from fraud.serving.state.lmdb_store import LmdbStore
 
 MODEL = InputSpecification(Dataset(), Features(), 7)
-CARDS, TERMINALS, ROWS = 5_000, 10_000, 350_000
+CARDS, TERMINALS, ROWS = 1_000, 2_000, 70_000
 START = np.datetime64("2024-01-01", "us")
 DAYS = 38
 
@@ -121,7 +120,7 @@ def main() -> None:
     """Parses the arguments, measures and prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--redis", metavar="URL", help="an empty server to compare, too")
-    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=50)
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir="."))
     try:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fraud.errors import FraudPipelineError
-from fraud.features.spec import Dataset, Features
+from fraud.features.spec import Dataset, FeatureGroup, Features
 from fraud.models.specification import InputSpecification
 from fraud.serving.state import (
     Outcome,
@@ -81,3 +81,21 @@ def test_old_generations_and_those_of_killed_builds_are_removed(tmp_path):
         fill(rebuild, [], NOON)
     assert [path.name for path in folder.glob("generation-*")] == ["generation-8"]
     assert Path(folder / "current").readlink() == Path("generation-8")
+
+
+def test_on_a_full_disk_calls_fail_as_a_whole_and_nothing_acknowledged_is_lost(small_disk):
+    state = create_state(str(small_disk / "state"), DEFINITION)
+    acknowledged = 0
+    with pytest.raises(FraudPipelineError, match="if the disk is full, free some space"):
+        while acknowledged < 1_000_000:
+            times = NOON + acknowledged + np.arange(1000)
+            ids = [f"{acknowledged + i}" for i in range(1000)]
+            state.record(Transactions(times, np.ones(1000), {"CARD": ["a"] * 1000}, ids))
+            acknowledged += 1000
+    assert acknowledged
+    later = Transactions(np.array([NOON + np.timedelta64(1, "h")]), None, {"CARD": ["a"]}, ["last"])
+    model = InputSpecification(
+        Dataset(entities=("CARD",)), Features(groups=(FeatureGroup(("count",), (7,)),)), 7
+    )
+    assert state.read(later).features(model)["CARD_count_7d"] == [acknowledged + 1]
+    state.close()
