@@ -1,8 +1,9 @@
 # Every target sets up .venv by itself: `make run` on a fresh clone is enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow unit test-modern mutants airflow kubeflow bench bench-models \
-	lint format docs lock clean
+.PHONY: help setup browser run serve test test-slow unit test-modern mutants airflow kubeflow notebooks \
+	bench bench-models bench-serving lint format docs lock clean
 bin := .venv/bin
+ROOT := fraud-root
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -11,16 +12,23 @@ help: ## show this list
 setup: ## create .venv, or update it when the pins have changed
 	@scripts/setup.sh
 
+browser: # for the tests of pages
+	@scripts/setup_browser.sh
+
 run: setup ## the whole pipeline on the sample in data/, up to a pushed model
 	$(bin)/fraud-pipeline run --config data/sample/config.yaml --data data/sample/transactions $(ARGS)
 
-test: lint ## lint, then all tests except the slow ones (ARGS="-k windows" for some)
+serve: setup ## answer requests at port 8501, with the model and the history of the sample
+	test -n "$$(ls fraud-root/pushed 2>/dev/null)" || $(MAKE) run
+	$(bin)/fraud-pipeline serve --config data/sample/config.yaml --data data/sample/transactions $(ARGS)
+
+test: lint browser ## lint, then all tests except the slow ones (ARGS="-k windows" for some)
 	$(bin)/python -m pytest -m "not slow" $(ARGS)
 
 test-slow: setup ## more complete runs: orchestrators, tuning, the backtest
 	$(bin)/python -m pytest -m slow $(ARGS)
 
-unit: setup ## the tests that take seconds
+unit: setup browser ## the tests that take seconds
 	$(bin)/python -m pytest -m "not e2e" $(ARGS)
 
 test-modern: ## `make test` on TFX 1.21, in a Debian 13 root if this machine is older
@@ -48,15 +56,27 @@ kubeflow: setup ## run the sample with Kubeflow's local runner; write the YAML f
 		--pipeline $(abspath $(bin))/fraud-pipeline
 	$(bin)/fraud-pipeline status --root build/kubeflow/root
 
+notebooks: setup ## run the notebooks on ROOT=fraud-root, which two runs of the sample create first
+	@test -d $(ROOT)/pushed || for day in 2026-03-14 2026-03-21; do \
+		$(bin)/fraud-pipeline run --config data/sample/config.yaml --data data/sample/transactions \
+			--root $(ROOT) --as-of $$day || exit 1; done
+	$(bin)/python scripts/run_notebooks.py --root $(ROOT)
+
 bench: setup ## compare the cost of a run with stock TFX and a floor (ARGS="--rows 1200000" for more)
 	scripts/setup_beside.sh bench
 	mkdir -p build/speed
 	$(bin)/python -m benchmarks.speed $(ARGS)
 	.venv-bench/bin/python -m benchmarks.speed.plot build/speed/speed.json build/speed/speed.svg
 
-bench-models: setup ## compare the network with boosting and others: DATA=transactions FIRST=2018-07-04
+bench-serving: setup ## compare the server with a bare call, MLServer, MLflow and BentoML (after make run)
+	scripts/setup_beside.sh bench-mlserver
+	scripts/setup_beside.sh bench-bentoml
+	$(bin)/python -m benchmarks.serving --contestants ours mlserver mlflow bentoml $(ARGS)
+
+bench-models: setup ## compare the network with boosting and others on public tables (DATA=transactions FIRST=2018-07-04: on yours)
 	scripts/setup_beside.sh bench
-	$(bin)/python -m benchmarks.models.compare $(DATA) --first-test-day $(FIRST) $(ARGS)
+	$(bin)/python -m benchmarks.models.$(if $(DATA),compare $(DATA) --first-test-day $(FIRST),tables) $(ARGS)
+	$(if $(DATA),,.venv-bench/bin/python -m benchmarks.models.tables_plot build/tables/tables.json build/tables/tables.svg)
 
 lint: setup ## ruff and mypy
 	$(bin)/ruff check .

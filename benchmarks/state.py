@@ -2,8 +2,9 @@
 
     python -m benchmarks.state [--redis URL]
 
-For each store, 1,000 cards and 2,000 terminals with 70 and 35 transactions each are recorded; then single transactions and batches of 100 of random cards and terminals, and batches of 100
-labels. Prints one JSON document per store: milliseconds per call, as the median and the 99th
+For each store, 1,000 cards and 2,000 terminals with 70 and 35 transactions each are recorded; then
+single transactions and batches of 100 of random cards and terminals, and batches of 100 labels.
+Prints one JSON document per store: milliseconds per call, as the median and the 99th
 percentile, and CPU milliseconds of this process per call; `record` is the call of the state,
 `features` what the default features then take. All stores see the same transactions, in turns, so
 that a busy machine slows all of them down.

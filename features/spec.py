@@ -34,7 +34,8 @@ class Dataset:
     numeric: tuple[str, ...] = ()
     """Other numeric columns that the model reads."""
     categorical: tuple[str, ...] = ()
-    """Other columns that the model reads as categories."""
+    """Other columns that the model reads as categories; an entity may be among them, so that the
+    model also knows its most frequent values by name."""
     slices: tuple[str, ...] = ()
     """Columns whose values are each evaluated separately."""
     timezone: str = "UTC"

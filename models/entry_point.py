@@ -9,7 +9,7 @@ import tensorflow_transform as tft
 
 from fraud.codec import from_json, to_json
 from fraud.models.columns import ModelColumns
-from fraud.models.examples import Examples, load_split
+from fraud.models.examples import Examples, load_split, model_feature_spec
 from fraud.models.export import ServedModel
 from fraud.models.network import training
 from fraud.models.network.explain import Explainer, typical_genuine
@@ -17,9 +17,14 @@ from fraud.models.network.training import Fitted
 from fraud.models.preprocessing.transform_fn import vocabulary_sizes
 from fraud.models.spec import AlertBudget, Network
 from fraud.models.specification import EXTRA, SPECIFICATION_FILE, InputSpecification
+from fraud.models.warmup import first_examples, write_warmup_requests
 
 THRESHOLD_FILE = "threshold.json"
 NETWORK_FILE = "network.json"
+HISTORY_FILE = "history.json"
+"""Loss and validation metric of each epoch."""
+IMPORTANCE_FILE = "importance.json"
+"""Column → its importance; see `Explainer.importance`."""
 
 
 def run_fn(fn_args: Any) -> None:
@@ -53,12 +58,19 @@ def train(fn_args: Any, examples: Examples, transform: tft.TFTransformOutput) ->
     explainer = Explainer(fitted.model, typical, columns.numeric, columns.categorical)
     ServedModel(fitted, explainer, transform, columns).save(fn_args.serving_model_dir)
     inputs = from_json(InputSpecification, config["inputs"])
-    _write_extra(Path(fn_args.serving_model_dir) / EXTRA, fitted, spec, inputs)
+    directory = Path(fn_args.serving_model_dir)
+    _write_extra(directory / EXTRA, fitted, inputs)
+    sample = {name: array[fitted.sample] for name, array in examples.inputs.items()}
+    importance = to_json(explainer.importance(sample), indent=1)
+    (directory / EXTRA / IMPORTANCE_FILE).write_text(importance, encoding="utf-8")
+    types = {name: of.dtype for name, of in model_feature_spec(transform, columns).items()}
+    write_warmup_requests(directory, first_examples(fn_args.train_files), types)
 
 
-def _write_extra(folder: Path, fitted: Fitted, spec: Network, inputs: InputSpecification) -> None:
+def _write_extra(folder: Path, fitted: Fitted, inputs: InputSpecification) -> None:
     """Writes threshold, validation metrics (null if undefined) and settings next to the graph."""
     quality = {"threshold": fitted.threshold, "validation": fitted.validation}
     (folder / THRESHOLD_FILE).write_text(to_json(quality, indent=1), encoding="utf-8")
-    (folder / NETWORK_FILE).write_text(to_json(spec, indent=1), encoding="utf-8")
+    (folder / HISTORY_FILE).write_text(to_json(fitted.history, indent=1), encoding="utf-8")
+    (folder / NETWORK_FILE).write_text(to_json(fitted.spec, indent=1), encoding="utf-8")
     (folder / SPECIFICATION_FILE).write_text(to_json(inputs, indent=1), encoding="utf-8")

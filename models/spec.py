@@ -9,11 +9,14 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from pydantic.dataclasses import dataclass
+from typing_extensions import Self
 
 from fraud import codec
 from fraud.codec import STRICT, Count, Share
 from fraud.features.spec import Dataset
 
+Dropout = Annotated[float, Field(ge=0, le=0.99)]
+Percent = Annotated[int, Field(ge=1, le=50)]
 Towers = Annotated[tuple[tuple[Count, ...], ...], Field(min_length=1)]
 
 
@@ -25,22 +28,27 @@ class Network:
     """Number of bins in the piecewise-linear encoding of each numeric column."""
     towers: Towers = ((128, 64),)
     """Units in the hidden layers of each tower; the logits of the towers are averaged."""
+    members: Count | None = None
+    """Number of networks that are trained side by side, each without other cards, and whose
+    probabilities are averaged; null follows the number of rows."""
     embedding_dim: Count = 8
-    """Width of the embedding of each categorical column."""
+    """Width of the embedding of a categorical column with more than 32 values; others are
+    one-hot."""
     vocabulary_size: Count = 1000
     """Number of most frequent values kept per categorical column; the rest share the `oov_buckets`
     buckets."""
     oov_buckets: Count = 4
     """Number of hash buckets for values outside the vocabulary."""
-    dropout: Annotated[float, Field(ge=0, le=0.99)] = 0.0
-    """Fraction of hidden units dropped in each training step."""
-    batch_size: Count = 1024
-    """Examples per training step."""
-    epochs: Count = 6
+    dropout: Dropout | None = None
+    """Fraction of hidden units dropped in each training step; null follows the number of
+    rows."""
+    batch_size: Count | None = None
+    """Examples per training step; null follows the number of rows."""
+    epochs: Count | None = None
     """Maximum number of passes over the train split; the pass with the best average precision on
-    the validation cards is kept."""
-    patience: Count = 3
-    """Passes without improvement after which training stops."""
+    the held-out cards is kept; null follows the number of rows."""
+    patience: Count | None = None
+    """Passes without improvement after which training stops; null is half of the epochs."""
     learning_rate: PositiveFloat = 4e-3
     """Peak learning rate of AdamW, reached after a warm-up and followed by a cosine decay."""
     weight_decay: NonNegativeFloat = 1e-2
@@ -52,19 +60,32 @@ class Network:
     """Weight of a fraud in the loss, relative to a genuine transaction."""
     focal_gamma: NonNegativeFloat = 0.0
     """Exponent of the focal loss (Lin et al. 2017), at least 1; 0 means plain cross-entropy."""
-    validation_percent: Annotated[int, Field(ge=1, le=50)] = 10
-    """Percentage of cards (of rows, if there are no entities) held out of training to choose the
-    epoch, calibrate the scores and set the threshold."""
+    validation_percent: Percent | None = None
+    """Percentage of cards (of rows, if there are no entities) that each member is not trained on:
+    its scores for them choose the epoch, calibrate the scores and set the threshold; null follows
+    the number of rows."""
     seed: int = 7
     """Random seed of initial weights, shuffling and dropout."""
 
-    def tuned(self, values: Mapping[str, Any]) -> Network:
+    def tuned(self, values: Mapping[str, Any]) -> Self:
         """The same network with some settings replaced by `values`, in the form `settings` reads.
 
         Raises:
           BadInput: a setting is unknown or out of range.
         """
-        return codec.from_values(Network, {**asdict(self), **settings(values)})
+        return codec.from_values(type(self), {**asdict(self), **settings(values)})
+
+
+@dataclass(frozen=True, config=STRICT)
+class ResolvedNetwork(Network):
+    """A network without open settings, see `fraud.models.network.defaults.resolve`."""
+
+    members: Count = 1
+    dropout: Dropout = 0.0
+    batch_size: Count = 1024
+    epochs: Count = 6
+    patience: Count = 3
+    validation_percent: Percent = 10
 
 
 def settings(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,37 +99,66 @@ class Tuning:
 
     enabled: bool = False
     """Whether a run searches; `run --tune` turns it on."""
-    trials: Count = 8
+    trials: Count = 12
     """Maximum number of settings to try, starting with those of `network`; each takes as long as a
-    training."""
+    training, unless it is hopeless and stops early."""
+    min_improvement_probability: Share = 0.8
+    """Probability, by a bootstrap of the cards, that the best settings are better than those of
+    `network`; with less, these are kept."""
     learning_rate: tuple[PositiveFloat, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
     """Values of `network.learning_rate` to try; an empty list keeps its value."""
-    weight_decay: tuple[NonNegativeFloat, ...] = (1e-3, 1e-2, 1e-1)
+    weight_decay: tuple[NonNegativeFloat, ...] = (1e-3, 1e-2, 3e-2, 1e-1)
     """Values of `network.weight_decay` to try; an empty list keeps its value."""
-    epochs: tuple[Count, ...] = (4, 6, 9)
-    """Values of `network.epochs` to try; an empty list keeps its value."""
-    towers: tuple[Towers, ...] = (((64, 32),), ((128, 64),), ((256, 128),), ((128, 64), (128, 64)))
+    dropout: tuple[Dropout, ...] = (0.0, 0.1, 0.2, 0.3, 0.5)
+    """Values of `network.dropout` to try; an empty list keeps its value."""
+    epochs: tuple[Count, ...] | None = None
+    """Values of `network.epochs` to try; null tries half and twice its value, an empty list keeps
+    it."""
+    members: tuple[Count, ...] | None = None
+    """Values of `network.members` to try; null tries twice its value, an empty list keeps it."""
+    towers: tuple[Towers, ...] = (((64, 32),), ((128, 64),), ((256, 128),))
     """Values of `network.towers` to try; an empty list keeps its value."""
 
-    @property
-    def choices(self) -> dict[str, tuple]:
+    def choices(self, network: ResolvedNetwork) -> dict[str, tuple]:
         """The values to try, by the name of the network's setting."""
-        names = ("learning_rate", "weight_decay", "epochs", "towers")
-        return {name: getattr(self, name) for name in names if getattr(self, name)}
+        epochs, members = network.epochs, network.members
+        values = {
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+            "dropout": self.dropout,
+            "epochs": (max(1, epochs // 2), 2 * epochs) if self.epochs is None else self.epochs,
+            "members": (2 * members,) if self.members is None else self.members,
+            "towers": self.towers,
+        }
+        return {name: each for name, each in values.items() if each}
+
+
+MOST_CARDS = 100
+"""Cards a day that are checked at most unless a budget is configured; the handbook's number."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class AlertBudget:
     """What analysts can check: cards per day or, without timestamps, alerts per transactions."""
 
-    size: int
-    """The number of cards or alerts."""
+    size: int | None
+    """The number of cards or alerts; None means `share` of the cards of a day."""
     transactions: int | None = None
     """The number of transactions that `size` alerts are for; None for cards per day."""
     timezone: str = "UTC"
     """The timezone of the days."""
+    share: float = 0.0
+    """The share of the cards of a day, of which at most `MOST_CARDS` are checked."""
+
+    def cards(self, cards_a_day: float) -> float:
+        """How many cards a day are checked where so many have transactions."""
+        if self.size is not None:
+            return self.size
+        return min(MOST_CARDS, self.share * cards_a_day)
 
     def __str__(self) -> str:
+        if self.size is None:
+            return f"{100 * self.share:.3g} % of the cards of a day, at most {MOST_CARDS}"
         if self.transactions is None:
             return f"{self.size:,} cards a day"
         return f"{self.size:,} alerts per {self.transactions:,} transactions"
@@ -118,9 +168,12 @@ class AlertBudget:
 class Evaluation:
     """The requirements a model must meet to be blessed."""
 
-    alert_budget: Count = 100
+    alert_budget: Count | None = None
     """Number of cards that analysts can check per day; without `dataset.timestamp`, number of
-    alerts per `budget_transactions` transactions."""
+    alerts per `budget_transactions` transactions; null means `alert_share` of them."""
+    alert_share: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Without `alert_budget`: share of the cards of a day that are checked, at most 100; without
+    `dataset.timestamp`, share of the transactions that alert."""
     budget_transactions: Count = 2000
     """Number of transactions that `alert_budget` alerts are for if the data has no timestamp, hence
     no days."""
@@ -158,5 +211,12 @@ class Evaluation:
 
     def budget(self, dataset: Dataset) -> AlertBudget:
         """What the alert budget means for this data."""
-        transactions = None if dataset.timestamp else self.budget_transactions
-        return AlertBudget(self.alert_budget, transactions, dataset.timezone)
+        if dataset.timestamp:
+            return AlertBudget(self.alert_budget, None, dataset.timezone, self.alert_share)
+        alerts = self.alert_budget or max(1, round(self.alert_share * self.budget_transactions))
+        return AlertBudget(alerts, self.budget_transactions, dataset.timezone)
+
+    @property
+    def cards_checked(self) -> int:
+        """The number of cards checked a day; 0 if it is `alert_share` of them."""
+        return self.alert_budget or 0

@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 
 from fraud.codec import from_json, from_values
 from fraud.errors import BadInput
-from fraud.models.evaluation.registry import CHAMPION, GAPS, METRICS, MIN_FRAUD_CARDS
+from fraud.models.evaluation.registry import CHAMPION, CURVES, GAPS, METRICS, MIN_FRAUD_CARDS
 from fraud.models.evaluation.registry import HEADLINE as HEADLINE  # for reports
 from fraud.pipeline.data_facts import VERDICT_FILE as VERDICT_FILE
 from fraud.pipeline.data_facts import Anomaly, value
@@ -26,6 +26,7 @@ from fraud.pipeline.data_facts import ExamplesFacts as ExamplesFacts
 from fraud.pipeline.data_facts import Verdict as Verdict
 
 SUMMARY_FILE = "summary.json"
+CURVES_FILE = "curves.json"
 CARD_PAGE, CARD_TEXT = "model_card.html", "model_card.md"
 
 Row = dict[str, float | None]
@@ -84,6 +85,12 @@ def statistics_files(artifact: Any) -> dict[str, Path]:
     return {f.name.removeprefix("Split-"): f / "FeatureStats.pb" for f in folders}
 
 
+def created(artifact: Any) -> str:
+    """When an artifact was made, in local time."""
+    proto = getattr(artifact, "mlmd_artifact", artifact)
+    return f"{datetime.fromtimestamp(proto.create_time_since_epoch / 1000):%Y-%m-%d %H:%M}"
+
+
 @dataclass(frozen=True)
 class ModelFacts:
     """A trained model: a Model artifact.
@@ -99,6 +106,11 @@ class ModelFacts:
     validation: dict[str, float | None]
     network: dict[str, Any]
     run_id: str = ""
+
+    @property
+    def alerts_on_everything(self) -> bool:
+        """Whether the alert budget covers every card of every day."""
+        return self.threshold is not None and self.threshold <= 0
 
     @classmethod
     def read(cls, artifact: Any) -> ModelFacts:
@@ -149,6 +161,8 @@ class Evaluation:
                 key = pair.key
                 if key.is_diff or key.name.startswith("__") or (not name and key.name in GAPS):
                     continue
+                if key.name == CURVES:
+                    continue
                 number = pair.value.double_value.value
                 metric, _, estimate = key.name.partition(":")
                 if estimate:  # see fraud.models.evaluation.tfma_metrics.Bootstrap
@@ -189,6 +203,37 @@ class Evaluation:
             {"overall": intervals.pop("", {}), "slices": intervals},
             changes,
         )
+
+
+def curves(artifact: Any) -> dict[str, Any]:
+    """Model → what `fraud.models.evaluation.curves` describes: a ModelEvaluation artifact.
+
+    It is empty where that was not recorded.
+    """
+    path = Path(artifact.uri) / CURVES_FILE
+    return json.loads(path.read_bytes()) if path.exists() else {}
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model was trained, without TensorFlow to read it: a Model artifact.
+
+    Attributes:
+      history: metric → its value in each epoch.
+      importance: column → how much it moves the score; see `Explainer.importance`.
+      network: the settings of the network.
+    """
+
+    history: dict[str, list[float]]
+    importance: dict[str, float]
+    network: dict[str, Any]
+
+    @classmethod
+    def read(cls, artifact: Any) -> Training:
+        """Reads the files next to the SavedModel's graph; what is missing is empty."""
+        folder = Path(artifact.uri) / "Format-Serving" / "assets.extra"
+        files = [folder / f"{name}.json" for name in ("history", "importance", "network")]
+        return cls(*(json.loads(f.read_bytes()) if f.exists() else {} for f in files))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from fraud.errors import FraudPipelineError
 from fraud.text import plain
 
 COMMANDS = {
+    "init": "look at data and write a configuration that runs",
     "simulate": "write day folders of simulated transactions",
     "run": "run the pipeline once: validate, train, evaluate, push",
     "backtest": "evaluate past weeks as if the model had been live",
@@ -19,6 +20,8 @@ COMMANDS = {
     "score": "score a file of transactions with the live version",
     "status": "show the live model, its origin and the latest runs",
     "rollback": "make the weights of an earlier version live again",
+    "ui": "show a root in the browser",
+    "report": "write everything about a run as one page",
     "lineage": "show what a version was made from, and what a day went into",
     "explain-decision": "say why a version is live, or why a run pushed nothing",
     "verify": "check that records, files and the push folder agree",
@@ -73,7 +76,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fraud-pipeline",
         description="From a day of card transactions to a blessed, pushed fraud model.",
-        epilog="Start here: fraud-pipeline run --help",
+        epilog="Start here: fraud-pipeline init --help",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():

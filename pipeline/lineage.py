@@ -37,9 +37,13 @@ IDENTITY, DIGEST = "identity", "digest"
 artifacts have the second one, too."""
 
 _SETTINGS, _THRESHOLD = "assets.extra/network.json", "assets.extra/threshold.json"
+_HISTORY, _IMPORTANCE = "assets.extra/history.json", "assets.extra/importance.json"
 """Files next to a SavedModel's graph; what writes them is too heavy to import here."""
 
-_NOT_LEARNT = ("saved_model.pb", "keras_metadata.pb", "fingerprint.pb", _SETTINGS, _THRESHOLD)
+_NOT_LEARNT = (
+    *("saved_model.pb", "keras_metadata.pb", "fingerprint.pb"),
+    *(_SETTINGS, _THRESHOLD, _HISTORY, _IMPORTANCE),
+)
 """The files of a SavedModel that may differ although nothing was learnt differently."""
 
 _LINKS = [

@@ -203,7 +203,8 @@ class Origin:
       kind: "version", "run" or "artifact".
       starts: ids of the artifacts that the walk began at.
       release: of a version, its record.
-      later: of a version, what happened to it: the rollbacks that restored it or took it back.
+      restored, taken_back: of a version, the later rollbacks that restored its weights, and those
+        that took it back.
       data: the transactions, one entry for each Examples artifact.
       back: everything that it was made from, and how.
       forward: everything that was made from it.
@@ -213,7 +214,8 @@ class Origin:
     kind: str
     starts: tuple[int, ...]
     release: Release | None
-    later: tuple[Release, ...]
+    restored: tuple[Release, ...]
+    taken_back: tuple[Release, ...]
     data: tuple[Data, ...]
     back: Graph
     forward: Graph = field(default_factory=Graph)
@@ -284,7 +286,7 @@ def find(
     release = next((r for r in known if r.version == asked), None)
     if release:
         return _of_release(store, known, asked, release)
-    if store.get_context_by_type_and_name(RUN_CONTEXT, asked):
+    if is_run(store, asked):
         return _of_run(store, asked)
     found = []
     if asked.isdecimal() and len(asked) < 19:  # ids have 64 bits
@@ -299,7 +301,12 @@ def find(
     ids = [artifact.id for artifact in found]
     back = walk_back(store, ids)
     forward = walk_forward(store, ids)
-    return Origin(asked, "artifact", tuple(ids), None, (), data_of(back), back, forward)
+    return Origin(asked, "artifact", tuple(ids), None, (), (), data_of(back), back, forward)
+
+
+def is_run(store: metadata_store.MetadataStore, run_id: str) -> bool:
+    """Whether there is such a run."""
+    return store.get_context_by_type_and_name(RUN_CONTEXT, run_id) is not None
 
 
 def reach(store: metadata_store.MetadataStore, pushed: Path, day: str) -> Reach:
@@ -485,16 +492,26 @@ def data_of(graph: Graph) -> tuple[Data, ...]:
 def _of_release(
     store: metadata_store.MetadataStore, known: tuple[Release, ...], asked: str, release: Release
 ) -> Origin:
-    before = {r.version for r in known if r.artifact_id < release.artifact_id}
-    later = tuple(
-        r
-        for r in known
-        if r.restored
-        and r.artifact_id > release.artifact_id
-        and (r.restored == release.version or r.restored in before)
-    )
+    by_version = {r.version: r for r in known}
+
+    def first(version: Release) -> int:
+        """The push of its weights; see `lineage.is_rolled_back`."""
+        while version.restored in by_version:
+            version = by_version[version.restored]
+        return int(version.version)
+
+    later = [r for r in known if r.restored and int(r.version) > int(release.version)]
     back = walk_back(store, [release.artifact_id])
-    return Origin(asked, "version", (release.artifact_id,), release, later, data_of(back), back)
+    return Origin(
+        asked,
+        "version",
+        (release.artifact_id,),
+        release,
+        tuple(r for r in later if first(r) == first(release)),
+        tuple(r for r in later if first(r) < first(release)),
+        data_of(back),
+        back,
+    )
 
 
 def _of_run(store: metadata_store.MetadataStore, run_id: str) -> Origin:
@@ -508,7 +525,7 @@ def _of_run(store: metadata_store.MetadataStore, run_id: str) -> Origin:
     }
     starts = tuple(sorted(made - read or made))
     back = walk_back(store, starts)
-    return Origin(run_id, "run", starts, None, (), data_of(back), back)
+    return Origin(run_id, "run", starts, None, (), (), data_of(back), back)
 
 
 def _reached(start: int, readers: Mapping[int, list[Execution]]) -> set[int]:

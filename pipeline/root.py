@@ -73,6 +73,10 @@ class Root:
         """Everything that TFX, Beam and TensorFlow printed in a run."""
         return self.run(run_id) / "run.log"
 
+    def report(self, run_id: str) -> Path:
+        """The page about one run."""
+        return self.run(run_id) / "report.html"
+
     def require_space(self) -> None:
         """Checks that there is space for records. Call it before writing to ML Metadata.
 

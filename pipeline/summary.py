@@ -14,6 +14,10 @@ from fraud.pipeline.root import Root
 from fraud.pipeline.windows import LABELLED_SPLITS
 
 TUNED_FILE = "tuned.yaml"
+BUDGET_TOO_LARGE = (
+    "warning: the alert budget covers everything, so every transaction raises an alert and recall "
+    "is 1; lower evaluation.alert_budget, or leave it out"
+)
 LAST = "ModelCardGen"
 """The node that no other waits for."""
 
@@ -70,10 +74,12 @@ def of_run(
     cards = nodes[LAST].outputs.get("card", []) if LAST in nodes else []
     if examples.champion_problem and not evaluation.champion:
         problem = f"champion not judged: its inputs cannot be computed: {examples.champion_problem}"
-        result["notes"] = (*verdict.notes, problem)
+        result["notes"] = (*result["notes"], problem)
     pages = [card.page for card in map(artifacts.CardFiles.read, cards) if card.written]
     if push.pushed and push.reason:
-        result["notes"] = (*verdict.notes, f"pushed although {push.reason}")
+        result["notes"] = (*result["notes"], f"pushed although {push.reason}")
+    if model.alerts_on_everything:
+        result["notes"] = (*result["notes"], BUDGET_TOO_LARGE)
     measured = {"threshold": model.threshold, **model.validation}
     return RunSummary(
         outcome=push.outcome,
@@ -117,12 +123,18 @@ def write(
     return summary
 
 
-def write_if_over(store: Any, run_id: str, root: Root) -> None:
-    """Writes the summary of a run that an orchestrator executes, once no node can follow."""
+def write_if_over(store: Any, run_id: str, root: Root) -> bool:
+    """Writes the summary of a run that an orchestrator executes, once no node can follow.
+
+    Returns:
+      Whether that is so.
+    """
     nodes = lineage.nodes(store, run_id)
     complete = LAST in nodes and nodes[LAST].is_finished
-    if complete or ("DataGate" in nodes and stopped_by(nodes["DataGate"])):
+    is_over = complete or ("DataGate" in nodes and stopped_by(nodes["DataGate"]))
+    if is_over:
         write(store, run_id, root, {record.name: record.seconds for record in nodes.values()})
+    return is_over
 
 
 def stopped_by(record: NodeRecord) -> bool:

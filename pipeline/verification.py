@@ -13,7 +13,7 @@ from typing import Any
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from fraud import files
-from fraud.errors import FraudPipelineError
+from fraud.errors import BadInput, FraudPipelineError
 from fraud.pipeline import lineage, pruning, releases
 from fraud.pipeline.artifacts import value
 from fraud.pipeline.lineage import Champion
@@ -79,6 +79,16 @@ def of_place(root: Root, store: Any) -> Iterator[Finding]:
             "if it is only mounted elsewhere here, use it by its other path; otherwise "
             "`fraud-pipeline verify --repair` records where it is now, and judges the rest",
         )
+
+
+def check_place(root: Root, store: Any) -> None:
+    """Checks that the root is where ML Metadata says, before anything reads or deletes by that.
+
+    Raises:
+      BadInput: it was moved or copied, or is mounted elsewhere.
+    """
+    for finding in of_place(root, store):
+        raise BadInput(f"{finding.problem}; {finding.advice}")
 
 
 def of_pushes(root: Root, store: Any) -> Iterator[Finding]:
@@ -181,9 +191,11 @@ def remove_leftovers(root: Root, store: Any) -> list[str]:
       What was undone that someone may have seen: pushes.
 
     Raises:
+      BadInput: see `check_place`.
       FraudPipelineError: the disk is full.
     """
     root.require_space()
+    check_place(root, store)
     with root.pushing():
         done = releases.recover(root, store)
     for finding in of_leftovers(root, store):

@@ -6,9 +6,12 @@ All content is plain text: nothing in a column name or a configured sentence bec
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+
+from markupsafe import Markup
 
 STYLE = Path(__file__).with_name("page.css")
 
@@ -51,7 +54,18 @@ class Code:
     text: str
 
 
-Block = Text | Items | Table | Code
+@dataclass(frozen=True)
+class Figures:
+    """Charts; as Markdown, only their titles.
+
+    Attributes:
+      charts: title → SVG, from `fraud.report.charts`.
+    """
+
+    charts: Mapping[str, Markup]
+
+
+Block = Text | Items | Table | Code | Figures
 
 
 @dataclass(frozen=True)
@@ -107,7 +121,13 @@ def _block_html(block: Block) -> str:
     if isinstance(block, Items):
         return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in block.items) + "</ul>"
     if isinstance(block, Code):
-        return f"<pre><code>{escape(block.text)}</code></pre>"
+        return f'<pre tabindex="0"><code>{escape(block.text)}</code></pre>'
+    if isinstance(block, Figures):
+        shown = [
+            f"<figure><figcaption>{escape(title)}</figcaption>{chart}</figure>"
+            for title, chart in block.charts.items()
+        ]
+        return f'<div class="charts">{"".join(shown)}</div>'
     head = "".join(f'<th scope="col">{escape(title)}</th>' for title in block.head)
     rows = [
         f'<tr><th scope="row">{escape(name)}</th>'
@@ -117,7 +137,8 @@ def _block_html(block: Block) -> str:
     ]
     kind = ' class="numbers"' if block.numbers else ""
     return (
-        f'<div class="table"><table{kind}><thead><tr>{head}</tr></thead>\n<tbody>'
+        f'<div class="table" role="region" aria-label="{escape(block.head[0])}" tabindex="0">'
+        f"<table{kind}><thead><tr>{head}</tr></thead>\n<tbody>"
         + "\n".join(rows)
         + "</tbody></table></div>"
     )
@@ -132,6 +153,8 @@ def _block_markdown(block: Block) -> str:
         longest = max((len(run) for run in re.findall("`+", block.text)), default=0)
         fence = "`" * max(3, longest + 1)
         return f"{fence}\n{block.text}\n{fence}"
+    if isinstance(block, Figures):
+        return _markdown(f"The page also shows: {', '.join(block.charts)}.")
     head, *rows = [[_markdown(cell) for cell in row] for row in (block.head, *block.rows)]
     rule = ["---", *(["---:" if block.numbers else "---"] * (len(head) - 1))]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rows))

@@ -11,7 +11,7 @@ from fraud.report import lineage_text
 from fraud.report.pages import render_page
 
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 216, 54, 22, 40
-_MOST = 32  # characters in a box
+_MOST = 29  # characters in a box
 _ROUNDS = 8
 
 
@@ -29,6 +29,11 @@ class Box:
     x: float
     y: float
     lines: tuple[str, ...]
+
+    @property
+    def leads_to(self) -> int | None:
+        """The first artifact that it made."""
+        return next((i for ids in self.execution.outputs.values() for i in ids), None)
 
 
 @dataclass(frozen=True)
@@ -71,21 +76,24 @@ def to_dot(found: Origin | Reach) -> str:
     return "\n".join([*lines, "}"])
 
 
-def to_html(found: Origin | Reach) -> str:
-    """The lineage as a page that loads nothing."""
-    later: tuple[str, ...] = ()
-    if isinstance(found, Origin) and found.release:
-        later = tuple(lineage_text.happened_later(found.release, found.later))
+def to_html(found: Origin | Reach, link: str = "") -> str:
+    """The lineage as a page that loads nothing.
+
+    Args:
+      found: the lineage.
+      link: what the addresses of the lineages of others begin with; "" for no links.
+    """
     return render_page(
         "lineage.html",
         found=found,
         is_day=isinstance(found, Reach),
         headline=lineage_text.headline(found),
-        later=later,
+        later=() if isinstance(found, Reach) else tuple(lineage_text.happened_later(found)),
         contents=lineage_text.contents_of(found.touched) if isinstance(found, Reach) else {},
         picture=None if isinstance(found, Reach) else picture(found.back),
         code=() if isinstance(found, Reach) else tuple(lineage_text.code_of(found.back)),
         words=lineage_text,
+        link=link,
     )
 
 

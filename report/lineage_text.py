@@ -13,9 +13,10 @@ from fraud.pipeline.lineage_graph import (
     Graph,
     Origin,
     Reach,
-    Release,
     Touched,
 )
+from fraud.report.pages import moment
+from fraud.text import plain
 
 SHORT = 12
 """Characters of a hash."""
@@ -23,7 +24,7 @@ SHORT = 12
 
 def render(found: Origin | Reach) -> str:
     """The lineage as text: first the answer, then a tree of how it came about."""
-    return "\n".join(_reach(found) if isinstance(found, Reach) else _origin(found))
+    return "\n".join(map(plain, _reach(found) if isinstance(found, Reach) else _origin(found)))
 
 
 def headline(found: Origin | Reach) -> str:
@@ -38,30 +39,31 @@ def headline(found: Origin | Reach) -> str:
         )
     if release := found.release:
         how = "restored by a rollback" if release.restored else "pushed by a run"
-        state = f"live since {_moment(release.since)}"
+        state = f"live since {moment(release.since)}"
         if not release.is_live:
-            until = f" to {_moment(release.until)}" if release.until else ""
-            state = f"was live from {_moment(release.since)}{until}"
+            until = f" to {moment(release.until)}" if release.until else ""
+            state = f"was live from {moment(release.since)}{until}"
         return f"Version {release.version}: {how}, {state}."
     if found.kind == "run":
         return f"Run {found.asked}: {_count(len(found.starts), 'artifact')} at its end."
     return f"Artifact {', '.join(map(str, found.starts))}."
 
 
-def happened_later(release: Release, later: tuple[Release, ...]) -> Iterator[str]:
-    """What rollbacks did to a version, a sentence each."""
-    if release.restored:
+def happened_later(found: Origin) -> Iterator[str]:
+    """What rollbacks did to a version, a sentence each; nothing about anything else."""
+    if found.release is None:
+        return
+    if found.release.restored:
         yield (
-            f"It restored the weights of version {release.restored}, by {release.user}: "
-            f"{release.reason}"
+            f"It restored the weights of version {found.release.restored}, by "
+            f"{found.release.user}: {found.release.reason}"
         )
-    elif release.reason:
-        yield f"Accepted on request: {release.reason}."
-    for rollback in later:
-        what = "Taken back"
-        if rollback.restored == release.version:
-            what = f"Restored as version {rollback.version}"
-        yield f"{what} at {_moment(rollback.since)} by {rollback.user}: {rollback.reason}"
+    elif found.release.reason:
+        yield f"Accepted on request: {found.release.reason}."
+    told = [(r, f"Restored as version {r.version}") for r in found.restored]
+    told += [(r, f"Taken back by version {r.version}") for r in found.taken_back]
+    for rollback, what in sorted(told, key=lambda pair: int(pair[0].version)):
+        yield f"{what} at {moment(rollback.since)}, by {rollback.user}: {rollback.reason}"
 
 
 def phrase(artifact: Artifact) -> str:
@@ -77,7 +79,7 @@ def phrase(artifact: Artifact) -> str:
     elif artifact.type == "ModelBlessing":
         text = "blessed" if facts.get("blessed") == 1 else "refused"
         if facts.get("baseline_model_id"):
-            text += f", compared with model {facts['baseline_model_id']}"
+            text += f", against model {facts['baseline_model_id']}"
     elif artifact.type == "InfraBlessing":
         text = "it can be served" if facts.get("blessed") == 1 else "it cannot be served"
     elif artifact.type == "fraud.DataVerdict":
@@ -117,8 +119,7 @@ def contents_of(touched: tuple[Touched, ...]) -> dict[tuple[str, ...], str]:
 
 def _origin(found: Origin) -> Iterator[str]:
     yield headline(found)
-    if found.release:
-        yield from (f"  {sentence}" for sentence in happened_later(found.release, found.later))
+    yield from (f"  {sentence}" for sentence in happened_later(found))
     runs = dict.fromkeys(e.run_id for e in found.back.executions if e.run_id)
     if runs:
         yield f"  run       {', '.join(runs)}"
@@ -224,8 +225,3 @@ def _row(touched: Touched, contents: dict[tuple[str, ...], str]) -> list[str]:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _moment(iso: str) -> str:
-    """A moment to the minute."""
-    return f"{iso[:10]} {iso[11:16]} UTC"

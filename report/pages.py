@@ -35,4 +35,10 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["as_json"] = partial(to_json, indent=1)
+    environment.filters["moment"] = moment
     return environment
+
+
+def moment(iso: str) -> str:
+    """A moment in UTC, to the minute."""
+    return f"{iso[:10]} {iso[11:16]} UTC"

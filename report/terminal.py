@@ -64,13 +64,16 @@ def node_detail(record: NodeRecord) -> str:
     return ""
 
 
-def render(summary: RunSummary, options: str = "", has_schema: bool = True) -> str:
+def render(
+    summary: RunSummary, options: str = "", has_schema: bool = True, report: Path | None = None
+) -> str:
     """The summary of a run: data, model, metrics, what was pushed or why not, where to look.
 
     Args:
       summary: the run.
       options: `--config` and `--root` as they were given, for the commands that are suggested.
       has_schema: whether the configuration names a file for the curated schema.
+      report: the page about the run; None if there is none.
     """
     lines = [""]
     for split, (first, last) in sorted(summary.windows.items(), key=lambda item: item[1]):
@@ -118,6 +121,7 @@ def render(summary: RunSummary, options: str = "", has_schema: bool = True) -> s
     lines += [
         "",
         f"  took      {sum(summary.seconds.values()):.0f} s",
+        *([f"  report    {report}"] if report else []),
         f"  log       {summary.root}/runs/{summary.run_id}/run.log",
     ]
     if summary.tensorboard:

@@ -5,7 +5,7 @@
 #   modern.txt      the same for Python 3.11 to 3.13, Linux and macOS
 #   *-dev.txt       development tools (pyproject.toml's group), compatible with the file above
 #   uv.txt          the installer itself
-#   airflow.txt, kubeflow.txt, bench.txt    for separate environments; see scripts/setup_beside.sh
+#   airflow.txt, kubeflow.txt, bench*.txt   for separate environments; see scripts/setup_beside.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,4 +27,8 @@ compile --python-version 3.10 --universal - -o requirements/uv.txt <<<uv
 compile --python-version 3.10 --universal - -o requirements/airflow.txt <<<apache-airflow
 compile --python-version 3.10 --universal - -o requirements/kubeflow.txt <<<'kfp[kubernetes]'
 compile --python-version 3.10 --universal - -o requirements/bench.txt \
-    <<<$'catboost\nlightgbm\nmatplotlib\nscikit-learn\nxgboost-cpu'
+    <<<$'catboost\nlightgbm\nmatplotlib\npyyaml\nrdatasets\nscikit-learn\nxgboost-cpu'
+compile --python-version 3.10 --python-platform linux - -o requirements/bench-mlserver.txt \
+    <<<$'mlflow\nmlserver>=1.7\nsetuptools<81\ntensorflow-cpu==2.16.2'
+compile --python-version 3.10 --python-platform linux - -o requirements/bench-bentoml.txt \
+    <<<$'bentoml\nsetuptools<81\ntensorflow-cpu==2.16.2'

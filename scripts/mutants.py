@@ -96,8 +96,8 @@ LIBRARIES = """
 BY_HAND = [
     (
         "models/network/training.py",
-        "np.flatnonzero(~held_out)",
-        "np.arange(held_out.size)",
+        "_batches(examples, train, ~held_out,",
+        "_batches(examples, train, held_out >= 0,",
     ),
     (
         "models/network/training.py",

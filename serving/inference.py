@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from fraud.serving.models import LoadedModel
 from fraud.serving.session import Function
 from fraud.serving.settings import MODEL, Limits
 from fraud.serving.versions import Versions
+
+T = TypeVar("T")
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -102,13 +105,31 @@ class Inference:
         if rows <= _ROWS_AT_ONCE:
             outputs = model.call(name, checked)
         else:
-            outputs = await asyncio.get_running_loop().run_in_executor(
-                self._threads, model.call, name, checked
-            )
+            outputs = await self.in_thread(self._threads, model, model.call, name, checked)
         metrics.ROWS.labels(model.version).inc(rows)
         if "alert" in outputs:
             metrics.ALERTS.labels(model.version).inc(float(outputs["alert"].sum()))
         return Answer(model.version, outputs)
+
+    async def in_thread(
+        self,
+        threads: ThreadPoolExecutor,
+        model: LoadedModel,
+        function: Callable[..., T],
+        *arguments: Any,
+    ) -> T:
+        """Calls a function that uses a model in another thread.
+
+        The model stays leased until the function returns, even if this is cancelled before.
+        """
+        self.versions.retain(model)
+        try:
+            future = threads.submit(function, *arguments)
+        except BaseException:
+            self.versions.release(model)
+            raise
+        future.add_done_callback(lambda _: self.versions.release(model))
+        return await asyncio.wrap_future(future)
 
     @staticmethod
     def function(model: LoadedModel, signature: str) -> Function:
@@ -169,13 +190,15 @@ def check_inputs(
             rows, first = len(array), name
         elif len(array) != rows:
             raise BadInput(f"{name}: {len(array)} values, but {first} has {rows}")
-        if array.dtype.kind == "f" and np.isinf(array).any():
-            raise BadInput(f"{name}: infinite; leave out what is not known (NaN)")
         checked[name] = array
     if not rows:
         raise BadInput("there are no transactions in the request")
     if rows > most_rows:
         raise TooLarge(f"{rows} transactions; send at most {most_rows} in a request")
+    floats = {name: array for name, array in checked.items() if array.dtype.kind == "f"}
+    if floats and np.isinf(np.concatenate([*floats.values()])).any():  # at once: ten times faster
+        name = next(name for name, array in floats.items() if np.isinf(array).any())
+        raise BadInput(f"{name}: infinite; send NaN for what is not known")
     return checked
 
 

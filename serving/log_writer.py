@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from fraud.files import sync_tree
 from fraud.serving import metrics
 from fraud.serving.prediction_log import FEATURES, OWN_COLUMNS
 from fraud.serving.spec import PredictionLogSettings
-from fraud.time import EPOCH, MICROSECONDS_PER_DAY, UTC, local_times
+from fraud.time import EPOCH, MICROSECONDS_PER_DAY, UTC, day_number, local_times
 
 KEY = "FRAUD_PREDICTION_LOG_KEY"
 """The environment variable with the key for hashed columns."""
@@ -76,6 +76,20 @@ class Scored:
     time: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 
+def key_of(settings: PredictionLogSettings) -> bytes:
+    """The key for hashed columns, from the environment.
+
+    Raises:
+      BadInput: columns are to be hashed and there is no key.
+    """
+    key = os.environ.get(KEY, "").encode()
+    if settings.hash and not key:
+        raise BadInput(
+            f"serving.prediction_log.hash: there is no key; set the environment variable {KEY}"
+        )
+    return key
+
+
 class LogWriter:
     """Logs predictions without ever making a request wait.
 
@@ -106,11 +120,7 @@ class LogWriter:
                     "rename it, or set serving.prediction_log.enabled to false"
                 )
         self._folder, self._settings, self._dataset = folder, settings, dataset
-        self._key = os.environ.get(KEY, "").encode()
-        if settings.hash and not self._key:
-            raise BadInput(
-                f"serving.prediction_log.hash: there is no key; set the environment variable {KEY}"
-            )
+        self._key = key_of(settings)
         self.dropped = self.flushed = self.written = 0
         self._pending: list[Scored] = []
         self._pending_rows = 0
@@ -223,7 +233,10 @@ class LogWriter:
             with suppress(BlockingIOError, FileNotFoundError), open(path, "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if path.exists():
-                    self._publish(path)
+                    try:
+                        self._publish(path)
+                    except Exception:  # nothing in a log may keep a server from starting
+                        _log.exception("%s: could not be turned into Parquet", path)
 
     def _publish(self, path: Path) -> None:
         """Turns an open file into one Parquet file a day, and removes it.
@@ -245,7 +258,9 @@ class LogWriter:
         column = self._dataset.timestamp or "prediction_time"
         instants = table[column].cast(pa.timestamp("us")).to_numpy()
         local = local_times(instants.astype("datetime64[us]"), self._dataset.timezone)
-        return np.floor_divide(local.astype(np.int64), MICROSECONDS_PER_DAY)
+        days = np.floor_divide(local.astype(np.int64), MICROSECONDS_PER_DAY)
+        # The last moment in UTC can be in the year 10000 elsewhere, which has no name of a folder.
+        return np.clip(days, day_number(date.min), day_number(date.max))
 
     def _forget(self) -> None:
         """Deletes the files whose retention is over."""

@@ -97,7 +97,6 @@ class Scorer:
     the answer and sends it again, it is recognised by its id and scored as of its own time.
 
     Attributes:
-      outcomes: how many transactions had each outcome (`fraud.serving.state.Outcome`).
       shadow_failures: transactions that the challenger, or the live version in its place, should
         have scored as well, and did not.
 
@@ -114,7 +113,6 @@ class Scorer:
         challenger: Challenger | None = None,
     ) -> None:
         self._state, self._log, self._challenger = state, log, challenger
-        self.outcomes: Counter[str] = Counter()
         self.shadow_failures = 0
         self._shadows = ThreadPoolExecutor(1, "shadow") if challenger else None
         self._places = threading.Semaphore(_WAITING_JOBS)
@@ -167,7 +165,6 @@ class Scorer:
             answers.append(_answer(model, rows, seen, ~by_challenger, explain, raw))
         milliseconds = (time.perf_counter() - started) * 1000
         outcomes = _outcomes(seen, len(raw))
-        self.outcomes.update(outcomes.tolist())
         self._finish(model, rows, seen, answers, outcomes, milliseconds)
         results: list[dict[str, Any]] = [{}] * len(raw)
         for answer in answers:

@@ -50,6 +50,7 @@ With several workers it must be picklable."""
 
 
 _SECONDS_TO_RESTART = 1.0
+_WAITING_CONNECTIONS = 2048
 
 
 def serve(settings: Settings, service: ServiceContext | None = None) -> None:
@@ -92,6 +93,7 @@ class _Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         http_socket = _bind(settings)
+        http_socket.listen(_WAITING_CONNECTIONS)  # who connects early waits
         rpc_server = rpc.create_server(inference, settings)
         rpc_port = _add_port(rpc_server, settings)
         async with (self._service or _no_service)(inference) as service:
@@ -217,7 +219,7 @@ def _http_config(app: Any, settings: Settings) -> uvicorn.Config:
         ssl_keyfile=key,
         timeout_graceful_shutdown=int(settings.limits.shutdown_seconds) or 1,
         timeout_keep_alive=75,
-        backlog=2048,
+        backlog=_WAITING_CONNECTIONS,
         h11_max_incomplete_event_size=64 << 10,
     )
 

@@ -23,7 +23,7 @@ from fraud.serving.api.rest import VERSION_HEADER, json_response
 from fraud.serving.api.values import parse_json
 from fraud.serving.errors import TooLarge
 from fraud.serving.inference import Inference
-from fraud.serving.log_writer import LogWriter
+from fraud.serving.log_writer import LogWriter, key_of
 from fraud.serving.logs import log
 from fraud.serving.models import LoadedModel
 from fraud.serving.scorer import Challenger, Scorer
@@ -57,7 +57,12 @@ class ScoringService:
 
     @asynccontextmanager
     async def __call__(self, inference: Inference) -> AsyncIterator[Service]:
-        """The service, as long as the server runs."""
+        """The service, as long as the server runs.
+
+        Raises:
+          BadInput: the challenger cannot be loaded, or the key of the log is missing.
+        """
+        key_of(self.settings.prediction_log)
         challenger = self._challenger()
         scoring = _Scoring(self, challenger)
         threads = ThreadPoolExecutor(2, thread_name_prefix="transactions")
@@ -165,26 +170,27 @@ class _Scoring:
             if self._challenger is not None and self._challenger.model.specification is not None:
                 specifications.append(self._challenger.model.specification)
             definition = StateDefinition.of(*specifications)
+            if self._state is not None:  # of an attempt that failed
+                self._state.close()
             self._state = create_state(self._service.state, definition)
+        if self._challenger is not None:
+            try:
+                Scorer(self._state).check(self._challenger.model)
+            except BadInput as error:
+                raise BadInput(f"serving.challenger.model: {error}") from None
         log_writer = None
         if settings.prediction_log.enabled:
             log_writer = LogWriter(self._service.predictions, settings.prediction_log, dataset)
-        scorer = Scorer(self._state, log_writer, self._challenger)
-        if self._challenger is not None:
-            try:
-                scorer.check(self._challenger.model)
-            except BadInput as error:
-                raise BadInput(f"serving.challenger.model: {error}") from None
-        return scorer
+        return Scorer(self._state, log_writer, self._challenger)
 
 
 def _router(inference: Inference, scoring: _Scoring, threads: ThreadPoolExecutor) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["Transactions"])
 
-    async def call(rows: int, function: Callable[..., T], *arguments: Any) -> T:
+    async def call(rows: int, model: LoadedModel, function: Callable[..., T], *arguments: Any) -> T:
         if rows <= _ROWS_AT_ONCE:
             return function(*arguments)
-        return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
+        return await inference.in_thread(threads, model, function, *arguments)
 
     def rows_of(document: dict[str, Any], field: str, *others: str) -> list[Any]:
         if unknown := sorted(document.keys() - {field, *others}):
@@ -208,7 +214,7 @@ def _router(inference: Inference, scoring: _Scoring, threads: ThreadPoolExecutor
             raise TooLarge(f"{len(rows)} transactions; explain at most {_MOST_EXPLAINED} at once")
         with inference.versions.lease() as model:
             work = len(rows) * (_ROWS_AT_ONCE if explain else 1)
-            results = await call(work, scoring.scorer.score, model, rows, explain)
+            results = await call(work, model, scoring.scorer.score, model, rows, explain)
         for result in results:
             metrics.ROWS.labels(result["version"]).inc()
             metrics.OUTCOMES.labels(result["outcome"]).inc()
@@ -221,7 +227,7 @@ def _router(inference: Inference, scoring: _Scoring, threads: ThreadPoolExecutor
         """Records what transactions turned out to be."""
         rows = rows_of(parse_json(await request.body()), "labels")
         with inference.versions.lease() as model:
-            counts = await call(len(rows), scoring.scorer.label, model, rows)
+            counts = await call(len(rows), model, scoring.scorer.label, model, rows)
         for outcome, count in counts.items():
             metrics.LABELS.labels(outcome).inc(count)
         return json_response(counts)

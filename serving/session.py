@@ -3,7 +3,7 @@
 TensorFlow's Python loader holds the interpreter's lock for seconds, during which a server in the
 same process cannot answer, and leaves memory behind. The C API, which TensorFlow Serving's own
 loader is built on as well, needs the lock for neither loading nor calling and frees everything.
-See docs/adr/0018-models-are-loaded-through-the-c-api.md.
+See docs/adr/0025-models-are-loaded-through-the-c-api.md.
 """
 
 from __future__ import annotations
@@ -237,17 +237,19 @@ class Function:
         library = _library()
         values = (ctypes.c_void_p * len(self._types))()
         strings = []
+        shapes: dict[tuple[int, ...], Any] = {}
         results: Sequence[Any] = ()
         try:
             for index, (name, type_) in enumerate(self._types.items()):
-                array = inputs[name]
+                array = np.asarray(inputs[name], type_)
+                shape = shapes.get(array.shape)
+                if shape is None:
+                    shape = shapes[array.shape] = (ctypes.c_int64 * array.ndim)(*array.shape)
                 if type_.kind == "O":
-                    values[index] = tensor = _text_tensor(library, array)
+                    values[index] = tensor = _text_tensor(library, array, shape)
                     strings.append((tensor, array.size))
                 else:
-                    values[index] = _number_tensor(
-                        library, np.asarray(array, type_), self.inputs[name].type
-                    )
+                    values[index] = _number_tensor(library, array, shape, self.inputs[name].type)
             results = self._session.run(self._inputs, values, self._outputs)
             return {
                 name: _to_array(library, tensor)
@@ -310,16 +312,14 @@ def _infos(signature: SignatureDef, side: str) -> dict[str, TensorInfo]:
     }
 
 
-def _number_tensor(library: Any, array: np.ndarray, type_: int) -> Any:
-    array = np.ascontiguousarray(array)
-    shape = (ctypes.c_int64 * array.ndim)(*array.shape)
-    tensor = library.TF_AllocateTensor(type_, shape, array.ndim, array.nbytes)
-    ctypes.memmove(library.TF_TensorData(tensor), array.ctypes.data, array.nbytes)
+def _number_tensor(library: Any, array: np.ndarray, shape: Any, type_: int) -> Any:
+    content = array.tobytes()
+    tensor = library.TF_AllocateTensor(type_, shape, array.ndim, len(content))
+    ctypes.memmove(library.TF_TensorData(tensor), content, len(content))
     return tensor
 
 
-def _text_tensor(library: Any, array: np.ndarray) -> Any:
-    shape = (ctypes.c_int64 * array.ndim)(*array.shape)
+def _text_tensor(library: Any, array: np.ndarray, shape: Any) -> Any:
     tensor = library.TF_AllocateTensor(STRING, shape, array.ndim, array.size * _STRING_BYTES)
     place = library.TF_TensorData(tensor)
     for value in array.ravel():

@@ -94,10 +94,22 @@ class Versions:
         try:
             yield model
         finally:
-            with self._lock:
-                self._leases[model] -= 1
-                if not self._leases[model]:
-                    self._lock.notify_all()
+            self.release(model)
+
+    def retain(self, model: LoadedModel) -> None:
+        """Leases a model that is leased already once more, until `release`.
+
+        For work in another thread, which goes on when the request that waits for it is given up.
+        """
+        with self._lock:
+            self._leases[model] += 1
+
+    def release(self, model: LoadedModel) -> None:
+        """Gives back a lease."""
+        with self._lock:
+            self._leases[model] -= 1
+            if not self._leases[model]:
+                self._lock.notify_all()
 
     def replace(self, model: LoadedModel | None) -> None:
         """Lets a model answer from now on, waits until the one before is not used, and frees it."""
@@ -203,7 +215,7 @@ def _versions(folder: Path) -> set[str]:
     """The names of the versions in a push folder; none if there is no such folder."""
     with suppress(FileNotFoundError):
         names = (entry.name for entry in os.scandir(folder) if entry.is_dir())
-        return {name for name in names if name.isascii() and name.isdigit()}
+        return {n for n in names if n.isascii() and n.isdigit() and int(n) < 2**63 - 1}
     return set()
 
 

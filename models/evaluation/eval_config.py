@@ -46,6 +46,7 @@ def eval_config(dataset: Dataset, evaluation: Evaluation) -> config_pb2.EvalConf
             spec.example_weights.weighted = True
         specs.append(spec)
     specs.append(_comparison(dataset, evaluation, metrics))
+    specs.append(_curves(dataset, evaluation))
     return config_pb2.EvalConfig(
         model_specs=models,
         slicing_specs=[config_pb2.SlicingSpec(), *slices],
@@ -95,4 +96,25 @@ def _comparison(
         limits = spec.per_slice_thresholds[registry.DROP_PROBABILITY.format(name)].thresholds
         limit = limits.add(slicing_specs=[config_pb2.SlicingSpec()]).threshold.value_threshold
         limit.upper_bound.value = evaluation.max_drop_probability
+    return spec
+
+
+def _curves(dataset: Dataset, evaluation: Evaluation) -> config_pb2.MetricsSpec:
+    """The curves for reports."""
+    spec = config_pb2.MetricsSpec()
+    arguments = {
+        "label": dataset.label,
+        "timestamp": dataset.timestamp,
+        "timezone": dataset.timezone,
+        "card": dataset.card_entity,
+        "amount": dataset.amount,
+        "k": evaluation.alert_budget,
+        "check_cost": evaluation.check_cost,
+        "saved_share": evaluation.saved_share,
+    }
+    spec.metrics.add(
+        class_name=tfma_metrics.Curves.__name__,
+        module=tfma_metrics.__name__,
+        config=json.dumps(arguments),
+    )
     return spec

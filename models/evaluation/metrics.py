@@ -29,7 +29,7 @@ def average_precision(labels: NDArray, scores: NDArray) -> float:
     Source: Zhu, "Recall, precision and average precision", University of Waterloo (2004);
     handbook, chapter 4, "Precision-recall curve".
     """
-    caught, alerted = _cumulative(labels, scores)
+    caught, alerted = cumulative(labels, scores)
     if not caught[-1]:
         return float("nan")
     return float(np.sum(np.diff(caught, prepend=0) / caught[-1] * caught / alerted))
@@ -43,7 +43,7 @@ def roc_auc(labels: NDArray, scores: NDArray) -> float:
     Source: Hanley, McNeil, "The meaning and use of the area under a receiver operating
     characteristic (ROC) curve", Radiology 143 (1982).
     """
-    caught, alerted = _cumulative(labels, scores)
+    caught, alerted = cumulative(labels, scores)
     frauds, genuine = caught[-1], alerted[-1] - caught[-1]
     if not frauds or not genuine:
         return float("nan")
@@ -63,9 +63,16 @@ def card_precision_at_k(
 
     Source: handbook, chapter 4, "Precision top-k metrics".
     """
+    return float(np.mean([*card_precision_by_day(labels, scores, days, cards, k).values()]))
+
+
+def card_precision_by_day(
+    labels: NDArray, scores: NDArray, days: NDArray, cards: NDArray, k: int
+) -> dict[int, float]:
+    """Day → its Card Precision@k; see `card_precision_at_k`."""
     names, card = np.unique(cards, return_inverse=True)
     blocked = np.zeros(names.size, bool)
-    precisions = []
+    precisions = {}
     for day in np.unique(days):
         rows = (days == day) & ~blocked[card]
         of_day, group = np.unique(card[rows], return_inverse=True)
@@ -75,9 +82,16 @@ def card_precision_at_k(
         compromised[group[labels[rows] == 1]] = True
         checked = np.argsort(-highest, kind="stable")[:k]
         caught = of_day[checked[compromised[checked]]]
-        precisions.append(caught.size / k)
+        precisions[int(day)] = caught.size / k
         blocked[caught] = True
-    return float(np.mean(precisions))
+    return precisions
+
+
+def cards_a_day(days: NDArray, cards: NDArray) -> float:
+    """The number of cards with transactions on a day, on average over the days that have any."""
+    _, card = np.unique(cards, return_inverse=True)
+    pairs = np.unique(np.stack([days, card.reshape(-1)]), axis=1).shape[1]
+    return float(pairs / np.unique(days).size)
 
 
 def precision_at_budget(labels: NDArray, alerts: NDArray[np.bool_]) -> float:
@@ -155,7 +169,7 @@ def expected_calibration_error(labels: NDArray, scores: NDArray) -> float:
     return float(np.sum(np.abs(gaps)) / labels.size)
 
 
-def _cumulative(labels: NDArray, scores: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def cumulative(labels: NDArray, scores: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Frauds and transactions at each distinct score or above, from the highest score down."""
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]

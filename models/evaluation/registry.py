@@ -17,6 +17,9 @@ SCORE, ALERT = "score", "alert"
 CHALLENGER, CHAMPION = "challenger", "champion"
 """The names of the models."""
 
+CURVES = "curves"
+"""The name of what `fraud.models.evaluation.curves` describes, among the Evaluator's results."""
+
 DROP_PROBABILITY = "{}:drop_probability"
 """The name of a metric's probability of a drop larger than allowed."""
 
@@ -133,7 +136,11 @@ METRICS = (
         "card_precision_at_{alert_budget}",
         "card precision at {alert_budget}",
         "CardPrecisionAtK",
-        arguments={"k": "evaluation.alert_budget", **_CARD_DAYS},
+        arguments={
+            "k": "evaluation.cards_checked",
+            "share": "evaluation.alert_share",
+            **_CARD_DAYS,
+        },
     ),
     Metric(
         "expected_cost_saved",
@@ -160,8 +167,12 @@ GAPS = tuple(metric.name for metric in METRICS if metric.max_gap)
 
 
 def named_for(evaluation: Mapping[str, Any]) -> tuple[Metric, ...]:
-    """`METRICS` with names and titles completed by the settings of `Evaluation`."""
+    """`METRICS` with names and titles completed by the settings of `Evaluation`.
+
+    An alert budget that is not a number of cards is called "budget".
+    """
+    settings = {k: "budget" if value is None else value for k, value in evaluation.items()}
     return tuple(
-        replace(m, name=m.name.format_map(evaluation), title=m.title.format_map(evaluation))
+        replace(m, name=m.name.format_map(settings), title=m.title.format_map(settings))
         for m in METRICS
     )

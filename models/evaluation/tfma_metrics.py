@@ -7,6 +7,7 @@ Precision@k is that of analysts who check k of the slice's cards a day.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,9 +16,16 @@ from apache_beam.transforms import combiners
 from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.metrics import metric_types
 
-from fraud.models.evaluation import bootstrap, metrics
+from fraud.models.evaluation import bootstrap, curves, metrics
 from fraud.models.evaluation.extractors import OVERALL, SCORES
-from fraud.models.evaluation.registry import ALERT, CHAMPION, DROP_PROBABILITY, SCORE
+from fraud.models.evaluation.registry import (
+    ALERT,
+    CHAMPION,
+    CURVES,
+    DROP_PROBABILITY,
+    SCORE,
+)
+from fraud.models.spec import AlertBudget
 from fraud.time import local_days
 
 UNJUDGED = -np.inf
@@ -47,7 +55,8 @@ class CardPrecisionAtK(_SliceMetric):
     """Formula and source: `fraud.models.evaluation.metrics.card_precision_at_k`.
 
     Args:
-      k: cards checked a day.
+      k: cards checked a day; 0 means `share` of those of the slice, at most `MOST_CARDS`.
+      share: see there.
       timezone: of the days.
       label, timestamp, card: columns.
     """
@@ -56,9 +65,12 @@ class CardPrecisionAtK(_SliceMetric):
 
     @staticmethod
     def _compute(
-        columns: Columns, outputs: Columns, overall: Columns, k: int, timezone: str
+        columns: Columns, outputs: Columns, overall: Columns, k: int, share: float, timezone: str
     ) -> float:
         days = local_days(columns["timestamp"], timezone)
+        if not k:
+            budget = AlertBudget(None, share=share)
+            k = max(1, round(budget.cards(metrics.cards_a_day(days, columns["card"]))))
         return metrics.card_precision_at_k(
             columns["label"], outputs[SCORE], days, columns["card"], k
         )
@@ -110,6 +122,62 @@ class BrierSkill(_SliceMetric):
     @staticmethod
     def _compute(columns: Columns, outputs: Columns, overall: Columns) -> float:
         return metrics.brier_skill(columns["label"], outputs[SCORE])
+
+
+class Curves(metric_types.Metric):
+    """`fraud.models.evaluation.curves.describe` of each model over all examples, as JSON.
+
+    It is one value of the challenger, `curves`: model name → description. Slices have none.
+
+    Args:
+      label, timestamp, card, amount: columns; without timestamp and card, cards are not counted,
+        and without an amount as well, no costs.
+      timezone: of the days.
+      k, check_cost, saved_share: see `curves.Cards` and `curves.Costs`.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(_curves_computations, **arguments)
+
+
+def _curves_computations(
+    model_names: Sequence[str], **arguments: Any
+) -> list[metric_types.MetricComputation]:
+    """One computation for all models; TFMA passes their names."""
+    (challenger,) = set(model_names) - {CHAMPION}
+    columns = [arguments[name] for name in ("label", "timestamp", "card", "amount")]
+    preprocessor = _of_columns(*filter(None, columns), SCORES, OVERALL)
+    combiner = _CurvesCombiner(arguments, challenger)
+    return [metric_types.MetricComputation([], [preprocessor], combiner)]
+
+
+class _CurvesCombiner(combiners.ToListCombineFn):
+    """Computes from the one extract that is a slice, like `_SliceCombiner`."""
+
+    def __init__(self, arguments: Mapping[str, Any], challenger: str) -> None:
+        self._arguments, self._challenger = arguments, challenger
+
+    def extract_output(
+        self, accumulator: list[metric_types.StandardMetricInputs]
+    ) -> dict[metric_types.MetricKey, bytes]:
+        (inputs,) = accumulator
+        features, of = inputs.features, self._arguments
+        labels, models = features[of["label"]], features[SCORES]
+        whole = features[OVERALL].get(self._challenger, {}).get(SCORE)
+        if whole is None or whole.examples.sum() != labels.size:
+            return {}
+        cards = costs = None
+        if of["timestamp"] and of["card"]:
+            days = local_days(features[of["timestamp"]], of["timezone"])
+            cards = curves.Cards(days, features[of["card"]], of["k"])
+        if of["amount"]:
+            costs = curves.Costs(features[of["amount"]], of["check_cost"], of["saved_share"])
+        described = {
+            name: curves.describe(labels, outputs[SCORE], outputs[ALERT] == 1, cards, costs)
+            for name, outputs in models.items()
+        }
+        key = metric_types.MetricKey(CURVES, self._challenger, example_weighted=None)
+        return {key: json.dumps(described, sort_keys=True, allow_nan=False).encode()}
 
 
 class _AlertRateGap(_SliceMetric):

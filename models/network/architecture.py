@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from fraud.models.preprocessing.transform_fn import CATEGORICAL, NUMERIC
-from fraud.models.spec import Network
+from fraud.models.spec import ResolvedNetwork
 
 PIECEWISE_LINEAR = "piecewise_linear"
 ENCODED = "encoded"
+MEMBER_LOGITS = "member_logits"
 LOGIT = "logit"
 SCORE = "score"
+
+MOST_ONE_HOT = 32
+"""Vocabularies of at most this many indices are one-hot; larger ones have an embedding."""
 
 
 @keras.saving.register_keras_serializable("fraud_pipeline")
@@ -47,6 +53,107 @@ class PiecewiseLinear(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("fraud_pipeline")
+class OneHot(layers.Layer):
+    """An index into a small vocabulary as a vector with a single 1.
+
+    Args:
+      size: number of indices.
+    """
+
+    def __init__(self, size: int, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.size = size
+
+    @property
+    def output_dim(self) -> int:
+        """Width of the encoding, like that of keras.layers.Embedding."""
+        return self.size
+
+    def call(self, index):  # type: ignore[no-untyped-def]
+        """int64 [batch] → float32 [batch, size]."""
+        return ops.one_hot(index, self.size, dtype="float32")
+
+    def get_config(self) -> dict:
+        """See keras.layers.Layer."""
+        return {**super().get_config(), "size": self.size}
+
+
+@keras.saving.register_keras_serializable("fraud_pipeline")
+class Members(layers.Layer):
+    """Several networks of the same shape side by side: dense ReLU layers that end in one logit.
+
+    They share their input and nothing else. The first layer of all is a single matrix product, and
+    so are the others, in batches, so a few members cost little more than one.
+
+    Args:
+      hidden: units of the hidden layers.
+      members: number of networks.
+      dropout: fraction of hidden units dropped in training.
+      seed: of the initial weights and of dropout.
+    """
+
+    def __init__(
+        self, hidden: tuple[int, ...], members: int, dropout: float, seed: int, **kwargs: object
+    ) -> None:
+        super().__init__(**kwargs)
+        self.hidden, self.members, self.dropout, self.seed = tuple(hidden), members, dropout, seed
+        self.dropouts = [layers.Dropout(dropout, seed=seed + i) for i in range(len(self.hidden))]
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """See keras.layers.Layer."""
+        widths = (int(input_shape[-1] or 0), *self.hidden, 1)
+        self.kernels, self.biases = [], []
+        for i, (width, units) in enumerate(itertools.pairwise(widths)):
+            # Glorot's limit for one member; Keras would take the axis of members for more inputs.
+            limit = np.sqrt(6 / (width + units))
+            uniform = keras.initializers.RandomUniform(-limit, limit, seed=self.seed + i)
+            # The first layer is one matrix product, which needs its inputs on the first axis.
+            shape = (self.members, width, units) if i else (width, self.members, units)
+            kernel = self.add_weight(name=f"kernel_{i}", shape=shape, initializer=uniform)
+            self.kernels.append(kernel)
+            self.biases.append(
+                self.add_weight(
+                    name=f"bias_{i}", shape=(self.members, 1, units), initializer="zeros"
+                )
+            )
+
+    def call(self, encoded, training=False):  # type: ignore[no-untyped-def]
+        """float32 [batch, n] → float32 [batch, members]."""
+        width, members, units = self.kernels[0].shape
+        first = ops.reshape(self.kernels[0], (width, members * units))
+        x = ops.reshape(ops.matmul(encoded, first), (-1, members, units))
+        x = ops.transpose(x, (1, 0, 2)) + self.biases[0]
+        for dropout, kernel, bias in zip(
+            self.dropouts, self.kernels[1:], self.biases[1:], strict=True
+        ):
+            x = dropout(ops.relu(x), training=training)
+            x = ops.matmul(x, kernel) + bias
+        return ops.transpose(x[:, :, 0])
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, int]:
+        """See keras.layers.Layer."""
+        return input_shape[0], self.members
+
+    def get_config(self) -> dict:
+        """See keras.layers.Layer."""
+        settings = {"hidden": self.hidden, "members": self.members}
+        return {**super().get_config(), **settings, "dropout": self.dropout, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("fraud_pipeline")
+class MeanProbability(layers.Layer):
+    """The logit of the mean of the members' probabilities."""
+
+    def call(self, logits):  # type: ignore[no-untyped-def]
+        """float32 [batch, members] → float32 [batch, 1]."""
+        if logits.shape[-1] == 1:
+            return logits
+        # log p̄ − log (1 − p̄), without rounding p̄ to 0 or 1; the number of members cancels out.
+        fraud = ops.logsumexp(ops.log_sigmoid(logits), axis=-1, keepdims=True)
+        return fraud - ops.logsumexp(ops.log_sigmoid(-logits), axis=-1, keepdims=True)
+
+
+@keras.saving.register_keras_serializable("fraud_pipeline")
 class Calibrated(layers.Layer):
     """Logit z → probability σ(slope · z + intercept): Platt scaling (Platt 1999).
 
@@ -65,7 +172,9 @@ class Calibrated(layers.Layer):
         return ops.sigmoid(self.slope * logit + self.intercept)
 
 
-def build_network(network: Network, numeric: int, vocabularies: Mapping[str, int]) -> keras.Model:
+def build_network(
+    network: ResolvedNetwork, numeric: int, vocabularies: Mapping[str, int]
+) -> keras.Model:
     """Builds the untrained network.
 
     Args:
@@ -83,23 +192,31 @@ def build_network(network: Network, numeric: int, vocabularies: Mapping[str, int
     if vocabularies:
         inputs[CATEGORICAL] = keras.Input((len(vocabularies),), name=CATEGORICAL, dtype="int64")
         for i, size in enumerate(vocabularies.values()):
-            table = layers.Embedding(size, network.embedding_dim, name=f"embed_{i}")
-            parts.append(table(inputs[CATEGORICAL][:, i]))
+            encode = (
+                OneHot(size, name=category_layer(i))
+                if size <= MOST_ONE_HOT
+                else layers.Embedding(size, network.embedding_dim, name=category_layer(i))
+            )
+            parts.append(encode(inputs[CATEGORICAL][:, i]))
     joined = layers.concatenate(parts) if len(parts) > 1 else parts[0]
     encoded = layers.Identity(name=ENCODED)(joined)
-    logits = []
-    for t, units_of_tower in enumerate(network.towers):
-        x = encoded
-        for i, units in enumerate(units_of_tower):
-            x = layers.Dense(units, activation="relu", name=f"tower_{t}_hidden_{i}")(x)
-            if network.dropout:
-                x = layers.Dropout(network.dropout, name=f"tower_{t}_dropout_{i}")(x)
-        logits.append(layers.Dense(1, name=f"tower_{t}_logit")(x))
-    logit = layers.average(logits) if len(logits) > 1 else logits[0]
-    logit = layers.Identity(name=LOGIT)(logit)
+    logits = [
+        Members(
+            hidden, network.members, network.dropout, network.seed + 100 * t, name=f"tower_{t}"
+        )(encoded)
+        for t, hidden in enumerate(network.towers)
+    ]
+    members = layers.average(logits) if len(logits) > 1 else logits[0]
+    members = layers.Identity(name=MEMBER_LOGITS)(members)
+    logit = MeanProbability(name=LOGIT)(members)
     return keras.Model(inputs, Calibrated(name=SCORE)(logit), name="fraud")
 
 
-def logit_model(model: keras.Model) -> keras.Model:
-    """The part of a `build_network` model that is trained: from its inputs to the logit."""
-    return keras.Model(model.inputs, model.get_layer(LOGIT).output)
+def category_layer(column: int) -> str:
+    """The name of the layer that encodes a categorical column, by its number."""
+    return f"category_{column}"
+
+
+def member_logits(model: keras.Model) -> keras.Model:
+    """The part of a `build_network` model that is trained: from its inputs to [batch, members]."""
+    return keras.Model(model.inputs, model.get_layer(MEMBER_LOGITS).output)

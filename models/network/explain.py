@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fraud.models.network.architecture import ENCODED, LOGIT, PIECEWISE_LINEAR
+from fraud.models.network.architecture import ENCODED, LOGIT, PIECEWISE_LINEAR, category_layer
 from fraud.models.preprocessing.transform_fn import CATEGORICAL, NUMERIC
 
 STEPS = 200
@@ -41,9 +41,9 @@ class Explainer:
         self._logit = keras.Model(encoded, model.get_layer(LOGIT).output)
         self._typical = tf.constant(self._encode(typical))
         self._names = tf.constant([*numeric, *categorical])
-        embeddings = [model.get_layer(f"embed_{i}") for i in range(len(categorical))]
+        encodings = [model.get_layer(category_layer(i)) for i in range(len(categorical))]
         self._widths = [model.get_layer(PIECEWISE_LINEAR).bins + 1] * len(numeric)
-        self._widths += [embedding.output_dim for embedding in embeddings]
+        self._widths += [encoding.output_dim for encoding in encodings]
 
     def contributions(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Computes the contribution of each column of the network's inputs, [batch, columns] each.
@@ -68,6 +68,26 @@ class Explainer:
             [tf.reduce_sum(part, axis=1) for part in tf.split(of_numbers, self._widths, axis=1)], 1
         )
         return of_columns, self._logit(self._typical)[0, 0]
+
+    def importance(self, inputs: dict[str, np.ndarray]) -> dict[str, float]:
+        """How much each column moves the logit: the mean of the absolute contributions.
+
+        Args:
+          inputs: the network's inputs of some examples, [n, columns] each.
+
+        Returns:
+          Column → importance, the largest first; empty without examples.
+        """
+        size = len(next(iter(inputs.values())))
+        if not size:
+            return {}
+        contributions, _ = tf.function(self.contributions)(
+            {name: tf.constant(array) for name, array in inputs.items()}
+        )
+        means = tf.reduce_mean(tf.abs(contributions), axis=0).numpy()
+        names = [name.decode() for name in self._names.numpy()]
+        order = np.argsort(-means, kind="stable")
+        return {names[i]: float(means[i]) for i in order}
 
     def reasons(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The columns that raised the score most.

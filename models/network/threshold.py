@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fraud.models.evaluation.metrics import cards_a_day
 from fraud.models.spec import AlertBudget
 from fraud.time import local_days
 
@@ -18,13 +19,16 @@ def alert_threshold(
     """The lowest score that raises an alert, within the budget.
 
     Args:
-      budget: cards per day (`for_budget`), or alerts per number of transactions (`for_share`).
+      budget: cards per day, or their share (`for_budget`), or alerts per number of transactions
+        (`for_share`).
       scores, cards, share: see `for_budget`.
       timestamps: epoch seconds, [n]; not read by a budget per number of transactions.
     """
-    if budget.transactions is not None:
+    if budget.transactions is not None and budget.size is not None:
         return for_share(scores, budget.size / budget.transactions)
-    return for_budget(scores, local_days(timestamps, budget.timezone), cards, budget.size, share)
+    days = local_days(timestamps, budget.timezone)
+    size = budget.cards(cards_a_day(days, cards) / share)
+    return for_budget(scores, days, cards, size, share)
 
 
 def for_share(scores: np.ndarray, share: float) -> float:
@@ -37,7 +41,7 @@ def for_share(scores: np.ndarray, share: float) -> float:
 
 
 def for_budget(
-    scores: np.ndarray, days: np.ndarray, cards: np.ndarray, budget: int, share: float = 1.0
+    scores: np.ndarray, days: np.ndarray, cards: np.ndarray, budget: float, share: float = 1.0
 ) -> float:
     """The threshold at which, on average, as many cards a day raise an alert as the budget allows.
 
@@ -47,7 +51,7 @@ def for_budget(
       scores: float [n], of transactions that the model was not trained on.
       days: int [n], the day of each transaction.
       cards: [n], the card of each transaction, of any sortable type.
-      budget: cards per day, at least 1.
+      budget: cards per day.
       share: the fraction of all cards that these are; they get that fraction of the budget.
 
     Returns:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 import keras
 import numpy as np
@@ -13,14 +13,17 @@ from tensorboard.plugins.hparams import api as hparams
 
 from fraud.models.evaluation import metrics
 from fraud.models.examples import Examples
-from fraud.models.network import threshold
-from fraud.models.network.architecture import build_network, logit_model
+from fraud.models.network import defaults, threshold
+from fraud.models.network.architecture import SCORE, build_network, member_logits
 from fraud.models.network.calibration import calibrate
-from fraud.models.spec import AlertBudget, Network
+from fraud.models.spec import AlertBudget, Network, ResolvedNetwork
 
 PREDICT_BATCH = 8192
 MIN_STEPS_PER_EPOCH = 50
+EXPLAINED = 200  # of each class
 STEPS_PER_EXECUTION = 16  # Python's overhead per execution is as large as a small step
+NO_LABEL = -1.0
+VALIDATION_SCORE = "val_average_precision"
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,21 @@ class Fitted:
       model: from inputs to the fraud probability.
       threshold: the lowest score that raises an alert, at the alert budget.
       validation: metrics on the held-out cards, by name.
+      held_out_scores: the score of each training example by members that were not trained on it,
+        float32 [n]; NaN if there is none.
+      spec: the network's settings, each with the value that was used.
+      history: `loss` of the training examples and `val_average_precision` on the held-out cards,
+        of each epoch.
+      sample: rows of the examples to explain the model by: held-out frauds and as many others.
     """
 
     model: keras.Model
     threshold: float
     validation: dict[str, float]
+    held_out_scores: np.ndarray
+    spec: ResolvedNetwork
+    history: dict[str, list[float]] = field(default_factory=dict)
+    sample: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def scores(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Fraud probability of each example, float32 [n]."""
@@ -43,30 +56,34 @@ class Fitted:
 
 
 def fit(
-    spec: Network,
+    network: Network,
     examples: Examples,
     vocabularies: Mapping[str, int],
     budget: AlertBudget,
     log_dir: str | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Fitted:
     """Trains, chooses the best epoch, calibrates and sets the alert threshold.
 
-    All choices are made on cards held out of training over the whole train window. They stand for
-    the unseen customers of production, and no day is lost for training.
+    Each member of the network is trained without some of the cards, over the whole train window,
+    and all choices are made on the scores of members for the cards they were not trained on. These
+    stand for the unseen customers of production, and no day is lost for training.
 
     Args:
-      spec: the network's settings.
+      network: its settings; what is None there follows the data (see `defaults`).
       examples: the train window, in an order that is the same in every run.
       vocabularies: number of indices of each categorical column, in order.
       budget: the alerts that the threshold allows.
       log_dir: the folder of TensorBoard's logs; None for no logs.
+      callbacks: further ones; the logs of an epoch have `VALIDATION_SCORE`.
     """
+    spec = defaults.resolve(network, examples.labels.size)
     keras.utils.set_random_seed(spec.seed)
     tf.config.experimental.enable_op_determinism()
-    held_out = held_out_cards(examples.cards, spec.validation_percent)
-    train, validation = np.flatnonzero(~held_out), examples.at(held_out)
+    held_out = held_out_cards(examples.cards, spec.validation_percent, spec.members)
+    train = np.flatnonzero(~held_out.all(axis=1))
     model = build_network(spec, examples.inputs["numeric"].shape[1], vocabularies)
-    trained = logit_model(model)
+    trained = member_logits(model)
 
     # Few examples mean small batches: with too few steps the network learns nothing.
     batch = min(spec.batch_size, max(1, train.size // MIN_STEPS_PER_EPOCH))
@@ -84,65 +101,143 @@ def fit(
         schedule, weight_decay=spec.weight_decay, use_ema=True, ema_momentum=momentum
     )
     optimizer.exclude_from_weight_decay(var_names=["bias"])
-    trained.compile(optimizer, _loss(spec.focal_gamma), steps_per_execution=STEPS_PER_EXECUTION)
+    trained.compile(
+        optimizer, MemberLoss(spec.focal_gamma), steps_per_execution=STEPS_PER_EXECUTION
+    )
+    tested = held_out.any(axis=1)
+    validation = Validation(examples.at(tested), held_out[tested])
     best = BestEpoch(validation, spec.patience, optimizer)
-    trained.fit(
-        _batches(examples, train, batch, spec),
+    history = trained.fit(
+        _batches(examples, train, ~held_out, batch, spec),
         epochs=spec.epochs,
         verbose=2,
-        callbacks=[best, *_tensorboard(log_dir, spec, best)],
+        callbacks=[best, *callbacks, *_tensorboard(log_dir, spec, best)],
     )
-    logit = trained.predict(validation.inputs, PREDICT_BATCH, verbose=0).reshape(-1)
+    logit = validation.logit(trained.predict(validation.inputs, PREDICT_BATCH, verbose=0))
     calibrate(model, logit, validation.labels)
-    fitted = Fitted(model, 0.0, {})
-    scores = fitted.scores(validation.inputs)
+    scores = model.get_layer(SCORE)(logit.reshape(-1, 1)).numpy().reshape(-1)
     alert_threshold = threshold.alert_threshold(
         budget,
         scores,
-        validation.timestamps,
-        validation.cards,
-        share=np.unique(validation.cards).size / np.unique(examples.cards).size,
+        validation.examples.timestamps,
+        validation.examples.cards,
+        share=np.unique(validation.examples.cards).size / np.unique(examples.cards).size,
     )
     measured = _validation_metrics(validation.labels, scores, scores >= alert_threshold)
-    return Fitted(model, alert_threshold, measured)
+    held_out_scores = np.full(tested.size, np.nan, np.float32)
+    held_out_scores[tested] = scores
+    by_epoch = {name: [float(v) for v in values] for name, values in history.history.items()}
+    sample = _to_explain(tested, examples.labels)
+    return Fitted(model, alert_threshold, measured, held_out_scores, spec, by_epoch, sample)
 
 
-def _loss(focal_gamma: float) -> keras.losses.Loss:
-    """Cross-entropy of logits; focal loss if gamma is not 0.
+def _to_explain(held_out: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Rows of held-out frauds and of as many other held-out examples, evenly spread."""
+    rows = []
+    for label in (0, 1):
+        of_label = np.flatnonzero(held_out & (labels == label))
+        count = min(EXPLAINED, of_label.size)
+        rows.append(of_label[np.linspace(0, of_label.size - 1, count).astype(np.int64)])
+    return np.concatenate(rows)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The examples that at least one member was not trained on.
+
+    Attributes:
+      examples: these, n of them.
+      held_out: which members were not trained on each, bool [n, members].
+    """
+
+    examples: Examples
+    held_out: np.ndarray
+
+    @property
+    def inputs(self) -> dict[str, np.ndarray]:
+        """The network's inputs."""
+        return self.examples.inputs
+
+    @property
+    def labels(self) -> np.ndarray:
+        """0 or 1, [n]."""
+        return self.examples.labels
+
+    def logit(self, logits: np.ndarray) -> np.ndarray:
+        """The logit of the mean probability of members that were not trained on an example.
+
+        Args:
+          logits: those of all members, float [n, members].
+
+        Returns:
+          float32 [n].
+        """
+        others = np.where(self.held_out, logits, -np.inf)
+        fraud = np.logaddexp.reduce(_log_sigmoid(others), axis=1)
+        others = np.where(self.held_out, logits, np.inf)
+        genuine = np.logaddexp.reduce(_log_sigmoid(-others), axis=1)
+        return (fraud - genuine).astype(np.float32)
+
+
+def _log_sigmoid(x: np.ndarray) -> np.ndarray:
+    return -np.logaddexp(0, -x)
+
+
+class MemberLoss(keras.losses.Loss):
+    """The mean cross-entropy of the members; focal loss if gamma is not 0.
+
+    A label is 0 or 1, or NO_LABEL where the member is not to be trained on the example.
 
     With gamma 0, Keras's focal loss has the right value, but its gradient is 0 · 0⁻¹ = NaN as soon
     as a score rounds to its label.
     """
-    if focal_gamma == 0:
-        return keras.losses.BinaryCrossentropy(from_logits=True)
-    return keras.losses.BinaryFocalCrossentropy(gamma=focal_gamma, from_logits=True)
+
+    def __init__(self, focal_gamma: float = 0.0) -> None:
+        super().__init__(name="member_loss")
+        self.focal_gamma = focal_gamma
+
+    def call(self, y_true, y_pred):  # type: ignore[no-untyped-def]
+        """Labels and logits, float32 [batch, members] → float32 [batch]."""
+        trained_on = keras.ops.cast(y_true != NO_LABEL, "float32")
+        labels = y_true * trained_on
+        loss = keras.ops.binary_crossentropy(labels, y_pred, from_logits=True)
+        if self.focal_gamma:
+            score = keras.ops.sigmoid(y_pred)
+            wrong = labels * (1 - score) + (1 - labels) * score
+            loss = loss * wrong**self.focal_gamma
+        return keras.ops.mean(loss * trained_on, axis=-1)
 
 
-def held_out_cards(cards: np.ndarray, percent: int) -> np.ndarray:
-    """Selects the held-out rows: all rows of about `percent` in a hundred cards.
+def held_out_cards(cards: np.ndarray, percent: int, members: int = 1) -> np.ndarray:
+    """Selects the rows that each member is not trained on: all rows of about `percent` % of cards.
 
-    The choice depends on the cards alone, so it is the same in every run.
+    In an order by hash, the first member's cards come first, then the second's, and so on; after
+    the last card, the first follow again. The choice depends on the cards alone, so it is the same
+    in every run.
 
     Args:
       cards: int64 or bytes [n].
       percent: 1 to 50.
+      members: number of members.
 
     Returns:
-      bool [n]; with at least two cards, neither all True nor all False.
+      bool [n, members]; with at least two cards, no column is all True or all False.
     """
     values, index = np.unique(cards, return_inverse=True)
     keys = [v if isinstance(v, bytes) else str(v).encode() for v in values.tolist()]
     draw = np.array([zlib.crc32(key) % 9973 for key in keys])
     count = min(max(1, round(values.size * percent / 100)), max(1, values.size - 1))
-    chosen = np.zeros(values.size, bool)
-    chosen[np.argsort(draw, kind="stable")[:count]] = True
-    return chosen[index]
+    place = np.empty(values.size, np.int64)
+    place[np.argsort(draw, kind="stable")] = np.arange(values.size)
+    first = np.arange(members) * count
+    held_out = (place[:, np.newaxis] - first) % values.size < count
+    return held_out[index]
 
 
 class BestEpoch(keras.callbacks.Callback):
     """Evaluates the moving average of the weights after each epoch and keeps the best.
 
-    Adds `val_average_precision` to the logs. When training ends, the model gets the best weights.
+    Adds `VALIDATION_SCORE` to the logs. When training ends, the model gets the best weights.
 
     Args:
       validation: the examples to evaluate on.
@@ -154,7 +249,7 @@ class BestEpoch(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, validation: Examples, patience: int, optimizer: keras.optimizers.Optimizer
+        self, validation: Validation, patience: int, optimizer: keras.optimizers.Optimizer
     ) -> None:
         super().__init__()
         self.validation, self._patience, self._optimizer = validation, patience, optimizer
@@ -166,11 +261,11 @@ class BestEpoch(keras.callbacks.Callback):
         """See keras.callbacks.Callback."""
         trained = self.model.get_weights()
         self._optimizer.finalize_variable_values(self.model.trainable_variables)
-        logit = self.model.predict(self.validation.inputs, PREDICT_BATCH, verbose=0)
-        self.logit = logit.reshape(-1)
+        logits = self.model.predict(self.validation.inputs, PREDICT_BATCH, verbose=0)
+        self.logit = self.validation.logit(logits)
         score = metrics.average_precision(self.validation.labels, self.logit)
         if logs is not None:
-            logs["val_average_precision"] = score
+            logs[VALIDATION_SCORE] = score
         # Without fraud on the held-out cards the epochs cannot be compared: the latest one is kept.
         if not self._best_weights or score > self._best or np.isnan(score):
             self._best, self._best_weights, self._waited = score, self.model.get_weights(), 0
@@ -208,7 +303,7 @@ class ScoreHistograms(keras.callbacks.Callback):
 
 
 def _tensorboard(
-    log_dir: str | None, spec: Network, best: BestEpoch
+    log_dir: str | None, spec: ResolvedNetwork, best: BestEpoch
 ) -> list[keras.callbacks.Callback]:
     if log_dir is None:
         return []
@@ -220,11 +315,16 @@ def _tensorboard(
     ]
 
 
-def _batches(examples: Examples, train: np.ndarray, batch: int, spec: Network) -> tf.data.Dataset:
-    """Batches (inputs, labels, weights) of the rows `train`, reshuffled for each epoch."""
+def _batches(
+    examples: Examples, train: np.ndarray, trained_on: np.ndarray, batch: int, spec: ResolvedNetwork
+) -> tf.data.Dataset:
+    """Batches (inputs, labels, weights) of the rows `train`, reshuffled for each epoch.
+
+    Labels are [batch, members], with NO_LABEL where `trained_on` (bool [n, members]) is False.
+    """
     random = np.random.default_rng(spec.seed)
-    labels = examples.labels.reshape(-1, 1).astype(np.float32)
-    weights = np.where(labels == 1, np.float32(spec.positive_weight), np.float32(1))
+    labels = np.where(trained_on, examples.labels[:, np.newaxis], NO_LABEL).astype(np.float32)
+    weights = np.where(examples.labels == 1, spec.positive_weight, 1).astype(np.float32)
     steps = train.size // batch
 
     # numpy gathers the rows: as tensors the examples would be in memory three times.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from fraud.models.spec import MOST_CARDS
 from fraud.pipeline.backtest.folds import Fold
 from fraud.pipeline.config import Config
 from fraud.time import local_days
@@ -54,7 +55,12 @@ class Outcome:
 
 def card_precision(config: Config) -> str:
     """The name of Card Precision@k at the configured alert budget."""
-    return f"card_precision_at_{config.evaluation.alert_budget}"
+    return f"card_precision_at_{cards_checked(config)}"
+
+
+def cards_checked(config: Config) -> int:
+    """The k of Card Precision@k: the configured alert budget, or else the handbook's."""
+    return config.evaluation.alert_budget or MOST_CARDS
 
 
 def evaluate(rows: FoldRows, scores: NDArray, config: Config) -> dict[str, float]:
@@ -77,7 +83,7 @@ def evaluate(rows: FoldRows, scores: NDArray, config: Config) -> dict[str, float
             scores,
             local_days(rows.timestamps, config.dataset.timezone),
             rows.cards,
-            config.evaluation.alert_budget,
+            cards_checked(config),
         )
     return values
 

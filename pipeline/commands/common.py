@@ -38,6 +38,21 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_state(parser: argparse.ArgumentParser) -> None:
+    """`--state`."""
+    parser.add_argument(
+        "--state",
+        metavar="LOCATION",
+        help="the server's state: a folder, or the URL of a Redis server (default: the folder "
+        "state of the root)",
+    )
+
+
+def state_location(arguments: argparse.Namespace, root: Root) -> str:
+    """`--state`, or else the root's folder."""
+    return files.resolve(arguments.state or str(root.state))
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`."""
     parser.add_argument("--json", action="store_true", help="print one JSON document")

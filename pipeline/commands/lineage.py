@@ -7,7 +7,6 @@ import sys
 
 from fraud.errors import BadInput
 from fraud.pipeline.commands import common
-from fraud.text import plain
 
 FORMATS = ("text", "json", "dot", "html")
 
@@ -70,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif shown == "text":
         from fraud.report import lineage_text
 
-        print(lineage_text.render(plain(found)))
+        print(lineage_text.render(found))
     else:
         from fraud.report import lineage_picture
 

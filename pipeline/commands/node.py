@@ -15,7 +15,7 @@ from typing import Any
 from fraud import files
 from fraud.errors import StoppedByDataGate
 from fraud.names import check_run_id
-from fraud.pipeline.commands import common
+from fraud.pipeline.commands import common, report
 from fraud.pipeline.console import Console
 
 
@@ -98,7 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
             store = lineage.open_store(connection)
             for line in _artifacts(store, run_id, node_id):
                 console.say(line)
-        summary.write_if_over(store, run_id, root)
+        if summary.write_if_over(store, run_id, root):
+            report.write_of_finished(store, root, run_id)
         seconds = time.monotonic() - started
         result = f"{node_id}: {record.state} in {seconds:.1f} s"
         console.say(f"{result}  {terminal.node_detail(record)}".rstrip())

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prunes and prints what that freed.
 
     Raises:
-      BadInput: a run is using the root.
+      BadInput: a run is using the root, or it was moved.
       FraudPipelineError: what is live is uncertain, or something cannot be deleted or recorded.
     """
     config, root = common.config_and_root(arguments)
@@ -58,7 +58,7 @@ def prune(config: Config, root: Root, keep: int, dry_run: bool) -> dict[str, Any
     Raises:
       BadInput, FraudPipelineError: see `run`.
     """
-    from fraud.pipeline import lineage, pruning
+    from fraud.pipeline import lineage, pruning, verification
 
     document: dict[str, Any] = {"root": str(root.path), "dry_run": dry_run}
     store = lineage.find_store(config.metadata, root)
@@ -67,6 +67,7 @@ def prune(config: Config, root: Root, keep: int, dry_run: bool) -> dict[str, Any
     with root.idle() as idle:
         if not idle:
             raise BadInput(f"{root.path}: a run is using this root; prune when it has ended")
+        verification.check_place(root, store)
         with root.pushing():
             planned = pruning.plan(root, store, keep, config.data_gate.reference_run)
             freed = pruning.freed(root, planned)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from fraud import files
 from fraud.errors import BadInput, StoppedByDataGate
-from fraud.pipeline.commands import common
+from fraud.pipeline.commands import common, report
 from fraud.pipeline.config import Config, ReleaseSettings
 from fraud.pipeline.root import Root
 
@@ -88,14 +88,18 @@ def _run(arguments: argparse.Namespace, config: Config, root: Root) -> int:
 
     _check_schema(config)
 
+    from fraud.pipeline import lineage
     from fraud.pipeline.console import Console
     from fraud.pipeline.runners import local
     from fraud.report import terminal
 
     as_of = windows.as_of if windows else None
     summary = local.run(config, root, data, as_of, Console(), terminal.node_detail)
+    with Console().logging_to(root.log(summary.run_id)):
+        store = lineage.find_store(config.metadata, root)
+        page = report.write_of_finished(store, root, summary.run_id)
     options, has_schema = common.options_given(arguments), config.paths.schema is not None
-    common.show(arguments, summary, lambda shown: terminal.render(shown, options, has_schema))
+    common.show(arguments, summary, lambda shown: terminal.render(shown, options, has_schema, page))
     return StoppedByDataGate.exit_code if summary.outcome == "gate_stopped" else 0
 
 

@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("file", metavar="FILE", help="transactions: Parquet or CSV, or a folder of such files")
     add("--out", required=True, type=Path, metavar="FILE", help="the Parquet file to write")
     add("--history", metavar="DIR", help="earlier transactions with their labels, as of `run`")
+    common.add_state(parser)
     add("--explain", action="store_true", help="add the reasons of alerts; takes longer")
     common.add_config(parser)
     common.add_json(parser)
@@ -58,8 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     config, root = common.config_and_root(arguments)
     version = live_version(config, root)
-    if arguments.out.is_dir():
-        raise BadInput(f"--out {arguments.out}: is a folder; name the file to write")
+    _make_place(arguments.out)
 
     from fraud import files
     from fraud.features.batch import feature_names
@@ -79,7 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
             past = files.resolve(arguments.history)
             table, note = to_score.read_with_history(data, past, inputs, progress)
         else:
-            table = _with_state(root, to_score.read(data, inputs.dataset, progress), inputs)
+            table = to_score.read(data, inputs.dataset, progress)
+            table = _with_state(common.state_location(arguments, root), table, inputs)
     read = time.monotonic()
     model = LoadedModel(folder)
     try:
@@ -125,7 +126,7 @@ def live_version(config: Config, root: Root) -> str:
     return champion.version
 
 
-def _with_state(root: Root, table: pa.Table, inputs: InputSpecification) -> pa.Table:
+def _with_state(location: str, table: pa.Table, inputs: InputSpecification) -> pa.Table:
     """The transactions with features from the server's state.
 
     Raises:
@@ -137,7 +138,7 @@ def _with_state(root: Root, table: pa.Table, inputs: InputSpecification) -> pa.T
     from fraud.serving.state import Transactions, open_state
 
     try:
-        state = open_state(str(root.state))
+        state = open_state(location)
         state.check(inputs)
     except BadInput as error:
         raise BadInput(f"{error}; or give earlier transactions: --history DIR") from None
@@ -168,6 +169,20 @@ def _with_state(root: Root, table: pa.Table, inputs: InputSpecification) -> pa.T
     return table
 
 
+def _make_place(out: Path) -> None:
+    """Makes the folder of the output.
+
+    Raises:
+      BadInput: nothing can be written there.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--out {out}: cannot be written: {error.strerror}") from None
+    if out.is_dir():
+        raise BadInput(f"--out {out}: is a folder; name the file to write")
+
+
 def _write(table: pa.Table, scored: pa.Table, features: tuple[str, ...], out: Path) -> None:
     """Writes transactions and scores; the file appears once it is whole."""
     import errno
@@ -184,7 +199,6 @@ def _write(table: pa.Table, scored: pa.Table, features: tuple[str, ...], out: Pa
         both = both.append_column(name, scored[name])
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         parquet.write_table(both, temporary)
         os.replace(temporary, out)
     except OSError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 
 from fraud.errors import BadInput
@@ -50,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tls-certificate", type=Path, metavar="FILE", help="certificate in PEM: serve over TLS"
     )
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key in PEM")
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="transactions to build the state from first, as `fraud-pipeline state build` does",
+    )
+    common.add_state(parser)
     common.add_config(parser)
 
 
@@ -77,9 +85,24 @@ def run(arguments: argparse.Namespace) -> int:
         tls=tls,
         tokens=Tokens.from_environment(),
     )
+    location = common.state_location(arguments, root)
+    if arguments.data and (code := _build_state(arguments)):
+        return code
     logs.set_up()
-    server.serve(settings, ScoringService(str(root.state), root.predictions, config.serving))
+    server.serve(settings, ScoringService(location, root.predictions, config.serving))
     return 0
+
+
+def _build_state(arguments: argparse.Namespace) -> int:
+    """Builds the state, in a process of its own because of its memory; returns the exit code."""
+    command = [sys.executable, "-m", "fraud.pipeline.cli", "state", "build"]
+    command += ["--data", arguments.data]
+    for config in arguments.config:
+        command += ["--config", config]
+    for option in ("root", "state"):
+        if value := getattr(arguments, option):
+            command += [f"--{option}", value]
+    return subprocess.run(command, check=False).returncode
 
 
 def _port(text: str) -> int:

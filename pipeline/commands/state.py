@@ -7,7 +7,6 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from fraud import files
 from fraud.errors import BadInput
 from fraud.pipeline.commands import common
 
@@ -59,11 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="DAY",
             help="the day, YYYY-MM-DD (default: the last day of data)",
         )
-        action.add_argument(
-            "--state",
-            metavar="LOCATION",
-            help="a folder, or the URL of a Redis server (default: the folder state of the root)",
-        )
+        common.add_state(action)
     build.add_argument(
         "--history-days",
         type=common.positive_int,
@@ -80,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
       FraudPipelineError: the data or the state cannot be used.
     """
     config, root = common.config_and_root(arguments)
-    location = files.resolve(arguments.state or str(root.state))
+    location = common.state_location(arguments, root)
     if arguments.action == "build":
         document, code = build(arguments, config, root, location), 0
         text = _built(document)

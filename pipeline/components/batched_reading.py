@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
+import tensorflow_model_analysis as tfma
 from numpy.typing import NDArray
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import types
@@ -27,7 +29,9 @@ from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio import record_based_tfxio, tf_example_record
 
 from fraud.codec import from_json
+from fraud.models.evaluation.registry import CURVES
 from fraud.models.specification import INPUTS_COLUMN
+from fraud.pipeline.artifacts import CURVES_FILE
 from fraud.pipeline.components.daily_counts import COUNTS_BY_DAY, DailyCounts, ToCount
 from fraud.pipeline.components.executors import LocalBeam
 
@@ -220,7 +224,23 @@ class StatisticsGenExecutor(_Batched, LocalBeam, statistics_gen.Executor):
 class EvaluatorExecutor(_Batched, LocalBeam, evaluator.Executor):
     """TFX's Evaluator, reading in batches.
 
-    They are smaller because TFMA also keeps the serialized examples in memory.
+    They are smaller because TFMA also keeps the serialized examples in memory. What
+    `fraud.models.evaluation.curves` describes, it also writes as a file of its own, which reports
+    can read without TFMA.
     """
 
     batch_size = 2048
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """See BaseExecutor."""
+        super().Do(input_dict, output_dict, exec_properties)
+        (evaluation,) = output_dict["evaluation"]
+        for of_slice in tfma.load_metrics(evaluation.uri):
+            for pair in of_slice.metric_keys_and_values:
+                if pair.key.name == CURVES:
+                    Path(evaluation.uri, CURVES_FILE).write_bytes(pair.value.bytes_value)

@@ -66,6 +66,9 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
         label_known=label_known,
         numeric=model_columns.numeric,
         categorical=model_columns.categorical,
+        card=model_columns.card or "",
+        trained=artifacts.created(model),
+        pushed=f"{push.since:%Y-%m-%d %H:%M}",
         network=trained.network,
         threshold=trained.threshold,
         alert_budget=alert_budget,
@@ -81,6 +84,8 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
         served=artifacts.ServingCheckResult.read(infra_blessing).examples,
         run_id=trained.run_id,
         artifacts={a.type_name: (a.id, a.uri) for a in inputs},
+        curves=artifacts.curves(evaluation),
+        importance=artifacts.Training.read(model).importance,
         versions={"python": platform.python_version()} | {p: metadata.version(p) for p in PACKAGES},
     )
     page = report.document(facts)

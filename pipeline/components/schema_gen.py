@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,6 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
 
-from fraud.codec import from_json
-from fraud.models.columns import ModelColumns
 from fraud.pipeline import schemas
 
 COLUMNS = "columns"
@@ -33,10 +32,10 @@ class SchemaGenExecutor(executor.Executor):
         uri = artifact_utils.get_single_uri(output_dict["schema"])
         path = str(Path(uri) / executor.DEFAULT_FILE_NAME)
         schema = io_utils.SchemaReader().read(path)
-        columns = from_json(ModelColumns, exec_properties[COLUMNS])
-        schema = schemas.typed(schema, columns.numeric, columns.categorical)
+        columns = json.loads(exec_properties[COLUMNS])  # features' code is no part of this node's
+        schema = schemas.typed(schema, columns["numeric"], columns["categorical"])
         (statistics,) = input_dict[standard_component_specs.STATISTICS_KEY]
         described = stats_artifact_utils.load_statistics(statistics, "train").proto()
-        schemas.list_categories(schema, described, columns.categorical)
+        schemas.list_categories(schema, described, columns["categorical"])
         schemas.tolerate(schema)
         io_utils.write_pbtxt_file(path, schema)

@@ -116,7 +116,8 @@ def _check_columns(dataset: Dataset, generated: tuple[str, ...]) -> None:
         value = getattr(dataset, role)
         for column in (value,) if isinstance(value, str) else value or ():
             _check_name(role, column)
-            if column in roles:
+            # An entity may also be read as a category, if the model shall know its values by name.
+            if column in roles and (roles[column], role) != ("entities", "categorical"):
                 raise BadInput(
                     f"dataset.{role}: column {column!r} is already dataset.{roles[column]}; "
                     "a column has one role"

@@ -76,30 +76,12 @@ class ModelCardText:
 
     owners: tuple[str, ...] = ()
     """People or teams responsible for the model, with addresses."""
-    intended_use: str = (
-        "To rank card transactions by how likely they are fraud, so that analysts check the most "
-        "suspicious cards of a day first. A person decides what happens to a card; no one should "
-        "be refused because of the score alone."
-    )
-    """What the model is for, and what it is not for."""
-    limits: tuple[str, ...] = (
-        "It knows the kinds of fraud in its train window; it detects a new kind only as far "
-        "as that resembles them.",
-        "Fraud that nobody noticed counts as genuine, in training and in these figures.",
-        "The threshold fits the number of cards and transactions in the train window: as they "
-        "grow, so do the alerts.",
-        "Scores are for customers and terminals of the bank whose data it learned from.",
-    )
-    """Situations in which the model should not be relied on."""
-    ethics: tuple[str, ...] = (
-        "A false alert burdens a genuine customer. Compare the figures of the slices; a group "
-        "whose genuine transactions raise more alerts carries more of that burden.",
-        "A column can be a proxy for a protected trait or for where people live. Leave such "
-        "columns out, or evaluate them as slices.",
-        "A score is not proof. Anyone who is refused something should be told why and be able "
-        "to object.",
-    )
-    """Who may be harmed by the model, and what is done about it."""
+    intended_use: str | None = None
+    """What the model is for, and what it is not for; null means a text that suits the dataset."""
+    limits: tuple[str, ...] | None = None
+    """Situations in which the model should not be relied on; null as before."""
+    ethics: tuple[str, ...] | None = None
+    """Who may be harmed by the model, and what is done about it; null as before."""
 
 
 @dataclass(frozen=True, config=STRICT)

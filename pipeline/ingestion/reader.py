@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
@@ -44,7 +44,7 @@ class CsvFormat:
     """How CSV files are written; see the keys `csv_…` of `fraud.features.spec.Dataset`."""
 
     delimiter: str = ","
-    decimal: str = "."
+    decimal: Literal[".", ","] = "."
     encoding: str = "utf-8"
 
 
@@ -124,7 +124,7 @@ def count_rows(file: File) -> int:
     if file.is_parquet:
         return _footer(file)[1]
     _csv_header(file)
-    block = _first_block(file)
+    block = first_block(file)
     _, _, rows = block.partition(b"\n")
     lines = [line for line in rows.splitlines() if line.strip()]
     packing = _GZIP_RATIO if file.is_gzip else 1
@@ -229,7 +229,17 @@ def _stream(file: File) -> pa.NativeFile:
     return system.open_input_stream(path, compression="gzip" if file.is_gzip else None)
 
 
-def _first_block(file: File) -> bytes:
+def blocks(file: File) -> Iterator[bytes]:
+    """The content of a CSV file, unpacked, piece by piece."""
+    try:
+        with _stream(file) as stream:
+            while block := stream.read(LONGEST_LINE):
+                yield block
+    except _DAMAGE as error:
+        _refuse(file, error)
+
+
+def first_block(file: File) -> bytes:
     """The start of a file, at least one whole line.
 
     Raises:
@@ -261,7 +271,7 @@ def _csv_header(file: File) -> list[str]:
     Raises:
       BadInput: there is no header line, or the file cannot be read.
     """
-    _first_block(file)
+    first_block(file)
     try:
         return next(fields for _, fields in _csv_rows(file) if fields)
     except (*_DAMAGE, csv.Error) as error:

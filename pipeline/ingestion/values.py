@@ -3,7 +3,8 @@
 | columns | canonical form |
 |---|---|
 | timestamp | timestamp[us], UTC |
-| id, entities | int64, or text where any file has another value than a plain whole number |
+| id, entities | int64; text where a file has other values than plain whole numbers |
+| entities that are also categorical | text |
 | amount, numeric | float64, null where missing |
 | categorical, slices | text, null where missing or empty |
 | label | int8, null where not yet known |
@@ -130,7 +131,7 @@ def wrong_type(column: str, type_: pa.DataType, dataset: Dataset) -> str | None:
 def types_of(dataset: Dataset, seen: Mapping[str, set[pa.DataType]]) -> dict[str, pa.DataType]:
     """The canonical type of every column, by the types `seen` in all files; see the table above."""
     types = {column: wanted_type(column, dataset) for column in dataset.columns}
-    for column in identifiers(dataset):
+    for column in set(identifiers(dataset)) - set(dataset.categorical):
         if all(
             (pa.types.is_integer(t) and t != pa.uint64())
             or pa.types.is_floating(t)

@@ -75,6 +75,7 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
         record = lineage.nodes(handle.store, run_id)[node_id]
         if record.state == "COMPLETE":
             lineage.record_digests(handle.store, record)
+            record = lineage.nodes(handle.store, run_id)[node_id]
     if not record.is_finished:
         raise FraudPipelineError(f"ended as {record.state}: {record.error or 'see the log'}")
     return record

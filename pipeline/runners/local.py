@@ -8,9 +8,11 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import date, datetime
+from functools import partial
 
 import pyarrow as pa
 
+from fraud import progress
 from fraud.pipeline import lineage, startup, summary, verification
 from fraud.pipeline.artifacts import RunSummary
 from fraud.pipeline.config import Config
@@ -89,7 +91,7 @@ def _run_nodes(
         node_id = node.pipeline_node.node_info.id
         started = time.monotonic()
         try:
-            with console.waiting(node_id):
+            with console.waiting(node_id), progress.reported_to(partial(_say_progress, console)):
                 record = launch.run_node(graph, node_id)
         except Exception as error:
             logging.exception("node %s failed", node_id)
@@ -102,6 +104,11 @@ def _run_nodes(
         if summary.stopped_by(record):
             break
     return seconds
+
+
+def _say_progress(console: Console, line: str) -> None:
+    console.say(f"    {line}")
+    print(line, flush=True)  # for the log
 
 
 def _release_memory() -> None:

@@ -155,3 +155,21 @@ INFER: dict[str, Any] = {
 METRICS: dict[int | str, Any] = {
     200: {"description": "Prometheus's text format.", "content": {"text/plain": {"schema": _TEXT}}}
 }
+
+VERSION: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "version",
+            "in": "path",
+            "required": True,
+            "description": "A version, such as 1795498294.",
+            "schema": {**_TEXT, "pattern": "^[0-9]{1,19}$"},
+        }
+    ]
+}
+"""`openapi_extra` of a path with a version."""
+
+
+def of_version(operation: dict[str, Any]) -> dict[str, Any]:
+    """The same operation for a path with a version."""
+    return {**operation, "openapi_extra": {**operation["openapi_extra"], **VERSION}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.metadata import version as package_version
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from fastapi import APIRouter, FastAPI, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from fraud.errors import FraudPipelineError
+from fraud.errors import BadInput, FraudPipelineError
 from fraud.serving import metrics
 from fraud.serving.api import documents, open_inference, tensorflow_serving
 from fraud.serving.api.guard import Guard
@@ -23,9 +24,8 @@ from fraud.serving.settings import MODEL, Tokens
 VERSION_HEADER = "x-model-version"
 
 ModelName = Annotated[str, Path(description="The name of the model.", examples=[MODEL])]
-ModelVersion = Annotated[
-    str, Path(description="A version, such as 1795498294.", pattern="^[0-9]{1,19}$")
-]
+
+_VERSION = re.compile("[0-9]{1,19}")
 
 
 def create_app(inference: Inference, tokens: Tokens, routers: Sequence[APIRouter] = ()) -> Any:
@@ -65,32 +65,40 @@ def _tensorflow_serving(inference: Inference) -> APIRouter:
     router = APIRouter(tags=["TensorFlow Serving"])
 
     @router.get("/v1/models/{name}", responses=documents.STATUS)
-    @router.get("/v1/models/{name}/versions/{version}", responses=documents.STATUS)
-    async def get_status(name: ModelName, version: ModelVersion | None = None) -> Response:
+    @router.get(
+        "/v1/models/{name}/versions/{version}",
+        responses=documents.STATUS,
+        openapi_extra=documents.VERSION,
+    )
+    async def get_status(request: Request, name: ModelName) -> Response:
         """How the versions of the model are doing."""
-        check_model_name(name)
+        version = _checked(request, name)
         statuses = [s for s in inference.versions.statuses if version in (None, s.version)]
         if version and not statuses:
             raise NotFound(f"there is no version {version}")
         return json_response(tensorflow_serving.status_document(statuses))
 
     @router.get("/v1/models/{name}/metadata", responses=documents.METADATA)
-    @router.get("/v1/models/{name}/versions/{version}/metadata", responses=documents.METADATA)
-    async def get_metadata(name: ModelName, version: ModelVersion | None = None) -> Response:
+    @router.get(
+        "/v1/models/{name}/versions/{version}/metadata",
+        responses=documents.METADATA,
+        openapi_extra=documents.VERSION,
+    )
+    async def get_metadata(request: Request, name: ModelName) -> Response:
         """The signatures of the model: names, types and shapes of inputs and outputs."""
-        check_model_name(name)
+        version = _checked(request, name)
         with inference.versions.lease(version) as model:
             return json_response(
                 tensorflow_serving.metadata_document(model.version, model.signatures)
             )
 
     @router.post("/v1/models/{name}:predict", **documents.PREDICT)
-    @router.post("/v1/models/{name}/versions/{version}:predict", **documents.PREDICT)
-    async def predict(
-        request: Request, name: ModelName, version: ModelVersion | None = None
-    ) -> Response:
+    @router.post(
+        "/v1/models/{name}/versions/{version}:predict", **documents.of_version(documents.PREDICT)
+    )
+    async def predict(request: Request, name: ModelName) -> Response:
         """Calls a signature, with one object per transaction or one list per column."""
-        check_model_name(name)
+        version = _checked(request, name)
         document = parse_json(await request.body())
         signature = tensorflow_serving.signature_of(document)
         with inference.versions.lease(version) as model:
@@ -127,19 +135,27 @@ def _open_inference(inference: Inference) -> APIRouter:
         return json_response(document)
 
     @router.get("/models/{name}/ready", responses=documents.READY)
-    @router.get("/models/{name}/versions/{version}/ready", responses=documents.READY)
-    async def get_model_ready(name: ModelName, version: ModelVersion | None = None) -> Response:
+    @router.get(
+        "/models/{name}/versions/{version}/ready",
+        responses=documents.READY,
+        openapi_extra=documents.VERSION,
+    )
+    async def get_model_ready(request: Request, name: ModelName) -> Response:
         """Whether the model, or this version of it, answers."""
-        check_model_name(name)
+        version = _checked(request, name)
         if version not in (None, inference.versions.live):
             raise NotFound(f"version {version} is not loaded")
         return _readiness(inference)
 
     @router.get("/models/{name}", responses=documents.MODEL)
-    @router.get("/models/{name}/versions/{version}", responses=documents.MODEL)
-    async def get_model(name: ModelName, version: ModelVersion | None = None) -> Response:
+    @router.get(
+        "/models/{name}/versions/{version}",
+        responses=documents.MODEL,
+        openapi_extra=documents.VERSION,
+    )
+    async def get_model(request: Request, name: ModelName) -> Response:
         """Inputs and outputs of the signature `predict`."""
-        check_model_name(name)
+        version = _checked(request, name)
         with inference.versions.lease(version) as model:
             function = inference.function(model, open_inference.DEFAULT_SIGNATURE)
             document = {
@@ -152,12 +168,10 @@ def _open_inference(inference: Inference) -> APIRouter:
         return json_response(document)
 
     @router.post("/models/{name}/infer", **documents.INFER)
-    @router.post("/models/{name}/versions/{version}/infer", **documents.INFER)
-    async def infer(
-        request: Request, name: ModelName, version: ModelVersion | None = None
-    ) -> Response:
+    @router.post("/models/{name}/versions/{version}/infer", **documents.of_version(documents.INFER))
+    async def infer(request: Request, name: ModelName) -> Response:
         """Scores transactions whose features are known."""
-        check_model_name(name)
+        version = _checked(request, name)
         document, binary = open_inference.read_http(
             await request.body(), request.headers.get(open_inference.HEADER_LENGTH)
         )
@@ -195,6 +209,15 @@ def _operations(inference: Inference) -> APIRouter:
         return Response(metrics.exposition(), headers={"content-type": metrics.CONTENT_TYPE})
 
     return router
+
+
+def _checked(request: Request, name: str) -> str | None:
+    """The version in the path of a request, if there is one, once the model's name is checked."""
+    check_model_name(name)
+    version = request.path_params.get("version")
+    if version is not None and not _VERSION.fullmatch(version):
+        raise BadInput(f"version: {version[:100]!r} is no number of at most 19 digits")
+    return version
 
 
 def _readiness(inference: Inference) -> Response:

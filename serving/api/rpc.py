@@ -10,7 +10,9 @@ from importlib.metadata import version as package_version
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from fraud.errors import BadInput
 from fraud.serving import metrics
 from fraud.serving.api import open_inference, tensorflow_serving
 from fraud.serving.api.guard import REQUEST_ID, request_id
@@ -96,8 +98,9 @@ def create_server(inference: Inference, settings: Settings) -> grpc.aio.Server:
     for service, methods in calls.items():
         handlers = {
             method: grpc.unary_unary_rpc_method_handler(
-                _guarded(f"{service}/{method}", handler, role, is_guarded, inference, settings),
-                request_deserializer=request.FromString,
+                _guarded(
+                    f"{service}/{method}", request, handler, role, is_guarded, inference, settings
+                ),
                 response_serializer=lambda message: message.SerializeToString(),
             )
             for method, (request, handler, role, is_guarded) in methods.items()
@@ -198,17 +201,24 @@ class _Services:
 
 def _guarded(
     method: str,
+    request_type: Any,
     handler: Handler,
     role: Role | None,
     is_guarded: bool,
     inference: Inference,
     settings: Settings,
 ) -> Handler:
-    """A handler with what every call passes: tokens, limits, deadlines, metrics and the log."""
+    """A handler of bytes with what every call passes: tokens, limits, metrics and the log."""
     seconds = metrics.SECONDS.labels("grpc", method)
     codes: dict[str, Any] = {}
 
-    async def call(request: Any, context: Any) -> Any:
+    def parsed(content: bytes) -> Any:
+        try:
+            return request_type.FromString(content)
+        except DecodeError:
+            raise BadInput(f"these bytes are no {request_type.DESCRIPTOR.name}") from None
+
+    async def call(content: bytes, context: Any) -> Any:
         started = time.perf_counter()
         metadata = dict(context.invocation_metadata() or ())
         identifier = request_id(_text(metadata.get(REQUEST_ID)))
@@ -218,9 +228,9 @@ def _guarded(
             if is_guarded:
                 settings.tokens.check(_text(metadata.get("authorization")), role)
                 with inference.admission():
-                    response = await handler(request, context)
+                    response = await handler(parsed(content), context)
             else:
-                response = await handler(request, context)
+                response = await handler(parsed(content), context)
             code = "OK"
             return response
         except Exception as error:

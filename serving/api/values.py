@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import orjson
@@ -15,6 +16,7 @@ from fraud.errors import BadInput
 
 _LONGEST_SHOWN = 60
 _DEEPEST = 100
+_LARGEST = sys.float_info.max
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
@@ -26,7 +28,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        _refuse_constants(body)
+        _refuse_odd_numbers(body)
         raise BadInput(f"the body is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise BadInput("the body is not a JSON object: send {…}")
@@ -39,29 +41,26 @@ def numbers(name: str, values: Sequence[Any], type_: np.dtype) -> np.ndarray:
     Raises:
       BadInput: a value is no such number; names the field and its place.
     """
-    is_float = type_.kind == "f"
-    expected = (int, float) if is_float else (int,)
+    if type_.kind == "f":
+        _check_types(name, values, {float, int, type(None)}, "a number")
+        try:
+            wide = np.array(values, np.float64)  # NaN for None
+        except OverflowError:
+            raise BadInput(f"{name}: a number is out of range") from None
+        too_large = np.abs(wide) > np.finfo(type_).max
+        if too_large.any():
+            index = int(np.argmax(too_large))
+            raise BadInput(f"{name}[{index}]: {shown(values[index])} is out of range")
+        return wide.astype(type_)
+    if type_.kind == "b":
+        _check_types(name, values, {bool}, "true or false")
+        return np.array(values, type_)
+    _check_types(name, values, {int}, "a whole number")
+    limits = np.iinfo(type_)
     for index, value in enumerate(values):
-        if type(value) not in expected and not (value is None and is_float):
-            if type_.kind == "b" and type(value) is bool:
-                continue
-            kind = "a number" if is_float else "a whole number" if type_.kind in "iu" else "a bool"
-            raise BadInput(f"{name}[{index}]: expected {kind}, got {shown(value)}")
-    try:
-        known = [np.nan if value is None else value for value in values]
-        wide = np.array(known, np.float64 if is_float else None)
-        if type_.kind in "iu" and wide.size:
-            limits = np.iinfo(type_)
-            if wide.dtype == object or wide.min() < limits.min or wide.max() > limits.max:
-                raise OverflowError
-    except OverflowError:
-        raise BadInput(f"{name}: a number is out of range") from None
-    with np.errstate(over="ignore"):
-        array = wide.astype(type_)
-    if is_float and (too_large := np.isinf(array)).any():
-        index = int(np.argmax(too_large))
-        raise BadInput(f"{name}[{index}]: {shown(values[index])} is out of range")
-    return array
+        if not limits.min <= value <= limits.max:
+            raise BadInput(f"{name}[{index}]: {shown(value)} is out of range")
+    return np.array(values, type_)
 
 
 def texts(name: str, values: Sequence[Any]) -> np.ndarray:
@@ -109,6 +108,13 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
 
 
+def _check_types(name: str, values: Sequence[Any], allowed: set[type], kind: str) -> None:
+    if {*map(type, values)} <= allowed:
+        return
+    index = next(i for i, value in enumerate(values) if type(value) not in allowed)
+    raise BadInput(f"{name}[{index}]: expected {kind}, got {shown(values[index])}")
+
+
 def _finite(values: Any) -> Any:
     if isinstance(values, list):
         return [_finite(value) for value in values]
@@ -126,27 +132,25 @@ class _Constant(str):
     """NaN or an infinity in a document that is otherwise JSON."""
 
 
-def _refuse_constants(body: bytes) -> None:
-    """Names the field that is NaN or infinite, if that is all that is wrong with a body."""
+def _refuse_odd_numbers(body: bytes) -> None:
+    """Names the field that is NaN or beyond all range, if that is all that is wrong with a body."""
     try:
         document = json.loads(body, parse_constant=_Constant)
     except (ValueError, RecursionError):
         return
-    _look_for_constants(document, "")
+    _look_for_odd_numbers(document, "")
 
 
-def _look_for_constants(value: Any, path: str, depth: int = 0) -> None:
+def _look_for_odd_numbers(value: Any, path: str, depth: int = 0) -> None:
     if isinstance(value, _Constant):
-        _refuse_constant(path, value)
+        raise BadInput(f"{path}: {value} is not JSON; send null for what is not known")
+    if isinstance(value, (int, float)) and not abs(value) <= _LARGEST:
+        raise BadInput(f"{path}: this number is out of range")
     if depth > _DEEPEST:
         return
     if isinstance(value, dict):
         for key, item in value.items():
-            _look_for_constants(item, f"{path}.{key}" if path else key, depth + 1)
+            _look_for_odd_numbers(item, f"{path}.{key}" if path else key, depth + 1)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _look_for_constants(item, f"{path}[{index}]", depth + 1)
-
-
-def _refuse_constant(path: str, value: str) -> NoReturn:
-    raise BadInput(f"{path}: {value} is not JSON; send null for what is not known")
+            _look_for_odd_numbers(item, f"{path}[{index}]", depth + 1)

@@ -2,11 +2,15 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.e2e.conftest import REPOSITORY, SAMPLE
@@ -63,6 +67,12 @@ def first(bank):
 @pytest.fixture(scope="module")
 def later(bank, first):
     return bank.run(SAMPLE, LATER)
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
 
 
 def cached(run: dict) -> set[str]:
@@ -159,6 +169,59 @@ def test_a_later_day_is_judged_against_the_champion(bank, first, later):
     assert later["windows"]["recent"][1] == LATER
     assert later["outcome"] == "pushed"
     assert later["pushed_version"] > first["pushed_version"]
+
+
+def test_a_run_leaves_a_report_and_its_lineage(bank, first, later):
+    """What the components recorded for pictures is in the report, against the champion."""
+    page = bank.root / "runs" / later["run_id"] / "report.html"
+    text = page.read_text()
+    assert page.stat().st_size < 3_000_000
+    for title in ("Precision and recall", "Card precision by day", "Change from the champion"):
+        assert f"<figcaption>{title}</figcaption>" in text
+    assert "What moves the score" in text and "Average precision on held-out cards" in text
+    assert "champion" in text and f"pushed as version {later['pushed_version']}" in text
+    of_version = json.loads(bank.call("lineage", later["pushed_version"], "--json").stdout)
+    (data,) = of_version["data"]
+    assert data["windows"]["train"] == later["windows"]["train"]
+    assert len({file["fingerprint"] for file in data["files"]}) == len(data["files"]) > 20
+    of_day = bank.call("lineage", "2026-02-15").stdout
+    assert first["pushed_version"] in of_day and later["pushed_version"] in of_day
+
+
+def test_tensorboard_and_tfma_open_what_runs_leave(bank, later):
+    """As docs/report.md says: a real TensorBoard serves the trainings, and TFMA the evaluations."""
+    port = free_port()
+    logs = bank.root / "artifacts" / "Trainer" / "model_run"
+    command = [Path(sys.prefix, "bin", "tensorboard"), "--logdir", logs, "--port", str(port)]
+    board = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        tags = {}
+        for _ in range(240):
+            with suppress(OSError, httpx.HTTPError):
+                address = f"http://127.0.0.1:{port}/data/plugin/scalars/tags"
+                tags = httpx.get(address, timeout=60).json()
+            if len(tags) >= 2:
+                break
+            time.sleep(0.5)
+    finally:
+        board.kill()
+        board.wait()
+    names = {tag for of_run in tags.values() for tag in of_run}
+    assert {"epoch_loss", "epoch_val_average_precision"} <= names
+    evaluations = sorted(
+        (bank.root / "artifacts" / "Evaluator" / "evaluation").iterdir(), key=lambda p: int(p.name)
+    )
+    code = (
+        "import sys, tensorflow_model_analysis as tfma\n"
+        "result = tfma.load_eval_result(sys.argv[1], model_name='challenger')\n"
+        "(overall,) = [m for key, m in result.slicing_metrics if not key]\n"
+        "print(overall['score']['']['average_precision']['doubleValue'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, evaluations[-1]], capture_output=True, text=True, check=True
+    )
+    expected = later["metrics"]["overall"]["average_precision"]
+    assert float(done.stdout.splitlines()[-1]) == pytest.approx(expected)
 
 
 def test_status_names_what_is_live(bank, later):

@@ -11,7 +11,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 AS_OF = "2026-03-13"
 TUNING = """
-tuning: {trials: 2, learning_rate: [0.02], weight_decay: [], epochs: [1], towers: [[[16], [8]]]}
+tuning:
+  {trials: 2, learning_rate: [0.02], weight_decay: [], dropout: [], epochs: [1], members: [],
+   towers: [[[16], [8]]]}
 """
 
 
@@ -20,6 +22,8 @@ def test_what_is_found_is_used_and_can_be_used_again(new_bank):
     first = bank.run(SAMPLE, AS_OF, "--tune")
     (line,) = [line for line in first["progress"].splitlines() if " Tuner " in line]
     assert "the best of 2" in line
+    for trial in (1, 2):
+        assert f"trial {trial} of 2: average precision" in first["progress"]
     found = yaml.safe_load(Path(first["tuned"]).read_text())["network"]
     assert set(found) == {"learning_rate", "epochs", "towers"}
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
+from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 from tensorflow_transform.tf_metadata.metadata_io import write_metadata
 
@@ -19,7 +21,10 @@ from fraud.models.network import training
 from fraud.models.network.explain import Explainer, typical_genuine
 from fraud.models.preprocessing import in_memory
 from fraud.models.spec import AlertBudget, Network
+from fraud.models.warmup import WARMUP_FILE, first_examples, write_warmup_requests
 from fraud.names import input_name
+from fraud.serving.models import LoadedModel
+from fraud.serving.session import Session
 
 COLUMNS = ModelColumns(("3ds", "age of account"), ("channel",), "fraud", "time", "card")
 SPEC = Network(
@@ -122,6 +127,51 @@ def test_a_new_process_scores_as_training_did_one_by_one_and_in_a_batch(scored):
     assert len(by_way) == 4
     for way, scores in by_way.items():
         np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5, err_msg=way)
+
+
+def test_tensorflow_servings_loader_restores_the_same_model(scored):
+    """Unlike Python's, it reads the graph alone: a variable that is not restored is missed."""
+    folder, expected, _ = scored
+    rows = json.loads((folder / "rows.json").read_text())
+    examples = np.array([base64.b64decode(example) for example in rows["examples"]], object)
+    session = Session(folder / "model")
+    try:
+        by_example = session.function("serving_default")(examples=examples)["score"]
+        np.testing.assert_allclose(by_example, expected, rtol=0, atol=1e-5)
+        columns = {
+            name: np.array([v.encode() for v in rows[name]], object)
+            if tensor.is_text
+            else np.array(rows[name], np.float32)
+            for name, tensor in session.function("predict").inputs.items()
+        }
+        by_column = session.function("predict")(**columns)["score"]
+        np.testing.assert_allclose(by_column, expected, rtol=0, atol=1e-5)
+        explained = session.function("explain")(examples=examples[:3])
+        assert set(explained["reason"].ravel()) <= {b"3ds", b"age of account", b"channel"}
+    finally:
+        session.close()
+
+
+def test_warm_up_requests_are_of_real_examples_and_for_all_signatures(scored, tmp_path):
+    folder, *_ = scored
+    model = shutil.copytree(folder / "model", tmp_path / "7")
+    examples = first_examples([str(folder / "examples.g*")], 5)
+    assert len(examples) == 5
+    types = {"3ds": tf.float32, "age of account": tf.float32, "channel": tf.string}
+    write_warmup_requests(model, examples, types)
+    records = tf.data.TFRecordDataset(str(model / "assets.extra" / WARMUP_FILE))
+    logs = [prediction_log_pb2.PredictionLog.FromString(r.numpy()) for r in records]
+    requests = [log.predict_log.request for log in logs]
+    signatures = [request.model_spec.signature_name for request in requests]
+    assert signatures == ["explain", *["serving_default", "predict"] * 2]
+    rows = json.loads((folder / "rows.json").read_text())
+    sent = tf.make_ndarray(requests[-1].inputs["age_of_account"])
+    np.testing.assert_array_equal(sent, np.float32(rows["age_of_account"][:5]))
+    sent = tf.make_ndarray(requests[-1].inputs["channel"])
+    assert [text.decode() for text in sent] == rows["channel"][:5]
+    loaded = LoadedModel(model)
+    assert loaded.warm_up() == 5
+    loaded.close()
 
 
 def test_the_input_names_of_the_columns_are_beside_the_graph(scored):

@@ -25,6 +25,7 @@ def cli(repository, tmp_path):
 @pytest.mark.parametrize(
     "command",
     [
+        "init",
         "simulate",
         "run",
         "status",
@@ -32,6 +33,8 @@ def cli(repository, tmp_path):
         "verify",
         "prune",
         "lineage",
+        "report",
+        "ui",
         "explain-decision",
         "schema",
         "config",

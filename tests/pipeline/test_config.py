@@ -100,6 +100,7 @@ def test_only_the_built_in_columns_are_judged_by_the_packaged_schema(load):
         ("dataset: {card: SHOP}", "dataset.card", "not in dataset.entities"),
         ("dataset: {slices: [TX_AMOUNT]}", "dataset.slices", "name a category"),
         ("dataset: {timestamp: null, label_time: at}", "dataset.label_time", "dataset.timestamp"),
+        ("dataset: {numeric: [CUSTOMER_ID]}", "dataset.numeric", "already dataset.entities"),
         ("dataset: {label_time: TX_FRAUD}", "dataset.label_time", "already dataset.label"),
         ("dataset: {label_time: at, slices: [at]}", "dataset.slices", "name a category"),
         ("dataset: {timezone: Europe/Berlim}", "dataset.timezone", "Europe/Berlin"),

@@ -70,12 +70,12 @@ def test_without_a_name_it_is_about_the_live_version(records):
 
 def test_rollbacks_are_told_by_the_versions_that_they_restore_and_take_back(records):
     rolled_back(records)
-    (restored,), (taken_back,) = find(records, "100").later, find(records, "200").later
-    assert (restored.version, restored.restored) == ("300", "100")
-    assert taken_back.version == "300"
+    (restored,), (taken_back,) = find(records, "100").restored, find(records, "200").taken_back
+    assert restored.version == taken_back.version == "300"
+    assert find(records, "100").taken_back == find(records, "200").restored == ()
     assert find(records, "200").release.replaced_by == "300"
     records.run("r3", "2026-01-12", ("2026-01-04", "2026-01-07"), "400")
-    assert find(records, "400").later == ()
+    assert find(records, "400").taken_back == ()
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ def finished_run(tmp_path, monkeypatch):
         verdict: Verdict,
         blessed: bool = True,
         champion: Metrics | None = None,
+        threshold: float = 0.5,
         **decision: object,
     ) -> RunSummary:
         (tmp_path / VERDICT_FILE).write_text(to_json(verdict))
@@ -127,7 +128,7 @@ def finished_run(tmp_path, monkeypatch):
         nodes = {n: NodeRecord(n, "COMPLETE", artifacts) for n, artifacts in outputs.items()}
         monkeypatch.setattr(lineage, "nodes", lambda store, run_id: nodes)
         monkeypatch.setattr(lineage, "pushes", lambda store: iter(()))
-        model = ModelFacts(0.5, {"brier": 0.12345678, "roc_auc": None}, {})
+        model = ModelFacts(threshold, {"brier": 0.12345678, "roc_auc": None}, {})
         monkeypatch.setattr(ModelFacts, "read", lambda artifact: model)
         failures = (
             ()
@@ -276,3 +277,10 @@ def test_an_anomaly_in_several_windows_is_one_reason():
         "train: a: Odd: 5 % (also eval)",
         "recent: a: Odd",
     )
+
+
+@pytest.mark.parametrize(("threshold", "warned"), [(0.0, True), (0.01, False)])
+def test_a_budget_above_the_volume_is_a_warning(finished_run, threshold, warned):
+    notes = finished_run(Verdict(True, notes=("x",)), threshold=threshold).notes
+    assert notes[0] == "x"
+    assert any("evaluation.alert_budget" in note for note in notes) is warned

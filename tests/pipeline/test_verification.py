@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from fraud.errors import BadInput
 from fraud.files import digest
-from fraud.pipeline import cli, lineage, releases
+from fraud.pipeline import cli, lineage, releases, verification
 from fraud.pipeline.artifacts import value
 from fraud.pipeline.commands import verify
 from fraud.pipeline.config import Config
@@ -309,13 +310,19 @@ def test_a_root_that_is_elsewhere_now_works_there(bank, tmp_path_factory, how, c
     said = capsys.readouterr().out
     assert "live      version" in said
     assert f"recorded in {bank.root.path}" in said
+    # Nothing reads or deletes what is recorded in the other place.
+    with pytest.raises(BadInput, match="it was moved or copied"):
+        verification.remove_leftovers(elsewhere.root, elsewhere.store)
+    assert cli.main(["prune", "--root", str(there)]) == 2
+    assert "`fraud-pipeline verify --repair` records where it is now" in capsys.readouterr().err
     (found,) = check(elsewhere)
     assert f"recorded in {bank.root.path}: it was moved or copied" in found["problem"]
     done, *others = check(elsewhere, repair=True)
     assert done["repaired"]
     assert others == []
     assert check(elsewhere) == []
-    # It is compared with the champion, as ever.
+    verification.remove_leftovers(elsewhere.root, elsewhere.store)
+    # A model is compared with the champion, as ever.
     assert value(elsewhere.run("3", "c"), "outcome") == "pushed"
     assert elsewhere.live()[1] == "c"
     with elsewhere.root.pushing():

@@ -1,6 +1,18 @@
 from html.parser import HTMLParser
 
-from fraud.report.document import Code, Document, Items, Section, Table, Text, to_html, to_markdown
+from markupsafe import Markup
+
+from fraud.report.document import (
+    Code,
+    Document,
+    Figures,
+    Items,
+    Section,
+    Table,
+    Text,
+    to_html,
+    to_markdown,
+)
 
 HOSTILE = '<script>alert("1")</script> & `x` | [a](b) *b* _c_ # ~ !'
 
@@ -71,3 +83,11 @@ def test_what_looks_like_a_list_stays_a_sentence():
 
 def test_code_with_fences_stays_in_its_fence():
     assert "\n````\n```\n````\n" in to_markdown(page(Code("```")))
+
+
+def test_charts_are_drawn_in_the_page_and_named_in_markdown():
+    document = page(Figures({HOSTILE: Markup('<svg role="img"></svg>')}))
+    parsed = Parsed(to_html(document))
+    assert parsed.tags.count("svg") == 1 and "script" not in parsed.tags
+    assert HOSTILE in parsed.text
+    assert "The page also shows" in to_markdown(document)

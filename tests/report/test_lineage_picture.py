@@ -66,6 +66,6 @@ def test_nothing_is_a_picture_of_nothing():
 def test_names_cannot_break_out_of_graphviz_strings():
     hostile = 'a"];\nb -> c [label="\\'
     model = artifact(1, as_of=hostile)
-    dot = to_dot(Origin("1", "artifact", (1,), None, (), (), Graph((model,), ())))
+    dot = to_dot(Origin("1", "artifact", (1,), None, (), (), (), Graph((model,), ())))
     (line,) = [line for line in dot.splitlines() if line.startswith("  a1 ")]
     assert line.startswith('  a1 [label="Model 1\\nas of a\\"];\\nb -> c [label=\\"\\\\"')

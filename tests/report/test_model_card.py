@@ -1,14 +1,16 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
-from fraud.models.evaluation import registry
+from fraud.models.evaluation import curves, registry
 from fraud.models.spec import Evaluation
+from fraud.names import input_name
 from fraud.pipeline.artifacts import Change
 from fraud.pipeline.config import ModelCardText
 from fraud.report import document, model_card
-from fraud.report.document import Table
+from fraud.report.document import Code, Table
 from fraud.report.model_card import Facts
 
 OVERALL = {
@@ -16,6 +18,7 @@ OVERALL = {
     "roc_auc": 0.9,
     "precision_at_budget": 0.25,
     "recall_at_budget": 0.6,
+    "false_positive_rate": 0.018,
     "example_count": 10_000.0,
     "true_positives": 60.0,
     "false_positives": 180.0,
@@ -78,10 +81,13 @@ def table(blocks, *first):
 
 
 def test_it_shows_the_configured_texts():
-    card = sections()
+    words = ModelCardText(
+        owners=("Fraud team",), intended_use="Ours.", limits=("a", "b"), ethics=()
+    )
+    card = sections(words=dataclasses.asdict(words))
     assert card["Owners"][0].items == ("Fraud team",)
-    assert card["Intended use"][0].text == ModelCardText().intended_use
-    assert card["Limits"][0].items == ModelCardText().limits
+    assert card["Intended use"][0].text == "Ours."
+    assert (card["Limits"][0].items, card["Ethics"][0].items) == (("a", "b"), ())
     assert (
         "model_card.owners"
         in sections(words=dataclasses.asdict(ModelCardText()))["Owners"][0].items[0]
@@ -97,6 +103,7 @@ def test_metrics_have_their_intervals_overall_and_by_slice():
         "0.900",
         "0.250 (0.200–0.310)",
         "0.600",
+        "0.018",
     )
     assert rows["CHANNEL=online"][2:4] == ("0.700", "0.900 (0.850–0.940)")
 
@@ -115,7 +122,7 @@ def test_it_lists_the_checks_before_the_push():
     assert rows["ROC AUC"][0] == "0.9000"
     assert "transactions" not in rows
     assert "Data gate: drift not judged." in blocks[0].items
-    assert table(blocks, "setting")["alert budget"] == ("100",)
+    assert table(blocks, "setting")["alert budget"] == ("not set",)
 
 
 def test_drops_that_were_not_judged_are_named():
@@ -149,8 +156,8 @@ def test_without_metrics():
 
 
 def test_data_without_time():
-    rows = table(sections(windows={}, as_of="")["Data"], "window")
-    assert rows["train"] == ("–", "–", "20,000", "200", "1.000%")
+    rows = table(sections(windows={}, as_of="")["Data"], "split")
+    assert rows["train"] == ("20,000", "200", "1.000%")
 
 
 def test_frauds_of_the_recent_window_are_unknown():
@@ -160,20 +167,119 @@ def test_frauds_of_the_recent_window_are_unknown():
 
 def test_its_code_runs_unchanged(tmp_path):
     tf = pytest.importorskip("tensorflow")
+    columns = {"TX_AMOUNT": tf.float32, "a b": tf.float32, "CHANNEL": tf.string}
 
     class Model(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
         def serve(self, examples):
-            score = tf.cast(tf.strings.length(examples), tf.float32)
+            spec = {name: tf.io.FixedLenFeature([], type_) for name, type_ in columns.items()}
+            parsed = tf.io.parse_example(examples, spec)
+            score = parsed["TX_AMOUNT"] + parsed["a b"]
             return {"score": score, "alert": score}
+
+        @tf.function
+        def predict(self, TX_AMOUNT, a_b, CHANNEL):  # noqa: N803
+            score = TX_AMOUNT + a_b + tf.cast(tf.strings.length(CHANNEL), tf.float32)
+            return {"score": score, "alert": score}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def explain(self, examples):
+            return {"reason": examples, "contribution": examples}
 
     model = Model()
     path = str(tmp_path / "a model's")
-    tf.saved_model.save(model, path, signatures={"serving_default": model.serve})
-    code = sections(path=path)["How to load it"][1].text
-    names = {"serialized_example": b"four"}
-    exec(code, names)
-    assert float(names["outputs"]["score"][0]) == 4
+    inputs = {
+        input_name(name): tf.TensorSpec([None], type_, name=input_name(name))
+        for name, type_ in columns.items()
+    }
+    signatures = {
+        "serving_default": model.serve,
+        "explain": model.explain,
+        "predict": model.predict.get_concrete_function(**inputs),
+    }
+    tf.saved_model.save(model, path, signatures=signatures)
+    loading = sections(path=path, numeric=("TX_AMOUNT", "a b"))["How to load it"]
+    default, explain, predict = (block.text for block in loading if isinstance(block, Code))
+    names = {}
+    exec(default, names)
+    assert float(names["outputs"]["score"][0]) == 2
+    exec(explain, names)
+    assert set(names["outputs"]) == {"reason", "contribution"}
+    exec(predict, names := {})
+    assert float(names["outputs"]["score"][0]) == 3
+    assert table(loading, "column", "type") == {
+        "TX_AMOUNT": ("float32", "TX_AMOUNT"),
+        "a b": ("float32", "a_b"),
+        "CHANNEL": ("string", "CHANNEL"),
+    }
+
+
+WITHOUT = {
+    "windows": {},
+    "as_of": "",
+    "card": "",
+    "alert_budget": "100 alerts per 2,000 transactions",
+}
+
+
+def test_its_words_follow_the_data():
+    with_cards = document.to_markdown(
+        model_card.document(dataclasses.replace(FACTS, card="CUSTOMER_ID"))
+    )
+    assert "suspicious cards of a day" in with_cards and "draws whole cards" in with_cards
+    assert "A card is a value of CUSTOMER" in with_cards and "held-out cards" in with_cards
+    card = model_card.document(dataclasses.replace(FACTS, **WITHOUT))
+    shown = document.to_markdown(card)
+    for word in ("cards", "terminal", "bank", "customer", "per day", "a day", "window"):
+        assert word not in shown.lower().replace("model cards", ""), word
+
+
+def test_the_summary_says_what_matters_first():
+    page = model_card.document(
+        dataclasses.replace(FACTS, trained="2026-03-13 07:00", pushed="2026-03-13 07:05")
+    )
+    assert page.subtitle == (
+        "Trained on 2026-03-13 07:00 by run 20260313-1 as of 2026-03-13, "
+        "pushed on 2026-03-13 07:05."
+    )
+    first = page.sections[0]
+    assert first.title == "Summary"
+    text = " ".join(first.blocks[0].items)
+    assert "Learned from 20,000 transactions, of which 200 were frauds." in text
+    assert "average precision 0.700 (0.610–0.780), ROC AUC 0.900. Chance would reach 0.010" in text
+    assert "find 60.0% of the frauds; 25.0% of the alerts are frauds, and 1.8% of the gen" in text
+    assert "+0.019 compared with the model it replaced" in text or "+0.020" in text
+    assert "Warning" not in text
+
+
+def test_a_budget_that_covers_everything_is_a_warning():
+    assert "evaluation.alert_budget" in " ".join(sections(threshold=0.0)["Summary"][0].items)
+
+
+def test_slices_that_are_too_small_to_be_judged_are_named():
+    slices = {
+        "A=1": {"recall_gap": None, "false_positive_rate_gap": None},
+        "B=2": {"recall_gap": 0.1},
+    }
+    card = sections(metrics={"overall": OVERALL, "slices": slices})
+    assert card["Metrics"][-1].items == ("A=1: recall gap, false positive rate gap",)
+    assert "judged by themselves: 1 slices" in " ".join(card["Summary"][0].items)
+
+
+def test_counts_are_counts_and_measures_are_not():
+    few = {**OVERALL, "true_positives": 1.0, "false_positives": 0.0, "average_precision": 1.0}
+    blocks = sections(metrics={"overall": few, "slices": {}})["Checks before the push"]
+    rows = table(blocks, "overall", "this model")
+    assert (rows["true positives"][0], rows["false positives"][0]) == ("1", "0")
+    assert rows["average precision"][0] == "1.0000"
+
+
+def test_every_figure_is_explained():
+    for metric in registry.METRICS:
+        assert model_card.meaning(metric.name), metric.name
+    explained = table(sections()["What the figures mean"], "figure")
+    shown = {m.title for m in FACTS.definitions if m.name in OVERALL}
+    assert shown | {"Brier", "recall gap"} <= explained.keys()
 
 
 def test_both_formats_have_the_same_content():
@@ -181,3 +287,15 @@ def test_both_formats_have_the_same_content():
     for text in (document.to_html(page), document.to_markdown(page)):
         for part in ("1753", "20260313-1", "Fraud team", "CHANNEL=online", "&lt;b&gt;", "3.10.13"):
             assert part in text
+
+
+def test_pictures_are_those_that_were_recorded():
+    labels = np.repeat([0, 1], 50)
+    scores = np.linspace(0.001, 0.999, 100)
+    described = curves.describe(labels, scores, scores > 0.5)
+    recorded = dataclasses.replace(
+        FACTS, curves={"challenger": described}, importance={"AMOUNT": 0.5}
+    )
+    page = document.to_html(model_card.document(recorded))
+    assert page.count("<figure>") == 4
+    assert "<figure>" not in document.to_html(model_card.document(FACTS))

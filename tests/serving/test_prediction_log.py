@@ -300,6 +300,25 @@ def test_the_file_of_a_living_writer_is_left_alone(tmp_path):
     assert len(PredictionLog(tmp_path).read()) == 2
 
 
+def test_the_last_moment_of_all_has_a_folder(tmp_path):
+    write(tmp_path, scored(rows=1, start="9999-12-31T23:59:59"), scored(1, rows=1))
+    log = PredictionLog(tmp_path)
+    assert log.days() == (date(2026, 3, 1), date(9999, 12, 31))
+    assert len(log.read()) == 2
+
+
+def test_a_file_that_cannot_be_published_keeps_nobody_from_logging(tmp_path, caplog):
+    (tmp_path / "_open").mkdir()
+    (tmp_path / "_open" / "20260101T000000-host-1-1").write_bytes(b"no stream")
+    with pa.OSFile(str(tmp_path / "_open" / "20260101T000000-host-1-2"), "wb") as file:
+        batch = pa.record_batch([pa.array([1])], names=["something else"])
+        with pa.ipc.new_stream(file, batch.schema) as stream:
+            stream.write_batch(batch)
+    write(tmp_path, scored())
+    assert len(PredictionLog(tmp_path).read()) == 2
+    assert "20260101T000000-host-1-2: could not be turned into Parquet" in caplog.text
+
+
 def test_a_damaged_file_is_named(tmp_path):
     write(tmp_path, scored())
     path = next(tmp_path.glob("date=*/*.parquet"))

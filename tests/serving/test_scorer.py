@@ -80,7 +80,6 @@ def test_a_repeated_transaction_gets_the_same_answer_and_counts_once(state, mode
     assert [result["outcome"] for result in again] == ["repeated", "repeated"]
     scorer.score(model, [transaction(4, 9)])
     assert model.received[-1]["CUSTOMER_ID_count_1d"].tolist() == [4.0]
-    assert scorer.outcomes == {"new": 4, "repeated": 2}
 
 
 def test_what_is_refused_leaves_no_trace(state, model):
@@ -216,6 +215,17 @@ def test_every_scored_transaction_is_logged_once(state, model, logged):
     assert tuple(read.features.column_names) == names
     assert read.features["CUSTOMER_ID_count_1d"].to_pylist() == [1.0, 2.0, 3.0]
     assert (read.latency_ms > 0).all()
+
+
+def test_the_first_and_the_last_moment_are_answered_and_logged(state, model, logged):
+    scorer = logged.scorer(state)
+    scorer.score(model, [transaction(1)])
+    moments = ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z")
+    rows = [{**transaction(number), "TX_DATETIME": t} for number, t in enumerate(moments, 2)]
+    outcomes = [result["outcome"] for result in scorer.score(model, rows)]
+    assert outcomes == ["expired", "future"]
+    scorer.close()
+    assert logged.log.read().outcome.tolist() == ["expired", "new", "future"]
 
 
 def test_a_shadow_scores_without_answering(state, model, logged):

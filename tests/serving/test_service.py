@@ -67,6 +67,21 @@ def test_a_bank_sends_transactions_and_labels(root):
     assert len(PredictionLog(root / "predictions").read()) == 51
 
 
+def test_history_is_in_the_state_if_data_is_given(root, tmp_path):
+    from tests.pipeline.ingestion import transactions
+
+    table = transactions.make()
+    data = transactions.write_days(table, tmp_path / "data")
+    after = {**ROW, "TX_DATETIME": "2024-03-09T00:00:00Z", "CUSTOMER_ID": 17}
+    with serving(root, "--data", str(data)) as server:
+        server.post("/v1/transactions:score", {"transactions": [after]})
+        assert server.stop() == 0
+    read = PredictionLog(root / "predictions").read()
+    earlier = table["CUSTOMER_ID"].to_pylist().count(17)
+    assert earlier > 10
+    assert read.features["CUSTOMER_ID_count_30d"].to_pylist() == [earlier + 1]
+
+
 @pytest.mark.parametrize(
     ("path", "document", "status", "message"),
     [

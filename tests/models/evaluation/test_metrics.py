@@ -153,3 +153,8 @@ def test_calibration_gaps_of_different_bins_do_not_cancel():
     gaps = [1 - 0.05 - 0.099, 0.1, 1 - 0.85, 1.0 + 0.95 - 1]
     error = metrics.expected_calibration_error(labels, scores)
     assert error == pytest.approx(sum(gaps) / 6)
+
+
+def test_cards_a_day_are_counted_once_a_day():
+    days, cards = np.array([1, 1, 1, 4]), np.array([b"a", b"a", b"b", b"a"])
+    assert metrics.cards_a_day(days, cards) == 1.5

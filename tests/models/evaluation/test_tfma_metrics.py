@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from fraud.models.evaluation import curves, metrics
 from fraud.models.evaluation import eval_config as evaluation
-from fraud.models.evaluation import metrics
 from fraud.models.evaluation.registry import ALERT, SCORE
 from fraud.models.evaluation.tfma_metrics import UNJUDGED, CardPrecisionAtK, ExpectedCostSaved
 from fraud.models.spec import Evaluation
+from fraud.pipeline import artifacts
 from fraud.pipeline.components.batched_reading import EvaluatorExecutor
 from fraud.time import SECONDS_PER_DAY
 from tests.models.evaluation.test_extractors import DATASET, ROWS, evaluate, world
@@ -30,9 +32,14 @@ def false_positive_rate(labels, alerts):
 
 
 @pytest.fixture(scope="module")
-def results(world, tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def results(world, folder):
     config = evaluation.eval_config(DATASET, SPEC)
-    return evaluate(world, tmp_path_factory.mktemp("results"), EvaluatorExecutor, config)[0]
+    return evaluate(world, folder, EvaluatorExecutor, config)[0]
 
 
 def rows_of(world, where):
@@ -105,6 +112,22 @@ def test_a_metric_is_the_direct_computation(world, results, name, direct):
         assert value == pytest.approx(expected, abs=1e-5), (where, model)
 
 
+def test_curves_of_both_models_are_in_a_file_of_their_own(world, results, folder):
+    found = artifacts.curves(SimpleNamespace(uri=str(folder / "evaluation")))
+    assert found.keys() == LIMITS.keys()
+    for model, of_model in found.items():
+        labels, scores, alerts, _ = predictions(world, "{}", model)
+        cards = curves.Cards(world.time // SECONDS_PER_DAY, world.card, SPEC.alert_budget)
+        costs = curves.Costs(world.spent, SPEC.check_cost, SPEC.saved_share)
+        expected = curves.describe(labels, scores, alerts, cards, costs)
+        assert of_model["threshold"] == pytest.approx(expected["threshold"], abs=1e-4)
+        assert of_model["bins"] == [pytest.approx(row, abs=1e-4) for row in expected["bins"]]
+        assert of_model["days"] == [pytest.approx(row, abs=1e-4) for row in expected["days"]]
+        assert np.array(of_model["roc"]) == pytest.approx(np.array(expected["roc"]), abs=1e-4)
+        saved = [row["cost_saved"] for row in of_model["thresholds"]]
+        assert saved == pytest.approx([r["cost_saved"] for r in expected["thresholds"]], abs=1e-2)
+
+
 def test_the_days_of_metrics_are_local():
     """Two alerts on one card at 23:00 and 01:00 UTC are one check in Tokyo, two in UTC."""
     columns = {
@@ -118,7 +141,7 @@ def test_the_days_of_metrics_are_local():
         costs = {"check_cost": 3.0, "saved_share": 1.0, "timezone": zone}
         assert ExpectedCostSaved._compute(columns, outputs, {}, **costs) == -3.0 * checks
         fraud = {**columns, "label": np.array([0, 1])}
-        caught = CardPrecisionAtK._compute(fraud, outputs, {}, k=1, timezone=zone)
+        caught = CardPrecisionAtK._compute(fraud, outputs, {}, k=1, share=0.5, timezone=zone)
         assert caught == 1 / checks
 
 
@@ -195,5 +218,22 @@ def test_recall_at_budget_is_required(world, tmp_path):
 def test_metrics_without_their_columns_are_left_out():
     dataset = dataclasses.replace(DATASET, entities=(), slices=())
     config = evaluation.eval_config(dataset, SPEC)
-    left = [m.class_name for m in config.metrics_specs[-2].metrics]
+    left = [m.class_name for m in config.metrics_specs[2].metrics]
     assert left == ["BrierSkill", "ExpectedCalibrationError"]
+
+
+@pytest.mark.parametrize(("k", "share", "same_as"), [(7, 0.05, 7), (0, 0.1, 5), (0, 0.9, 45)])
+def test_card_precision_of_a_budget_that_is_a_share_of_the_cards(k, share, same_as):
+    random = np.random.default_rng(2)
+    cards = np.tile(np.arange(50), 2)
+    columns = {
+        "label": (random.random(100) < 0.3).astype(int),
+        "timestamp": np.repeat([0, SECONDS_PER_DAY], 50),
+        "card": cards,
+    }
+    outputs = {SCORE: random.random(100)}
+    value = CardPrecisionAtK._compute(columns, outputs, {}, k, share, "UTC")
+    expected = metrics.card_precision_at_k(
+        columns["label"], outputs[SCORE], columns["timestamp"], cards, same_as
+    )
+    assert value == expected

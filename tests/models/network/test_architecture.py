@@ -2,10 +2,10 @@ import keras
 import numpy as np
 import pytest
 
-from fraud.models.network.architecture import PiecewiseLinear, build_network
-from fraud.models.spec import Network
+from fraud.models.network.architecture import ENCODED, Members, PiecewiseLinear, build_network
+from fraud.models.spec import ResolvedNetwork
 
-SMALL = Network(bins=4, towers=((8,),), embedding_dim=2)
+SMALL = ResolvedNetwork(bins=4, towers=((8,),), embedding_dim=2)
 
 
 def test_piecewise_linear_encoding_of_positions():
@@ -26,8 +26,35 @@ def test_a_network_scores_numeric_and_categorical_columns():
     assert ((scores > 0) & (scores < 1)).all()
 
 
+@pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("towers", [((),), ((4, 4, 4),), ((4,), (8, 2))])
-def test_sizes_come_from_the_configuration(towers):
-    model = build_network(Network(bins=4, towers=towers), 2, {})
-    hidden = [layer.units for layer in model.layers if "hidden" in layer.name]
-    assert sorted(hidden) == sorted(units for tower in towers for units in tower)
+def test_sizes_come_from_the_configuration(towers, members):
+    model = build_network(ResolvedNetwork(bins=4, towers=towers, members=members), 2, {})
+    built = [layer for layer in model.layers if isinstance(layer, Members)]
+    for hidden, layer in zip(towers, built, strict=True):
+        units = (*hidden, 1)
+        assert [kernel.shape[-1] for kernel in layer.kernels] == list(units)
+        assert layer.kernels[0].shape == (10, members, units[0])
+
+
+def test_members_are_separate_networks_and_their_mean_probability_is_the_score():
+    model = build_network(ResolvedNetwork(bins=4, towers=((8, 4),), members=3), 2, {})
+    inputs = {"numeric": np.random.default_rng(0).uniform(0, 4, (50, 2)).astype("float32")}
+    layer = model.get_layer("tower_0")
+    encoded = PiecewiseLinear(4)(inputs["numeric"]).numpy()
+    probabilities = []
+    for member in range(3):
+        x = encoded
+        for i, (kernel, bias) in enumerate(zip(layer.kernels, layer.biases, strict=True)):
+            weights = kernel.numpy()[:, member] if i == 0 else kernel.numpy()[member]
+            x = x @ weights + bias.numpy()[member]
+            x = np.maximum(x, 0) if i < 2 else x
+        probabilities.append(1 / (1 + np.exp(-x)))
+    assert np.ptp(probabilities, axis=0).max() > 0.01
+    scores = keras.ops.convert_to_numpy(model(inputs))
+    np.testing.assert_allclose(scores, np.mean(probabilities, axis=0), rtol=1e-5)
+
+
+def test_small_vocabularies_are_one_hot_and_large_ones_embedded():
+    model = build_network(SMALL, 1, {"channel": 32, "country": 33})
+    assert model.get_layer(ENCODED).output.shape[1] == 5 + 32 + SMALL.embedding_dim

@@ -3,9 +3,9 @@ import pytest
 
 from fraud.models.network.architecture import build_network
 from fraud.models.network.calibration import calibrate
-from fraud.models.spec import Network
+from fraud.models.spec import ResolvedNetwork
 
-SMALL = Network(bins=4, towers=((8,),), embedding_dim=2)
+SMALL = ResolvedNetwork(bins=4, towers=((8,),), embedding_dim=2)
 
 
 def test_calibrated_probabilities_match_the_observed_frequencies():

@@ -93,6 +93,7 @@ def test_a_budget_per_day_counts_cards_on_days():
     [
         (AlertBudget(1500), "1,500 cards a day"),
         (AlertBudget(5, 2000), "5 alerts per 2,000 tran"),
+        (AlertBudget(None, share=0.05), "5 % of the cards of a day, at most 100"),
     ],
 )
 def test_a_budget_in_words(budget, words):
@@ -106,3 +107,25 @@ def test_the_days_of_a_budget_are_local():
     for zone, limit in (("Asia/Tokyo", 0.9), ("UTC", 0.8)):
         budget = AlertBudget(1, timezone=zone)
         assert threshold.alert_threshold(budget, scores, seconds, cards) == limit
+
+
+@pytest.mark.parametrize(("cards", "checked"), [(200, 10), (2000, 100), (4000, 100)])
+@pytest.mark.parametrize("held_out", [1.0, 0.5])
+def test_by_default_the_budget_is_a_share_of_the_cards_of_a_day_with_a_limit(
+    cards, checked, held_out
+):
+    """Two days with as many cards; with every second card held out, they get half of the alerts."""
+    budget = Evaluation().budget(Dataset())
+    count = int(cards * held_out)
+    seconds = np.repeat([0, SECONDS_PER_DAY], count)
+    scores = np.random.default_rng(0).random(2 * count)
+    limit = threshold.alert_threshold(
+        budget, scores, seconds, np.tile(np.arange(count), 2), share=held_out
+    )
+    assert (scores >= limit).sum() == 2 * checked * held_out
+
+
+def test_the_default_budget_never_covers_everything():
+    budget = Evaluation().budget(Dataset())
+    scores, cards = np.array([0.2, 0.4, 0.6]), np.arange(3)
+    assert threshold.alert_threshold(budget, scores, np.zeros(3, int), cards) == 0.6

@@ -7,10 +7,13 @@ import tensorflow as tf
 
 from fraud.models.examples import Examples
 from fraud.models.network import training
-from fraud.models.spec import AlertBudget, Network
+from fraud.models.network.architecture import SCORE, member_logits
+from fraud.models.spec import AlertBudget, ResolvedNetwork
 from fraud.time import SECONDS_PER_DAY
 
-SPEC = Network(bins=8, towers=((16,),), epochs=5, batch_size=64, learning_rate=0.02)
+SPEC = ResolvedNetwork(
+    bins=8, towers=((16,),), members=3, epochs=5, batch_size=64, learning_rate=0.02
+)
 
 
 def random_examples(rows=6000, seed=0, cards=600):
@@ -35,13 +38,14 @@ def test_the_model_ranks_and_is_calibrated_on_new_transactions(fitted):
 
 def test_the_alert_threshold_spends_the_budget_on_the_held_out_cards(fitted):
     examples = random_examples()
-    held_out = examples.at(training.held_out_cards(examples.cards, SPEC.validation_percent))
+    tested = ~np.isnan(fitted.held_out_scores)
+    held_out = examples.at(tested)
     alerts = {
         (day, card)
         for day, card, score in zip(
             held_out.timestamps // SECONDS_PER_DAY,
             held_out.cards,
-            fitted.scores(held_out.inputs),
+            fitted.held_out_scores[tested],
             strict=True,
         )
         if score >= fitted.threshold
@@ -51,21 +55,41 @@ def test_the_alert_threshold_spends_the_budget_on_the_held_out_cards(fitted):
     assert fitted.validation["recall_at_budget"] > 0
 
 
-def test_held_out_cards_teach_the_network_nothing():
+@pytest.mark.parametrize("member", range(SPEC.members))
+def test_held_out_cards_teach_a_member_nothing(member):
     examples = random_examples()
-    held_out = training.held_out_cards(examples.cards, SPEC.validation_percent)
-    labels = np.where(held_out, 1 - examples.labels, examples.labels)
+    held_out = training.held_out_cards(examples.cards, SPEC.validation_percent, SPEC.members)
+    labels = np.where(held_out[:, member], 1 - examples.labels, examples.labels)
     one_epoch = dataclasses.replace(SPEC, epochs=1)  # with more, they would choose among them
     first, second = (
-        training.fit(one_epoch, some, {}, AlertBudget(20)).model
+        member_logits(training.fit(one_epoch, some, {}, AlertBudget(20)).model)
         for some in (examples, dataclasses.replace(examples, labels=labels))
     )
-    for one, other in zip(
-        training.logit_model(first).get_weights(),
-        training.logit_model(second).get_weights(),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(one, other)
+    one, other = (model.predict(examples.inputs, 1000, verbose=0) for model in (first, second))
+    np.testing.assert_array_equal(one[:, member], other[:, member])
+    others = np.arange(SPEC.members) != member
+    assert (one[:, others] != other[:, others]).any(axis=0).all()
+
+
+def test_held_out_scores_are_those_of_members_that_were_not_trained_on_a_card(fitted):
+    examples = random_examples()
+    held_out = training.held_out_cards(examples.cards, SPEC.validation_percent, SPEC.members)
+    assert (np.isnan(fitted.held_out_scores) == ~held_out.any(axis=1)).all()
+    logits = member_logits(fitted.model).predict(examples.inputs, 1000, verbose=0)
+    slope, intercept = fitted.model.get_layer(SCORE).get_weights()
+    for member in range(SPEC.members):  # 3 members that hold out 10 % each: no card twice
+        rows = held_out[:, member]
+        expected = 1 / (1 + np.exp(-(slope * logits[rows, member] + intercept)))
+        np.testing.assert_allclose(fitted.held_out_scores[rows], expected, rtol=1e-4)
+
+
+def test_the_logit_of_several_members_is_that_of_their_mean_probability():
+    held_out = np.array([[True, True], [True, False], [False, True]])
+    validation = training.Validation(random_examples(rows=3), held_out)
+    logits = np.array([[-2.0, 1.0], [3.0, -50.0], [90.0, -1.0]])
+    mean = (1 / (1 + np.exp(-logits[0]))).mean()
+    expected = [np.log(mean / (1 - mean)), 3.0, -1.0]
+    np.testing.assert_allclose(validation.logit(logits), expected, rtol=1e-5)
 
 
 def test_one_seed_gives_one_model(fitted):
@@ -88,11 +112,19 @@ def test_logs_for_tensorboard(tmp_path):
 
 def test_whole_cards_are_held_out_and_always_the_same_ones():
     cards = np.random.default_rng(3).integers(0, 500, 20_000)
-    held = training.held_out_cards(cards, 10)
+    held = training.held_out_cards(cards, 10)[:, 0]
     assert not set(cards[held]) & set(cards[~held])
     assert np.unique(cards[held]).size == 50
     shuffled = np.random.default_rng(4).permutation(cards)
-    assert set(shuffled[training.held_out_cards(shuffled, 10)]) == set(cards[held])
+    assert set(shuffled[training.held_out_cards(shuffled, 10)[:, 0]]) == set(cards[held])
+
+
+def test_each_member_holds_out_other_cards_until_all_are_held_out():
+    cards = np.arange(50).repeat(2)
+    held_out = training.held_out_cards(cards, 20, 7)
+    assert (held_out[:, :5].sum(axis=1) == 1).all()
+    assert (held_out[:, 5:] == held_out[:, :2]).all()
+    assert (held_out[:, :1] == training.held_out_cards(cards, 20)).all()
 
 
 @pytest.mark.parametrize("cards", [np.array([1, 2]), np.array([b"a", b"b", b"b"])])
@@ -116,7 +148,8 @@ def test_the_best_epoch_is_kept_not_the_last():
         [np.array([[1.0], [0], [0]]), np.zeros(1)],
         [np.array([[-1.0], [0], [0]]), np.zeros(1)],
     )
-    best = training.BestEpoch(validation, 2, optimizer)
+    everything = training.Validation(validation, np.ones((2000, 1), bool))
+    best = training.BestEpoch(everything, 2, optimizer)
     best.set_model(model)
     for epoch, weights in enumerate((bad, good, bad, bad)):
         model.set_weights(weights)
@@ -132,15 +165,26 @@ def test_extreme_scores_have_a_finite_gradient(focal_gamma):
     """A NaN would spread to all weights in one step."""
     logits = tf.Variable([[-30.0], [30.0], [40.0], [-40.0]])
     with tf.GradientTape() as tape:
-        loss = training._loss(focal_gamma)(tf.constant([[0.0], [1.0], [0.0], [1.0]]), logits)
+        loss = training.MemberLoss(focal_gamma)(tf.constant([[0.0], [1], [0], [1]]), logits)
     assert np.isfinite(tape.gradient(loss, logits)).all()
+
+
+@pytest.mark.parametrize("focal_gamma", [0.0, 2.0])
+def test_the_loss_is_kerass_on_the_labels_a_member_is_trained_on(focal_gamma):
+    labels, logits = np.array([[0.0, 1], [1, -1]]), np.array([[0.5, -1.0], [2.0, 3.0]])
+    with_one = keras.losses.BinaryFocalCrossentropy(gamma=focal_gamma, from_logits=True)
+    each = [
+        float(with_one([[labels[i, j]]], [[logits[i, j]]])) for i, j in ((0, 0), (0, 1), (1, 0))
+    ]
+    loss = training.MemberLoss(focal_gamma)(labels.astype("float32"), logits.astype("float32"))
+    assert float(loss) == pytest.approx(sum(each) / 4, rel=1e-5)
 
 
 def test_each_epoch_has_every_row_once_in_a_different_order() -> None:
     rows = np.arange(103)
     inputs = {"numeric": rows.astype(np.float32).reshape(-1, 1)}
     examples = Examples(inputs, np.zeros(103, np.int64), np.zeros(103), rows)
-    batches = training._batches(examples, rows[3:], 10, Network())
+    batches = training._batches(examples, rows[3:], np.ones((103, 1), bool), 10, ResolvedNetwork())
     epochs = [
         [int(n) for batch, _, _ in batches for n in batch["numeric"].numpy().ravel()]
         for _ in range(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -77,6 +78,21 @@ def test_plain_whole_numbers_stay_numbers(tmp_path: Path, table: pa.Table) -> No
     assert found.type == pa.int64()
     assert {-7, 7, 1234567890123456789, 0} <= set(found.to_pylist())
     assert transactions.read(tmp_path)["TERMINAL_ID"].type == pa.int64()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_an_entity_that_is_also_a_category_is_text(
+    tmp_path: Path, table: pa.Table, suffix: str
+) -> None:
+    transactions.write_days(table, tmp_path, suffix)
+    dataset = replace(CONFIG.dataset, categorical=("TERMINAL_ID",))
+    found = transactions.read(tmp_path, replace(CONFIG, dataset=dataset))
+    assert found["TERMINAL_ID"].type == pa.string()
+    assert found["CUSTOMER_ID"].type == pa.int64()
+    as_numbers = transactions.read(tmp_path)["TERMINAL_ID"]
+    assert sorted(found["TERMINAL_ID"].cast(pa.int64()).to_pylist()) == sorted(
+        as_numbers.to_pylist()
+    )
 
 
 def test_numbers_in_parquet_are_spelled_as_in_the_csv_next_to_them(

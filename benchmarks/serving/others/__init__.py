@@ -1,0 +1,1 @@
+"""The same SavedModel in other servers, each in an environment of its own."""

@@ -1,0 +1,48 @@
+"""The settings of the network that follow the data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fraud import codec
+from fraud.models.spec import Network, ResolvedNetwork
+
+FEWEST_EPOCHS, MOST_EPOCHS = 6, 20
+MOST_MEMBERS = 10
+PLENTY = 40_000  # rows from which the fewest epochs are enough
+SCARCE = 20_000  # rows below which hidden units are dropped
+EXAMPLES = 1_500_000  # rows × epochs × members that a training may cost
+STEPS_PER_EPOCH = 50  # at least: with fewer the network learns nothing
+
+
+def resolve(network: Network, rows: int) -> ResolvedNetwork:
+    """Fills in the settings that are None from the number of rows in the train window.
+
+    Args:
+      network: the configured settings; those that are not None are kept.
+      rows: number of examples in the train window.
+    """
+    given = {name: value for name, value in asdict(network).items() if value is not None}
+    epochs = given.get("epochs", epochs_for(rows))
+    members = given.get("members", members_for(rows, epochs))
+    following: dict[str, Any] = {
+        "epochs": epochs,
+        "patience": max(1, epochs // 2),
+        "members": members,
+        "validation_percent": 20 if members > 2 else 10,
+        "batch_size": min(1024, max(1, rows // STEPS_PER_EPOCH)),
+        "dropout": 0.2 if rows < SCARCE else 0.0,
+    }
+    return codec.from_values(ResolvedNetwork, {**following, **given})
+
+
+def epochs_for(rows: int) -> int:
+    """More passes over fewer rows."""
+    wanted = FEWEST_EPOCHS * PLENTY / max(1, rows)
+    return min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(wanted)))
+
+
+def members_for(rows: int, epochs: int) -> int:
+    """As many members as the cost of a training allows."""
+    return min(MOST_MEMBERS, max(1, round(EXAMPLES / (max(1, rows) * epochs))))

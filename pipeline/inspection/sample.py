@@ -1,0 +1,141 @@
+"""Reads a sample of data whose format is not known yet."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import dataclasses
+import io
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fraud.errors import BadInput
+from fraud.features.spec import Dataset
+from fraud.pipeline.ingestion import reader
+from fraud.pipeline.ingestion.source import discover
+
+MOST_ROWS = 200_000
+"""A larger table is sampled evenly."""
+
+_DELIMITERS = ",;\t|"
+_LINES = 100
+_DECIMAL_COMMA = r"^\s*[-+]?\d+,\d+\s*$"
+_NUMBER_OR_EMPTY = r"^\s*([-+]?\d+(,\d+)?)?\s*$"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some rows of all columns.
+
+    Attributes:
+      table: the rows in the order of the files; columns from CSV are text.
+      rows: the number of rows of the whole data, estimated for CSV that is sampled.
+      csv: how CSV files are written.
+    """
+
+    table: pa.Table
+    rows: int
+    csv: reader.CsvFormat
+
+
+def read(data: str) -> Sample:
+    """Reads a sample of a file or folder.
+
+    Raises:
+      BadInput: there are no files, or they cannot be read, or have no rows or one column only.
+    """
+    files = discover(data, Dataset(timestamp=None)).all_files
+    of_csv = [file for file in files if not file.is_parquet]
+    format_ = detect_format(of_csv[0]) if of_csv else reader.CsvFormat()
+    files = tuple(dataclasses.replace(file, csv=format_) for file in files)
+    names = reader.schema(files[0]).names
+    for name in names:
+        if names.count(name) > 1:
+            raise BadInput(
+                f"{files[0].name}: {names.count(name)} columns are called {name!r}; rename all but "
+                "one"
+            )
+    rows = sum(reader.count_rows(file) for file in files)
+    if not rows:
+        raise BadInput(f"{data}: there are no transactions")
+    step = math.ceil(rows / MOST_ROWS)
+    parts: list[pa.Table] = []
+    number = 0
+    for file in files:
+        for _, batch in reader.read(file, dict.fromkeys(names, pa.string())):
+            if number % step == 0:
+                parts.append(pa.Table.from_batches([batch]))
+            number += 1
+    try:
+        table = pa.concat_tables(parts)
+    except pa.ArrowInvalid:  # types differ between Parquet files: as text, they do not
+        table = pa.concat_tables([_as_text(part) for part in parts])
+    if step == 1:
+        rows = table.num_rows
+    if not of_csv:
+        return Sample(table.combine_chunks(), rows, format_)
+    decimal: Literal[".", ","] = "."
+    if format_.delimiter != "," and _has_decimal_commas(table):
+        decimal = ","
+    return Sample(table.combine_chunks(), rows, dataclasses.replace(format_, decimal=decimal))
+
+
+def detect_format(file: reader.File) -> reader.CsvFormat:
+    """Encoding and delimiter of a CSV file, by its beginning.
+
+    Raises:
+      BadInput: it has no header line, or no delimiter occurs in it.
+    """
+    block = reader.first_block(file)
+    if b"\0" in block:
+        raise BadInput(
+            f"{file.name}: not text, or UTF-16 or UTF-32; write the file as UTF-8, or as Parquet"
+        )
+    encoding = "utf-8" if _is_utf8(file) else "cp1252"
+    text = block.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
+    lines = text.splitlines()[: _LINES + 1]
+    if len(lines) > 1 and not text.endswith("\n") and len(lines) <= _LINES:
+        lines = lines[:-1] or lines  # perhaps cut off
+    best, most = ",", 1
+    for delimiter in _DELIMITERS:
+        rows = csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter)
+        widths = {len(row) for row in rows if row}
+        if len(widths) == 1 and max(widths) > most:
+            best, most = delimiter, max(widths)
+    if most == 1:  # fields with line breaks, or a line that is damaged: go by the header
+        best = max(_DELIMITERS, key=lines[0].count)
+        most = lines[0].count(best) + 1
+    if most == 1:
+        raise BadInput(
+            f"{file.name}: the header is a single column, {lines[0][:40]!r}; separate fields by "
+            "commas, semicolons, tabs or |"
+        )
+    return reader.CsvFormat(best, ".", encoding)
+
+
+def _is_utf8(file: reader.File) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for block in reader.blocks(file):
+            decoder.decode(block)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _has_decimal_commas(table: pa.Table) -> bool:
+    """Whether a column holds numbers with a decimal comma, and nothing else."""
+    return any(
+        pa.types.is_string(column.type)
+        and pc.any(pc.match_substring_regex(column, _DECIMAL_COMMA)).as_py()
+        and pc.all(pc.match_substring_regex(column, _NUMBER_OR_EMPTY)).as_py()
+        for column in table.columns
+    )
+
+
+def _as_text(table: pa.Table) -> pa.Table:
+    return pa.table({name: table[name].cast(pa.string()) for name in table.column_names})

@@ -1,0 +1,93 @@
+"""`score`: what it needs, what it writes, and features from the server's state."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from fraud.errors import BadInput
+from fraud.features.batch import add_features, feature_names
+from fraud.pipeline import cli
+from fraud.pipeline.commands import score
+from fraud.pipeline.root import Root
+from fraud.serving.state import StateDefinition, Transactions, create_state
+from tests.pipeline.ingestion import transactions
+from tests.pipeline.ingestion.test_to_score import INPUTS
+
+
+def test_nothing_is_written_if_nothing_is_live(tmp_path, capsys):
+    out = tmp_path / "out.parquet"
+    code = cli.main(["score", "in.csv", "--out", str(out), "--root", str(tmp_path / "root")])
+    assert code == 2
+    assert "nothing is live in" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.fixture
+def table():
+    return transactions.make(300).drop(["TX_FRAUD", "NOTE"])
+
+
+def test_features_come_from_the_state_and_nothing_is_recorded(table, tmp_path, monkeypatch):
+    root = Root(tmp_path)
+    dataset = INPUTS.dataset
+    state = create_state(str(root.state), StateDefinition.of(INPUTS))
+
+    def of(rows):
+        entities = {name: rows[name] for name in dataset.entities}
+        times, amounts = rows[dataset.timestamp].to_numpy(), rows[dataset.amount].to_numpy()
+        return Transactions(times, amounts, entities, rows[dataset.id])
+
+    state.record(of(table.slice(0, 250)))
+    state.close()
+    monkeypatch.setattr(score, "_STATE_ROWS", 40)
+    expected = add_features(table, dataset, INPUTS.features, INPUTS.label_delay_days)
+    for _ in range(2):  # the second time shows that the first recorded nothing
+        found = score._with_state(str(root.state), table, INPUTS)
+        for name in feature_names(INPUTS.features, dataset):
+            np.testing.assert_array_equal(
+                found[name].to_numpy()[:251], expected[name].to_numpy()[:251], err_msg=name
+            )
+    assert score._with_state(str(root.state), table.slice(0, 0), INPUTS).num_rows == 0
+
+
+def test_without_a_state_a_history_is_asked_for(table, tmp_path):
+    with pytest.raises(BadInput, match="or give earlier transactions: --history DIR"):
+        score._with_state(str(tmp_path / "state"), table, INPUTS)
+
+
+def scored(rows):
+    return pa.table(
+        {
+            "prediction_score": pa.array(np.linspace(0, 1, rows, dtype=np.float32)),
+            "prediction_alert": pa.array([False] * rows),
+            "prediction_version": pa.array(["1"] * rows),
+        }
+    )
+
+
+def test_the_output_has_transactions_and_scores_but_no_features(table, tmp_path):
+    out = tmp_path / "new" / "out.parquet"
+    score._make_place(out)
+    score._write(table, scored(len(table)), ("AGE",), out)
+    written = parquet.read_table(out)
+    names = [name for name in table.column_names if name != "AGE"]
+    assert written.column_names == [*names, *scored(1).column_names]
+    assert [path.name for path in out.parent.iterdir()] == ["out.parquet"]
+
+
+def test_an_output_that_cannot_be_written_leaves_the_old_one(table, tmp_path):
+    out = tmp_path / "out.parquet"
+    out.write_text("old")
+    clash = table.rename_columns(["prediction_score", *table.column_names[1:]])
+    with pytest.raises(BadInput, match="'prediction_score' has the name of a column that is"):
+        score._write(clash, scored(len(table)), (), out)
+    assert out.read_text() == "old"
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_read(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match=r"below: cannot be written: (Not a dir|File exists)"):
+        score._make_place(tmp_path / "file" / "below")
+    with pytest.raises(BadInput, match="is a folder; name the file to write"):
+        score._make_place(tmp_path)

@@ -1,0 +1,177 @@
+"""The web page: what it shows, whom it lets in, and what it lets them do."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from starlette.testclient import TestClient
+
+from fraud.codec import to_json
+from fraud.errors import BadInput
+from fraud.pipeline.artifacts import RunSummary
+from fraud.report.web.app import create_app
+from fraud.report.web.content import PAGE, Reader
+from tests.pipeline.recorded_runs import Records
+
+HOSTILE = "<script>alert(1)</script>\"'&" + "x" * 200
+
+
+class Site:
+    """A root with two pushed runs, and its page; rollbacks are kept in `done`."""
+
+    def __init__(self, records: Records, token: str | None = "secret"):
+        self.records, self.done = records, []
+        self.reader = Reader(records.store, records.root)
+        self.app = create_app(
+            self.reader,
+            records.store,
+            records.root,
+            ["127.0.0.1", "localhost"],
+            "http://127.0.0.1:8601/",
+            token,
+            self._roll_back,
+        )
+        self.client = TestClient(self.app, base_url="http://127.0.0.1:8600", follow_redirects=False)
+
+    def _roll_back(self, version: str, reason: str) -> str:
+        if not reason:
+            raise BadInput("--reason: it is empty; say why, for the record")
+        self.done.append((version, reason))
+        return "300"
+
+    def get(self, path: str, status: int = 200) -> str:
+        answer = self.client.get(path)
+        assert answer.status_code == status, answer.text
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert "<script" not in answer.text
+        return answer.text
+
+
+def summary(records: Records, run_id: str, as_of: str, outcome: str = "pushed", **more) -> None:
+    metrics = {"average_precision": 0.7, "roc_auc": 0.9}
+    metrics |= {"precision_at_budget": 0.5, "recall_at_budget": 0.6}
+    content = {"metrics": {"overall": metrics, "slices": {}}, "seconds": {"Trainer": 2.0}, **more}
+    made = RunSummary(
+        run_id=run_id, outcome=outcome, root=str(records.root.path), as_of=as_of, **content
+    )
+    path = records.root.run(run_id) / "summary.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(to_json(made))
+
+
+@pytest.fixture
+def records(tmp_path) -> Records:
+    records = Records(tmp_path)
+    for number, day in ((1, "10"), (2, "11")):
+        train = (f"2026-01-0{number + 1}", f"2026-01-0{number + 4}")
+        records.run(f"r{number}", f"2026-01-{day}", train, f"{number}00")
+        summary(records, f"r{number}", f"2026-01-{day}")
+    return records
+
+
+@pytest.fixture
+def site(records) -> Site:
+    return Site(records)
+
+
+def test_the_first_page_says_what_is_live_and_lists_runs_and_versions(site):
+    page = site.get("/")
+    assert "Version 200" in page and '<a href="/runs/r1">' in page
+    assert page.index("/runs/r2") < page.index("/runs/r1")
+    assert "Average precision" in page  # over time
+    assert 'href="http://127.0.0.1:8601/"' in page
+
+
+def test_a_run_is_compared_with_the_finished_one_before_it(site):
+    site.records.node("r3", "Trainer", {}, {}, state="FAILED")
+    site.records.run("r4", "2026-01-12", ("2026-01-04", "2026-01-07"))
+    summary(site.records, "r4", "2026-01-12")
+    page = site.get("/")
+    assert 'href="/compare?a=r2&amp;b=r4"' in page and "b=r3" not in page and "b=r1" not in page
+
+
+def test_pages_of_the_list(site):
+    for number in range(3, PAGE + 5):
+        site.records.run(f"r{number}", "2026-01-12", ("2026-01-04", "2026-01-07"))
+    first, second = site.get("/"), site.get("/?page=2")
+    assert f"Page 1 of 2, {PAGE + 4} runs" in first and "Older" in first
+    assert 'href="/runs/r1"' in second and 'href="/runs/r1"' not in first
+    assert "Page 2 of 2" in site.get("/?page=99")
+
+
+def test_a_run_in_progress_is_shown_and_the_page_is_loaded_again(site):
+    assert "Refresh" not in site.client.get("/").headers
+    site.records.node("r3", "Trainer", {}, {}, state="RUNNING")
+    answer = site.client.get("/")
+    assert "Running now: r3" in answer.text and "Trainer: RUNNING" in answer.text
+    assert int(answer.headers["Refresh"]) > 1
+
+
+def test_what_needs_a_person_is_said_first(site):
+    site.records.node("r3", "Trainer", {}, {}, state="FAILED")
+    page = site.get("/")
+    assert "The latest run failed in Trainer" in page
+    assert page.index("failed in Trainer") < page.index("Live")
+
+
+def test_runs_reports_comparisons_and_lineage_are_linked_pages(site):
+    assert "pushed" in site.get("/runs/r1")
+    compared = site.get("/compare?a=r1&b=r2")
+    assert "average precision" in compared and "2026-01-11" in compared
+    lineage = site.get("/lineage?of=200")
+    assert "Version 200" in lineage and 'href="/lineage?of=' in lineage
+    assert "what a day" not in site.get("/lineage?of=2026-01-03").lower()
+    assert "r1" in site.get("/lineage?of=2026-01-03")
+
+
+@pytest.mark.parametrize(
+    "path", ["/runs/none", "/compare?a=r1&b=none", "/lineage?of=none", f"/runs/{HOSTILE}"]
+)
+def test_what_is_not_there_is_not_found(site, path):
+    site.get(path, status=404)
+
+
+def test_a_rollback_needs_token_and_reason(site):
+    def post(**form: str) -> int:
+        return site.client.post("/rollback", data=form).status_code
+
+    assert post(version="100", reason="why", token="wrong") == 400
+    assert post(version="100", reason="why") == 400
+    assert post(version="100", reason="", token="secret") == 400
+    assert site.done == []
+    assert post(version="100", reason="too many alerts", token="secret") == 303
+    assert site.done == [("100", "too many alerts")]
+
+
+def test_without_a_token_nobody_can_roll_back(records):
+    site = Site(records, token=None)
+    assert "Roll back" not in site.get("/")
+    for token in ("", "None"):
+        form = {"version": "100", "reason": "why", "token": token}
+        assert site.client.post("/rollback", data=form).status_code == 400
+    assert site.done == []
+
+
+def test_requests_for_other_hosts_are_refused(site):
+    answer = site.client.get("/", headers={"Host": "attacker.example"})
+    assert answer.status_code == 400
+
+
+def test_names_are_text(site):
+    site.records.run(HOSTILE[:20], "2026-01-12", ("2026-01-04", "2026-01-07"))
+    summary(site.records, "hostile", "2026-01-12", "gate_stopped", reasons=(HOSTILE,))
+    site.records.node("hostile", "DataGate", {}, {})
+    page = site.get("/")
+    assert "&lt;script&gt;" in page
+
+
+def test_summaries_are_read_once(site, monkeypatch):
+    site.get("/")
+    monkeypatch.setattr(RunSummary, "read", lambda folder: pytest.fail(f"{folder} read again"))
+    site.get("/")
+
+
+def test_a_damaged_summary_does_not_break_the_list(site):
+    (site.records.root.run("r1") / "summary.json").write_text(json.dumps({"run_id": 1}))
+    assert 'href="/runs/r1"' in site.get("/")
