@@ -17,6 +17,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import json_format
+from google.protobuf.message import Message
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
@@ -626,7 +628,7 @@ def _artifact(record: mlmd.Artifact) -> Artifact:
         uri=record.uri,
         created=_iso(record.create_time_since_epoch),
         is_kept=lineage.is_kept(record),
-        properties={name: value(record, name) for name in named},
+        properties={name: _of_message(value(record, name)) for name in named},
     )
 
 
@@ -705,10 +707,16 @@ def _files(plan: str | None) -> tuple[File, ...]:
 
 def _json(content: Any) -> Any:
     """The document that a property contains, if it contains one; else the property."""
+    content = _of_message(content)
     if isinstance(content, str) and content[:1] in ("{", "["):
         with suppress(ValueError):
             return json.loads(content)
     return content
+
+
+def _of_message(content: Any) -> Any:
+    """A property that is a protocol buffer, such as one that TFX wrote as JSON, as plain values."""
+    return json_format.MessageToDict(content) if isinstance(content, Message) else content
 
 
 def _iso(milliseconds: int) -> str:

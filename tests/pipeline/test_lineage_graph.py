@@ -173,6 +173,17 @@ def test_the_command_prints_every_format(records, capsys):
     assert "&lt;script&gt;" in printed("300", "--format", "html")
 
 
+def test_properties_that_are_structures_become_plain_values(records, capsys):
+    """TFX writes some properties as JSON in a protocol buffer."""
+    anomalies = records.artifact("ExampleAnomalies")
+    anomalies.custom_properties["blessed"].struct_value.update({"recent_train": 1})
+    records.node("r2", "DistributionValidator", {}, {"anomalies": anomalies})
+    command = ["lineage", str(anomalies.id), "--json", "--root", str(records.root.path)]
+    assert cli.main(command) == 0
+    (found,) = json.loads(capsys.readouterr().out)["back"]["artifacts"]
+    assert found["properties"] == {"blessed": {"recent_train": 1}}
+
+
 def test_questions_do_not_multiply_with_the_runs(records):
     """Every answer takes a fixed number of questions, whatever the number of runs."""
 
