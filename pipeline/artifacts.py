@@ -360,6 +360,8 @@ class RunSummary:
       anomalies: why the data gate stopped the run.
       tensorboard: the folder of TensorBoard's logs, if a model was ever trained in the root.
       inferred_schema: the file that the inferred schema was written to, if it was missing.
+      drift: column → its largest divergence from the champion's or the reference's days, relative
+        to the threshold; above 1 is drift.
       seconds: node → wall seconds, in the order in which the nodes ran.
     """
 
@@ -387,6 +389,7 @@ class RunSummary:
     anomalies: tuple[Anomaly, ...] = ()
     tensorboard: str | None = None
     inferred_schema: str | None = None
+    drift: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod

@@ -7,7 +7,7 @@ from typing import Any
 
 from fraud.codec import to_json
 from fraud.files import write_atomically
-from fraud.pipeline import artifacts, lineage, releases, schemas
+from fraud.pipeline import artifacts, distributions, lineage, releases, schemas
 from fraud.pipeline.artifacts import GAPS, Evaluation, Metrics, RunSummary
 from fraud.pipeline.lineage import NodeRecord
 from fraud.pipeline.root import Root
@@ -57,6 +57,7 @@ def of_run(
         "tuned": str(root.run(run_id) / TUNED_FILE) if "Tuner" in nodes else None,
         "anomalies": verdict.anomalies,
         "tensorboard": str(logs) if logs.is_dir() else None,
+        "drift": _drift(nodes),
         "seconds": {name: round(wall, 2) for name, wall in seconds.items()},
     }
     if not verdict.passed:
@@ -135,6 +136,19 @@ def write_if_over(store: Any, run_id: str, root: Root) -> bool:
     if is_over:
         write(store, run_id, root, {record.name: record.seconds for record in nodes.values()})
     return is_over
+
+
+def _drift(nodes: dict[str, NodeRecord]) -> dict[str, float]:
+    """Column → its largest divergence relative to the threshold."""
+    strains: dict[str, float] = {}
+    for validator in ("DistributionValidator", "ReferenceValidator"):
+        for anomalies in nodes[validator].outputs["anomalies"] if validator in nodes else ():
+            for of_split in distributions.divergences(anomalies).values():
+                for column, found in of_split.items():
+                    if found.threshold:
+                        strain = round(found.value / found.threshold, 4)
+                        strains[column] = max(strain, strains.get(column, 0.0))
+    return strains
 
 
 def stopped_by(record: NodeRecord) -> bool:

@@ -198,7 +198,10 @@ def _reach(found: Reach) -> Iterator[str]:
     live = [r for t in found.touched for r in t.releases if r.is_live]
     for release in live:
         (role,) = {t.role for t in found.touched if release in t.releases}
-        yield f"  Version {release.version} is live; the day was used for its {role}."
+        where = "its features looked back on the day"
+        if role != FEATURES:
+            where = f"the day is in its {role} window"
+        yield f"  Version {release.version} is live; {where}."
     contents = contents_of(found.touched)
     for content, letter in contents.items():
         yield f"  content {letter}: {', '.join(c[:SHORT] for c in content)}"

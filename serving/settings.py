@@ -10,12 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydantic import PositiveFloat
-from pydantic.dataclasses import dataclass as pydantic_dataclass
-
-from fraud.codec import STRICT, Count
 from fraud.errors import BadInput
 from fraud.serving.errors import Forbidden, Unauthenticated
+from fraud.serving.spec import Limits
 
 MODEL = "fraud"
 """The name of the model in all protocols."""
@@ -23,22 +20,6 @@ MODEL = "fraud"
 Role = Literal["score", "label", "admin"]
 ROLES: tuple[Role, ...] = ("score", "label", "admin")
 SHORTEST_TOKEN = 16
-
-
-@pydantic_dataclass(frozen=True, config=STRICT)
-class Limits:
-    """What the server takes at most."""
-
-    body_bytes: Count = 16 << 20
-    """Bytes of a request; beyond, it is refused with 413."""
-    batch_rows: Count = 10_000
-    """Transactions of a request; beyond, it is refused with 413."""
-    concurrent_requests: Count = 256
-    """Requests that a worker answers at a time; beyond, they are refused with 429."""
-    timeout_seconds: PositiveFloat = 10.0
-    """Seconds until a request that is not answered yet is refused with 504."""
-    shutdown_seconds: PositiveFloat = 20.0
-    """Seconds that requests get to be answered when the server is stopped."""
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,22 @@ class ChallengerSettings:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Limits:
+    """What the server takes at most."""
+
+    body_bytes: Count = 16 << 20
+    """Bytes of a request; beyond, it is refused with 413."""
+    batch_rows: Count = 10_000
+    """Transactions of a request; beyond, it is refused with 413."""
+    concurrent_requests: Count = 256
+    """Requests that a worker answers at a time; beyond, they are refused with 429."""
+    timeout_seconds: PositiveFloat = 10.0
+    """Seconds until a request that is not answered yet is refused with 504."""
+    shutdown_seconds: PositiveFloat = 20.0
+    """Seconds that requests get to be answered when the server is stopped."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class Serving:
     """What the server does besides scoring."""
 
@@ -77,3 +93,4 @@ class Serving:
     on the machine of the run; a model that takes longer is not pushed."""
     prediction_log: PredictionLogSettings = field(default_factory=PredictionLogSettings)
     challenger: ChallengerSettings = field(default_factory=ChallengerSettings)
+    limits: Limits = field(default_factory=Limits)

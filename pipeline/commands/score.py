@@ -184,10 +184,11 @@ def _make_place(out: Path) -> None:
 
 
 def _write(table: pa.Table, scored: pa.Table, features: tuple[str, ...], out: Path) -> None:
-    """Writes transactions and scores; the file appears once it is whole."""
+    """Writes transactions and scores, with times in UTC; the file appears once it is whole."""
     import errno
     import os
 
+    import pyarrow as pa
     from pyarrow import parquet
 
     columns = [name for name in table.column_names if name not in features]
@@ -195,6 +196,10 @@ def _write(table: pa.Table, scored: pa.Table, features: tuple[str, ...], out: Pa
         if name in columns:
             raise BadInput(f"dataset: column {name!r} has the name of a column that is added")
     both = table.select(columns)
+    for index, field in enumerate(both.schema):
+        if pa.types.is_timestamp(field.type):
+            in_utc = both[field.name].cast(pa.timestamp("us", "UTC"))
+            both = both.set_column(index, field.name, in_utc)
     for name in scored.column_names:
         both = both.append_column(name, scored[name])
     temporary = out.with_name(f".{out.name}.{os.getpid()}")

@@ -83,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         grpc_port=arguments.grpc_port,
         workers=arguments.workers,
         tls=tls,
+        limits=config.serving.limits,
         tokens=Tokens.from_environment(),
     )
     location = common.state_location(arguments, root)

@@ -128,8 +128,12 @@ class _Server:
     """A process of `fraud-pipeline serve`; a context, at whose end it is gone."""
 
     def __init__(self, root: Path) -> None:
+        # Imported, so that the server's code is part of what decides about the cache.
+        from fraud.pipeline.commands import serve
+
         self._root, self._log = root, root / "server.log"
-        command = [sys.executable, "-m", "fraud.pipeline.cli", "serve", "--root", str(root)]
+        name = serve.__name__.rpartition(".")[2]
+        command = [sys.executable, "-m", "fraud.pipeline.cli", name, "--root", str(root)]
         unset = ("FRAUD_SCORE_TOKENS", "FRAUD_LABEL_TOKENS", "FRAUD_ADMIN_TOKENS")
         environment = {k: v for k, v in os.environ.items() if k not in unset}
         with open(self._log, "w", encoding="utf-8") as log:

@@ -68,6 +68,8 @@ def read(
         for file in source.files(windows.all_days)
         for at, raw in reader.read(file, layout.to_read(file))
     ]
+    if not any(len(batch) for batch in batches):
+        raise BadInput(f"{data}: there are no transactions in {read_days}; choose another day")
     table = pa.Table.from_batches(batches).combine_chunks()
     if dataset.label_time is not None:
         learned = values.known_days(table[dataset.label_time].combine_chunks(), dataset.timezone)

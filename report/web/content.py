@@ -224,4 +224,16 @@ def _over_time(summaries: Sequence[RunSummary]) -> dict[str, Markup]:
         shown[title[0].upper() + title[1:]] = charts.lines(
             f"{words(metric)} by as-of day", x, Axis(words(metric), 0, 1), drawn
         )
+    strains = sorted((day, max(s.drift.values())) for day, s in dated if s.drift)
+    if strains:
+        top = max(1.5, *(strain for _, strain in strains))
+        shown["Drift"] = charts.lines(
+            "largest divergence of a column, relative to its threshold, by as-of day",
+            x,
+            Axis("divergence / threshold", 0, top),
+            [
+                Line("largest of all columns", strains, "s0", marks=len(strains) < 40),
+                Line("drift begins", [(first, 1), (last, 1)], "aid"),
+            ],
+        )
     return shown

@@ -319,9 +319,10 @@ class LmdbStore:
                     f"{self._folder}: the state has grown to {MAP_SIZE >> 30} GB; rebuild it: "
                     "fraud-pipeline state build"
                 ) from None
-            except lmdb.DiskError as error:
+            except lmdb.Error as error:  # of a full disk, LMDB says: input/output error
                 raise FraudPipelineError(
-                    f"{self._folder}: {error}; free some space and try again"
+                    f"{self._folder}: the state cannot be used: {error}; if the disk is full, free "
+                    "some space and try again"
                 ) from None
             finally:
                 release(generation)

@@ -180,7 +180,9 @@ def test_a_run_leaves_a_report_and_its_lineage(bank, first, later):
         assert f"<figcaption>{title}</figcaption>" in text
     assert "What moves the score" in text and "Average precision on held-out cards" in text
     assert "champion" in text and f"pushed as version {later['pushed_version']}" in text
-    of_version = json.loads(bank.call("lineage", later["pushed_version"], "--json").stdout)
+    done = bank.call("lineage", later["pushed_version"], "--json")
+    assert done.returncode == 0, done.stderr
+    of_version = json.loads(done.stdout)
     (data,) = of_version["data"]
     assert data["windows"]["train"] == later["windows"]["train"]
     assert len({file["fingerprint"] for file in data["files"]}) == len(data["files"]) > 20
@@ -207,7 +209,7 @@ def test_tensorboard_and_tfma_open_what_runs_leave(bank, later):
         board.kill()
         board.wait()
     names = {tag for of_run in tags.values() for tag in of_run}
-    assert {"epoch_loss", "epoch_val_average_precision"} <= names
+    assert {"epoch_loss", "epoch_average_precision"} <= names
     evaluations = sorted(
         (bank.root / "artifacts" / "Evaluator" / "evaluation").iterdir(), key=lambda p: int(p.name)
     )

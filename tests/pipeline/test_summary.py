@@ -30,6 +30,7 @@ from fraud.pipeline.artifacts import (
 )
 from fraud.pipeline.lineage import NodeRecord
 from fraud.pipeline.root import Root
+from tests.report.test_run_report import drift
 
 
 def artifact(uri: Path | str = "", **properties) -> mlmd.Artifact:
@@ -284,3 +285,13 @@ def test_a_budget_above_the_volume_is_a_warning(finished_run, threshold, warned)
     notes = finished_run(Verdict(True, notes=("x",)), threshold=threshold).notes
     assert notes[0] == "x"
     assert any("evaluation.alert_budget" in note for note in notes) is warned
+
+
+def test_drift_is_the_largest_divergence_relative_to_its_threshold(tmp_path):
+    nodes = {}
+    for validator, of_amount in (("DistributionValidator", 0.05), ("ReferenceValidator", 0.12)):
+        drift(tmp_path / validator, AMOUNT=of_amount, CHANNEL=0.02)  # with a threshold of .1
+        outputs = {"anomalies": [artifact(tmp_path / validator)]}
+        nodes[validator] = NodeRecord(validator, "COMPLETE", outputs)
+    assert summary._drift(nodes) == {"AMOUNT": 1.2, "CHANNEL": 0.2}
+    assert summary._drift({}) == {}

@@ -217,6 +217,17 @@ def test_every_scored_transaction_is_logged_once(state, model, logged):
     assert (read.latency_ms > 0).all()
 
 
+def test_the_first_and_the_last_moment_are_answered_and_logged(state, model, logged):
+    scorer = logged.scorer(state)
+    scorer.score(model, [transaction(1)])
+    moments = ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z")
+    rows = [{**transaction(number), "TX_DATETIME": t} for number, t in enumerate(moments, 2)]
+    outcomes = [result["outcome"] for result in scorer.score(model, rows)]
+    assert outcomes == ["expired", "future"]
+    scorer.close()
+    assert logged.log.read().outcome.tolist() == ["expired", "new", "future"]
+
+
 def test_a_shadow_scores_without_answering(state, model, logged):
     """It may need other features, and even columns that the live version does not know."""
     dataset = Dataset(numeric=("AGE",))

@@ -2,11 +2,14 @@
 
 import json
 import math
+import re
 from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset
@@ -218,3 +221,42 @@ def test_a_file_and_a_request_of_the_same_transactions_are_the_same(tmp_path):
         if name in ("TRANSACTION_ID", "CUSTOMER_ID", "TERMINAL_ID"):
             expected = expected.cast(pa.string())
         assert served[name].to_pylist() == expected.to_pylist(), name
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["2026-03-01", "2026-03-01T12:00:00Z", "9999-12-31T23:59:59", "0", "\x00"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.fixed_dictionaries({name: VALUES | st.just(v) for name, v in GOOD.items()})))
+def test_any_transactions_are_parsed_or_refused(rows):
+    try:
+        raw = parse_transactions(rows, DATASET)
+    except BadInput as error:
+        assert re.match(
+            r"transactions\[\d+\]\.(id|time|card|shop|amount|age|channel): ", str(error)
+        )
+    else:
+        assert len(raw) == len(rows)
+        assert all(len(column) == len(rows) for column in raw.columns.values())
+        assert not any(np.isinf(raw.inputs()[name]).any() for name in ("amount", "age"))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.dictionaries(st.sampled_from(["id", "label", "known_at"]), VALUES | st.just(1))))
+def test_any_labels_are_parsed_or_refused(rows):
+    try:
+        labels = parse_labels(rows, DATASET)
+    except BadInput as error:
+        assert re.match(r"labels\[\d+\]\.(id|label|known_at): ", str(error))
+    else:
+        assert len(labels.ids) == len(rows)

@@ -73,6 +73,9 @@ def test_the_output_has_transactions_and_scores_but_no_features(table, tmp_path)
     written = parquet.read_table(out)
     names = [name for name in table.column_names if name != "AGE"]
     assert written.column_names == [*names, *scored(1).column_names]
+    assert str(written.schema.field("TX_DATETIME").type) == "timestamp[us, tz=UTC]"
+    first = written["TX_DATETIME"][0].as_py().replace(tzinfo=None)
+    assert first == table["TX_DATETIME"][0].as_py()
     assert [path.name for path in out.parent.iterdir()] == ["out.parquet"]
 
 

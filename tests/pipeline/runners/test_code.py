@@ -29,9 +29,11 @@ EDITS = {
         "StatisticsGen",
         "Transform",
         "Evaluator",
+        "ServingCheck",
         "Pusher",
         *MODEL,
     },
+    "serving/scorer.py": {"ServingCheck"},
     "pipeline/ingestion/source.py": {"TransactionExampleGen"},  # only its driver calls it
     "pipeline/components/batched_reading.py": {"StatisticsGen", "Transform", "Evaluator"},
     "pipeline/components/data_gate.py": {"DataGate"},

@@ -51,7 +51,8 @@ class Site:
 def summary(records: Records, run_id: str, as_of: str, outcome: str = "pushed", **more) -> None:
     metrics = {"average_precision": 0.7, "roc_auc": 0.9}
     metrics |= {"precision_at_budget": 0.5, "recall_at_budget": 0.6}
-    content = {"metrics": {"overall": metrics, "slices": {}}, "seconds": {"Trainer": 2.0}, **more}
+    content = {"metrics": {"overall": metrics, "slices": {}}, "seconds": {"Trainer": 2.0}}
+    content |= {"drift": {"AMOUNT": 0.4, "CHANNEL": 1.2}, **more}
     made = RunSummary(
         run_id=run_id, outcome=outcome, root=str(records.root.path), as_of=as_of, **content
     )
@@ -79,7 +80,7 @@ def test_the_first_page_says_what_is_live_and_lists_runs_and_versions(site):
     page = site.get("/")
     assert "Version 200" in page and '<a href="/runs/r1">' in page
     assert page.index("/runs/r2") < page.index("/runs/r1")
-    assert "Average precision" in page  # over time
+    assert "<figcaption>Average precision" in page and "<figcaption>Drift" in page
     assert 'href="http://127.0.0.1:8601/"' in page
 
 

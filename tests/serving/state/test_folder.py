@@ -1,0 +1,101 @@
+"""What is special about the state in a folder: generations, and the loss of power."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fraud.errors import FraudPipelineError
+from fraud.features.spec import Dataset, FeatureGroup, Features
+from fraud.models.specification import InputSpecification
+from fraud.serving.state import (
+    Outcome,
+    State,
+    StateDefinition,
+    Transactions,
+    create_state,
+    open_state,
+    rebuild_state,
+)
+from fraud.serving.state.build import fill
+from fraud.serving.state.lmdb_store import LmdbStore
+
+DEFINITION = StateDefinition.of(InputSpecification(Dataset(entities=("CARD",)), Features(), 7))
+NOON = np.datetime64("2024-06-01T12:00", "us")
+ONE = Transactions(np.array([NOON]), np.ones(1), {"CARD": ["a"]}, [1])
+
+
+def test_the_loss_of_power_is_noticed(tmp_path):
+    folder = tmp_path / "state"
+    state = create_state(str(folder), DEFINITION)
+    state.record(ONE)
+    (marker,) = folder.glob("generation-*/boot")
+    boot = marker.read_text()
+    state.close()
+    assert not marker.exists(), "all is flushed"
+    marker.write_text(boot)  # as when its users were killed
+    open_state(str(folder)).close()
+    marker.write_text("another boot")
+    with pytest.raises(FraudPipelineError, match="the machine stopped before the state was flush"):
+        open_state(str(folder))
+
+
+def test_where_each_call_is_flushed_the_loss_of_power_does_no_harm(tmp_path):
+    store = LmdbStore.create(tmp_path / "state", DEFINITION, "power")
+    State(store).record(ONE)
+    assert not list(tmp_path.glob("state/generation-*/boot"))
+    store.close()
+
+
+def test_a_build_that_was_killed_before_it_replaced_the_link_is_in_use(tmp_path):
+    folder = tmp_path / "state"
+    create_state(str(folder), DEFINITION).close()
+    link = folder / "current"
+    before = link.readlink()
+    aside = folder / before.name.replace("generation", "aside")
+    with rebuild_state(str(folder), DEFINITION) as rebuild:
+        fill(rebuild, [], NOON)
+        (folder / before).rename(aside)  # out of the way of the cleaning
+    after = link.readlink()
+    assert after != before
+    aside.rename(folder / before)
+    link.unlink()
+    link.symlink_to(before)
+    state = open_state(str(folder))
+    assert state.record(ONE).outcomes == (Outcome.NEW,)
+    state.close()
+    link.unlink()
+    link.symlink_to(after)
+    state = open_state(str(folder))
+    assert state.record(ONE).outcomes == (Outcome.REPEATED,)
+    state.close()
+
+
+def test_old_generations_and_those_of_killed_builds_are_removed(tmp_path):
+    folder = tmp_path / "state"
+    create_state(str(folder), DEFINITION).close()
+    (folder / "generation-7").mkdir()
+    with rebuild_state(str(folder), DEFINITION) as rebuild:
+        fill(rebuild, [], NOON)
+    assert [path.name for path in folder.glob("generation-*")] == ["generation-8"]
+    assert Path(folder / "current").readlink() == Path("generation-8")
+
+
+def test_on_a_full_disk_calls_fail_as_a_whole_and_nothing_acknowledged_is_lost(small_disk):
+    state = create_state(str(small_disk / "state"), DEFINITION)
+    acknowledged = 0
+    with pytest.raises(FraudPipelineError, match="if the disk is full, free some space"):
+        while acknowledged < 1_000_000:
+            times = NOON + acknowledged + np.arange(1000)
+            ids = [f"{acknowledged + i}" for i in range(1000)]
+            state.record(Transactions(times, np.ones(1000), {"CARD": ["a"] * 1000}, ids))
+            acknowledged += 1000
+    assert acknowledged
+    later = Transactions(np.array([NOON + np.timedelta64(1, "h")]), None, {"CARD": ["a"]}, ["last"])
+    model = InputSpecification(
+        Dataset(entities=("CARD",)), Features(groups=(FeatureGroup(("count",), (7,)),)), 7
+    )
+    assert state.read(later).features(model)["CARD_count_7d"] == [acknowledged + 1]
+    state.close()
