@@ -20,13 +20,12 @@ from fraud.codec import from_json, from_values
 from fraud.errors import BadInput
 from fraud.models.evaluation.registry import CHAMPION, CURVES, GAPS, METRICS, MIN_FRAUD_CARDS
 from fraud.models.evaluation.registry import HEADLINE as HEADLINE  # for reports
+from fraud.pipeline.data_facts import CURVES_FILE, Anomaly, value
 from fraud.pipeline.data_facts import VERDICT_FILE as VERDICT_FILE
-from fraud.pipeline.data_facts import Anomaly, value
 from fraud.pipeline.data_facts import ExamplesFacts as ExamplesFacts
 from fraud.pipeline.data_facts import Verdict as Verdict
 
 SUMMARY_FILE = "summary.json"
-CURVES_FILE = "curves.json"
 CARD_PAGE, CARD_TEXT = "model_card.html", "model_card.md"
 
 Row = dict[str, float | None]

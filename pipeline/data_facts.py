@@ -13,6 +13,7 @@ from typing import Any
 
 from fraud.codec import from_json, from_values
 
+CURVES_FILE = "curves.json"
 VERDICT_FILE = "verdict.json"
 
 CHAMPION_PROPERTIES = ("champion_column", "champion_problem")

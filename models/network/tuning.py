@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 import keras_tuner
 import numpy as np
+import sklearn
+import sklearn.exceptions
+import sklearn.gaussian_process
 import tensorflow_transform as tft
 from keras_tuner.engine import base_tuner
 from keras_tuner.engine import trial as trials
@@ -24,6 +28,9 @@ from fraud.models.preprocessing.transform_fn import vocabulary_sizes
 from fraud.models.spec import AlertBudget, Network, ResolvedNetwork, Tuning
 
 OBJECTIVE = "average_precision"
+
+# A run imports KerasTuner without scikit-learn, which only this search needs; see `startup`.
+sys.modules[keras_tuner.oracles.BayesianOptimizationOracle.__module__].sklearn = sklearn  # type: ignore[attr-defined]
 
 
 def tuner_fn(fn_args: Any) -> TunerFnResult:

@@ -31,9 +31,9 @@ from tfx_bsl.tfxio import record_based_tfxio, tf_example_record
 from fraud.codec import from_json
 from fraud.models.evaluation.registry import CURVES
 from fraud.models.specification import INPUTS_COLUMN
-from fraud.pipeline.artifacts import CURVES_FILE
 from fraud.pipeline.components.daily_counts import COUNTS_BY_DAY, DailyCounts, ToCount
 from fraud.pipeline.components.executors import LocalBeam
+from fraud.pipeline.data_facts import CURVES_FILE
 
 BATCH = 8192  # examples
 _SAMPLE = 256  # examples from which the types of a file are inferred
