@@ -6,7 +6,7 @@ import sys
 import nbformat
 import pytest
 
-from tests.e2e.conftest import CONFIG, REPOSITORY, SAMPLE
+from tests.e2e.conftest import REPOSITORY, SAMPLE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -14,8 +14,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def root(new_bank):
     """A root with one run, which had no champion."""
-    bank = new_bank(CONFIG.replace("schema.pbtxt", str(REPOSITORY / "schema" / "schema.pbtxt")))
-    assert bank.run(SAMPLE, "2026-03-20")["outcome"] == "pushed"
+    sample = (REPOSITORY / "data" / "sample" / "config.yaml").read_text()
+    bank = new_bank(sample.replace("../../schema", str(REPOSITORY / "schema")))
+    assert bank.run(SAMPLE, "2026-03-21")["outcome"] == "pushed"
     return bank.root
 
 
