@@ -3,7 +3,7 @@
 TensorFlow's Python loader holds the interpreter's lock for seconds, during which a server in the
 same process cannot answer, and leaves memory behind. The C API, which TensorFlow Serving's own
 loader is built on as well, needs the lock for neither loading nor calling and frees everything.
-See docs/adr/0025-models-are-loaded-through-the-c-api.md.
+See docs/adr/0024-models-are-loaded-through-the-c-api.md.
 """
 
 from __future__ import annotations

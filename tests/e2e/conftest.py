@@ -23,7 +23,7 @@ features:
   groups:
     - {families: [count, mean], windows: [1, 7]}
     - {families: [known_count, risk], windows: [7]}
-network: {epochs: 2, towers: [[32]]}
+network: {epochs: 2, members: 1, towers: [[32]]}
 evaluation: {alert_budget: 15, min_average_precision: 0.02, min_roc_auc: 0.5,
              max_average_precision_drop: 0.5, max_roc_auc_drop: 0.5, max_brier_skill_drop: 1.0,
              min_recall_at_budget: 0.0, max_recall_at_budget_drop: 1.0}

@@ -38,7 +38,7 @@ features:
   groups:
     - {families: [count, mean], windows: [1]}
     - {families: [risk], windows: [1]}
-network: {epochs: 1, towers: [[8]], seed: 1}
+network: {epochs: 1, members: 1, towers: [[8]], seed: 1}
 data_gate: {max_drift: 1.0}
 evaluation: {alert_budget: 15, min_average_precision: 0.0, min_roc_auc: 0.0,
              max_average_precision_drop: 1.0, max_roc_auc_drop: 1.0,

@@ -18,7 +18,7 @@ dataset:
   numeric: [age of account]
   categorical: [shop type]
   slices: [shop type]
-network: {epochs: 3, towers: [[16]]}
+network: {epochs: 3, members: 1, towers: [[16]]}
 evaluation: {min_average_precision: 0.02, min_roc_auc: 0.5, min_recall_at_budget: 0.0}
 """
 

@@ -29,7 +29,7 @@ dataset: {categorical: [MERCHANT_CATEGORY, CHANNEL], slices: [CHANNEL]}
 features:
   groups: [{families: [count, mean], windows: [1, 7]}, {families: [risk], windows: [7]}]
 windows: {train_days: 4, eval_days: 2, label_delay_days: 2}
-network: {epochs: 1, batch_size: 512, towers: [[16]]}
+network: {epochs: 1, members: 1, batch_size: 512, towers: [[16]]}
 evaluation: {alert_budget: 5, min_average_precision: 0.0, min_roc_auc: 0.0,
              max_average_precision_drop: 1.0, max_roc_auc_drop: 1.0, max_brier_skill_drop: 1.0,
              min_recall_at_budget: 0.0, max_recall_at_budget_drop: 1.0}
