@@ -108,7 +108,8 @@ def _curves(dataset: Dataset, evaluation: Evaluation) -> config_pb2.MetricsSpec:
         "timezone": dataset.timezone,
         "card": dataset.card_entity,
         "amount": dataset.amount,
-        "k": evaluation.alert_budget,
+        "k": evaluation.cards_checked,
+        "share": evaluation.alert_share,
         "check_cost": evaluation.check_cost,
         "saved_share": evaluation.saved_share,
     }

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from apache_beam.transforms import combiners
+from numpy.typing import NDArray
 from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.metrics import metric_types
 
@@ -68,12 +69,16 @@ class CardPrecisionAtK(_SliceMetric):
         columns: Columns, outputs: Columns, overall: Columns, k: int, share: float, timezone: str
     ) -> float:
         days = local_days(columns["timestamp"], timezone)
-        if not k:
-            budget = AlertBudget(None, share=share)
-            k = max(1, round(budget.cards(metrics.cards_a_day(days, columns["card"]))))
+        checked = _cards_checked(k, share, days, columns["card"])
         return metrics.card_precision_at_k(
-            columns["label"], outputs[SCORE], days, columns["card"], k
+            columns["label"], outputs[SCORE], days, columns["card"], checked
         )
+
+
+def _cards_checked(k: int, share: float, days: NDArray, cards: NDArray) -> int:
+    """The cards checked a day: k, or with k = 0 `share` of those of a day, at most `MOST_CARDS`."""
+    budget = AlertBudget(None, share=share)
+    return k or max(1, round(budget.cards(metrics.cards_a_day(days, cards))))
 
 
 class ExpectedCostSaved(_SliceMetric):
@@ -133,7 +138,8 @@ class Curves(metric_types.Metric):
       label, timestamp, card, amount: columns; without timestamp and card, cards are not counted,
         and without an amount as well, no costs.
       timezone: of the days.
-      k, check_cost, saved_share: see `curves.Cards` and `curves.Costs`.
+      k, share: see `CardPrecisionAtK`.
+      check_cost, saved_share: see `curves.Costs`.
     """
 
     def __init__(self, **arguments: Any) -> None:
@@ -169,7 +175,8 @@ class _CurvesCombiner(combiners.ToListCombineFn):
         cards = costs = None
         if of["timestamp"] and of["card"]:
             days = local_days(features[of["timestamp"]], of["timezone"])
-            cards = curves.Cards(days, features[of["card"]], of["k"])
+            checked = _cards_checked(of["k"], of["share"], days, features[of["card"]])
+            cards = curves.Cards(days, features[of["card"]], checked)
         if of["amount"]:
             costs = curves.Costs(features[of["amount"]], of["check_cost"], of["saved_share"])
         described = {
