@@ -18,7 +18,8 @@ FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-co
     --disable-background-networking --disable-sync""".split()
 
 
-@pytest.fixture(scope="session")
+# While Playwright is open, its event loop runs in this thread and other tests cannot start theirs.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, or any other."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

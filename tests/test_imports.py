@@ -32,6 +32,12 @@ MAY_IMPORT = {
         "fraud.report.document",
         "fraud.report.model_card",
     ),
+    # It checks the very server.
+    "fraud.pipeline.components.serving_check": (
+        "fraud.features",
+        "fraud.models",
+        "fraud.serving",
+    ),
     "fraud.pipeline.cli": tuple(f"fraud.{room}" for room in ROOMS),
     "fraud.pipeline.commands": tuple(f"fraud.{room}" for room in ROOMS),
     "fraud.report": (

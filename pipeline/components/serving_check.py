@@ -124,16 +124,19 @@ class _Expected:
         self.raw_scores = predict(**columns)["score"].numpy()
 
 
+# Not `-m` and a module's name, which would make the command line part of the node's code.
+COMMAND = "import sys; from fraud.pipeline.cli import main; sys.exit(main())"
+
+
 class _Server:
     """A process of `fraud-pipeline serve`; a context, at whose end it is gone."""
 
     def __init__(self, root: Path) -> None:
-        # Imported, so that the server's code is part of what decides about the cache.
-        from fraud.pipeline.commands import serve
+        # Imported, so that the server's code, but no command's, decides about the cache.
+        from fraud.serving import server, service  # noqa: F401
 
         self._root, self._log = root, root / "server.log"
-        name = serve.__name__.rpartition(".")[2]
-        command = [sys.executable, "-m", "fraud.pipeline.cli", name, "--root", str(root)]
+        command = [sys.executable, "-c", COMMAND, "serve", "--root", str(root)]
         unset = ("FRAUD_SCORE_TOKENS", "FRAUD_LABEL_TOKENS", "FRAUD_ADMIN_TOKENS")
         environment = {k: v for k, v in os.environ.items() if k not in unset}
         with open(self._log, "w", encoding="utf-8") as log:

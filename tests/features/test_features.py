@@ -82,6 +82,8 @@ def mean(values: NDArray) -> float:
 
 
 def std(values: NDArray) -> float:
+    if len(values) > 1 and (values == values[0]).all():
+        return 0.0  # where rounding would make numpy's a little more
     return values.std(ddof=1) if len(values) > 1 else np.nan
 
 
