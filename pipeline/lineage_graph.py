@@ -19,6 +19,7 @@ from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
+from ml_metadata import errors
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
@@ -638,20 +639,36 @@ def _contexts(
     """Execution → its node and its run."""
     nodes: dict[int, str] = {}
     runs: dict[int, str] = {}
+    for execution_id, kind, name in _named_contexts(store, execution_ids):
+        if kind == "node":
+            nodes[execution_id] = name.split(".", 1)[1]
+        elif kind == RUN_CONTEXT:
+            runs[execution_id] = name
+    return {i: (nodes.get(i, ""), runs.get(i, "")) for i in execution_ids}
+
+
+def _named_contexts(
+    store: metadata_store.MetadataStore, execution_ids: Collection[int]
+) -> Iterator[tuple[int, str, str]]:
+    """(execution, type of a context of it, the context's name)."""
     # One question for each execution would search all of ML Metadata's associations each time.
     for ids in _chunks(execution_ids):
         query = mlmd.LineageSubgraphQueryOptions(max_num_hops=0)
         query.starting_executions.filter_query = f"id IN ({', '.join(map(str, ids))})"
-        found = store.get_lineage_subgraph(query, ["contexts", "associations", "context_types"])
+        try:
+            found = store.get_lineage_subgraph(query, ["contexts", "associations", "context_types"])
+        except errors.UnimplementedError:  # ML Metadata 1.21 has no filters any more
+            for i in ids:
+                yield from (
+                    (i, context.type, context.name)
+                    for context in store.get_contexts_by_execution(i)
+                )
+            continue
         types = {kind.id: kind.name for kind in found.context_types}
         contexts = {context.id: context for context in found.contexts}
         for association in found.associations:
             context = contexts[association.context_id]
-            if types[context.type_id] == "node":
-                nodes[association.execution_id] = context.name.split(".", 1)[1]
-            elif types[context.type_id] == RUN_CONTEXT:
-                runs[association.execution_id] = context.name
-    return {i: (nodes.get(i, ""), runs.get(i, "")) for i in execution_ids}
+            yield association.execution_id, types[context.type_id], context.name
 
 
 def _events(

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -72,12 +73,27 @@ def test_programs_need_a_reason_in_plain_text(bank, reason):
     assert bank.live() == before
 
 
-def test_a_root_that_is_read_only_says_what_is_live_and_changes_nothing(small_disk, capsys):
+@pytest.fixture
+def read_only(small_disk):
+    """Makes the small disk read-only; files that are open for writing stay so."""
+
+    def made() -> None:
+        subprocess.run(["mount", "--bind", small_disk, small_disk], check=True)
+        stack.callback(subprocess.run, ["umount", "--lazy", small_disk], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", small_disk], check=True)
+
+    with ExitStack() as stack:
+        yield made
+
+
+def test_a_root_that_is_read_only_says_what_is_live_and_changes_nothing(
+    small_disk, read_only, capsys
+):
     bank = Bank(small_disk)
     bank.run("1", "a")
     bank.run("2", "b")
     version, _ = bank.live()
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    read_only()
     assert production.live(Metadata(), bank.root).version == version
     with pytest.raises(BadInput, match="cannot be used as root: Read-only file system"):
         production.roll_back(Metadata(), bank.root, "bad")
