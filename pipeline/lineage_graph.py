@@ -659,10 +659,9 @@ def _named_contexts(
             found = store.get_lineage_subgraph(query, ["contexts", "associations", "context_types"])
         except errors.UnimplementedError:  # ML Metadata 1.21 has no filters any more
             for i in ids:
-                yield from (
-                    (i, context.type, context.name)
-                    for context in store.get_contexts_by_execution(i)
-                )
+                with suppress(errors.NotFoundError):  # a rollback has none
+                    for context in store.get_contexts_by_execution(i):
+                        yield i, context.type, context.name
             continue
         types = {kind.id: kind.name for kind in found.context_types}
         contexts = {context.id: context for context in found.contexts}

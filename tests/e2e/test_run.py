@@ -276,7 +276,7 @@ def test_after_an_edit_only_what_depends_on_it_runs_again(bank, later, tmp_path)
     edited = replace(bank, code=tmp_path)
     architecture = tmp_path / "fraud" / "models" / "network" / "architecture.py"
     text = architecture.read_text()
-    architecture.write_text(text.replace('activation="relu"', 'activation="tanh"'))
+    architecture.write_text(text.replace("ops.relu", "ops.tanh"))
     assert architecture.read_text() != text
     again = edited.run(SAMPLE, LATER)
     before_training = {"TransactionExampleGen", "StatisticsGen", "DataGate", "Transform"}
@@ -316,7 +316,7 @@ def test_a_rollback_lasts_until_a_better_model_comes(bank, first, later):
     own = bank.run(SAMPLE, FIRST)
     assert (own["outcome"], own["reasons"]) == (
         "not_pushed",
-        [f"already live as version {restored}"],
+        [f"identical to version {restored}, which is live"],
     )
     assert own["champion_metrics"] == first["champion_metrics"]
 
