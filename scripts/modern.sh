@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin # where debootstrap and chroot are
 release=trixie
-packages=ca-certificates,g++,git,make,python3,python3-dev,python3-venv
+packages=ca-certificates,curl,g++,git,make,python3,python3-dev,python3-venv
 base=.venv-modern
 root=$PWD/$base/root
 

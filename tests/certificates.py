@@ -18,7 +18,9 @@ class Certificate:
 def authority(folder: Path, name: str) -> Certificate:
     """A certificate that signs others."""
     made = Certificate(folder / f"{name}.pem", folder / f"{name}-key.pem")
-    _openssl("req", "-x509", *_new_key(made, name), "-days", "2", "-out", made.path)
+    # Python 3.13 refuses an authority that does not say that it signs.
+    usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+    _openssl("req", "-x509", *_new_key(made, name), *usage, "-days", "2", "-out", made.path)
     return made
 
 
@@ -27,7 +29,9 @@ def signed(by: Certificate, name: str, valid_for: str) -> Certificate:
     folder = by.path.parent
     made = Certificate(folder / f"{name}.pem", folder / f"{name}-key.pem")
     request, names = folder / f"{name}.csr", folder / f"{name}.ext"
-    names.write_text(f"subjectAltName={valid_for}\n")
+    names.write_text(
+        f"subjectAltName={valid_for}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+    )
     _openssl("req", *_new_key(made, name), "-out", request)
     of_authority = ["-CA", by.path, "-CAkey", by.key, "-CAcreateserial"]
     _openssl("x509", "-req", "-in", request, *of_authority, "-days", "2", "-extfile", names,
