@@ -129,9 +129,9 @@ def test_an_artifact_leads_both_ways_by_id_and_by_folder(records):
     found = find(records, "1")
     assert {a.type for a in found.forward.artifacts} >= {"Model", "PushedModel"}
     assert [a.id for a in found.back.artifacts] == [1]
-    artifact = records.artifact("Schema", uri="/root/schema/7")
+    artifact = records.artifact("Schema", uri="/bank/schema/7")
     records.node("r1", "SchemaGen", {}, {"schema": artifact})
-    assert find(records, "/root/schema/7/").starts == (artifact.id,)
+    assert find(records, "/bank/schema/7/").starts == (artifact.id,)
 
 
 def test_a_run_leads_back_from_what_it_ended_with(records):
