@@ -17,6 +17,7 @@ import pytest
 
 from fraud.pipeline import config, lineage
 from fraud.pipeline.root import Root
+from tests import debian
 from tests.certificates import Certificate, authority, signed
 from tests.e2e.orchestrators.comparison import comparable
 
@@ -163,7 +164,7 @@ def mariadb_authority(tmp_path_factory) -> Certificate:
 @pytest.fixture(scope="session")
 def mariadb(tmp_path_factory, mariadb_authority) -> Iterator[str]:
     """The `metadata` section for a MariaDB server; its password is in the environment."""
-    server = _debian_mariadb()
+    server = debian.server("mariadbd", "mariadb-server")
     folder = tmp_path_factory.mktemp("mariadb")
     options = ["--no-defaults", f"--datadir={folder / 'data'}"]
     if os.geteuid() == 0:
@@ -204,28 +205,6 @@ def mariadb(tmp_path_factory, mariadb_authority) -> Iterator[str]:
         os.environ.pop(lineage.PASSWORD)
         if before is not None:
             os.environ[lineage.PASSWORD] = before
-
-
-def _debian_mariadb() -> str:
-    """The server program from Debian's package; skips the test where it is not available."""
-    search = f"{os.environ['PATH']}:/usr/sbin"
-    if shutil.which("mariadbd", path=search) is None:
-        if os.geteuid() != 0 or shutil.which("apt-get") is None:
-            pytest.skip("no MariaDB here, and not root on Debian to install mariadb-server")
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in ("update", "install --no-install-recommends mariadb-server"):
-            done = subprocess.run(
-                ["apt-get", "-qq", "-y", *command.split()],
-                env=quiet,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-            )
-            if done.returncode:
-                pytest.skip(f"mariadb-server cannot be installed: {done.stderr.strip()[-300:]}")
-    server = shutil.which("mariadbd", path=search)
-    assert server is not None
-    return server
 
 
 def _free_port() -> int:

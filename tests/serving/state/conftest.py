@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests import debian
+
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory) -> Iterator[str]:
     """A Redis server of Debian's package, of no data yet; skips the test where it cannot be had."""
-    server = _debian_redis()
+    server = debian.server("redis-server", "redis-server")
     folder = tmp_path_factory.mktemp("redis")
     path = f"/tmp/fraud-redis-{os.getpid()}.sock"  # the paths of sockets must be short
     options = ["--port", "0", "--unixsocket", path, "--dir", str(folder), "--save", ""]
@@ -52,23 +53,3 @@ def new_location(request, tmp_path) -> Callable[[str], str]:
         return url
 
     return make
-
-
-def _debian_redis() -> str:
-    if shutil.which("redis-server") is None:
-        if os.geteuid() != 0 or shutil.which("apt-get") is None:
-            pytest.skip("no Redis here, and not root on Debian to install redis-server")
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in ("update", "install --no-install-recommends redis-server"):
-            done = subprocess.run(
-                ["apt-get", "-qq", "-y", *command.split()],
-                env=quiet,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-            )
-            if done.returncode:
-                pytest.skip(f"redis-server cannot be installed: {done.stderr.strip()[-300:]}")
-    server = shutil.which("redis-server")
-    assert server is not None
-    return server
