@@ -53,7 +53,7 @@ class SortedSpans:
         """See `OrderStatistics`."""
 
         def of_one(values: Floats, limit: float) -> int:
-            return len(values) if np.isnan(limit) else np.count_nonzero(values <= limit)
+            return len(values) if np.isnan(limit) else int(np.count_nonzero(values <= limit))
 
         return self._each(of_one, rank, spans).astype(np.int64)
 

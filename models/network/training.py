@@ -104,7 +104,7 @@ def fit(
     trained.compile(
         optimizer, MemberLoss(spec.focal_gamma), steps_per_execution=STEPS_PER_EXECUTION
     )
-    tested = held_out.any(axis=1)
+    tested = np.asarray(held_out.any(axis=1))
     validation = Validation(examples.at(tested), held_out[tested])
     best = BestEpoch(validation, spec.patience, optimizer)
     history = trained.fit(

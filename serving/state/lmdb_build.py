@@ -43,10 +43,11 @@ class LmdbRebuild:
         hour_keys = as_bytes(loaded.keys[by_hour])
         self._append(self._new.hours, as_bytes(hours[by_hour]), hour_keys)
         entity_rows = loaded.entity_rows
-        row = np.frombuffer(entity_rows.tobytes(), np.uint8).reshape(-1, rows.STORED.itemsize)
-        row = np.ascontiguousarray(row[:, rows.KEY_BYTES :]).view(f"V{rows.ROW_BYTES}").ravel()
+        whole = np.frombuffer(entity_rows.tobytes(), np.uint8).reshape(-1, rows.STORED.itemsize)
+        without_key = np.ascontiguousarray(whole[:, rows.KEY_BYTES :])
+        values = as_bytes(without_key.view(f"V{rows.ROW_BYTES}").ravel())
         entity_keys = as_bytes(np.ascontiguousarray(entity_rows["key"]))
-        self._append(self._new.entity_rows, entity_keys, row.tolist())
+        self._append(self._new.entity_rows, entity_keys, values)
 
     def changes(self) -> Iterator[list[Change]]:
         """See `Rebuild`."""
