@@ -1,0 +1,1 @@
+"""Production, watched: what was scored, whether the data and the model still hold, what to do."""
