@@ -39,6 +39,8 @@ class Kind(str, Enum):
       SKEW: whether features were the same when scoring as in training. A person helps.
       SCORES: whether scores and alerts are distributed as they were in evaluation.
       PERFORMANCE: how good the scores proved, by labels that have arrived.
+      HARM: whether the live version is worse than the one before it, or than its evaluation
+        promised, beyond chance. Going back helps while it is new, a retrained model later.
       ESTIMATE: how good they probably are, where labels have not.
       FRESHNESS: whether transactions, labels and predictions arrive. A person helps.
       AGE: how old the model is, and how many labels it has not seen. A retrained model helps.
@@ -49,6 +51,7 @@ class Kind(str, Enum):
     SKEW = "skew"
     SCORES = "scores"
     PERFORMANCE = "performance"
+    HARM = "harm"
     ESTIMATE = "estimate"
     FRESHNESS = "freshness"
     AGE = "age"

@@ -44,6 +44,7 @@ def check(config: Config) -> None:
                 f"data_gate.drift_thresholds: {column!r} is no column of dataset, no feature and "
                 f"not {ROWS}"
             )
+    config.alerts.check()
     log = config.serving.prediction_log
     log.check(dataset)
     for name in log.drop:

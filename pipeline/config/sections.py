@@ -14,6 +14,7 @@ from fraud import files
 from fraud.codec import STRICT, Count, Share
 from fraud.features.spec import Dataset, Features
 from fraud.models.spec import Evaluation, Network, Tuning
+from fraud.monitoring.policy import AlertSettings, LoopSettings
 from fraud.serving.spec import Serving
 
 if TYPE_CHECKING:
@@ -151,6 +152,8 @@ class Config:
     release: ReleaseSettings = ReleaseSettings()
     model_card: ModelCardText = ModelCardText()
     serving: Serving = field(default_factory=Serving)
+    loop: LoopSettings = LoopSettings()
+    alerts: AlertSettings = AlertSettings()
     paths: Paths = Paths()
     metadata: Metadata = Metadata()
     beam: Beam = Beam()

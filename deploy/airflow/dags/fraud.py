@@ -177,11 +177,15 @@ def describe(context: Any) -> None:
     summary: dict[str, Any] = {}
     if task.task_id == OUTCOME and summary_file.exists():
         summary = json.loads(summary_file.read_text("utf-8"))
+    outcome = summary.get("outcome", "failed")
     alert = {
+        "kind": {"failed": "failed_run", "gate_stopped": "gate_stop"}.get(outcome, "no_push"),
+        "day": summary.get("as_of") or "",
+        "version": summary.get("live_version") or "",
         "dag": task.dag_id,
         "run": task.run_id,
         "task": task.task_id,
-        "outcome": summary.get("outcome", "failed"),
+        "outcome": outcome,
         "reasons": summary.get("reasons") or [str(context.get("exception"))],
         "log": str(run_file(task.run_id, "run.log")),
         "url": task.log_url,

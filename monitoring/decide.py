@@ -1,0 +1,199 @@
+"""What to do about what was observed: nothing, train, hold, or roll back.
+
+`decide` is pure: the same observation, history and policy always give the same decision, so a
+history can be replayed and a policy tried on the past. docs/loop.md has an example of each outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Literal
+
+from fraud.monitoring.checks import Check, Kind, Observation, Verdict
+from fraud.monitoring.policy import LoopSettings
+
+Action = Literal["nothing", "retrain", "hold", "roll_back"]
+
+HOLD = (Kind.DATA, Kind.SKEW, Kind.FRESHNESS)
+"""What only a person can repair, and a model trained now would learn."""
+LATE = (Kind.PERFORMANCE, Kind.HARM)
+"""What is measured by labels, hence shows a change only after the label delay."""
+RETRAIN = (Kind.DRIFT, Kind.SCORES, Kind.PERFORMANCE, Kind.ESTIMATE, Kind.HARM, Kind.AGE)
+"""What a new model may cure."""
+WEEK = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Lags:
+    """How late a day counts, from the configuration's section `windows`.
+
+    Attributes:
+      labels: days until its labels are known.
+      training: days until it is in the train window: label delay, eval window, label delay.
+    """
+
+    labels: int = 0
+    training: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do, and why.
+
+    Attributes:
+      as_of: the day of the observation.
+      action: what to do.
+      reasons: why, or why not more; a sentence each.
+      asking: the names of the checks that ask for a training, whatever is done; none if the data
+        is broken, as then nobody knows.
+    """
+
+    as_of: date
+    action: Action
+    reasons: tuple[str, ...] = ()
+    asking: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Past:
+    """What was decided on an earlier day, and what became of it.
+
+    Attributes:
+      decision: that day's.
+      outcome: of its training, as in a run's summary, or "failed"; "" without a training.
+      pushed: the version that went live by it; "" if none did.
+      on_probation: whether the model that was trained is still in the server's shadow.
+    """
+
+    decision: Decision
+    outcome: str = ""
+    pushed: str = ""
+    on_probation: bool = False
+
+
+def decide(
+    observation: Observation,
+    history: Sequence[Past],
+    policy: LoopSettings,
+    lags: Lags = Lags(),
+) -> Decision:
+    """Decides what to do about an observation.
+
+    Broken data wins over everything: while it lasts, nobody can tell the harm of a model from that
+    of its data. A rollback wins over a training, because it helps at once.
+
+    Args:
+      observation: what was seen.
+      history: earlier days, in any order; those that are not earlier are ignored, so that a day
+        may be decided again.
+      policy: the configuration's section `loop`.
+      lags: of labels and training.
+    """
+    as_of = observation.as_of
+    past = sorted(
+        (day for day in history if day.decision.as_of < as_of), key=lambda day: day.decision.as_of
+    )
+    acting = [check for check in observation.checks if check.verdict is Verdict.ACT]
+    if broken := [check for check in acting if check.kind in HOLD]:
+        return Decision(as_of, "hold", tuple(map(_sentence, broken)))
+
+    asks = [check for check in acting if check.kind in RETRAIN]
+    asking = tuple(sorted(check.name for check in asks))
+    harm = [check for check in asks if check.kind is Kind.HARM]
+    pushed = _pushed_on(past, observation.version)
+    if harm and pushed and (as_of - pushed).days <= policy.roll_back_days:
+        since = f"version {observation.version} went live on {pushed}"
+        return Decision(as_of, "roll_back", (*map(_sentence, harm), since), asking)
+
+    wanted, notes = _wanted(observation, asks, past, policy, lags)
+    if not wanted:
+        return Decision(as_of, "nothing", tuple(notes), asking)
+    if obstacles := _obstacles(as_of, asks, past, policy):
+        return Decision(as_of, "nothing", (*obstacles, *wanted), asking)
+    return Decision(as_of, "retrain", tuple(wanted), asking)
+
+
+def _wanted(
+    observation: Observation,
+    asks: Sequence[Check],
+    past: Sequence[Past],
+    policy: LoopSettings,
+    lags: Lags,
+) -> tuple[list[str], list[str]]:
+    """Why to train, and why not yet; a sentence each."""
+    if observation.version is None:
+        return ["nothing is live"], []
+    wanted, notes = [], []
+    for check in asks:
+        if check.kind is Kind.AGE:  # needs no second day, and has been learnable for long
+            wanted.append(_sentence(check))
+            continue
+        streak = _streak(check.name, past)
+        first = streak[0].decision.as_of if streak else observation.as_of
+        changed = first - timedelta(days=lags.labels if check.kind in LATE else 0)
+        reached = changed + timedelta(days=lags.training + policy.min_changed_days - 1)
+        if len(streak) + 1 < policy.consecutive_days and not is_severe(check, policy):
+            notes.append(f"{_sentence(check)}; not yet on {policy.consecutive_days} days in a row")
+        elif policy.min_changed_days and observation.as_of < reached:
+            notes.append(f"{_sentence(check)}; its labels can be trained on from {reached} on")
+        else:
+            wanted.append(_sentence(check))
+    return wanted, notes
+
+
+def _obstacles(
+    as_of: date, asks: Sequence[Check], past: Sequence[Past], policy: LoopSettings
+) -> list[str]:
+    """Why not to train although there are reasons."""
+    trainings = [day.decision.as_of for day in past if day.decision.action == "retrain"]
+    if waiting := [day for day in past if day.on_probation]:
+        return [f"the model of {waiting[-1].decision.as_of} is on probation"]
+    if not trainings:
+        return []
+    streaks = [streak for check in asks if (streak := _streak(check.name, past))]
+    started = min((streak[0].decision.as_of for streak in streaks), default=as_of)
+    in_vain = sum(day >= started for day in trainings)
+    wait = policy.cool_down_days * 2 ** min(max(in_vain - 1, 0), 3)
+    due = trainings[-1] + timedelta(days=wait)
+    if as_of < due:
+        return [f"trained on {trainings[-1]}; not again before {due}"]
+    recent = [day for day in trainings if day > as_of - WEEK]
+    if len(recent) >= policy.max_trainings_per_week:
+        return [f"trained {len(recent)} times in the last seven days"]
+    return []
+
+
+def is_severe(check: Check, policy: LoopSettings) -> bool:
+    """Whether a check that asks for action is so far beyond its threshold that one day suffices."""
+    value, threshold = check.value, check.threshold
+    if value is None or threshold is None or threshold <= 0 or value < 0:
+        return False
+    low, high = sorted((value, threshold))
+    return high >= policy.severe_ratio * low
+
+
+def _streak(name: str, past: Sequence[Past]) -> list[Past]:
+    """The last days in a row on which a check asked for a training; days of a hold do not count."""
+    streak: list[Past] = []
+    for day in reversed(past):
+        if day.decision.action == "hold":
+            continue
+        if name not in day.decision.asking:
+            break
+        streak.insert(0, day)
+    return streak
+
+
+def _pushed_on(past: Sequence[Past], version: int | None) -> date | None:
+    """The day on which the loop pushed a version; None if it did not."""
+    days = [d.decision.as_of for d in past if version is not None and d.pushed == str(version)]
+    return days[-1] if days else None
+
+
+def _sentence(check: Check) -> str:
+    shown = check.name if check.value is None else f"{check.name} is {check.value:.4g}"
+    if check.threshold is not None:
+        shown += f" (threshold {check.threshold:.4g})"
+    return f"{shown}: {check.detail}" if check.detail else shown

@@ -1,0 +1,236 @@
+"""What follows from what was observed. Nothing here takes longer than arithmetic."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fraud.codec import from_json, from_values, to_json
+from fraud.monitoring.checks import Check, Kind, Observation, Verdict
+from fraud.monitoring.decide import Decision, Lags, Past, decide, is_severe
+from fraud.monitoring.policy import LoopSettings
+
+FIRST = date(2026, 3, 1)
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "loop.md"
+PUSHED = {"outcome": "pushed"}
+NO_LAGS = Lags()
+SLOW = LoopSettings(consecutive_days=2, cool_down_days=5, min_changed_days=0)
+
+
+def check(kind: Kind = Kind.DRIFT, name: str = "", verdict: Verdict = Verdict.ACT) -> Check:
+    return Check(name or kind.value, 0.15, None, 0.1, verdict, kind=kind)
+
+
+def replay(
+    days: list[list[Check]],
+    policy: LoopSettings = SLOW,
+    version: int | None = 7,
+    lags: Lags = NO_LAGS,
+    outcome: str = "not_blessed",
+) -> list[Decision]:
+    """Decides day after day, with what was decided before as history."""
+    history: list[Past] = []
+    for number, checks in enumerate(days):
+        as_of = FIRST + timedelta(number)
+        made = decide(Observation(as_of, version, tuple(checks)), history, policy, lags)
+        trained = made.action == "retrain"
+        history.append(Past(made, outcome if trained else ""))
+    return [past.decision for past in history]
+
+
+def actions(*arguments: Any, **options: Any) -> list[str]:
+    return [decision.action for decision in replay(*arguments, **options)]
+
+
+# Each block of docs/loop.md that begins with "policy:" is an example, and what it says holds.
+EXAMPLES = [
+    yaml.safe_load(block)
+    for block in re.findall(r"^```yaml\n(policy:.*?)^```", DOCUMENT.read_text("utf-8"), re.M | re.S)
+]
+
+
+def test_there_is_an_example_of_every_outcome() -> None:
+    shown = {day["then"] for example in EXAMPLES for day in example["days"]}
+    assert shown == {"nothing", "retrain", "hold", "roll_back"}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["days"][-1]["then"])
+def test_the_examples_of_the_document_hold(example: dict[str, Any]) -> None:
+    policy = from_values(LoopSettings, example["policy"])
+    lags = from_values(Lags, example.get("lags", {}))
+    history: list[Past] = []
+    for day in example["days"]:
+        checks = from_values(
+            tuple[Check, ...],
+            [{"interval": None, "threshold": None, **c} for c in day.get("checks", [])],
+        )
+        made = decide(Observation(day["day"], day.get("live", 7), checks), history, policy, lags)
+        assert made.action == day["then"], day
+        assert day["because"] in "; ".join(made.reasons), made.reasons
+        done = day.get("done", {})
+        history.append(Past(made, done.get("outcome", ""), str(done.get("pushed", ""))))
+
+
+@pytest.mark.parametrize("kind", [Kind.DATA, Kind.SKEW, Kind.FRESHNESS])
+def test_broken_data_holds_whatever_else_is_true(kind: Kind) -> None:
+    everything = [check(other) for other in Kind]
+    assert actions([[check(kind)], everything]) == ["hold", "hold"]
+    assert actions([[check(kind, verdict=Verdict.WARN)]]) == ["nothing"]
+
+
+@pytest.mark.parametrize("kind", [Kind.DRIFT, Kind.SCORES, Kind.PERFORMANCE, Kind.ESTIMATE])
+def test_a_check_must_ask_twice_in_a_row(kind: Kind) -> None:
+    asks, quiet = [check(kind)], [check(kind, verdict=Verdict.WARN)]
+    assert actions([asks, quiet, asks, asks]) == ["nothing", "nothing", "nothing", "retrain"]
+    assert actions([asks, [check(kind, "another")], asks]) == ["nothing"] * 3
+
+
+def test_what_cannot_be_judged_asks_for_nothing_and_ends_a_row() -> None:
+    asks, unjudged = [check()], [check(verdict=Verdict.CANNOT_JUDGE)]
+    assert actions([unjudged] * 3 + [asks, unjudged, asks]) == ["nothing"] * 6
+
+
+def test_a_severe_change_needs_no_second_day() -> None:
+    for value in (0.2, 0.05):  # twice the threshold; half of it
+        severe = replace(check(), value=value)
+        assert is_severe(severe, SLOW) and actions([[severe]]) == ["retrain"]
+    for value in (0.19, 0.051):
+        assert not is_severe(replace(check(), value=value), SLOW)
+    assert is_severe(replace(check(), value=0.0), SLOW)
+    for unclear in (replace(check(), value=None), replace(check(), threshold=None)):
+        assert not is_severe(unclear, SLOW)
+    assert not is_severe(replace(check(), value=-1.0), SLOW)
+    assert not is_severe(replace(check(), threshold=-0.1), SLOW)
+
+
+def test_days_of_a_hold_neither_count_nor_end_a_row() -> None:
+    asks, broken = [check()], [check(), check(Kind.DATA)]
+    assert actions([asks, broken, asks]) == ["nothing", "hold", "retrain"]
+    assert actions([broken, broken, asks]) == ["hold", "hold", "nothing"]
+
+
+def test_after_a_training_there_is_a_cool_down_that_doubles_in_vain() -> None:
+    trained = [n for n, action in enumerate(actions([[check()]] * 60)) if action == "retrain"]
+    assert trained == [1, 6, 16, 36]
+
+
+def test_the_cool_down_does_not_double_once_its_cause_was_gone() -> None:
+    days = [[check()]] * 2 + [[]] * 5 + [[check()]] * 2 + [[]] * 4 + [[check()]] * 2
+    trained = [n for n, action in enumerate(actions(days)) if action == "retrain"]
+    assert trained == [1, 8, 14]
+
+
+def test_there_are_at_most_so_many_trainings_a_week() -> None:
+    policy = replace(SLOW, consecutive_days=1, cool_down_days=1, max_trainings_per_week=2)
+    days = [[check(name=str(number))] for number in range(21)]
+    trained = [n for n, action in enumerate(actions(days, policy)) if action == "retrain"]
+    assert trained == [0, 1, 7, 8, 14, 15]
+
+
+def test_a_change_is_waited_for_until_it_can_be_trained_on() -> None:
+    lags, policy = Lags(labels=2, training=6), replace(SLOW, min_changed_days=3)
+    of_inputs = actions([[check(Kind.DRIFT)]] * 12, policy, lags=lags)
+    assert of_inputs.index("retrain") == 6 + 3 - 1
+    of_labels = actions([[check(Kind.PERFORMANCE)]] * 12, policy, lags=lags)
+    assert of_labels.index("retrain") == 6 + 3 - 1 - 2
+    assert actions([[check(Kind.DRIFT)]] * 3, SLOW, lags=lags).index("retrain") == 1
+
+
+def test_an_old_model_is_a_reason_at_once() -> None:
+    lags, policy = Lags(7, 21), replace(SLOW, min_changed_days=5)
+    asked = [[check(Kind.AGE, "model_age", verdict)] for verdict in (Verdict.WARN, Verdict.ACT)]
+    assert actions(asked, policy, lags=lags) == ["nothing", "retrain"]
+
+
+def test_nothing_live_is_a_reason_to_train_but_not_every_day() -> None:
+    assert actions([[]] * 6, version=None) == ["retrain"] + ["nothing"] * 4 + ["retrain"]
+    assert actions([[check(Kind.DATA)]], version=None) == ["hold"]
+
+
+def pushed_on(day: date, version: str) -> Past:
+    return Past(Decision(day, "retrain"), "pushed", version)
+
+
+def test_a_version_that_is_new_and_harmful_is_taken_back() -> None:
+    policy = replace(SLOW, roll_back_days=10)
+    for days, action in ((10, "roll_back"), (11, "nothing")):
+        seen = Observation(FIRST, 9, (check(Kind.HARM), check(Kind.DRIFT)))
+        history = [pushed_on(FIRST - timedelta(days), "9"), pushed_on(FIRST - timedelta(30), "8")]
+        assert decide(seen, history, policy).action == action
+        assert decide(replace(seen, version=8), history, policy).action == "nothing"
+        assert decide(replace(seen, version=None), history, policy).action != "roll_back"
+
+
+def test_nothing_is_trained_while_a_model_is_on_probation() -> None:
+    waiting = Past(Decision(FIRST, "retrain"), "on_probation", on_probation=True)
+    seen = Observation(FIRST + timedelta(20), 7, (replace(check(), value=9.0),))
+    assert decide(seen, [waiting], SLOW).reasons[0] == "the model of 2026-03-01 is on probation"
+    assert decide(seen, [replace(waiting, on_probation=False)], SLOW).action == "retrain"
+    broken = replace(seen, checks=(check(Kind.DATA),))
+    assert decide(broken, [waiting], SLOW).action == "hold"
+
+
+NAMES = st.sampled_from(["a", "b", "c"])
+CHECKS = st.builds(
+    lambda name, kind, verdict, value: Check(
+        f"{kind.value}/{name}", value, None, 0.1, verdict, kind=kind
+    ),
+    NAMES,
+    st.sampled_from(list(Kind)),
+    st.sampled_from(list(Verdict)),
+    st.sampled_from([0.11, 0.5, None]),
+)
+DAYS = st.lists(st.lists(CHECKS, max_size=3), max_size=40)
+POLICIES = st.builds(
+    LoopSettings,
+    cool_down_days=st.integers(1, 10),
+    max_trainings_per_week=st.integers(1, 3),
+    consecutive_days=st.integers(1, 4),
+    min_changed_days=st.integers(0, 3),
+    roll_back_days=st.integers(1, 20),
+)
+OUTCOMES = st.sampled_from(["pushed", "not_blessed", "failed", "gate_stopped"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(DAYS, POLICIES, OUTCOMES, st.sampled_from([None, 7]))
+def test_what_always_holds(
+    days: list[list[Check]], policy: LoopSettings, outcome: str, version: int | None
+) -> None:
+    lags = Lags(2, 6)
+    made = replay(days, policy, version, lags, outcome)
+    trained = [decision.as_of for decision in made if decision.action == "retrain"]
+    for earlier, later in itertools.pairwise(trained):
+        assert (later - earlier).days >= policy.cool_down_days
+    for day in trained:
+        week = [other for other in trained if day - timedelta(6) <= other <= day]
+        assert len(week) <= policy.max_trainings_per_week
+    for decision, checks in zip(made, days, strict=True):
+        kinds = {c.kind for c in checks if c.verdict is Verdict.ACT}
+        is_broken = bool(kinds & {Kind.DATA, Kind.SKEW, Kind.FRESHNESS})
+        assert (decision.action == "hold") == is_broken
+        assert decision.action == "nothing" or decision.reasons
+        if is_broken:
+            assert not decision.asking
+    assert made == replay(days, policy, version, lags, outcome)
+
+
+@settings(max_examples=100, deadline=None)
+@given(DAYS, POLICIES)
+def test_a_day_may_be_decided_again_with_all_of_the_history(
+    days: list[list[Check]], policy: LoopSettings
+) -> None:
+    made = replay(days, policy)
+    history = [Past(decision, "not_blessed") for decision in reversed(made)]
+    for decision, checks in zip(made, days, strict=True):
+        assert decide(Observation(decision.as_of, 7, tuple(checks)), history, policy) == decision
+    assert from_json(tuple[Past, ...], to_json(history)) == tuple(history)
