@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,15 @@ def command_line() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys, "argv", sys.argv[:1])
         yield
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """Takes back what a command sets: the handler of `node` writes to this one test's stdout."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
