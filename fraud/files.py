@@ -70,17 +70,18 @@ def link_tree(source: str | Path, target: str | Path) -> None:
     shutil.copytree(source, target, copy_function=link)
 
 
-def digest(directory: str | Path, without: Collection[str] = ()) -> str:
+def digest(directory: str | Path, only: Collection[str] = ()) -> str:
     """SHA-256 of the names and contents of all files in a directory, as hexadecimal text.
 
     Args:
       directory: where.
-      without: names of files directly in it that do not count.
+      only: paths in it, of files or folders; if there are any, nothing else counts.
     """
     of_tree = hashlib.sha256()
     for path in sorted(p for p in Path(directory).rglob("*") if p.is_file()):
-        name = path.relative_to(directory).as_posix()
-        if name not in without:
+        inside = path.relative_to(directory)
+        name = inside.as_posix()
+        if not only or any(str(part) in only for part in (inside, *inside.parents)):
             of_tree.update(f"{_digest_of_file(path)}  {name}\n".encode())
     return of_tree.hexdigest()
 

@@ -46,11 +46,11 @@ def write_warmup_requests(
     """
     one = np.array(examples[:1], object)
     with tf.io.TFRecordWriter(str(directory / EXTRA / WARMUP_FILE)) as file:
-        file.write(_log("explain", {"examples": one}).SerializeToString())
+        file.write(_log("explain", {"examples": one}))
         for batch in (one, np.array(examples, object)):
             by_column = _columns([tf.train.Example.FromString(e) for e in batch], types)
-            file.write(_log("serving_default", {"examples": batch}).SerializeToString())
-            file.write(_log("predict", by_column).SerializeToString())
+            file.write(_log("serving_default", {"examples": batch}))
+            file.write(_log("predict", by_column))
 
 
 def _columns(
@@ -72,7 +72,7 @@ def _value(example: tf.train.Example, column: str, missing: Any) -> Any:
     return values[0] if values else missing
 
 
-def _log(signature: str, inputs: dict[str, np.ndarray]) -> prediction_log_pb2.PredictionLog:
+def _log(signature: str, inputs: dict[str, np.ndarray]) -> bytes:
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "fraud"
     request.model_spec.signature_name = signature
@@ -80,4 +80,4 @@ def _log(signature: str, inputs: dict[str, np.ndarray]) -> prediction_log_pb2.Pr
         request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
     log = prediction_log_pb2.PredictionLog()
     log.predict_log.request.CopyFrom(request)
-    return log
+    return log.SerializeToString(deterministic=True)  # maps have no order of their own

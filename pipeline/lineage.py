@@ -36,15 +36,11 @@ IDENTITY, DIGEST = "identity", "digest"
 """Properties of a PushedModel: `identity_of` its model, and the digest of all files. Other
 artifacts have the second one, too."""
 
-_SETTINGS, _THRESHOLD = "assets.extra/network.json", "assets.extra/threshold.json"
-_HISTORY, _IMPORTANCE = "assets.extra/history.json", "assets.extra/importance.json"
-"""Files next to a SavedModel's graph; what writes them is too heavy to import here."""
+_THRESHOLD = "assets.extra/threshold.json"
+"""A file next to a SavedModel's graph; what writes it is too heavy to import here."""
 
-_NOT_LEARNT = (
-    *("saved_model.pb", "keras_metadata.pb", "fingerprint.pb"),
-    *(_SETTINGS, _THRESHOLD, _HISTORY, _IMPORTANCE),
-)
-"""The files of a SavedModel that may differ although nothing was learnt differently."""
+_LEARNT = ("variables", "assets", "assets.extra/specification.json")
+"""The parts of a SavedModel that differ if something was learnt differently."""
 
 _LINKS = [
     ("Event", "artifact_id", "Artifact"),
@@ -315,12 +311,12 @@ def identity_of(model: str | Path) -> str:
 
     It covers weights, vocabularies, alert threshold and the specification of the inputs. It does
     not cover the graph, in whose file TensorFlow numbers things as it pleases, nor settings and
-    metrics of the training.
+    metrics of the training, nor the requests that warm a server up.
 
     Args:
       model: the folder of the SavedModel.
     """
-    learnt = files.digest(model, without=_NOT_LEARNT)
+    learnt = files.digest(model, only=_LEARNT)
     file = Path(model, _THRESHOLD)
     threshold = json.loads(file.read_bytes()).get("threshold") if file.exists() else None
     return hashlib.sha256(f"{learnt} {threshold}".encode()).hexdigest()

@@ -17,6 +17,7 @@ from fraud import files
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.models.entry_point import NETWORK_FILE, THRESHOLD_FILE
 from fraud.models.specification import EXTRA, SPECIFICATION_FILE
+from fraud.models.warmup import WARMUP_FILE
 from fraud.pipeline import cli, lineage, releases, verification
 from fraud.pipeline.artifacts import value
 from fraud.pipeline.commands import status, verify
@@ -142,6 +143,7 @@ def test_what_makes_two_models_the_same(tmp_path):
         contents = {
             "saved_model.pb": "graph",
             "fingerprint.pb": "1",
+            f"{EXTRA}/{WARMUP_FILE}": "requests",
             "variables/variables.index": "weights",
             "assets/vocabulary": "a",
             f"{EXTRA}/{SPECIFICATION_FILE}": "{}",
@@ -158,6 +160,7 @@ def test_what_makes_two_models_the_same(tmp_path):
     metric = '{"threshold": 0.5, "validation": {"brier": 0.2}}'
     settings = {f"{EXTRA}/{NETWORK_FILE}": '{"epochs": 3}', f"{EXTRA}/{THRESHOLD_FILE}": metric}
     assert model("settings", **settings) == first
+    assert model("warm-up", **{f"{EXTRA}/{WARMUP_FILE}": "in another order"}) == first
     others = {
         "variables/variables.index": "others",
         "assets/vocabulary": "b",
