@@ -4,7 +4,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("DataVerdict", "ModelCard"):  # see fraud.pipeline.components.types
+    if name in ("DataVerdict", "ModelCard", "Observation"):  # see fraud.pipeline.components.types
         from fraud.pipeline.components import types
 
         return getattr(types, name)

@@ -66,7 +66,8 @@ class Check:
         "average_precision/CHANNEL=online".
       value: what was measured; None if nothing was.
       interval: its 95 % interval, if it has one.
-      threshold: the value from which on the verdict is `ACT`; None if there is none.
+      threshold: the value beyond which the verdict is the worst that this check can have: `ACT`
+        for most, `WARN` for those that are no reason to act. None if there is none.
       verdict: the answer.
       detail: in words: what changed, or why it cannot be judged.
       kind: what it is about.
@@ -87,6 +88,41 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Day:
+    """One day of production, as it was known on the as-of day, whichever versions were live.
+
+    Attributes:
+      day: the day.
+      arrived, scored, alerts: numbers of transactions; scored counts those that arrived.
+      broken: the columns that were broken on it.
+      versions: the versions that scored, in the order of their numbers.
+      mean_score: of what was scored; None without.
+      labelled, frauds: what was scored whose label is known, and how much of it is fraud.
+      average_precision, interval: of the labelled, with its 95 % interval; None where they cannot
+        tell.
+      precision, recall: of the alerts among the labelled; None where undefined.
+      cost_saved: by the alerts among the labelled; None without labels.
+      estimated_average_precision: from the scores alone; None without.
+    """
+
+    day: date
+    arrived: int = 0
+    scored: int = 0
+    alerts: int = 0
+    broken: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
+    mean_score: float | None = None
+    labelled: int = 0
+    frauds: int = 0
+    average_precision: float | None = None
+    interval: tuple[float, float] | None = None
+    precision: float | None = None
+    recall: float | None = None
+    cost_saved: float | None = None
+    estimated_average_precision: float | None = None
+
+
+@dataclass(frozen=True)
 class Observation:
     """All checks of one look at production.
 
@@ -94,11 +130,22 @@ class Observation:
       as_of: the last day that was looked at; what became known later was not used.
       version: the live version; None if nothing was live.
       checks: their names are unique.
+      days: the days that were looked at, the first one first.
     """
 
     as_of: date
     version: int | None
     checks: tuple[Check, ...]
+    days: tuple[Day, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst verdict of all checks; what cannot be judged does not count beside others."""
+        found = {check.verdict for check in self.checks}
+        for verdict in (Verdict.ACT, Verdict.WARN, Verdict.OK):
+            if verdict in found:
+                return verdict
+        return Verdict.CANNOT_JUDGE
 
     def to_json(self, indent: int | None = None) -> str:
         """JSON that `from_json` reads; numbers that are not finite become null."""

@@ -20,6 +20,7 @@ from fraud.codec import from_json, from_values
 from fraud.errors import BadInput
 from fraud.models.evaluation.registry import CHAMPION, CURVES, GAPS, METRICS, MIN_FRAUD_CARDS
 from fraud.models.evaluation.registry import HEADLINE as HEADLINE  # for reports
+from fraud.monitoring.checks import Observation
 from fraud.pipeline.data_facts import CURVES_FILE, Anomaly, value
 from fraud.pipeline.data_facts import VERDICT_FILE as VERDICT_FILE
 from fraud.pipeline.data_facts import ExamplesFacts as ExamplesFacts
@@ -27,6 +28,7 @@ from fraud.pipeline.data_facts import Verdict as Verdict
 
 SUMMARY_FILE = "summary.json"
 CARD_PAGE, CARD_TEXT = "model_card.html", "model_card.md"
+OBSERVATION_FILE = "observation.json"
 
 Row = dict[str, float | None]
 """Metric name → value; None where there are too few examples to judge."""
@@ -317,6 +319,20 @@ class CardFiles:
         """Names the files that ModelCardGen writes."""
         folder = Path(artifact.uri)
         return cls(value(artifact, "written") == 1, folder / CARD_PAGE, folder / CARD_TEXT)
+
+
+def observation(artifact: Any) -> Observation:
+    """What one look at production found: a fraud.Observation artifact.
+
+    Raises:
+      BadInput: the file is not an observation.
+      OSError: it cannot be read.
+    """
+    path = Path(artifact.uri) / OBSERVATION_FILE
+    try:
+        return Observation.from_json(path.read_bytes())
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
 
 
 def tuned_network(artifact: Any) -> dict[str, Any]:

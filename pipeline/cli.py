@@ -18,6 +18,7 @@ COMMANDS = {
     "backtest": "evaluate past weeks as if the model had been live",
     "serve": "answer requests with the live model",
     "score": "score a file of transactions with the live version",
+    "monitor": "look at production: data, drift, scores, performance",
     "status": "show the live model, its origin and the latest runs",
     "rollback": "make the weights of an earlier version live again",
     "ui": "show a root in the browser",

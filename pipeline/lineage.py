@@ -25,6 +25,10 @@ PASSWORD = "FRAUD_METADATA_PASSWORD"
 """The environment variable that contains the password of a metadata server."""
 
 RUN_CONTEXT = "pipeline_run"
+OBSERVATION = "fraud.Observation"
+"""The artifact type of what the monitor saw."""
+MONITOR_RUN = "monitor-"
+"""How the ids of the monitor's own runs begin; they train nothing."""
 CODE_FINGERPRINT = "code_fingerprint"
 ROLLBACK = "fraud.Rollback"
 """The execution type of a rollback."""
@@ -381,12 +385,22 @@ def is_kept(artifact: mlmd.Artifact) -> bool:
 
 
 def runs(store: metadata_store.MetadataStore) -> list[str]:
-    """Ids of all runs, oldest first."""
+    """Ids of all runs of the graph, oldest first; without those of the monitor."""
     try:
         contexts = store.get_contexts_by_type(RUN_CONTEXT)
     except Exception:  # the type exists only after the first run
         return []
-    return [c.name for c in sorted(contexts, key=lambda c: c.id)]
+    names = [c.name for c in sorted(contexts, key=lambda c: c.id)]
+    return [name for name in names if not name.startswith(MONITOR_RUN)]
+
+
+def observations(store: metadata_store.MetadataStore) -> list[mlmd.Artifact]:
+    """What the monitor saw, the first look first."""
+    try:
+        found = store.get_artifacts_by_type(OBSERVATION)
+    except Exception:  # the type exists only after the first look
+        return []
+    return sorted((a for a in found if is_kept(a)), key=lambda a: a.id)
 
 
 def began(store: metadata_store.MetadataStore, run_ids: Iterable[str]) -> float:

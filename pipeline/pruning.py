@@ -60,6 +60,7 @@ def plan(root: Root, store: Any, keep: int, reference_run: str | None) -> Plan:
     - The last runs, the run that pushed the live version, and the one that pushed the version which
       a rollback would restore. They need what they wrote, read or took from the cache.
     - The reference for drift. It needs its statistics.
+    - What the monitor saw, which is small, and history.
 
     Call it while holding `root.pushing()`, and no run uses the root.
 
@@ -88,6 +89,7 @@ def plan(root: Root, store: Any, keep: int, reference_run: str | None) -> Plan:
     kept_runs |= {push.run_id for push in pushes if push.pushed.id in used}
     kept = lineage.used_by(store, kept_runs)
     kept |= {push.pushed.id for push in pushes if push.run_id in kept_runs}
+    kept |= {artifact.id for artifact in lineage.observations(store)}
     references = {push.run_id for push in pushes[-1:]} | {reference_run or ""}
     for run_id in references:
         kept |= {a.id for a in lineage.artifacts_of_run(store, run_id, "ExampleStatistics")}

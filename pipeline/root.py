@@ -56,6 +56,11 @@ class Root:
         return self.path / "predictions"
 
     @property
+    def monitoring(self) -> Path:
+        """The monitor's log, and its latest checks for Prometheus."""
+        return self.path / "monitoring"
+
+    @property
     def staging(self) -> Path:
         """Models on their way into the push folder; on the same file system."""
         return self.path / ".staging"
@@ -110,6 +115,18 @@ class Root:
                     f"{self.path}: another run ({owner}) is using this root; wait for it, or "
                     "choose another --root"
                 ) from None
+            self._sign(file)
+            yield
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Waits until no run uses the root, and locks it.
+
+        Raises:
+          BadInput: the root is not writable.
+        """
+        with self._open(self.path / ".lock") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             self._sign(file)
             yield
 

@@ -25,3 +25,13 @@ class ModelCard(Artifact):
     """
 
     TYPE_NAME = "fraud.ModelCard"
+
+
+class Observation(Artifact):
+    """What one look at production found.
+
+    Contains `observation.json`, a `fraud.monitoring.checks.Observation`. Custom properties:
+    `as_of`, `version`, empty if nothing was live, and the worst `verdict`.
+    """
+
+    TYPE_NAME = "fraud.Observation"

@@ -15,6 +15,7 @@ from fraud.codec import STRICT, Count, Share
 from fraud.features.spec import Dataset, Features
 from fraud.models.spec import Evaluation, Network, Tuning
 from fraud.monitoring.policy import AlertSettings, LoopSettings
+from fraud.monitoring.spec import Monitoring
 from fraud.serving.spec import Serving
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ class Config:
     serving: Serving = field(default_factory=Serving)
     loop: LoopSettings = LoopSettings()
     alerts: AlertSettings = AlertSettings()
+    monitoring: Monitoring = Monitoring()
     paths: Paths = Paths()
     metadata: Metadata = Metadata()
     beam: Beam = Beam()
