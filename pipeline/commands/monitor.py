@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
+from fraud.codec import to_json
 from fraud.pipeline.commands import common
 from fraud.text import plain
+
+if TYPE_CHECKING:
+    from fraud.monitoring.checks import Observation
+    from fraud.monitoring.decide import Decision
+    from fraud.pipeline.config import Config
+    from fraud.pipeline.root import Root
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +66,38 @@ def run(arguments: argparse.Namespace) -> int:
 
     from fraud.report import observation_text
 
+    decision = decided(config, root, observation)
     if arguments.json:
-        print(json.dumps(json.loads(observation.to_json()), indent=1))
+        document = {
+            "as_of": str(observation.as_of),
+            "version": observation.version,
+            "decision": decision.action,
+            "reasons": decision.reasons,
+            "checks": observation.checks,
+            "days": observation.days,
+        }
+        print(json.dumps(json.loads(to_json(document)), indent=1))
     else:
-        print(observation_text.render(plain(observation)))
+        told = [f"decision      {decision.action}", *(f"  {why}" for why in decision.reasons)]
+        print("\n".join([observation_text.render(plain(observation)), "", *plain(told)]))
     return 0
+
+
+def decided(config: Config, root: Root, observation: Observation) -> Decision:
+    """What follows from an observation and the recorded ones of earlier days.
+
+    It is what `fraud-pipeline watch` would decide if nothing had come of its earlier decisions.
+    """
+    from fraud.monitoring.decide import Lags, Past, decide
+    from fraud.pipeline import artifacts, lineage
+
+    store = lineage.find_store(config.metadata, root)
+    recorded = lineage.observations(store) if store else []
+    by_day = {seen.as_of: seen for seen in map(artifacts.observation, recorded)}
+    windows = config.windows
+    delay = windows.label_delay_days
+    lags = Lags(labels=delay, training=2 * delay + windows.eval_days)
+    history: list[Past] = []
+    for day in sorted(day for day in by_day if day < observation.as_of):
+        history.append(Past(decide(by_day[day], history, config.loop, lags)))
+    return decide(observation, history, config.loop, lags)
