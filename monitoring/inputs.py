@@ -93,7 +93,8 @@ def arrivals(
         if day == last:
             checks += of
     if not rows[-1]:
-        checks += [unknown(f"data/{name}", Kind.DATA, "no transactions") for name in columns]
+        names = [f"data/{name}" for name in ("rows", *columns)]
+        checks += [unknown(name, Kind.DATA, "no transactions") for name in names]
     sound = [
         day
         for day, of_day in zip(recent, rows, strict=True)

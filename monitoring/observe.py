@@ -238,6 +238,9 @@ def _age_checks(
     settings = config.monitoring
     if live.as_of is None:
         age = unknown("model_age", Kind.AGE, "the as-of day of its data is not recorded")
+    elif live.as_of > as_of:
+        why = f"its data ends on {live.as_of}: it has learnt from days that are looked at"
+        age = unknown("model_age", Kind.AGE, why)
     else:
         value, limit = (as_of - live.as_of).days, settings.max_age_days
         act = limit is not None and value >= limit

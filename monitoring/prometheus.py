@@ -40,8 +40,8 @@ def exposition(observation: Observation) -> str:
         ):
             if number is not None:
                 gauge.labels(*named).set(number)
-    live = Gauge("fraud_live_version", "The live version.", registry=registry)
     if observation.version is not None:
+        live = Gauge("fraud_live_version", "The live version.", registry=registry)
         live.set(observation.version)
     day = Gauge(
         "fraud_monitored_day_seconds",

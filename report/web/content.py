@@ -10,12 +10,14 @@ from typing import Any
 from markupsafe import Markup
 
 from fraud.errors import BadInput
+from fraud.monitoring.checks import Check, Observation, Verdict
 from fraud.pipeline import artifacts, lineage, lineage_graph
 from fraud.pipeline.artifacts import RunSummary
 from fraud.pipeline.lineage_graph import Release
 from fraud.report import charts, run_report
 from fraud.report.charts import Axis, Line
 from fraud.report.figures import words
+from fraud.report.web import production
 
 PAGE = 50
 """Runs on one page of the list."""
@@ -57,6 +59,9 @@ class Overview:
       progress: node → state of the run that has not finished; empty if there is none.
       alerts: what needs a person, the most urgent first.
       over_time: charts by title.
+      observation: the monitor's last look at production; None before the first.
+      checks: those of it that are not ok, the worst first.
+      production: charts by title.
       releases: every version, the newest first.
     """
 
@@ -68,6 +73,9 @@ class Overview:
     progress: Mapping[str, str] = field(default_factory=dict)
     alerts: tuple[str, ...] = ()
     over_time: Mapping[str, Markup] = field(default_factory=dict)
+    observation: Observation | None = None
+    checks: tuple[Check, ...] = ()
+    production: Mapping[str, Markup] = field(default_factory=dict)
     releases: tuple[Release, ...] = ()
 
 
@@ -82,6 +90,7 @@ class Reader:
     def __init__(self, store: Any, root: Any) -> None:
         self._store, self._root = store, root
         self._summaries: dict[str, RunSummary] = {}
+        self._observations: dict[int, Observation] = {}
 
     def overview(self, page: int) -> Overview:
         """The first page, with one page of the list of runs."""
@@ -97,6 +106,7 @@ class Reader:
         recent = [s for s in map(self.summary, known[:CHARTED]) if s is not None][::-1]
         releases = lineage_graph.releases(self._store, self._root.pushed)[::-1]
         live = next((release for release in releases if release.is_live), None)
+        seen = production.latest_by_day(self._observed())
         progress = {}
         if known and self.summary(known[0]) is None:
             nodes = lineage.nodes(self._store, known[0])
@@ -110,10 +120,25 @@ class Reader:
             pages=pages,
             total=len(known),
             progress=progress,
-            alerts=tuple(_alerts(live, shown, recent)),
+            alerts=tuple(_alerts(live, shown, recent, seen)),
             over_time=_over_time(recent),
+            observation=seen[-1] if seen else None,
+            checks=tuple(production.to_show(seen[-1])) if seen else (),
+            production=production.over_time(seen),
             releases=releases,
         )
+
+    def _observed(self) -> list[Observation]:
+        """What the monitor saw, the latest looks, the first one first; each is read once."""
+        found = []
+        for artifact in lineage.observations(self._store)[-CHARTED:]:
+            if artifact.id not in self._observations:
+                try:
+                    self._observations[artifact.id] = artifacts.observation(artifact)
+                except (BadInput, OSError):
+                    continue
+            found.append(self._observations[artifact.id])
+        return found
 
     def summary(self, run_id: str) -> RunSummary | None:
         """The summary of a run; None if it has not finished or cannot be read."""
@@ -177,9 +202,19 @@ def _difference(name: str, first: float | None, second: float | None) -> tuple[s
     return name, a, b, change
 
 
-def _alerts(live: Release | None, runs: Sequence[Run], recent: Sequence[RunSummary]) -> list[str]:
+def _alerts(
+    live: Release | None,
+    runs: Sequence[Run],
+    recent: Sequence[RunSummary],
+    seen: Sequence[Observation],
+) -> list[str]:
     """What needs a person."""
     told = []
+    if seen:
+        acting = [check.name for check in seen[-1].checks if check.verdict is Verdict.ACT]
+        if acting:
+            names = ", ".join(acting[:5]) + (" and others" if len(acting) > 5 else "")
+            told.append(f"The monitor asks to act on {names}, as of {seen[-1].as_of}.")
     if live is None:
         told.append("Nothing is live.")
     if runs and runs[0].kind == "bad" and runs[0].summary is None:
@@ -204,11 +239,7 @@ def _over_time(summaries: Sequence[RunSummary]) -> dict[str, Markup]:
     first, last = min((d for d, _ in dated), default=0), max((d for d, _ in dated), default=0)
     if first == last:
         return {}
-    ticks = [
-        (int(day), date.fromordinal(int(day)).strftime("%d %b"))
-        for day in charts.round_values(first, last, 4)
-    ]
-    x = Axis("as-of day", first, last, ticks=ticks)
+    x = production.day_axis(first, last, "as-of day")
     shown = {}
     for metric in artifacts.HEADLINE:
         drawn = []

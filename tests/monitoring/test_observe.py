@@ -184,6 +184,7 @@ def test_days_without_transactions_are_stale_or_missing(seen, live):
     assert check(observation, "stale_days").value == 2
     assert check(observation, "missing_days").value == 2
     assert check(observation, "scored").verdict is UNKNOWN
+    assert check(observation, "data/rows").verdict is UNKNOWN
     missing = look(bank.production(seen.at(~days(seen, 3))), live)
     assert check(missing, "stale_days").verdict is OK
     assert check(missing, "missing_days").verdict is WARN
@@ -355,6 +356,13 @@ def test_age_and_new_labels_act_only_if_configured(seen, live):
     assert {check(observation, n).verdict for n in ("model_age", "new_frauds")} == {ACT}
     config = dataclasses.replace(CONFIG, monitoring=Monitoring(max_age_days=8))
     assert check(look(bank.production(seen), live, config), "model_age").verdict is OK
+
+
+def test_a_look_back_before_the_model_says_so(seen, live):
+    later = dataclasses.replace(live, as_of=AS_OF + timedelta(days=1))
+    found = check(look(bank.production(seen), later), "model_age")
+    assert found.verdict is UNKNOWN
+    assert "has learnt from days that are looked at" in found.detail
 
 
 def test_data_without_cards_has_no_card_precision(seen, live):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import date, timedelta
 
 import pytest
 from starlette.testclient import TestClient
 
 from fraud.codec import to_json
 from fraud.errors import BadInput
+from fraud.monitoring.checks import Check, Day, Kind, Observation, Verdict
 from fraud.pipeline.artifacts import RunSummary
 from fraud.report.web.app import create_app
 from fraud.report.web.content import PAGE, Reader
@@ -176,3 +178,59 @@ def test_summaries_are_read_once(site, monkeypatch):
 def test_a_damaged_summary_does_not_break_the_list(site):
     (site.records.root.run("r1") / "summary.json").write_text(json.dumps({"run_id": 1}))
     assert 'href="/runs/r1"' in site.get("/")
+
+
+def observed(records: Records, day: date, drift: Verdict, average_precision: float) -> None:
+    """A look at production, recorded as the monitor does."""
+    checks = (
+        Check("drift/AMOUNT", 0.4, None, 0.2, drift, HOSTILE, Kind.DRIFT),
+        Check("recall_at_budget", 0.5, (0.4, 0.6), 0.3, Verdict.OK, "", Kind.PERFORMANCE),
+        Check("skew/x", None, None, None, Verdict.CANNOT_JUDGE, "no log", Kind.SKEW),
+    )
+    days = tuple(
+        Day(
+            day - timedelta(days=back),
+            100,
+            100,
+            3,
+            labelled=100 * (back > 0),
+            average_precision=average_precision if back else None,
+            cost_saved=-20.0 if back else None,
+            estimated_average_precision=0.6,
+        )
+        for back in (2, 1, 0)
+    )
+    folder = records.root.artifacts / "Monitor" / "observation" / str(day)
+    folder.mkdir(parents=True)
+    seen = Observation(day, 200, checks, days)
+    (folder / "observation.json").write_text(seen.to_json())
+    artifact = records.artifact("fraud.Observation", str(folder), as_of=str(day))
+    records.node(f"monitor-{day}", "Monitor", {}, {"observation": artifact})
+
+
+def test_production_is_shown_as_the_monitor_saw_it_last(site):
+    assert 'id="production"' not in site.get("/")
+    observed(site.records, date(2026, 1, 20), Verdict.OK, 0.5)
+    observed(site.records, date(2026, 1, 21), Verdict.ACT, 0.7)
+    page = site.get("/")
+    assert "Production as of 2026-01-21" in page
+    assert "1 of 3 checks are ok" in page
+    assert "The monitor asks to act on drift/AMOUNT, as of 2026-01-21." in page
+    for title in ("Average precision of what was scored", "Money saved", "Drift in production"):
+        assert f"<figcaption>{title}</figcaption>" in page
+    assert "monitor-2026" not in page  # looks are no runs
+
+
+def test_what_a_later_look_says_of_a_day_counts(site):
+    observed(site.records, date(2026, 1, 20), Verdict.OK, 0.5)
+    one = site.get("/")
+    observed(site.records, date(2026, 1, 21), Verdict.OK, 0.7)
+    assert "asks to act" not in site.get("/")
+    assert one != site.get("/")
+
+
+def test_a_damaged_observation_is_left_out(site):
+    observed(site.records, date(2026, 1, 20), Verdict.ACT, 0.5)
+    (path,) = site.records.root.artifacts.glob("Monitor/observation/*/observation.json")
+    path.write_text("{")
+    assert 'id="production"' not in site.get("/")
