@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 def decided(config: Config, root: Root, observation: Observation) -> Decision:
     """What follows from an observation and the recorded ones of earlier days.
 
-    It is what `fraud-pipeline watch` would decide if nothing had come of its earlier decisions.
+    It is what the loop would decide if nothing had come of its earlier decisions.
     """
     from fraud.monitoring.decide import Lags, Past, decide
     from fraud.pipeline import artifacts, lineage
