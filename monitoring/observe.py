@@ -70,7 +70,7 @@ def observe(production: Production, live: Live | None, config: Config, as_of: da
         configured = dict.fromkeys(columns, config.data_gate.max_drift) | configured
     arrived = inputs.arrivals(table, as_of, live, dataset, settings, configured)
     days = days_of_rows(table, dataset)
-    checks = [*arrived.checks]
+    checks = [*arrived.checks, _labels(production, days, config, as_of)]
     why = _unscored(production, config)
     if why:
         scored = None
@@ -125,6 +125,25 @@ def live_of(
         profile=profile(train, days, counted, columns, dataset.card_entity),
         shapes={name: Shape.of(floats(train[name])) for name in features},
     )
+
+
+def _labels(production: Production, days: NDArray[np.int64], config: Config, as_of: date) -> Check:
+    """Whether every labelled day that has transactions has labels."""
+    unknown_labels = production.transactions[config.dataset.label].is_null()
+    known = ~unknown_labels.combine_chunks().to_numpy(zero_copy_only=False)
+    without = [
+        day
+        for day in labelled_days(as_of, config)
+        if (of_day := days == day_number(day)).any() and not known[of_day].any()
+    ]
+    allowed = config.monitoring.max_stale_days
+    verdict = Verdict.OK
+    if without:
+        verdict = Verdict.ACT if len(without) > allowed else Verdict.WARN
+    told = "no labels: " + ", ".join(map(str, without)) if without else ""
+    detail = "; ".join(filter(None, (told, production.label_problem)))
+    value, limit = float(len(without)), float(allowed + 1)
+    return Check("unlabelled_days", value, None, limit, verdict, detail, Kind.FRESHNESS)
 
 
 def _unscored(production: Production, config: Config) -> str:

@@ -39,12 +39,14 @@ class Production:
       recomputed: the id and the features, computed in batch, of some transactions of the as-of day;
         None if they were not computed.
       unlogged: columns and features that the log does not contain, or only as hashes.
+      label_problem: why labels could not be used, as a sentence; empty if all could.
     """
 
     transactions: pa.Table
     predictions: Predictions
     recomputed: pa.Table | None = None
     unlogged: Collection[str] = ()
+    label_problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def read(
       labels_until: the last day whose labels the live version has seen; None if unknown.
 
     Raises:
-      BadInput: names the file, row, column and fix.
+      BadInput: names the file, row, column and fix; labels that cannot be used are no reason.
     """
     observed = observed_days(as_of, config)
     first = observed.first
@@ -75,36 +76,51 @@ def read(
     if labels_until is not None:
         oldest = observed.first - timedelta(days=MOST_DAYS)
         first = min(first, max(labels_until + timedelta(days=1), oldest))
-    table = _transactions(data, config, Window(first, as_of))
+    table, problem = _transactions(data, config, Window(first, as_of))
     log = config.serving.prediction_log
     return Production(
         transactions=table,
         predictions=PredictionLog(predictions).read(observed.first, as_of),
         recomputed=None if inputs is None else _recomputed(table, inputs, config, as_of),
         unlogged={*log.hash, *log.drop},
+        label_problem=problem,
     )
 
 
-def _transactions(data: str, config: Config, days: Window) -> pa.Table:
-    """What arrived on some days, with the labels that were known when the last one ended."""
+def _transactions(data: str, config: Config, days: Window) -> tuple[pa.Table, str]:
+    """What arrived on some days, with the labels that were known when the last one ended.
+
+    Returns:
+      The transactions, and why a file's labels could not be used; empty if all could.
+    """
     dataset = config.dataset
     known = last_known_day(days.last, config.windows.label_delay_days)
     one = Window(known, known)
     windows = Windows(as_of=days.last, history=days, train=one, eval=one, recent=None)
     source = discover(data, dataset)
     layout = values.Layout(dataset, check_columns(source, windows, dataset), windows)
-    batches = [
-        values.clean(raw, values.RowOrigins(file, np.arange(at, at + raw.num_rows)), layout)[1]
-        for file in source.files(days)
-        for at, raw in reader.read(file, layout.to_read(file))
-    ]
+    batches, problem = [], ""
+    for file in source.files(days):
+        try:
+            batches += _cleaned(file, layout)
+        except BadInput as error:
+            # Labels that are late or damaged are a finding; anything else raises here again.
+            batches += _cleaned(file, replace(layout, labelled=False))
+            problem = problem or str(error)
     if not batches:
         raise BadInput(f"{data}: there are no transactions in {days}; choose another --as-of day")
     table = pa.Table.from_batches(batches).combine_chunks()
     if dataset.label_time is None:
-        return table
+        return table, problem
     learned = values.known_days(table[dataset.label_time].combine_chunks(), dataset.timezone)
-    return _without_labels(table, dataset, learned > day_number(days.last))
+    return _without_labels(table, dataset, learned > day_number(days.last)), problem
+
+
+def _cleaned(file: reader.File, layout: values.Layout) -> list[pa.RecordBatch]:
+    return [
+        values.clean(raw, values.RowOrigins(file, np.arange(at, at + raw.num_rows)), layout)[1]
+        for at, raw in reader.read(file, layout.to_read(file))
+    ]
 
 
 def _without_labels(table: pa.Table, dataset: Dataset, rows: Any) -> pa.Table:

@@ -48,7 +48,8 @@ class Monitoring:
     """Share of the transactions of a day that must be in the prediction log; with less than half of
     them, a check asks to act."""
     max_stale_days: NonNegativeInt = 0
-    """Days up to the as-of day that may lack transactions."""
+    """Days up to the as-of day that may lack transactions, and days that may lack labels although
+    these are due."""
     max_age_days: Count | None = None
     """Days from the as-of day of the model's data from which on a new one should be trained; null
     means that age alone is no reason."""

@@ -193,6 +193,23 @@ def test_days_without_transactions_are_stale_or_missing(seen, live):
     assert check(look(of, live, tolerant), "stale_days").verdict is OK
 
 
+def test_days_whose_labels_are_late(seen, live):
+    """The label delay is over for ten days, and the labels of the last two are not there."""
+    late = bank.production(seen)
+    table = late.transactions
+    labels = table["TX_FRAUD"].to_numpy().astype(float)
+    labels[days(seen, 7, 8)] = np.nan
+    at = table.schema.get_field_index("TX_FRAUD")
+    table = table.set_column(at, "TX_FRAUD", pa.array(labels, pa.float64(), from_pandas=True))
+    late = dataclasses.replace(late, transactions=table, label_problem="file.csv: TX_FRAUD is ''")
+    found = check(look(late, live), "unlabelled_days")
+    assert (found.value, found.verdict) == (2, ACT)
+    assert found.detail == "no labels: 2026-03-13, 2026-03-14; file.csv: TX_FRAUD is ''"
+    tolerant = dataclasses.replace(CONFIG, monitoring=Monitoring(max_stale_days=2))
+    assert check(look(late, live, tolerant), "unlabelled_days").verdict is WARN
+    assert check(look(bank.production(seen), live), "unlabelled_days").verdict is OK
+
+
 @pytest.mark.parametrize(("share", "verdict"), [(0.3, ACT), (0.8, WARN), (0.97, OK)])
 def test_transactions_that_were_not_scored_are_counted(seen, live, share, verdict):
     scored = seen.at(np.random.default_rng(0).random(len(seen.days)) < share)
