@@ -52,6 +52,7 @@ class Windows:
       history: the days before `train` that features need; None if they need none.
       train, eval: days whose labels are known on the as-of day.
       recent: the days after `eval`, whose labels are not yet known; None if the delay is 0.
+      excluded: days that are in no split, because their data is broken.
     """
 
     as_of: date
@@ -59,6 +60,7 @@ class Windows:
     train: Window
     eval: Window
     recent: Window | None
+    excluded: tuple[date, ...] = ()
 
     def splits(self) -> dict[str, Window]:
         """The windows that become splits of examples, by split name."""

@@ -288,6 +288,8 @@ def plan(source: Source, config: Config, as_of: date | None) -> Windows | None:
             f"{source.data}: the windows of a run on {as_of or days[-1]} would begin before the "
             "year 1; lower windows.train_days or the windows of features.groups"
         ) from None
+    excluded = tuple(sorted(day for day in {*lengths.excluded_days} if day in windows.all_days))
+    windows = dataclasses.replace(windows, excluded=excluded)
     if windows.as_of > days[-1]:
         raise BadInput(
             f"{source.data}: the as-of day {windows.as_of} is after the last day of data, "

@@ -135,7 +135,10 @@ class Ingestion:
             masks = {"train": ~held_out, "eval": held_out}
         else:
             days = days_of(chunk.column(dataset.timestamp), dataset.timezone)
-            masks = {name: is_within(window, days) for name, window in windows.splits().items()}
+            usable = ~np.isin(days, [day_number(day) for day in windows.excluded])
+            masks = {
+                name: usable & is_within(window, days) for name, window in windows.splits().items()
+            }
         return {name: np.flatnonzero(mask) for name, mask in masks.items() if mask.any()}
 
     def labelled(

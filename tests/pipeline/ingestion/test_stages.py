@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from tests.pipeline.ingestion.transactions import AS_OF, CONFIG, ingest
 TRAIN = Window(AS_OF - timedelta(days=8), AS_OF - timedelta(days=6))
 EVAL = Window(AS_OF - timedelta(days=3), AS_OF - timedelta(days=2))
 RECENT = Window(AS_OF - timedelta(days=1), AS_OF)
+EPOCH = datetime(1970, 1, 1)
 SPLITS = {"train": TRAIN, "eval": EVAL, "recent": RECENT}
 
 
@@ -99,6 +100,20 @@ def test_examples_are_the_columns_and_features_of_the_windows(tmp_path: Path, su
         "eval": sum(expected(table, EVAL)["TX_FRAUD"]),
         "recent": 0,
     }
+
+
+def test_excluded_days_are_in_no_split_but_in_the_history_of_features(tmp_path: Path) -> None:
+    table = transactions.make()
+    data = transactions.write_days(table, tmp_path / "data", ".parquet")
+    days = (TRAIN.last, EVAL.first)
+    without = replace(CONFIG, windows=replace(CONFIG.windows, excluded_days=days))
+    some, everything = ingest(data, tmp_path / "1", without), ingest(data, tmp_path / "2")
+    for split in SPLITS:
+        want, got = single_values(everything.splits[split]), single_values(some.splits[split])
+        of_row = [EPOCH + timedelta(seconds=t) for t in want[CONFIG.dataset.timestamp]]
+        kept = [row for row, time in enumerate(of_row) if time.date() not in days]
+        assert (len(kept) < len(of_row)) == (split != "recent")
+        assert got == {name: [values[row] for row in kept] for name, values in want.items()}
 
 
 @pytest.mark.parametrize("single_file", [False, True])
