@@ -268,7 +268,7 @@ class Push:
       version: unix seconds, as text.
       path: the folder of that version.
       since: when it was pushed, in local time.
-      outcome: "pushed", "not_blessed", "replay" or "not_pushed".
+      outcome: "pushed", "not_blessed", "replay", "not_pushed" or "on_probation".
       reason: why not, or what was accepted; of a rollback, the reason given for it.
       restored, replaced, user: of a rollback, the version whose weights it restored, the one that
         was live before, and who did it; empty after a push by a run.
@@ -354,8 +354,8 @@ class RunSummary:
     Attributes:
       run_id: the run.
       outcome: "pushed"; "not_blessed"; "replay", if its as-of day is not later than that of the
-        live model, or its model is one that was replaced; "not_pushed" for another reason; or
-        "gate_stopped".
+        live model, or its model is one that was replaced; "on_probation", if it may be pushed and
+        is tried first; "not_pushed" for another reason; or "gate_stopped".
       root: the root it ran in.
       as_of: the as-of day; None if the data has no timestamp.
       reasons: why nothing was pushed.

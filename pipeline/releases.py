@@ -91,7 +91,8 @@ class Decision:
     """Whether to push.
 
     Attributes:
-      outcome: "pushed", "replay", "not_pushed" or "not_blessed", as in a run's summary.
+      outcome: "pushed", "replay", "not_pushed", "not_blessed" or "on_probation", as in a run's
+        summary.
       reason: why not, as a sentence; or what was accepted although it speaks against a push.
     """
 
@@ -107,6 +108,7 @@ def decide(
     live_reason: str = "",
     push_replays: bool = False,
     accept_unjudged_champion: bool = False,
+    probation: bool = False,
 ) -> Decision:
     """Decides whether a challenger may replace what is live.
 
@@ -116,7 +118,7 @@ def decide(
       champions: those whose files are there, from `lineage.champions`: the first one is live.
       live_as_of: the as-of day of its data.
       live_reason: what was accepted to push it.
-      push_replays, accept_unjudged_champion: the configuration's section `release`.
+      push_replays, accept_unjudged_champion, probation: the configuration's section `release`.
     """
     accepted = []
     live = champions[0] if champions else None
@@ -148,6 +150,8 @@ def decide(
             "not_pushed",
             f"champion changed: version {live.version} went live after the evaluation; run again",
         )
+    if probation and live:
+        return Decision("on_probation", "may be pushed, and is tried in the shadow first")
     return Decision("pushed", "; ".join(accepted))
 
 

@@ -29,6 +29,7 @@ WORDS = {
     "not_blessed": "not blessed",
     "not_pushed": "not pushed",
     "replay": "replay, not pushed",
+    "on_probation": "on probation",
     "gate_stopped": "stopped by the data gate",
 }
 

@@ -22,6 +22,7 @@ WHY_NOT = {
     "not_blessed": "not pushed: the model was not blessed",
     "replay": "not pushed: replay",
     "not_pushed": "not pushed",
+    "on_probation": "not pushed yet: on probation",
 }
 """Outcome of a run → what to say about it."""
 

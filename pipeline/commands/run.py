@@ -8,7 +8,7 @@ from dataclasses import replace
 from fraud import files
 from fraud.errors import BadInput, StoppedByDataGate
 from fraud.pipeline.commands import common, report
-from fraud.pipeline.config import Config, ReleaseSettings
+from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
 
 
@@ -69,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, config: Config, root: Root) -> int:
     if arguments.tune:
         config = replace(config, tuning=replace(config.tuning, enabled=True))
-    release = ReleaseSettings(
+    release = replace(
+        config.release,
         push_replays=config.release.push_replays or arguments.push_replays,
         accept_unjudged_champion=config.release.accept_unjudged_champion
         or arguments.accept_unjudged_champion,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import field
+from datetime import date
 from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -36,6 +37,9 @@ class WindowLengths:
     """Days until the label of a transaction may be used."""
     max_empty_days: NonNegativeInt = 0
     """Days without any transaction tolerated in each window."""
+    excluded_days: tuple[date, ...] = ()
+    """Days whose transactions are neither trained nor evaluated on, because their data is broken;
+    features of other days still look back on them."""
     hash_eval_percent: Annotated[int, Field(ge=1, le=99)] = 20
     """Percentage of rows assigned to eval if the data has no timestamp."""
 
@@ -70,6 +74,8 @@ class ReleaseSettings:
     accept_unjudged_champion: bool = False
     """Push a blessed model even if it could not be compared with the live one;
     `--accept-unjudged-champion` turns it on for one run."""
+    probation: bool = False
+    """Do not push a model that may be pushed: the loop tries it in the shadow first."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -722,3 +722,11 @@ def test_a_full_disk_leaves_no_version_that_is_not_recorded(bank, monkeypatch, c
     assert outcome(bank.run("3", "b"))[0] == "pushed"
     assert len(bank.versions()) == 2
     assert findings(bank) == []
+
+
+def test_on_probation_only_what_could_be_pushed_and_only_beside_a_live_version():
+    live = [version(5, 1)]
+    assert decide(live, judged_against=1, probation=True).outcome == "on_probation"
+    assert decide([], probation=True) == Decision("pushed")
+    assert decide(live, judged_against=1, probation=True, blessed=False).outcome == "not_blessed"
+    assert decide(live, probation=True).outcome == "not_pushed"
