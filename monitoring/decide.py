@@ -64,12 +64,14 @@ class Past:
       decision: that day's.
       outcome: of its training, as in a run's summary, or "failed"; "" without a training.
       pushed: the version that went live by it; "" if none did.
+      went_live: the day on which it did.
       on_probation: whether the model that was trained is still in the server's shadow.
     """
 
     decision: Decision
     outcome: str = ""
     pushed: str = ""
+    went_live: date | None = None
     on_probation: bool = False
 
 
@@ -188,7 +190,7 @@ def _streak(name: str, past: Sequence[Past]) -> list[Past]:
 
 def _pushed_on(past: Sequence[Past], version: int | None) -> date | None:
     """The day on which the loop pushed a version; None if it did not."""
-    days = [d.decision.as_of for d in past if version is not None and d.pushed == str(version)]
+    days = [day.went_live for day in past if version is not None and day.pushed == str(version)]
     return days[-1] if days else None
 
 

@@ -75,7 +75,7 @@ class AlertSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class LoopSettings:
-    """When the loop trains, holds and rolls back; see docs/loop.md."""
+    """When the loop (`fraud-pipeline watch`) trains, holds and rolls back; see docs/loop.md."""
 
     cool_down_days: Count = 7
     """Days from one training to the next; doubled after each training that did not end what asked
@@ -110,6 +110,9 @@ class LoopSettings:
     """Hours after the end of the last day at which missing data is an alert."""
     nothing_blessed_days: Count = 35
     """Days without a push at which that is an alert, although models were trained."""
+    server: str | None = None
+    """Address of the server, such as http://localhost:8501, which is asked whether it took a new
+    version; null does not ask."""
     verify_rows: Count = 500
     """Transactions that a new version must have scored before it is judged by them."""
     max_alert_rate_ratio: Annotated[float, Field(gt=1)] = 4.0
@@ -118,4 +121,4 @@ class LoopSettings:
     """Population stability index between the scores of a new version and of the one before, up to
     which the new one stays."""
     max_errors: NonNegativeFloat = 0.01
-    """Share of scores that a new version may fail to give."""
+    """Share of scores, and of the server's requests, that may fail after the swap."""

@@ -32,6 +32,8 @@ COMMANDS = {
     "schema": "print, compare or update the curated schema",
     "compile": "write the graph for an orchestrator",
     "node": "run one node of the compiled graph",
+    "watch": "the loop: observe, decide, train, push, verify, roll back",
+    "decide": "do the steps of the loop before or after a training",
     "arrived": "tell whether a day's data is complete",
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,13 @@ class Freed:
     size: int
 
 
-def plan(root: Root, store: Any, keep: int, reference_run: str | None) -> Plan:
+def plan(
+    root: Root,
+    store: Any,
+    keep: int,
+    reference_run: str | None,
+    also: Collection[str] = (),
+) -> Plan:
     """Decides what to delete: the artifacts that none of these needs, and leftovers.
 
     - The last runs, the run that pushed the live version, and the one that pushed the version which
@@ -69,6 +75,7 @@ def plan(root: Root, store: Any, keep: int, reference_run: str | None) -> Plan:
       store: its ML Metadata.
       keep: how many of the last runs are kept, at least 1.
       reference_run: `data_gate.reference_run`.
+      also: further runs to keep.
 
     Raises:
       FraudPipelineError: a recorded version is missing in the push folder.
@@ -81,7 +88,7 @@ def plan(root: Root, store: Any, keep: int, reference_run: str | None) -> Plan:
                 "so what is live is uncertain; `fraud-pipeline verify` says what to do"
             )
     runs = lineage.runs(store)
-    kept_runs = set(runs[-keep:])
+    kept_runs = {*runs[-keep:], *(run_id for run_id in also if run_id in runs)}
     if live := next(lineage.champions(store, root.pushed), None):
         kept_runs |= {push.run_id for push in (live, releases.before(pushes, live)) if push}
     # What a run took from the cache may be the push of another, which its rollback needs whole.

@@ -19,8 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.example(
         parser,
         "Delete artifacts, versions and logs, except those that belong to the last runs, to the\n"
-        "live version, or to the version that a rollback would restore, and the statistics of the\n"
-        "reference for drift. Give it the configuration of the runs.",
+        "live version, to the version that a rollback would restore, or to a model that the loop\n"
+        "tries or refused lately, and the statistics of the reference for drift. Give it the\n"
+        "configuration of the runs.",
         "  fraud-pipeline prune --keep 20 --dry-run --root fraud-root",
     )
     parser.add_argument(
@@ -58,6 +59,8 @@ def prune(config: Config, root: Root, keep: int, dry_run: bool) -> dict[str, Any
     Raises:
       BadInput, FraudPipelineError: see `run`.
     """
+    from fraud.monitoring import loop
+    from fraud.monitoring.loop import Journal
     from fraud.pipeline import lineage, pruning, verification
 
     document: dict[str, Any] = {"root": str(root.path), "dry_run": dry_run}
@@ -69,7 +72,9 @@ def prune(config: Config, root: Root, keep: int, dry_run: bool) -> dict[str, Any
             raise BadInput(f"{root.path}: a run is using this root; prune when it has ended")
         verification.check_place(root, store)
         with root.pushing():
-            planned = pruning.plan(root, store, keep, config.data_gate.reference_run)
+            tried = loop.refused(Journal(root.path / "loop").entries(), config.loop.refused_days)
+            also = [training.run_id for _, training in tried]
+            planned = pruning.plan(root, store, keep, config.data_gate.reference_run, also)
             freed = pruning.freed(root, planned)
             if not dry_run:
                 try:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fraud.errors import BadInput
 from fraud.pipeline import refusals
@@ -12,6 +15,9 @@ from fraud.pipeline.artifacts import ExamplesFacts, Push, RunSummary
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
+
+if TYPE_CHECKING:
+    from fraud.monitoring.loop import Entry
 
 SHOWN_RUNS = 5
 
@@ -44,7 +50,7 @@ def status(config: Config, root: Root) -> dict[str, Any]:
       reason, or None, and `judging_problem`: why no challenger can be compared with it, or None; or
       None); `disagreements` between the push folder and ML Metadata; `runs`, the latest first
       (run_id, outcome; one that was refused before it began has at and reason instead of a
-      run_id).
+      run_id); `loop`, see `_loop`.
     """
     from fraud.pipeline import lineage, production, releases
 
@@ -56,6 +62,7 @@ def status(config: Config, root: Root) -> dict[str, Any]:
             "live": None,
             "disagreements": list(releases.disagreements(root, [])),
             "runs": refused[:SHOWN_RUNS],
+            "loop": _loop(config, root),
         }
     champion = next(lineage.champions(store, root.pushed), None)
     runs = lineage.runs(store)
@@ -100,7 +107,58 @@ def status(config: Config, root: Root) -> dict[str, Any]:
         "live": live,
         "disagreements": disagreements,
         "runs": [run for _, run in latest[:SHOWN_RUNS]],
+        "loop": _loop(config, root),
     }
+
+
+def _loop(config: Config, root: Root) -> dict[str, Any] | None:
+    """What the loop does and did; None if it never ran.
+
+    Returns:
+      `doing`, `since` and `beat`, or None; the last `day` with its `decision` and `reasons`;
+      `promotions`, the latest first (day, version, reasons, and taken_back: why, or None);
+      `refused`: models that are on probation or were not pushed (day, outcome, run_id, model,
+      reasons).
+    """
+    from fraud.monitoring import loop
+
+    entries = loop.Journal(root.path / "loop").entries()
+    if not entries:
+        return None
+    state: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        state = json.loads((root.path / "loop" / loop.STATE_FILE).read_text("utf-8"))
+    last = entries[-1].decision
+    return {
+        **{key: state.get(key) for key in ("doing", "since", "beat")},
+        "day": str(entries[-1].day),
+        "decision": last.action if last else None,
+        "reasons": list(last.reasons) if last else [],
+        "promotions": [
+            {
+                "day": str(entry.went_live),
+                "version": entry.pushed,
+                "reasons": list(entry.decision.reasons) if entry.decision else [],
+                "taken_back": _taken_back(entries, entry.pushed),
+            }
+            for entry in reversed(entries)
+            if entry.pushed
+        ][:SHOWN_RUNS],
+        "refused": [
+            {
+                "day": str(day),
+                "outcome": training.outcome,
+                "run_id": training.run_id,
+                "model": training.model,
+                "reasons": list(training.reasons),
+            }
+            for day, training in loop.refused(entries, config.loop.refused_days)
+        ],
+    }
+
+
+def _taken_back(entries: Sequence[Entry], version: str) -> str | None:
+    return next((e.reason for e in entries if e.bad_version == version and e.restored), None)
 
 
 def render(document: dict[str, Any]) -> str:
@@ -142,6 +200,18 @@ def render(document: dict[str, Any]) -> str:
     ]
     if not document["runs"]:
         lines.append("no runs yet: fraud-pipeline run --data PATH")
+    if loop := document["loop"]:
+        lines.append(f"loop      {loop['doing']}; alive at {loop['beat']}")
+        lines.append(
+            f"  {loop['day']}  {': '.join([loop['decision'] or 'undecided', *loop['reasons']])}"
+        )
+        for one in loop["promotions"]:
+            back = f"; taken back: {one['taken_back']}" if one["taken_back"] else ""
+            why = "; ".join(one["reasons"])
+            lines.append(f"  {one['day']}  version {one['version']} went live: {why}{back}")
+        for one in loop["refused"]:
+            why = ": ".join([one["outcome"].replace("_", " "), *one["reasons"][:1]])
+            lines.append(f"  {one['day']}  {why} ({one['model']})")
     return "\n".join(lines)
 
 

@@ -21,7 +21,6 @@ from fraud.monitoring.policy import LoopSettings
 
 FIRST = date(2026, 3, 1)
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "loop.md"
-PUSHED = {"outcome": "pushed"}
 NO_LAGS = Lags()
 SLOW = LoopSettings(consecutive_days=2, cool_down_days=5, min_changed_days=0)
 
@@ -77,7 +76,10 @@ def test_the_examples_of_the_document_hold(example: dict[str, Any]) -> None:
         assert made.action == day["then"], day
         assert day["because"] in "; ".join(made.reasons), made.reasons
         done = day.get("done", {})
-        history.append(Past(made, done.get("outcome", ""), str(done.get("pushed", ""))))
+        version = str(done.get("pushed", ""))
+        history.append(
+            Past(made, done.get("outcome", ""), version, day["day"] if version else None)
+        )
 
 
 @pytest.mark.parametrize("kind", [Kind.DATA, Kind.SKEW, Kind.FRESHNESS])
@@ -157,7 +159,7 @@ def test_nothing_live_is_a_reason_to_train_but_not_every_day() -> None:
 
 
 def pushed_on(day: date, version: str) -> Past:
-    return Past(Decision(day, "retrain"), "pushed", version)
+    return Past(Decision(day, "retrain"), "pushed", version, went_live=day)
 
 
 def test_a_version_that_is_new_and_harmful_is_taken_back() -> None:

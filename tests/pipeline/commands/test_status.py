@@ -27,7 +27,7 @@ def test_the_code_of_the_live_model_is_shown(commit, dirty, line):
     live = dict.fromkeys(("version", "since", "path", "run_id", "as_of"), "x")
     live |= {"windows": {}, "rollback": None, "judging_problem": None}
     code = {"version": "1.0", "commit": commit, "dirty": dirty, "packages": {}}
-    document = {"root": "r", "disagreements": [], "runs": []}
+    document = {"root": "r", "disagreements": [], "runs": [], "loop": None}
     lines = status.render({**document, "live": {**live, "code": code}}).splitlines()
     assert f"  code    {line}" in lines
     lines = status.render({**document, "live": {**live, "code": None}}).splitlines()

@@ -1,0 +1,92 @@
+"""`fraud-pipeline decide`: the loop's steps before and after a training, for an orchestrator."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from fraud.errors import BadInput
+from fraud.pipeline.commands import common
+
+GRAPH = "graph"
+"""The folder in `ROOT/loop` with the graph of the training that was decided."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describes the command and its options."""
+    common.example(
+        parser,
+        "Do what `watch` does on a day before a training: observe, decide, verify the newest\n"
+        "version, roll back. If a training should follow, compile its graph. With --run, do what\n"
+        "`watch` does after it.",
+        "  fraud-pipeline decide --data transactions --as-of 2018-07-31 --json\n"
+        "  fraud-pipeline decide --data transactions --as-of 2018-07-31 --run 20180801-031500",
+    )
+    parser.add_argument("--data", metavar="PATH", help="as of `watch`")
+    parser.add_argument("--as-of", type=common.day, metavar="DAY", required=True, help="the day")
+    parser.add_argument(
+        "--run", metavar="ID", help="the run that trained; also if it failed, or was stopped"
+    )
+    common.add_config(parser)
+    common.add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Decides, or records what became of the training.
+
+    Raises:
+      BadInput: the data has no days, or a loop looks after the root already.
+      FraudPipelineError: a step failed; repeat the command.
+    """
+    from fraud.monitoring import loop
+    from fraud.pipeline.commands.watch import looked_after
+
+    day = arguments.as_of
+    with looked_after(arguments, is_simulated=False) as (made, steps, _, _):
+        if arguments.run:
+            entry = made.begin(day)
+            if not loop.is_training_due(entry) and entry.training is None:
+                raise BadInput(f"--run: no training was decided as of {day}")
+            entry = made.end(day, steps.training_of(arguments.run))
+        else:
+            entry = made.begin(day)
+        assert entry.decision is not None
+        document: dict[str, Any] = {
+            "as_of": str(day),
+            "decision": entry.decision.action,
+            "reasons": list(entry.decision.reasons),
+            "graph": None,
+        }
+        if loop.is_training_due(entry):
+            settings = steps.write_settings(made.held(day), made.is_tried_first(entry))
+            document["graph"] = str(_compile(arguments, settings))
+        elif not entry.done:
+            made.end(day)
+    common.show(
+        arguments,
+        document,
+        lambda shown: f"{shown['as_of']}  {shown['decision']}: {'; '.join(shown['reasons'])}",
+    )
+    return 0
+
+
+def _compile(arguments: argparse.Namespace, settings: Path) -> Path:
+    """Writes the graph of a training that adds some settings; returns the folder."""
+    import os
+
+    from fraud.pipeline.console import Console
+
+    arguments.config = [*arguments.config, str(settings)]
+    config, root = common.config_and_root(arguments)
+    data = common.data_path(arguments, config)
+    console = Console(sys.stderr)
+    with console.logging_to(Path(os.devnull)):
+        from fraud.pipeline.runners import local
+
+        local.load_tfx()
+        from fraud.pipeline.runners import compiled
+    folder = root.path / "loop" / GRAPH
+    compiled.write(config, root, data, folder)
+    return folder

@@ -1,0 +1,323 @@
+"""The loop, with steps that take no time; tests/e2e/test_watch.py has real ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from fraud import files
+from fraud.errors import BadInput, FraudPipelineError
+from fraud.monitoring import loop
+from fraud.monitoring.alerts import Alerts
+from fraud.monitoring.checks import Kind
+from fraud.monitoring.decide import Lags
+from fraud.monitoring.loop import Entry, Heart, Journal, Loop, history
+from tests.monitoring.fake_bank import FIRST, POLICY, Bank, asks, eventful, loop_alerts, replay
+
+DRIFT, BROKEN, HARM = [asks(Kind.DRIFT)], [asks(Kind.DATA, "data/CHANNEL")], [asks(Kind.HARM)]
+
+
+def test_days_are_processed_in_order_and_once(tmp_path: Path) -> None:
+    bank = Bank(tmp_path, 5)
+    done = replay(bank)
+    assert done.actions == ["retrain", "nothing", "nothing", "nothing", "nothing"]
+    assert [number for step, number in bank.log() if step == "observe"] == [0, 1, 2, 3, 4]
+    bank.days = 7
+    before = len(bank.log())
+    assert len(replay(bank).entries) == 7
+    assert [number for step, number in bank.log()[before:] if step == "observe"] == [5, 6]
+
+
+def test_what_is_decided_is_done_and_told(tmp_path: Path) -> None:
+    bank = Bank(tmp_path, 8, {4: DRIFT, 6: HARM})
+    done = replay(bank)
+    quiet = ["nothing"]
+    assert done.actions == ["retrain", *quiet * 3, "retrain", *quiet, "roll_back", *quiet]
+    assert bank.versions() == {"1": "day 0", "2": "day 4", "3": "restored 1"}
+    assert done.entries[6].bad_version == "2" and done.entries[6].restored == "3"
+    assert done.kinds == ["push", "drift", "push", "drift", "rollback"]
+
+
+def test_broken_days_are_held_and_never_trained_on(tmp_path: Path) -> None:
+    bank = Bank(tmp_path, 9, {4: BROKEN, 5: BROKEN, 8: DRIFT})
+    done = replay(bank)
+    assert done.actions[4:6] == ["hold", "hold"] and done.actions[8] == "retrain"
+    assert json.loads((tmp_path / "held.json").read_text()) == ["2026-03-05", "2026-03-06"]
+    assert done.kinds.count("hold") == 1  # the second day has the same reason
+
+
+def test_data_that_cannot_be_read_is_a_hold(tmp_path: Path) -> None:
+    for step in ("score", "observe"):
+        bank = Bank(tmp_path / step, 3, errors={(step, 1): [BadInput("row 7: TX_AMOUNT is 'x'")]})
+        done = replay(bank)
+        assert done.actions == ["retrain", "hold", "nothing"]
+        assert "row 7: TX_AMOUNT is 'x'" in done.entries[1].decision.reasons[0]  # type: ignore[union-attr]
+
+
+def test_a_step_that_fails_is_repeated(tmp_path: Path) -> None:
+    down = FraudPipelineError("the database does not answer")
+    bank = Bank(tmp_path, 2, errors={("observe", 1): [down, down]})
+    done = replay(bank)
+    assert done.actions == ["retrain", "nothing"] and "failed_run" not in done.kinds
+
+
+def test_once_gives_up_after_so_many_attempts_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    down = FraudPipelineError("the database does not answer")
+    bank = Bank(tmp_path, 3, errors={("observe", 1): [down] * 3})
+    with pytest.raises(FraudPipelineError, match="does not answer"):
+        replay(bank)
+    assert [raised.alert.kind for raised in loop_alerts(tmp_path)] == ["failed_run", "push"]
+    assert json.loads((tmp_path / "loop" / "state.json").read_text())["failures"] == 3
+    assert replay(bank).actions == ["retrain", "nothing", "nothing"]
+
+
+def test_a_training_that_keeps_failing_is_given_up_so_that_the_loop_goes_on(tmp_path: Path) -> None:
+    down = FraudPipelineError("node Trainer failed")
+    bank = Bank(tmp_path, 9, {4: DRIFT}, errors={("train", 4): [down] * 3})
+    done = replay(bank)
+    training = done.entries[4].training
+    assert training and training.outcome == "failed" and training.reasons == (str(down),)
+    assert len(done.entries) == 9 and "failed_run" in done.kinds
+    assert [s for s in bank.log() if s == ("train", 4)] == [("train", 4)] * 3
+
+
+def test_a_training_that_cannot_work_is_not_repeated(tmp_path: Path) -> None:
+    bank = Bank(tmp_path, 6, {4: DRIFT}, errors={("train", 4): [BadInput("too few days")]})
+    training = replay(bank).entries[4].training
+    assert training and training.outcome == "failed" and training.reasons == ("too few days",)
+    assert bank.log().count(("train", 4)) == 1
+
+
+def test_a_new_version_that_fails_verification_is_taken_back(tmp_path: Path) -> None:
+    bank = Bank(tmp_path, 8, {4: DRIFT}, bad=("2",))
+    done = replay(bank)
+    assert bank.versions() == {"1": "day 0", "2": "day 4", "3": "restored 1"}
+    assert done.entries[4].verified == ("9 times as many alerts",)
+    assert done.entries[4].verified_on == FIRST + timedelta(5)
+    assert "rollback" in done.kinds
+    assert done.entries[0].verified_on == FIRST + timedelta(1) and not done.entries[0].verified
+    assert [number for step, number in bank.log() if step == "problems"] == [1, 5]
+
+
+def test_nothing_is_verified_while_the_data_is_broken(tmp_path: Path) -> None:
+    bank = Bank(tmp_path, 8, {4: DRIFT, 5: BROKEN, 6: BROKEN}, bad=("2",))
+    assert replay(bank).entries[4].verified_on == FIRST + timedelta(7)
+
+
+def test_a_version_that_nothing_precedes_stays_live_and_somebody_is_told(tmp_path: Path) -> None:
+    bank = Bank(tmp_path, 4, bad=("1",))
+    done = replay(bank)
+    assert bank.versions() == {"1": "day 0"} and done.entries[0].restored == "none"
+    told = next(r.alert for r in loop_alerts(tmp_path) if r.alert.kind == "rollback")
+    assert "stays live: there is no earlier model" in told.text
+
+
+def test_probation_promotes_or_refuses(tmp_path: Path) -> None:
+    policy = replace(POLICY, probation_days=3)
+    bank = Bank(tmp_path, 20, {4: DRIFT, 5: DRIFT, 12: DRIFT}, refused=(12,))
+    done = replay(bank, policy)
+    assert bank.versions() == {"1": "day 0", "2": "day 4"}  # the first model has no rival
+    first, second = done.entries[4], done.entries[12]
+    assert first.training and first.training.outcome == "on_probation"
+    assert first.promotion and first.pushed == "2" and first.went_live == FIRST + timedelta(7)
+    assert second.promotion and second.promotion.outcome == "not_promoted"
+    assert second.promotion.reasons == ("worse",) and not second.pushed
+    assert done.actions[5] == "nothing"
+    assert done.entries[5].decision.reasons[0].endswith("is on probation")  # type: ignore[union-attr]
+    assert [number for step, number in bank.log() if step == "judge"] == [7, 15]
+
+
+def test_no_model_is_promoted_while_the_data_is_broken(tmp_path: Path) -> None:
+    policy = replace(POLICY, probation_days=3)
+    bank = Bank(tmp_path, 12, {4: DRIFT, 7: BROKEN, 8: BROKEN})
+    replay(bank, policy)
+    assert ("train", 4) in bank.log()[bank.log().index(("observe", 9)) :]
+
+
+def test_somebody_is_told_if_nothing_is_ever_good_enough(tmp_path: Path) -> None:
+    policy = replace(POLICY, nothing_blessed_days=10)
+    drifting = dict.fromkeys(range(3, 20), DRIFT)
+    bank = Bank(tmp_path, 20, drifting, outcomes=dict.fromkeys(range(1, 20), "not_blessed"))
+    done = replay(bank, policy)
+    assert done.kinds.count("nothing_blessed") == 1
+    told = next(r.alert for r in loop_alerts(tmp_path) if r.alert.kind == "nothing_blessed")
+    assert told.day == "2026-03-11" and "since 2026-03-01" in told.text
+
+
+def test_one_loop_per_root(tmp_path: Path) -> None:
+    with (
+        loop.alone(tmp_path),
+        pytest.raises(BadInput, match=f"process {os.getpid()} .* looks after this root"),
+        loop.alone(tmp_path),
+    ):
+        pass
+    with loop.alone(tmp_path):
+        pass
+
+
+def test_the_journal_can_be_read_back(tmp_path: Path) -> None:
+    done = replay(eventful(tmp_path))
+    assert len(done.entries) == 40 and all(entry.done for entry in done.entries)
+    assert len(history(tmp_path)) == 40
+    (tmp_path / "loop" / "days" / "2026-03-02.json").write_text("{")
+    with pytest.raises(FraudPipelineError, match=r"2026-03-02.json: not an entry"):
+        Journal(tmp_path / "loop")
+
+
+def test_the_heart_beats_while_a_step_takes_long(tmp_path: Path) -> None:
+    heart = Heart(tmp_path / "state.json", every=0.05)
+    heart.update(doing="training as of 2026-03-01")
+    first = (tmp_path / "state.json").stat().st_mtime_ns
+    time.sleep(0.3)
+    state = json.loads((tmp_path / "state.json").read_text())
+    assert (tmp_path / "state.json").stat().st_mtime_ns > first
+    assert state["doing"] == "training as of 2026-03-01" and state["pid"] == os.getpid()
+    heart.close()
+    assert json.loads((tmp_path / "state.json").read_text())["doing"] == "stopped"
+
+
+def test_days_are_awaited_and_a_missing_one_is_an_alert(tmp_path: Path) -> None:
+    bank, alerts = Bank(tmp_path, 2), Alerts(tmp_path / "alerts")
+    heart, stopping = Heart(tmp_path / "state.json"), threading.Event()
+    made = Loop(Journal(tmp_path / "loop"), bank, POLICY, Lags(), alerts)
+    thread = threading.Thread(
+        target=loop.watch, args=(made, POLICY, heart, alerts), kwargs={"stopping": stopping}
+    )
+    thread.start()
+    end = time.monotonic() + 10
+    while len(Journal(tmp_path / "loop").entries()) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    bank.days = 3  # it arrives while the loop waits
+    while len(Journal(tmp_path / "loop").entries()) < 3 and time.monotonic() < end:
+        time.sleep(0.01)
+    while not any(r.alert.kind == "stale_data" for r in loop_alerts(tmp_path)):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    stopping.set()
+    thread.join(5)
+    heart.close()
+    assert not thread.is_alive()
+    stale = {r.alert.day for r in loop_alerts(tmp_path) if r.alert.kind == "stale_data"}
+    assert "2026-03-04" in stale  # long ago, by the clock of this machine
+
+
+def without_times(entries: list[Entry]) -> list[Entry]:
+    return [replace(entry, began=0.0) for entry in entries]
+
+
+def test_killed_at_any_point_it_ends_where_it_would_have_ended(tmp_path: Path) -> None:
+    undisturbed, victim = eventful(tmp_path / "undisturbed"), eventful(tmp_path / "victim")
+    expected = replay(undisturbed)
+    assert set(expected.actions) == {"nothing", "retrain", "hold", "roll_back"}
+    assert len(undisturbed.versions()) >= 6
+    chance, kills = random.Random(1), 0
+    command = [sys.executable, "-m", "tests.monitoring.fake_bank", str(victim.folder)]
+    while True:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        try:
+            ended = process.wait(timeout=chance.uniform(0.35, 0.75))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+            assert kills < 500
+            continue
+        assert ended == 0, process.stderr.read() if process.stderr else ""
+        break
+    assert kills >= 5
+    entries = Journal(victim.folder / "loop").entries()
+    assert without_times(entries) == without_times(expected.entries)
+    assert victim.versions() == undisturbed.versions()
+    trained = {number for step, number in victim.log() if step == "train"}
+    assert trained == {number for step, number in undisturbed.log() if step == "train"}
+    finished = -1
+    for step, number in victim.log():  # what is done is never begun again
+        if step == "observe":
+            assert number >= finished
+            finished = max(finished, number)
+    told = sorted((r.alert.kind, r.alert.subject) for r in loop_alerts(victim.folder))
+    assert told == sorted((r.alert.kind, r.alert.subject) for r in loop_alerts(undisturbed.folder))
+
+
+def test_refused_models_are_listed_for_a_while_and_those_on_probation_always(
+    tmp_path: Path,
+) -> None:
+    day, kept = FIRST, loop.Training("not_blessed", "r", ("worse",), model="m")
+    trained = [
+        Entry(day, training=kept),
+        Entry(day + timedelta(5), training=replace(kept, outcome="on_probation"),
+              probation_until=day + timedelta(40)),
+        Entry(day + timedelta(12), training=kept),
+        Entry(day + timedelta(13), training=replace(kept, outcome="pushed", pushed="7")),
+        Entry(day + timedelta(14), training=loop.Training("failed")),
+        Entry(day + timedelta(21)),
+    ]  # fmt: skip
+    listed = [(found - day).days for found, _ in loop.refused(trained, 10)]
+    assert listed == [12, 5]
+    assert loop.refused([], 10) == []
+
+
+class Killed(BaseException):
+    """Stands for the end of the process, wherever it happens."""
+
+
+def short(folder: Path) -> Bank:
+    """Eleven days with a training, a hold, a rollback by decision and one by verification."""
+    checks = {4: DRIFT, 5: BROKEN, 7: HARM, 8: DRIFT}
+    return Bank(folder, 11, checks, bad=("4",))
+
+
+@pytest.mark.parametrize("probation", [0, 2])
+def test_ended_before_or_after_any_effect_it_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probation: int
+) -> None:
+    """Every point at which the journal or the world changes, one after the other."""
+    policy = replace(POLICY, probation_days=probation)
+    write, countdown = files.write_atomically, [-1]
+
+    def pause() -> None:
+        countdown[0] -= 1
+        if countdown[0] == 0:
+            raise Killed
+
+    def written(path: Path, text: str) -> None:
+        if path.parent.name != "days":
+            return write(path, text)
+        pause()
+        write(path, text)
+        pause()
+        return None
+
+    monkeypatch.setattr(loop, "write_atomically", written)
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)  # nothing here loses power
+    undisturbed = short(tmp_path / "undisturbed")
+    undisturbed.pause = pause
+    expected = replay(undisturbed, policy)
+    assert {"nothing", "retrain", "hold"} <= {*expected.actions}
+    assert any(what.startswith("restored") for what in undisturbed.versions().values())
+    points = 0
+    for points in range(1, 1000):
+        victim = short(tmp_path / str(points))
+        victim.pause, countdown[0] = pause, points
+        try:
+            replay(victim, policy)
+        except Killed:
+            countdown[0] = -1
+            replay(victim, policy)
+        else:
+            break
+        entries = Journal(victim.folder / "loop").entries()
+        assert without_times(entries) == without_times(expected.entries), points
+        assert victim.versions() == undisturbed.versions(), points
+    assert points > 100

@@ -1,0 +1,179 @@
+"""What the loop's steps make of files and processes; whole ones are in tests/e2e/test_watch.py."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fraud.errors import BadInput, FraudPipelineError
+from fraud.pipeline import cli, config
+from fraud.pipeline.commands import production_steps, watch
+from fraud.pipeline.commands.production_steps import ProductionSteps, check_purpose, run_settings
+from fraud.pipeline.config import Config, WindowLengths
+from fraud.pipeline.root import Root
+
+DAY = date(2026, 3, 1)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for number in range(3):
+        folder = tmp_path / "data" / f"date={DAY + timedelta(number)}"
+        folder.mkdir(parents=True)
+        (folder / "_SUCCESS").touch()
+    return tmp_path / "data"
+
+
+def steps(data: Path, simulated: bool = False) -> ProductionSteps:
+    return ProductionSteps(Config(), Root(data.parent / "root"), str(data), [], simulated)
+
+
+def summary(root: Root, run_id: str, outcome: str = "not_blessed", day: date = DAY) -> Path:
+    path = root.run(run_id) / "summary.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        json.dumps({"run_id": run_id, "outcome": outcome, "as_of": str(day), "reasons": ["odd"]})
+    )
+    return path
+
+
+def test_the_next_day_is_the_earliest_complete_one(data: Path) -> None:
+    assert steps(data).next_day(DAY) == DAY + timedelta(1)
+    assert steps(data).next_day(DAY + timedelta(2)) is None
+    assert steps(data).next_day(None) == DAY + timedelta(2)  # nothing is live: the newest
+    (data / f"date={DAY + timedelta(1)}" / "_SUCCESS").unlink()
+    assert steps(data).next_day(DAY) == DAY + timedelta(2)
+    assert steps(data, simulated=True).next_day(DAY) == DAY + timedelta(1)
+
+
+def test_data_without_day_folders_is_refused(tmp_path: Path, capsys) -> None:
+    (tmp_path / "all.csv").write_text("a,b\n")
+    for path in ("all.csv", "missing"):
+        code = cli.main(["watch", "--data", str(tmp_path / path), "--root", str(tmp_path / "r")])
+        assert code == 2 and "only days in folders date=YYYY-MM-DD" in capsys.readouterr().err
+
+
+def test_a_replay_begins_when_its_windows_are_covered(data: Path) -> None:
+    lengths = WindowLengths(train_days=30, eval_days=7, label_delay_days=7)
+    first = watch._first_day([DAY], lengths)
+    assert first == DAY + timedelta(50)
+    assert watch._first_day([], lengths) is None
+
+
+def test_replays_and_production_keep_apart(tmp_path: Path) -> None:
+    replayed, used = Root(tmp_path / "replayed"), Root(tmp_path / "used")
+    check_purpose(replayed, True)
+    check_purpose(replayed, True)
+    with pytest.raises(BadInput, match="holds a replay of the past"):
+        check_purpose(replayed, False)
+    check_purpose(used, False)
+    for sign in ("predictions/date=2026-03-01/x.parquet", "loop/days/2026-03-01.json"):
+        root = Root(tmp_path / sign[:4])
+        (root.path / sign).parent.mkdir(parents=True)
+        (root.path / sign).touch()
+        with pytest.raises(BadInput, match="is used in production"):
+            check_purpose(root, True)
+
+
+def test_the_settings_of_a_training_are_a_configuration(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("windows: {train_days: 5}\ndata_gate: {drift_thresholds: {TX_AMOUNT: 0.3}}\n")
+    theirs = tmp_path / "run.yaml"
+    theirs.write_text(run_settings([DAY], probation=True))
+    both = config.load(mine, theirs)
+    assert both.windows.excluded_days == (DAY,) and both.windows.train_days == 5
+    assert both.data_gate.max_drift == 1.0 and both.data_gate.drift_thresholds == {"TX_AMOUNT": 0.3}
+    assert both.release.probation
+    plain = yaml.safe_load(run_settings([], probation=False))
+    assert plain == {"data_gate": {"max_drift": 1.0}}
+
+
+def test_a_run_that_ended_without_the_loop_is_adopted(data: Path) -> None:
+    made, root, began = steps(data), Root(data.parent / "root"), time.time() - 10
+    old = summary(root, "old")
+    os.utime(old, (began - 1, began - 1))
+    summary(root, "other-day", day=DAY + timedelta(1))
+    (root.run("damaged")).mkdir()
+    (root.run("damaged") / "summary.json").write_text("{")
+    assert made._finished(DAY, False, began) is None
+    summary(root, "tried", "on_probation")
+    assert made._finished(DAY, False, began) is None  # it is to be pushed now
+    found = made._finished(DAY, True, began)
+    assert found and (found.run_id, found.outcome) == ("tried", "on_probation")
+    summary(root, "mine")
+    found = made._finished(DAY, False, began)
+    assert found and found.run_id == "mine" and found.reasons == ("odd",)
+    assert made.training_of("mine") == found
+    assert made.training_of("unknown").outcome == "failed"
+
+
+def test_failed_requests_are_read_from_the_servers_metrics() -> None:
+    text = (
+        "# HELP fraud_requests_total Requests.\n# TYPE fraud_requests_total counter\n"
+        'fraud_requests_total{code="200",method="score",protocol="http"} 90.0\n'
+        'fraud_requests_total{code="503",method="score",protocol="http"} 7.0\n'
+        'fraud_requests_total{code="400",method="score",protocol="http"} 2.0\n'
+        'fraud_requests_total{code="INTERNAL",method="Predict",protocol="grpc"} 1.0\n'
+    )
+    assert production_steps._errors(text) == (8.0, 100.0)
+    assert production_steps._errors("") == (0.0, 0.0)
+
+
+@pytest.fixture
+def server() -> Iterator[dict[str, str]]:
+    """A server that answers what it is told: path → body."""
+    bodies: dict[str, str] = {}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path in bodies else 404)
+            self.end_headers()
+            self.wfile.write(bodies.get(self.path, "").encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        bodies["address"] = f"http://127.0.0.1:{running.server_port}"
+        yield bodies
+        running.shutdown()
+
+
+def count(failed: int, all_: int) -> str:
+    lines = ["# TYPE fraud_requests_total counter"]
+    for code, number in (("500", failed), ("200", all_ - failed)):
+        lines.append(f'fraud_requests_total{{code="{code}"}} {number}')
+    return "\n".join(lines) + "\n"
+
+
+def test_a_version_that_the_server_refuses_or_that_makes_it_fail_is_a_problem(
+    data: Path, server: dict[str, str]
+) -> None:
+    asked = replace(Config(), loop=replace(Config().loop, server=server["address"] + "/"))
+    made = ProductionSteps(asked, Root(data.parent / "root"), str(data), [], False)
+    ok = {"error_code": "OK", "error_message": ""}
+    of = [{"version": "7", "state": state, "status": ok} for state in ("AVAILABLE", "END")]
+    states = {"model_version_status": of}
+    server["/v1/models/fraud"], server["/metrics"] = json.dumps(states), count(50, 1000)
+    assert made._problems_of_server("7") == ()  # what failed before it was live is not its fault
+    server["/metrics"] = count(51, 1200)
+    assert made._problems_of_server("7") == ()
+    server["/metrics"] = count(60, 1200)
+    assert made._problems_of_server("7") == ("10 of 200 requests failed since it is live",)
+    refused = {"version": "8", "state": "END", "status": {"error_message": "cannot be loaded"}}
+    server["/v1/models/fraud"] = json.dumps({"model_version_status": [refused]})
+    assert made._problems_of_server("8") == ("the server refused it: cannot be loaded",)
+    server["/v1/models/fraud"] = "<html>"
+    with pytest.raises(FraudPipelineError, match="does not answer"):
+        made._problems_of_server("8")
