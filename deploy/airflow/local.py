@@ -93,7 +93,7 @@ class Airflow:
             for service in ("api-server", "scheduler", "dag-processor"):
                 self._start(service)
             self._wait(lambda: self.call("GET", "/auth/token") and True, "the API server", 180)
-            self._wait(lambda: len(self._dags()) == 2, "the DAGs", 180)
+            self._wait(lambda: len(self._dags()) == 3, "the DAGs", 180)
         except BaseException:
             self._stack.close()
             raise

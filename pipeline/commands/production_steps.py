@@ -279,9 +279,8 @@ class ProductionSteps:
 
     def _labelled(self, first: date, last: date) -> tuple[Any, Predictions] | None:
         """What was scored on some days, joined with the labels that are known on the last one."""
-        from fraud.monitoring.production import join
-
         from fraud.monitoring import reading
+        from fraud.monitoring.production import join
 
         dataset = self._config.dataset
         live = self._live()

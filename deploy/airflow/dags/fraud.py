@@ -1,13 +1,15 @@
 """The fraud pipeline as Airflow DAGs: await the day, run one task per node, report the outcome.
 
 `fraud_daily` runs once a day for the day that has just ended. `fraud_on_arrival` runs when the
-asset `fraud_transactions` is updated, for the day in the event's extra. This file imports neither
+asset `fraud_transactions` is updated, for the day in the event's extra. `fraud_loop` observes
+production every day and trains only if `fraud-pipeline decide` says so. This file imports neither
 TFX nor the pipeline: tasks run `fraud-pipeline` as a process, from its own environment. See
 docs/orchestrators.md.
 
 Environment variables of the scheduler, the DAG processor and the workers:
   FRAUD_GRAPH          folder written by `fraud-pipeline compile` (default: graph, next to this)
   FRAUD_PIPELINE       the fraud-pipeline command (default: fraud-pipeline)
+  FRAUD_CONFIG         configuration files of `fraud_loop`, those given to compile, separated by ":"
   FRAUD_MIN_ROWS       rows from which on a day is complete even without the file _SUCCESS; 0: start
                        without looking (default: only _SUCCESS counts)
   FRAUD_WAIT_HOURS     how long to wait for a day before the run fails (default: 20)
@@ -50,8 +52,8 @@ BAD_INPUT, STOPPED_BY_DATA_GATE, NOT_YET = 2, 3, 4
 """Exit codes of fraud-pipeline; any other but 0 is worth a retry."""
 POOL = "fraud_metadata"
 """A pool with one slot: with ML Metadata in SQLite, only one node may run at a time."""
-DAY, OUTCOME = "Day", "Outcome"
-"""Ids of the first task and the last."""
+DAY, DECIDE, OUTCOME = "Day", "Decide", "Outcome"
+"""Ids of the first task, of the one that follows it in `fraud_loop`, and of the last."""
 
 GRAPH = Path(os.environ.get("FRAUD_GRAPH", Path(__file__).parent / "graph"))
 outline = json.loads((GRAPH / "graph.json").read_text(encoding="utf-8"))
@@ -115,12 +117,17 @@ class Day(BaseSensorOperator):
 
 
 class Node(BaseOperator):
-    """Runs one node. A node that has already succeeded in the run is not repeated."""
+    """Runs one node. A node that has already succeeded in the run is not repeated.
+
+    Args:
+      graph: the folder of the compiled graph.
+    """
 
     template_fields = ("as_of", "run")
 
-    def __init__(self, **arguments: Any) -> None:
+    def __init__(self, *, graph: Path, **arguments: Any) -> None:
         super().__init__(**arguments)
+        self.ir = str(graph / outline["ir"])
         self.as_of = f"{{{{ ti.xcom_pull(task_ids='{DAY}') }}}}"
         self.run = "{{ run_id }}"
         self.hook = SubprocessHook()
@@ -130,7 +137,7 @@ class Node(BaseOperator):
         command = [os.environ.get("FRAUD_PIPELINE", "fraud-pipeline"), "node"]
         command += [
             "--ir",
-            str(GRAPH / outline["ir"]),
+            self.ir,
             "--node",
             self.task_id,
             "--run-id",
@@ -156,6 +163,10 @@ class Outcome(BaseOperator):
 
     def execute(self, context: Any) -> None:
         """Reads the run's summary; the exception tells Airflow how to end."""
+        self.end(context)
+
+    def end(self, context: Any) -> None:
+        """See `execute`."""
         summary = json.loads(run_file(context["run_id"], "summary.json").read_text("utf-8"))
         text = f"{summary['outcome']}: {'; '.join(summary['reasons'])}"
         if summary["outcome"] == "gate_stopped":
@@ -163,6 +174,79 @@ class Outcome(BaseOperator):
         if summary["outcome"] != "pushed":
             raise AirflowSkipException(text)
         self.log.info("pushed version %s", summary["pushed_version"])
+
+
+class Decide(BaseOperator):
+    """Observes a day and decides; the nodes after it are skipped unless it decides to train.
+
+    The loop sends its own alerts, see docs/alerts.md.
+    """
+
+    template_fields = ("as_of",)
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.as_of = f"{{{{ ti.xcom_pull(task_ids='{DAY}') }}}}"
+        self.hook = SubprocessHook()
+
+    def execute(self, context: Any) -> None:
+        """Runs the process, and leaves its last line, "DAY  ACTION: reasons", for `Ended`."""
+        said = decided(self.hook, self.as_of)
+        context["ti"].xcom_push(key="said", value=said)
+        if action_of(said) != "retrain":
+            raise AirflowSkipException(said)
+
+    def on_kill(self) -> None:
+        """Terminates the process."""
+        self.hook.send_sigterm()
+
+
+class Ended(Outcome):
+    """Records what became of the training that was decided, if any, and ends like `Outcome`.
+
+    Succeeds if there was nothing to do; fails if the data is broken.
+    """
+
+    template_fields = ("as_of", "said")
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.as_of = f"{{{{ ti.xcom_pull(task_ids='{DAY}') }}}}"
+        self.said = f"{{{{ ti.xcom_pull(task_ids='{DECIDE}', key='said') or '' }}}}"
+        self.hook = SubprocessHook()
+
+    def execute(self, context: Any) -> None:
+        """Records, then reads the run's summary; the exception tells Airflow how to end."""
+        if not self.said:
+            raise AirflowFailException("nothing was decided; the log of Decide says why")
+        if action_of(self.said) == "hold":
+            raise AirflowFailException(self.said)
+        if action_of(self.said) != "retrain":
+            self.log.info("%s", self.said)
+            return
+        decided(self.hook, self.as_of, "--run", context["run_id"])
+        if not run_file(context["run_id"], "summary.json").exists():
+            raise AirflowFailException("the training failed; the log of its node says why")
+        self.end(context)
+
+
+def decided(hook: SubprocessHook, day: str, *options: str) -> str:
+    """Runs `fraud-pipeline decide`; returns its last line."""
+    command = [os.environ.get("FRAUD_PIPELINE", "fraud-pipeline"), "decide"]
+    command += ["--data", outline["data"], "--root", outline["root"], "--as-of", day, *options]
+    for path in filter(None, os.environ.get("FRAUD_CONFIG", "").split(":")):
+        command += ["--config", path]
+    code, said = hook.run_command(command)
+    if code == BAD_INPUT:
+        raise AirflowFailException(f"bad input; a retry would not help: {said}")
+    if code:
+        raise AirflowException(said)
+    return said
+
+
+def action_of(said: str) -> str:
+    """The action in the last line of `fraud-pipeline decide`."""
+    return said.split()[1].rstrip(":")
 
 
 def run_file(run_id: str, name: str) -> Path:
@@ -213,8 +297,8 @@ if "FRAUD_ALERT" in os.environ:
     ALERTS.append(pkgutil.resolve_name(os.environ["FRAUD_ALERT"]))
 
 
-def fraud_dag(name: str, schedule: Any, day: str) -> DAG:
-    """Builds a DAG: the day, one task per node, the outcome.
+def fraud_dag(name: str, schedule: Any, day: str, decides: bool = False) -> DAG:
+    """Builds a DAG: the day, the decision if it `decides`, one task per node, the outcome.
 
     Runs are sequential, because each day's challenger is compared with the champion so far.
     """
@@ -233,11 +317,19 @@ def fraud_dag(name: str, schedule: Any, day: str) -> DAG:
         },
     ) as dag:
         pool = "default_pool" if outline["side_by_side"] else POOL
-        nodes = {node["id"]: Node(task_id=node["id"], pool=pool) for node in outline["nodes"]}
+        graph = Path(outline["root"], "loop", "graph") if decides else GRAPH
+        nodes = {
+            node["id"]: Node(task_id=node["id"], pool=pool, graph=graph)
+            for node in outline["nodes"]
+        }
         for node in outline["nodes"]:
             for upstream in node["upstream"]:
                 nodes[upstream] >> nodes[node["id"]]
         first, last = dag.roots, dag.leaves
+        if decides:
+            Day(task_id=DAY, day=day) >> Decide(task_id=DECIDE, pool=pool) >> first
+            last >> Ended(task_id=OUTCOME, trigger_rule=TriggerRule.ALL_DONE)
+            return dag
         Day(task_id=DAY, day=day) >> first
         # Runs after nodes that were skipped, but not after one that failed, which has alerted.
         last >> Outcome(
@@ -248,12 +340,12 @@ def fraud_dag(name: str, schedule: Any, day: str) -> DAG:
     return dag
 
 
-fraud_daily = fraud_dag(
-    "fraud_daily",
-    # The run for a day starts when that day has ended.
-    CronDataIntervalTimetable("@daily", timezone=TIMEZONE),
-    day=f"{{{{ data_interval_start.in_timezone('{TIMEZONE}') | ds }}}}",
-)
+# The run for a day starts when that day has ended.
+DAILY = CronDataIntervalTimetable("@daily", timezone=TIMEZONE)
+DAY_THAT_ENDED = f"{{{{ data_interval_start.in_timezone('{TIMEZONE}') | ds }}}}"
+
+fraud_daily = fraud_dag("fraud_daily", DAILY, DAY_THAT_ENDED)
+fraud_loop = fraud_dag("fraud_loop", DAILY, DAY_THAT_ENDED, decides=True)
 fraud_on_arrival = fraud_dag(
     "fraud_on_arrival",
     [Asset("fraud_transactions")],

@@ -147,6 +147,83 @@ class ANode(unittest.TestCase):
         self.assertEqual(render(template, ti=found), "day of Day")
 
 
+class TheLoop(unittest.TestCase):
+    def setUp(self) -> None:
+        self.decide = load().fraud_loop.get_task("Decide")
+        self.ended = load().fraud_loop.get_task("Outcome")
+        self.decide.as_of = self.ended.as_of = "2026-03-21"
+        self.context = {"run_id": "L", "ti": mock.Mock()}
+        self.calls: list[list[str]] = []
+        summary = dags.run_file("L", "summary.json")
+        summary.parent.mkdir(parents=True, exist_ok=True)
+        summary.write_text(json.dumps({"outcome": "pushed", "reasons": [], "pushed_version": "7"}))
+        self.summary = summary
+
+    def say(self, line: str, code: int = 0) -> Any:
+        """What the command answers."""
+
+        def run_command(command: list[str]) -> tuple[int, str]:
+            self.calls.append(command)
+            return code, line
+
+        for task in (self.decide, self.ended):
+            task.hook = SimpleNamespace(run_command=run_command)
+
+    def test_nodes_follow_a_decision_to_train_and_run_its_graph(self) -> None:
+        self.assertEqual(self.decide.upstream_task_ids, {"Day"})
+        node = dags.fraud_loop.get_task("A")
+        self.assertEqual(node.upstream_task_ids, {"Decide"})
+        self.assertEqual(node.ir, str(Path(dags.outline["root"], "loop/graph/ir.json")))
+        self.assertEqual(self.ended.trigger_rule, "all_done")
+        self.say("2026-03-21  retrain: average_precision is 0.4")
+        with mock.patch.dict(os.environ, FRAUD_CONFIG="a.yaml:b.yaml"):
+            self.decide.execute(self.context)
+        self.assertEqual(
+            self.calls[0][1:],
+            [
+                *("decide", "--data", "/days", "--root", dags.outline["root"]),
+                *("--as-of", "2026-03-21", "--config", "a.yaml", "--config", "b.yaml"),
+            ],
+        )
+
+    def test_otherwise_they_are_skipped(self) -> None:
+        for action in ("nothing", "hold", "roll_back"):
+            self.say(f"2026-03-21  {action}: why")
+            with self.assertRaises(AirflowSkipException):
+                self.decide.execute(self.context)
+        pushed = [call.kwargs["value"] for call in self.context["ti"].xcom_push.call_args_list]
+        self.assertEqual(pushed[1], "2026-03-21  hold: why")
+
+    def test_exit_codes(self) -> None:
+        for code, error in ((1, AirflowException), (2, AirflowFailException)):
+            self.say("odd", code)
+            with self.assertRaisesRegex(error, "odd") as raised:
+                self.decide.execute(self.context)
+            self.assertIs(type(raised.exception), error)
+
+    def test_the_end_of_a_training_is_recorded(self) -> None:
+        self.ended.said = "2026-03-21  retrain: average_precision is 0.4"
+        self.say("2026-03-21  retrain")
+        self.ended.execute(self.context)
+        self.assertEqual(self.calls[0][-2:], ["--run", "L"])
+        self.summary.unlink()
+        with self.assertRaisesRegex(AirflowFailException, "the training failed"):
+            self.ended.execute(self.context)
+        self.assertEqual(len(self.calls), 2)  # a failure is recorded, too
+
+    def test_days_without_a_training_end_well_unless_the_data_is_broken(self) -> None:
+        self.say("")
+        self.ended.said = "2026-03-21  nothing"
+        self.ended.execute(self.context)
+        self.ended.said = "2026-03-21  hold: CHANNEL is missing"
+        with self.assertRaisesRegex(AirflowFailException, "CHANNEL is missing"):
+            self.ended.execute(self.context)
+        self.ended.said = ""
+        with self.assertRaisesRegex(AirflowFailException, "nothing was decided"):
+            self.ended.execute(self.context)
+        self.assertEqual(self.calls, [])
+
+
 class TheOutcome(unittest.TestCase):
     def setUp(self) -> None:
         self.task = dags.fraud_daily.get_task("Outcome")
