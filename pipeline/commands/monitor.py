@@ -84,10 +84,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def decided(config: Config, root: Root, observation: Observation) -> Decision:
-    """What follows from an observation and the recorded ones of earlier days.
+    """What follows from an observation and what the loop did on earlier days.
 
-    It is what the loop would decide if nothing had come of its earlier decisions.
+    In a root that the loop does not look after, it is what it would decide if nothing had come of
+    its earlier decisions.
     """
+    from fraud.monitoring import loop
     from fraud.monitoring.decide import Lags, Past, decide
     from fraud.pipeline import artifacts, lineage
 
@@ -97,7 +99,9 @@ def decided(config: Config, root: Root, observation: Observation) -> Decision:
     windows = config.windows
     delay = windows.label_delay_days
     lags = Lags(labels=delay, training=2 * delay + windows.eval_days)
-    history: list[Past] = []
+    if history := loop.history(root.path):
+        return decide(observation, history, config.loop, lags)
+    history = []
     for day in sorted(day for day in by_day if day < observation.as_of):
         history.append(Past(decide(by_day[day], history, config.loop, lags)))
     return decide(observation, history, config.loop, lags)

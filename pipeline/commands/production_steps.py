@@ -15,11 +15,12 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fraud.codec import from_values
 from fraud.errors import BadInput, FraudPipelineError, NotYet
 from fraud.files import write_atomically
 from fraud.monitoring import shadow
@@ -169,7 +170,9 @@ class ProductionSteps:
             done = self._call("monitor", "--data", self._data, "--as-of", str(day), "--json")
             if done.returncode:
                 raise _failure(done)
-            seen = Observation.from_json(done.stdout)
+            document = json.loads(done.stdout)
+            names = [field.name for field in fields(Observation)]
+            seen = from_values(Observation, {name: document[name] for name in names})
         return replace(seen, checks=(*seen.checks, *self._harm(day)))
 
     def train(self, day: date, held: Sequence[date], probation: bool, began: float) -> Training:

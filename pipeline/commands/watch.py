@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 import threading
@@ -106,6 +107,7 @@ def looked_after(
     if config.dataset.timestamp is None:
         raise BadInput("dataset.timestamp is null: without days, there is nothing to wait for")
     folder = root.path / "loop"
+    _log_plainly()
     with loop.alone(folder):
         check_purpose(root, is_simulated)
         options = [word for path in arguments.config for word in ("--config", path)]
@@ -137,6 +139,14 @@ def _first_day(days: Sequence[date], lengths: WindowLengths) -> date | None:
         return None
     needed = lengths.train_days + 2 * lengths.label_delay_days + lengths.eval_days
     return days[0] + timedelta(days=needed - 1)
+
+
+def _log_plainly() -> None:
+    """Lets alerts be lines like those of the loop, however TFX sets logging up."""
+    log = logging.getLogger("fraud.monitoring")
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler(sys.stderr))
+        log.propagate = False
 
 
 def _say(line: str) -> None:
