@@ -117,7 +117,7 @@ class LoopSettings:
     """Transactions that a new version must have scored before it is judged by them."""
     max_alert_rate_ratio: Annotated[float, Field(gt=1)] = 4.0
     """How many times more or fewer alerts a new version may raise than the one before."""
-    max_score_shift: PositiveFloat = 0.5
+    max_score_shift: PositiveFloat = 0.25
     """Population stability index between the scores of a new version and of the one before, up to
     which the new one stays."""
     max_errors: NonNegativeFloat = 0.01
