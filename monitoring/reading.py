@@ -30,12 +30,13 @@ MOST_DAYS = 90
 features may need more."""
 
 
-def last_day(data: str, dataset: Dataset) -> date:
-    """The last day of data.
+def as_of_day(data: str, config: Config, as_of: date | None) -> date:
+    """The day to look at: the one given, or the last day of data.
 
     Raises:
-      BadInput: there is none, or the data has no timestamp.
+      BadInput: the data has no timestamp, or no transactions on the days that would be looked at.
     """
+    dataset = config.dataset
     if dataset.timestamp is None:
         raise BadInput(
             "dataset.timestamp is null: without days, there is nothing to monitor; name the column"
@@ -43,7 +44,13 @@ def last_day(data: str, dataset: Dataset) -> date:
     days = discover(data, dataset).days
     if not days:
         raise BadInput(f"{data}: there are no transactions")
-    return days[-1]
+    looked_at = observed_days(as_of or days[-1], config)
+    if not any(day in looked_at for day in days):
+        raise BadInput(
+            f"{data}: there are no transactions in {looked_at}; the days of data are {days[0]} … "
+            f"{days[-1]}, choose one of them with --as-of"
+        )
+    return looked_at.last
 
 
 def read(
@@ -107,8 +114,6 @@ def _transactions(data: str, config: Config, days: Window) -> tuple[pa.Table, st
             # Labels that are late or damaged are a finding; anything else raises here again.
             batches += _cleaned(file, replace(layout, labelled=False))
             problem = problem or str(error)
-    if not batches:
-        raise BadInput(f"{data}: there are no transactions in {days}; choose another --as-of day")
     table = pa.Table.from_batches(batches).combine_chunks()
     if dataset.label_time is None:
         return table, problem

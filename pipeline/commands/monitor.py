@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     config, root = common.config_and_root(arguments)
     data = common.data_path(arguments, config)
-    as_of = arguments.as_of or reading.last_day(data, config.dataset)
+    as_of = reading.as_of_day(data, config, arguments.as_of)
 
     console = Console()
     with console.waiting("loading TFX"), console.quiet():

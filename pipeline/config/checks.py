@@ -45,6 +45,12 @@ def check(config: Config) -> None:
                 f"not {ROWS}"
             )
     config.alerts.check()
+    warn, act = config.monitoring.warn_probability, config.monitoring.act_probability
+    if warn > act:
+        raise BadInput(
+            f"monitoring.warn_probability: {warn} is above monitoring.act_probability, {act}; "
+            "lower it, or nothing would ever warn"
+        )
     log = config.serving.prediction_log
     log.check(dataset)
     for name in log.drop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 import pytest
 from pyarrow import parquet
 
+from fraud.errors import BadInput
 from fraud.models.evaluation.metrics import average_precision
 from fraud.monitoring.checks import Kind, Observation, Verdict
 from fraud.pipeline import artifacts, config, lineage
@@ -37,10 +39,10 @@ def day_of_sample(day: date) -> pa.Table:
 def bank(new_bank) -> Bank:
     """Every transaction and label goes to the server when it would have in life."""
     bank = new_bank()
-    (pushed,) = [bank.run(SAMPLE, str(TRAINED))["pushed_version"]]
-    assert pushed
-    built = bank.call("state", "build", "--data", SAMPLE, "--as-of", TRAINED)
-    assert built.returncode == 0, built.stderr
+    assert bank.run(SAMPLE, str(TRAINED))["outcome"] == "pushed"
+    build = bank.command("state", "--data", SAMPLE, "--as-of", TRAINED)
+    build.insert(build.index("state") + 1, "build")
+    subprocess.run(build, check=True, capture_output=True, cwd=bank.code)
     with serving(bank.root, "--config", str(bank.folder / "fraud.yaml")) as server:
         for i in range(1, (AS_OF - TRAINED).days + 1):
             day = TRAINED + timedelta(days=i)
@@ -82,7 +84,7 @@ def test_a_sound_fortnight(bank):
     assert document["decision"] in ("nothing", "retrain")  # two epochs are no good model
     checks = {check["name"]: check for check in document["checks"]}
     of_skew = {c["name"]: c for c in document["checks"] if c["kind"] == "skew"}
-    assert len(of_skew) == 5 + 4 + 2 + 2 + 4  # columns, calendar, card, and what both have
+    assert len(of_skew) == 5 + 2 + 8 + 4  # columns, calendar, both entities, their risk
     # The server computed from its state what the batch path computes from the files.
     assert {c["value"] for c in of_skew.values()} == {0.0}
     assert {c["verdict"] for c in document["checks"] if c["kind"] == "data"} == {"ok"}
@@ -101,7 +103,8 @@ def test_a_sound_fortnight(bank):
     assert sum(day["frauds"] for day in document["days"]) == int(np.sum(labels))
 
     gauges = (bank.root / "monitoring" / "fraud_monitoring.prom").read_text()
-    assert f'fraud_check_value{{check="average_precision",kind="performance"}} {expected}' in gauges
+    labels_of_gauge = '{check="average_precision",kind="performance"}'
+    assert f"fraud_check_value{labels_of_gauge} {found['value']}" in gauges
     store = lineage.find_store(config.Config().metadata, Root(bank.root))
     (recorded,) = lineage.observations(store)
     assert artifacts.observation(recorded).checks[0].name == document["checks"][0]["name"]
@@ -151,4 +154,13 @@ def test_unusable_data_is_named_and_nothing_is_recorded(bank, tmp_path):
     done = bank.call("monitor", "--data", SAMPLE, "--as-of", "2027-01-01")
     assert done.returncode == 2
     assert "there are no transactions in" in done.stderr and "Traceback" not in done.stderr
+    # What only the component finds is an error of the same kind.
+    data = tmp_path / "transactions"
+    shutil.copytree(SAMPLE, data)
+    (file,) = (data / f"date={AS_OF}").glob("*.parquet")
+    table = day_of_sample(AS_OF)
+    at = table.schema.get_field_index("TX_AMOUNT")
+    parquet.write_table(table.set_column(at, "TX_AMOUNT", pa.array([np.inf] * len(table))), file)
+    with pytest.raises(BadInput, match="TX_AMOUNT"):
+        look(bank, data, AS_OF)
     assert len(lineage.observations(store)) == before

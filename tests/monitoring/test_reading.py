@@ -146,9 +146,13 @@ def test_moments_of_labels_decide_where_there_are_any(tmp_path):
     assert np.array_equal(table["KNOWN"].is_valid().to_numpy(), known)
 
 
-def test_the_last_day_is_that_of_the_data(data, tmp_path):
-    assert reading.last_day(str(data), CONFIG.dataset) == AS_OF
+def test_the_day_is_the_last_one_of_the_data_unless_it_is_given(data, tmp_path):
+    assert reading.as_of_day(str(data), CONFIG, None) == AS_OF
+    soon = AS_OF + timedelta(days=2)  # nothing has arrived since
+    assert reading.as_of_day(str(data), CONFIG, soon) == soon
+    assert days(read(data, as_of=soon).transactions).max() == np.datetime64(AS_OF)
+    with pytest.raises(BadInput, match=r"no transactions in .* the days of data are 2026-03-01 …"):
+        reading.as_of_day(str(data), CONFIG, date(2027, 1, 1))
+    without = dataclasses.replace(CONFIG, dataset=Dataset(timestamp=None))
     with pytest.raises(BadInput, match="timestamp is null"):
-        reading.last_day(str(data), Dataset(timestamp=None))
-    with pytest.raises(BadInput, match="there are no transactions in"):
-        read(data, as_of=date(2027, 1, 1))
+        reading.as_of_day(str(data), without, None)

@@ -113,6 +113,8 @@ def test_only_the_built_in_columns_are_judged_by_the_packaged_schema(load):
         ("network: {validation_percent: 51}", "network.validation_percent", "1 to 50"),
         ("network: {focal_gamma: -1}", "network.focal_gamma", "the least is 0"),
         ("network: {focal_gamma: 0.5}", "network.focal_gamma", "the least is 1"),
+        ("monitoring: {warn_probability: 0.97}", "monitoring.warn_probability", "lower it"),
+        ("monitoring: {act_probability: 1}", "monitoring.act_probability", "below 1"),
         ("tuning: {trials: 0}", "tuning.trials", "the least is 1"),
         ("tuning: {learning_rate: [0.1, 0]}", "tuning.learning_rate[1]", "above 0"),
         ("tuning: {epochs: [0]}", "tuning.epochs[0]", "the least is 1"),
