@@ -34,6 +34,7 @@ from fraud.files import write_atomically
 from fraud.monitoring.alerts import Alert, Alerts
 from fraud.monitoring.checks import Check, Kind, Observation, Verdict
 from fraud.monitoring.decide import HOLD, RETRAIN, Decision, Lags, Past, decide
+from fraud.monitoring.policy import Kind as AlertKind
 from fraud.monitoring.policy import LoopSettings
 from fraud.text import plain
 from fraud.time import parse_day
@@ -103,6 +104,12 @@ class Entry:
     done: bool = False
 
     @property
+    def is_broken(self) -> bool:
+        """Whether its data is broken; other holds, such as of missing predictions, are not."""
+        checks = self.observation.checks if self.observation else ()
+        return any(c.kind is Kind.DATA and c.verdict is Verdict.ACT for c in checks)
+
+    @property
     def pushed(self) -> str:
         """The version that went live by this day's training; "" if none did."""
         return next((t.pushed for t in (self.promotion, self.training) if t and t.pushed), "")
@@ -154,7 +161,7 @@ class Steps(Protocol):
     def observe(self, day: date) -> Observation:
         """Looks at production as of a day."""
 
-    def train(self, day: date, held: Sequence[date], probation: bool, began: float) -> Training:
+    def train(self, day: date, broken: Sequence[date], probation: bool, began: float) -> Training:
         """Trains as of a day without some days, or returns what a training since `began` did.
 
         With `probation`, a model that may be pushed is not; without, the same model is.
@@ -215,13 +222,9 @@ class Journal:
         """What was decided so far, for `decide`."""
         return [entry.past() for entry in self.entries() if entry.decision is not None]
 
-    def held(self) -> list[date]:
-        """The days that are not to be trained on."""
-        return [
-            entry.day
-            for entry in self.entries()
-            if entry.decision is not None and entry.decision.action == "hold"
-        ]
+    def broken(self) -> list[date]:
+        """The days that are not to be trained on, because of their data."""
+        return [entry.day for entry in self.entries() if entry.is_broken]
 
 
 def refused(entries: Sequence[Entry], days: int) -> list[tuple[date, Training]]:
@@ -409,15 +412,15 @@ class Loop:
     ) -> Training:
         self._doing(f"training as of {entry.day}")
         try:
-            return self._steps.train(entry.day, self.held(entry.day), probation, began)
+            return self._steps.train(entry.day, self.broken(entry.day), probation, began)
         except FraudPipelineError as error:
             if not (is_last_attempt or isinstance(error, BadInput)):
                 raise
             return Training(FAILED, reasons=(plain(str(error)),))
 
-    def held(self, day: date) -> list[date]:
+    def broken(self, day: date) -> list[date]:
         """The days up to one that a training as of that day leaves out."""
-        return [other for other in self._journal.held() if other <= day]
+        return [other for other in self._journal.broken() if other <= day]
 
     def _roll_back(self, entry: Entry, bad: str, reason: str) -> Entry:
         """Takes a version back; what is to be done is recorded first, so that it is done once."""
@@ -477,7 +480,11 @@ class Loop:
             self._tell_of(day, entry.promotion)
 
     def _tell_of(self, day: date, training: Training) -> None:
-        kinds = {FAILED: "failed_run", "gate_stopped": "gate_stop", "pushed": "push"}
+        kinds: dict[str, AlertKind] = {
+            FAILED: "failed_run",
+            "gate_stopped": "gate_stop",
+            "pushed": "push",
+        }
         outcome = training.outcome.replace("_", " ")
         said = f"training as of {day}: {outcome}"
         if training.pushed:
@@ -486,7 +493,7 @@ class Loop:
         if kind := kinds.get(training.outcome):
             self._alerts.send(
                 Alert(
-                    kind,  # type: ignore[arg-type]
+                    kind,
                     f"{day} {training.run_id}",
                     said,
                     training.reasons,
@@ -505,11 +512,13 @@ class Loop:
         live = str(entry.observation.version or "")
         acting = [c for c in entry.observation.checks if c.verdict is Verdict.ACT]
         if decision.action == "hold":
-            broken = sorted(c.name for c in acting if c.kind in HOLD)
-            said = f"the data of {day} is broken: nothing is trained on it"
-            self._alerts.send(
-                Alert("hold", " ".join(broken), said, decision.reasons, day, version=live)
-            )
+            subject = " ".join(sorted(c.name for c in acting if c.kind in HOLD))
+            said = f"{day} is held: nothing is trained or rolled back"
+            if entry.is_broken:
+                said = f"the data of {day} is broken: nothing is trained on it, now or later"
+            is_stale = all(c.kind is Kind.FRESHNESS for c in acting if c.kind in HOLD)
+            kind: AlertKind = "stale_data" if is_stale else "hold"
+            self._alerts.send(Alert(kind, subject, said, decision.reasons, day, version=live))
             return
         if asking := [c for c in acting if c.kind in RETRAIN and c.kind is not Kind.AGE]:
             names = sorted({c.name for c in asking})

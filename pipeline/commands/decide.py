@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
             "graph": None,
         }
         if loop.is_training_due(entry):
-            settings = steps.write_settings(made.held(day), made.is_tried_first(entry))
+            settings = steps.write_settings(made.broken(day), made.is_tried_first(entry))
             document["graph"] = str(_compile(arguments, settings))
         elif not entry.done:
             made.end(day)

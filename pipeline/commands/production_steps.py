@@ -175,14 +175,14 @@ class ProductionSteps:
             seen = from_values(Observation, {name: document[name] for name in names})
         return replace(seen, checks=(*seen.checks, *self._harm(day)))
 
-    def train(self, day: date, held: Sequence[date], probation: bool, began: float) -> Training:
+    def train(self, day: date, broken: Sequence[date], probation: bool, began: float) -> Training:
         """Runs the graph, unless a run as of that day has ended since `began`."""
         if adopted := self._finished(day, probation, began):
             return adopted
         self._wait_until_idle()
         if adopted := self._finished(day, probation, began):
             return adopted
-        settings = self.write_settings(held, probation)
+        settings = self.write_settings(broken, probation)
         done = self._call(
             *("run", "--data", self._data, "--as-of", str(day), "--json"), settings=settings
         )
@@ -190,10 +190,10 @@ class ProductionSteps:
             raise _failure(done)
         return self._training(json.loads(done.stdout))
 
-    def write_settings(self, held: Sequence[date], probation: bool) -> Path:
+    def write_settings(self, broken: Sequence[date], probation: bool) -> Path:
         """Writes what a training adds to the configuration; returns the file."""
         path = self._root.path / "loop" / "run.yaml"
-        write_atomically(path, run_settings(held, probation))
+        write_atomically(path, run_settings(broken, probation))
         return path
 
     def training_of(self, run_id: str) -> Training:
@@ -406,7 +406,7 @@ class ProductionSteps:
         return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
-def run_settings(held: Sequence[date], probation: bool) -> str:
+def run_settings(broken: Sequence[date], probation: bool) -> str:
     """What the loop's trainings add to the configuration, as YAML.
 
     That inputs drift was decided already, and training on them is the answer; limits of single
@@ -415,8 +415,8 @@ def run_settings(held: Sequence[date], probation: bool) -> str:
     import yaml
 
     document: dict[str, Any] = {"data_gate": {"max_drift": 1.0}}
-    if held:
-        document["windows"] = {"excluded_days": [str(day) for day in held]}
+    if broken:
+        document["windows"] = {"excluded_days": [str(day) for day in broken]}
     if probation:
         document["release"] = {"probation": True}
     return "# Written by the loop for its trainings.\n" + yaml.safe_dump(document)

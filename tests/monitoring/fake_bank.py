@@ -109,10 +109,10 @@ class Bank:
             day, int(live) if live else None, tuple(self.checks.get((day - FIRST).days, ()))
         )
 
-    def train(self, day: date, held: Sequence[date], probation: bool, began: float) -> Training:
+    def train(self, day: date, broken: Sequence[date], probation: bool, began: float) -> Training:
         assert began
         self._do("train", day)
-        (self.folder / "held.json").write_text(json.dumps([str(other) for other in held]))
+        (self.folder / "broken.json").write_text(json.dumps([str(other) for other in broken]))
         number = (day - FIRST).days
         outcome = self.outcomes.get(number, "pushed")
         if outcome == "pushed" and probation:

@@ -1,0 +1,307 @@
+"""The closed loop by real processes: data that arrives, models that are trained, kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from fraud import files
+from fraud.monitoring.alerts import raised_in
+from fraud.monitoring.loop import Entry, Journal
+from fraud.pipeline import lineage, production, releases
+from fraud.pipeline.config import Metadata
+from fraud.pipeline.root import Root
+from tests.e2e.conftest import CONFIG, SAMPLE, Bank
+
+pytestmark = pytest.mark.e2e
+
+EVERYTHING = re.sub(
+    r"(min_average_precision|min_roc_auc): [0-9.]+", r"\1: 0.0", CONFIG, flags=re.MULTILINE
+)
+"""Gates that let every model through."""
+FIRST = date(2026, 1, 31)
+"""The first day on which the configuration's windows lie within the sample."""
+POLICY = """
+monitoring: {max_age_days: 6}
+loop: {min_changed_days: 0, cool_down_days: 6, verify_rows: 500, poll_seconds: 0.5,
+       retry_seconds: 1, max_score_shift: 100, max_alert_rate_ratio: 1000}
+"""
+"""Models of two epochs differ by more than good ones do."""
+SECONDS = 900
+
+
+def deliver(data: Path, day: date, change: Callable[[pa.Table], pa.Table] | None = None) -> None:
+    """A day of the sample arrives, changed or not; its marker last."""
+    source = SAMPLE / f"date={day}" / "transactions.parquet"
+    target = data / f"date={day}"
+    target.mkdir(parents=True, exist_ok=True)
+    if change is None:
+        (target / "transactions.parquet").symlink_to(source)
+    else:
+        table = parquet.ParquetFile(source).read()
+        parquet.write_table(change(table), target / "transactions.parquet")
+    (target / "_SUCCESS").touch()
+
+
+def days(first: date, last: date) -> list[date]:
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def without_channel(table: pa.Table) -> pa.Table:
+    column = pa.nulls(len(table), table.schema.field("CHANNEL").type)
+    return table.set_column(table.column_names.index("CHANNEL"), "CHANNEL", column)
+
+
+def dearer(table: pa.Table) -> pa.Table:
+    """All amounts five times as high."""
+    amounts = pa.array(np.round(table["TX_AMOUNT"].to_numpy() * 5, 2))
+    return table.set_column(table.column_names.index("TX_AMOUNT"), "TX_AMOUNT", amounts)
+
+
+def entries(bank: Bank) -> dict[date, Entry]:
+    return {entry.day: entry for entry in Journal(bank.root / "loop").entries()}
+
+
+def actions(bank: Bank) -> list[str]:
+    return [e.decision.action for e in entries(bank).values() if e.decision is not None]
+
+
+def start(bank: Bank, data: Path, *options: object) -> subprocess.Popen[str]:
+    """Starts the loop, in a process group of its own."""
+    return subprocess.Popen(
+        bank.command("watch", "--data", data, *options),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=bank.code,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    _, stderr = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, stderr
+    assert "Traceback" not in stderr
+    return stderr
+
+
+def until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:
+    end = time.monotonic() + SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < end, "it never happened"
+        if process is not None and process.poll() is not None:
+            raise AssertionError(process.stderr.read() if process.stderr else "it ended")
+        time.sleep(0.2)
+    return found
+
+
+def check_whole(root: Root) -> None:
+    """Every version that a server can see is whole."""
+    promised = {entry.version: entry.digest for entry in releases.journal(root)}
+    for version in releases.folders(root):
+        assert files.digest(root.pushed / version) == promised[version]
+
+
+def pushes(bank: Bank) -> list[tuple[str, bool]]:
+    """(as-of day, whether by a rollback) of every version, oldest first."""
+    store = lineage.find_store(Metadata(), Root(bank.root))
+    found = [(lineage.as_of(store, p), bool(p.restored)) for p in lineage.pushes(store)]
+    return found[::-1]
+
+
+def test_a_replay_trains_and_holds_and_goes_on_after_a_kill(new_bank, tmp_path: Path) -> None:
+    bank, data = new_bank(EVERYTHING + POLICY), tmp_path / "data"
+    broken = FIRST + timedelta(2)
+    for day in days(date(2026, 1, 1), FIRST + timedelta(3)):
+        deliver(data, day, without_channel if day == broken else None)
+    victim = start(bank, data, "--simulate")
+    until(lambda: FIRST in entries(bank) and entries(bank)[FIRST].training, victim)
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.communicate()
+    assert pushes(bank) == [(str(FIRST), False)]
+
+    said = finish(start(bank, data, "--simulate"))
+    assert actions(bank)[:3] == ["retrain", "nothing", "hold"]
+    assert f"{broken}  hold: " in said and "CHANNEL" in said
+    assert all(entry.done for entry in entries(bank).values()) and len(entries(bank)) == 4
+    assert pushes(bank) == [(str(FIRST), False)]
+    kinds = [raised.alert.kind for raised in raised_in(bank.root / "alerts")]
+    assert {"push", "hold"} <= {*kinds}
+    logged = sorted(path.name for path in (bank.root / "predictions").glob("date=*"))
+    assert logged == [f"date={day}" for day in days(FIRST + timedelta(1), FIRST + timedelta(3))]
+
+    again = bank.call("watch", "--data", data, "--simulate")
+    assert again.returncode == 0 and " hold" not in again.stderr  # nothing is done twice
+    live = bank.call("watch", "--data", data, "--once")
+    assert live.returncode == 2 and "holds a replay of the past" in live.stderr
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_a_replay_ends_where_it_would_have_ended(
+    new_bank, tmp_path: Path
+) -> None:
+    """Half of the kills end the loop alone: then a training that it began goes on without it."""
+    data, last = tmp_path / "data", FIRST + timedelta(16)
+    broken = days(FIRST + timedelta(3), FIRST + timedelta(4))
+    for day in days(date(2026, 1, 1), last):
+        deliver(data, day, without_channel if day in broken else None)
+    undisturbed, victim = new_bank(EVERYTHING + POLICY), new_bank(EVERYTHING + POLICY)
+    finish(start(undisturbed, data, "--simulate"))
+    chance, kills = random.Random(14), 0
+    wanted = int(os.environ.get("FRAUD_KILLS", "30"))
+    while kills < wanted:
+        process = start(victim, data, "--simulate")
+        try:
+            process.wait(timeout=chance.uniform(1, 40))
+        except subprocess.TimeoutExpired:
+            if chance.random() < 0.5:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+            process.wait()
+            kills += 1
+            check_whole(Root(victim.root))
+            continue
+        break  # it was done earlier
+    print(f"{kills} kills")
+    finish(start(victim, data, "--simulate"))
+    assert kills >= min(wanted, 5)
+    check_whole(Root(victim.root))
+    assert pushes(victim) == pushes(undisturbed)
+    decisions = [
+        [(entry.day, entry.decision, entry.training and entry.training.outcome) for entry in of]
+        for of in (entries(victim).values(), entries(undisturbed).values())
+    ]
+    assert decisions[0] == decisions[1]
+    for bank in (victim, undisturbed):
+        rows = [
+            parquet.ParquetFile(path).metadata.num_rows
+            for path in sorted((bank.root / "predictions").glob("date=*/*.parquet"))
+        ]
+        assert len(rows) == 16  # a file for each day after the first, none twice
+    done = victim.call("verify", "--json")
+    assert done.returncode == 0, done.stdout
+
+
+@dataclass
+class Server:
+    """A server, and what it answers."""
+
+    address: str
+
+    def call(self, path: str, document: dict | None = None) -> dict:
+        body = None if document is None else json.dumps(document).encode()
+        with urllib.request.urlopen(self.address + path, body, timeout=30) as answer:
+            return json.load(answer)
+
+    def score(self, table: pa.Table) -> list[dict]:
+        """Sends transactions as a bank would, some hundred at a time."""
+        rows = table.drop(["TX_FRAUD"]).to_pylist()
+        for row in rows:
+            row["TX_DATETIME"] = row["TX_DATETIME"].isoformat()
+        results = []
+        for at in range(0, len(rows), 500):
+            part = {"transactions": rows[at : at + 500]}
+            results += self.call("/v1/transactions:score", part)["results"]
+        return results
+
+    def label(self, table: pa.Table) -> None:
+        ids, labels = table["TRANSACTION_ID"].to_pylist(), table["TX_FRAUD"].to_pylist()
+        named = [{"id": i, "label": int(v)} for i, v in zip(ids, labels, strict=True)]
+        for at in range(0, len(named), 5000):
+            self.call("/v1/labels", {"labels": named[at : at + 5000]})
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@contextmanager
+def serving(bank: Bank, port: int) -> Iterator[Server]:
+    command = bank.command("serve", "--port", port, "--grpc-port", "0")
+    with open(bank.folder / "server.log", "w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=bank.code)
+    server = Server(f"http://127.0.0.1:{port}")
+
+    def is_ready() -> bool:
+        try:
+            with urllib.request.urlopen(server.address + "/readyz", timeout=5):
+                return True
+        except (OSError, urllib.error.HTTPError):
+            return False
+
+    try:
+        until(is_ready)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.mark.slow
+def test_a_day_in_the_life(new_bank, tmp_path: Path) -> None:
+    """Server, loop, traffic and labels; amounts drift, and the loop's model answers in the end."""
+    port = free_port()
+    settings = POLICY.replace("max_age_days: 6", "max_age_days: 99").replace(
+        "loop: {", f"loop: {{server: 'http://127.0.0.1:{port}', "
+    )
+    settings += "serving: {prediction_log: {file_seconds: 1, flush_seconds: 0.2}}\n"
+    bank, data = new_bank(EVERYTHING + settings), tmp_path / "data"
+    for day in days(date(2026, 1, 1), FIRST):
+        deliver(data, day)
+    first = bank.run(data, str(FIRST))["pushed_version"]
+    done = bank.call("state", "build", "--data", data, "--as-of", FIRST)
+    assert done.returncode == 0, done.stderr
+    watch = None
+    try:
+        with serving(bank, port) as server:
+            watch = start(bank, data, "--from", FIRST + timedelta(1))
+            drifts = FIRST + timedelta(2)
+            for day in days(FIRST + timedelta(1), FIRST + timedelta(4)):
+                change = dearer if day >= drifts else None
+                source = SAMPLE / f"date={day}" / "transactions.parquet"
+                table = parquet.ParquetFile(source).read()
+                results = server.score(change(table) if change else table)
+                assert len(results) == len(table)
+                known = SAMPLE / f"date={day - timedelta(7)}" / "transactions.parquet"
+                server.label(parquet.ParquetFile(known).read())
+                time.sleep(3)  # until the log is in Parquet
+                deliver(data, day, change)
+                until(lambda day=day: day in entries(bank) and entries(bank)[day].done, watch)
+            trained = [e for e in entries(bank).values() if e.pushed]
+            assert trained, actions(bank)
+            version = trained[-1].pushed
+            assert version != first
+            until(lambda: server.score(table.slice(0, 1))[0]["version"] == version, watch)
+    finally:
+        if watch is not None:
+            watch.terminate()
+            watch.communicate(timeout=SECONDS)
+    live = production.live(Metadata(), Root(bank.root))
+    assert live and live.version == version
+    status = bank.call("status")
+    assert version in status.stdout
+    told = bank.call("lineage", version)
+    assert told.returncode == 0 and version in told.stdout
+    assert {"drift", "push"} <= {r.alert.kind for r in raised_in(bank.root / "alerts")}
