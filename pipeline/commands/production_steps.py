@@ -289,10 +289,12 @@ class ProductionSteps:
         live = self._live()
         if dataset.id is None or live is None:
             return None
+        before = first - timedelta(days=1)
         seen = reading.read(
-            self._data, self._root.predictions, self._config, last, labels_until=first
+            self._data, self._root.predictions, self._config, last, labels_until=before
         )
-        log = seen.predictions
+        log = self._logged(first, last)
+        seen = replace(seen, predictions=log)
         if dataset.id not in log.transactions.column_names or not len(log):
             return None
         return join(seen, dataset, {live.version}).between(first, last), log
