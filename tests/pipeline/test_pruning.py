@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from fraud.errors import BadInput, FraudPipelineError
+from fraud.monitoring.loop import Entry, Journal, Training
 from fraud.pipeline import cli, lineage, pruning, releases, verification
 from fraud.pipeline.artifacts import value
 from fraud.pipeline.commands import prune, schema, verify
@@ -72,6 +74,18 @@ def test_the_last_runs_the_live_version_and_the_one_before_stay(bank):
     assert releases.disagreements(bank.root, list(lineage.pushes(bank.store))) == ()
     again = pruned(bank)
     assert (again["deleted"], again["freed"]) == ([], 0)
+
+
+def test_models_that_the_loop_refused_lately_stay(bank):
+    refused = Training("not_blessed", "2", ("worse",), model="somewhere")
+    day = date(2026, 3, 1)
+    journal = Journal(bank.root.path / "loop")
+    journal.write(Entry(day, training=refused))
+    journal.write(Entry(day + timedelta(29)))
+    assert pruned(bank)["runs"] == ["2", "3", "4"]
+    assert states(bank, "2") == {"LIVE"}
+    journal.write(Entry(day + timedelta(30)))
+    assert pruned(bank)["runs"] == ["3", "4"]
 
 
 def test_a_root_works_after_pruning(bank):
