@@ -402,10 +402,24 @@ class ProductionSteps:
     def _call(
         self, command: str, *arguments: str, settings: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
+        """Runs a command of ours; it goes on if this process is killed.
+
+        So it writes to files: a pipe would end it with its next line.
+        """
         words = [sys.executable, "-m", "fraud.pipeline.cli", command, *arguments, *self._options]
         words += ["--config", str(settings)] if settings else []
         words += ["--root", str(self._root.path)]
-        return subprocess.run(words, capture_output=True, text=True, check=False)
+        place = self._root.path / "loop" / f".{command}-{os.getpid()}"
+        out, err = place.with_suffix(".out"), place.with_suffix(".err")
+        try:
+            with open(out, "w") as stdout, open(err, "w") as stderr:
+                done = subprocess.run(words, stdout=stdout, stderr=stderr, check=False)
+            return subprocess.CompletedProcess(
+                words, done.returncode, out.read_text("utf-8"), err.read_text("utf-8")
+            )
+        finally:
+            out.unlink(missing_ok=True)
+            err.unlink(missing_ok=True)
 
 
 def run_settings(broken: Sequence[date], probation: bool) -> str:

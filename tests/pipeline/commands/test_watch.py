@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -177,3 +179,36 @@ def test_a_version_that_the_server_refuses_or_that_makes_it_fail_is_a_problem(
     server["/v1/models/fraud"] = "<html>"
     with pytest.raises(FraudPipelineError, match="does not answer"):
         made._problems_of_server("8")
+
+
+def test_a_command_goes_on_if_the_loop_is_killed(data: Path, tmp_path: Path) -> None:
+    """One that prints more than a pipe holds, after its reader is gone, and then says so."""
+    code = f"""
+import os, signal, sys
+from pathlib import Path
+from fraud.pipeline.commands import production_steps
+from tests.pipeline.commands import test_watch
+made = test_watch.steps(Path({str(data)!r}))
+(Path({str(data)!r}).parent / "root" / "loop").mkdir(parents=True)
+production_steps.sys.executable = {str(tmp_path / "slow")!r}
+made._call("run")
+"""
+    slow = tmp_path / "slow"
+    slow.write_text(
+        f"#!/bin/sh\necho $$ > {tmp_path}/pid\nsleep 1\n"
+        "i=0; while [ $i -lt 3000 ]; do echo a line that somebody may read || exit 1; i=$((i+1)); "
+        f"done\ntouch {tmp_path}/ended\n"
+    )
+    slow.chmod(0o755)
+    loop = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    until(lambda: (tmp_path / "pid").exists())
+    loop.kill()
+    loop.wait()
+    until(lambda: (tmp_path / "ended").exists())
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.01)
