@@ -128,6 +128,7 @@ def pushes(bank: Bank) -> list[tuple[str, bool]]:
     return found[::-1]
 
 
+@pytest.mark.slow
 def test_a_replay_trains_and_holds_and_goes_on_after_a_kill(new_bank, tmp_path: Path) -> None:
     bank, data = new_bank(EVERYTHING + POLICY), tmp_path / "data"
     broken = FIRST + timedelta(2)
