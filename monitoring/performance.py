@@ -422,21 +422,23 @@ def estimated(
       promise: what the Evaluator measured.
       settings: thresholds.
     """
-    errors = estimate_errors(labelled)
-    checks = []
+    errors, checks = estimate_errors(labelled), []
+    estimates = expected_confusion(scored.scores, scored.alerts)
+    expecting = float(scored.scores.sum())
+    intervals = _simulated(scored) if expecting >= MIN_FRAUD_CARDS else {}
     for metric in _ESTIMATED:
         name = f"estimated_{metric}"
         error = _estimate_error(metric, errors.get(metric), labelled, settings)
         checks.append(error)
-        if (expecting := float(scored.scores.sum())) < MIN_FRAUD_CARDS:
+        if not intervals:
             why = f"about {expecting:.0f} frauds expected; {MIN_FRAUD_CARDS} are needed"
             checks.append(unknown(name, Kind.ESTIMATE, why))
             continue
-        value = expected_confusion(scored.scores, scored.alerts)[metric]
+        value = estimates[metric]
         if math.isnan(value):
             checks.append(unknown(name, Kind.ESTIMATE, "nothing alerted"))
             continue
-        interval, expected = _simulated(scored, metric), promise.metrics.get(metric)
+        interval, expected = intervals[metric], promise.metrics.get(metric)
         verdict, detail, least = Verdict.OK, "", None
         if expected is None:
             verdict, detail = Verdict.CANNOT_JUDGE, "the Evaluator did not measure it"
@@ -488,15 +490,23 @@ def _estimate_error(
     return Check(name, error.value, of, limit, verdict, detail, Kind.ESTIMATE)
 
 
-def _simulated(scored: Scored, metric: str) -> Interval:
-    """The 95 % interval of a metric if labels are drawn independently with the scores' odds."""
+def _simulated(scored: Scored) -> dict[str, Interval]:
+    """95 % intervals of the metrics if labels are drawn independently with the scores' odds."""
     random = np.random.default_rng(0)
     probable = scored.scores.astype(np.float64)
     order = np.argsort(-probable, kind="stable")
     probable, alerts = probable[order], scored.alerts[order]
-    values = []
-    for _ in range(SIMULATIONS):
-        drawn = (random.random(len(probable)) < probable).astype(np.float64)
-        values.append(of_labels(drawn, probable, alerts)[metric])
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    return float(low), float(high)
+    ends = np.flatnonzero(np.diff(probable, append=-1.0))  # the last of equal scores
+    values = np.full((SIMULATIONS, len(_ESTIMATED)), np.nan)
+    for row in values:
+        drawn = random.random(len(probable)) < probable
+        found = np.cumsum(drawn)[ends]
+        if not found[-1]:
+            continue
+        average = np.sum(np.diff(found, prepend=0) * found / (ends + 1)) / found[-1]
+        caught = drawn[alerts].sum()
+        row[:] = average, caught / max(alerts.sum(), 1), caught / found[-1]
+    limits = np.nanquantile(values, [0.025, 0.975], axis=0)
+    return {
+        name: (float(low), float(high)) for name, low, high in zip(_ESTIMATED, *limits, strict=True)
+    }

@@ -402,9 +402,10 @@ def test_labels_that_arrive_as_moments_count_once_they_are_known(seen, live):
     """With dataset.label_time, rows of labelled days whose label is still open are left out."""
     table = bank.arrived(seen)
     open_ = np.arange(len(table)) % 2 == 0
-    labels = table["TX_FRAUD"].to_pandas().mask(open_)
+    labels = table["TX_FRAUD"].fill_null(0).to_numpy()
+    missing = open_ | table["TX_FRAUD"].is_null().to_numpy()
     at = table.schema.get_field_index("TX_FRAUD")
-    table = table.set_column(at, "TX_FRAUD", pa.array(labels, pa.int8(), from_pandas=True))
+    table = table.set_column(at, "TX_FRAUD", pa.array(labels, pa.int8(), mask=missing))
     observation = look(Production(table, bank.logged(seen)), live)
     labelled = [d for d in observation.days if d.labelled]
     assert all(d.labelled == pytest.approx(d.arrived / 2, abs=1) for d in labelled)

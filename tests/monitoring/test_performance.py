@@ -53,6 +53,21 @@ def test_estimates_are_right_on_average_if_scores_are_probabilities():
         assert np.mean([p[name] for p in proved]) == pytest.approx(value, abs=0.01)
 
 
+def test_intervals_of_estimates_are_those_of_drawn_labels():
+    random = np.random.default_rng(0)
+    scores = np.round(random.beta(0.05, 2, 5000), 3)  # many are equal
+    of = scored(np.zeros(5000), scores)
+    found = performance._simulated(of)
+    proved = [
+        performance.of_labels((random.random(5000) < of.scores).astype(int), of.scores, of.alerts)
+        for _ in range(300)
+    ]
+    for name, (low, high) in found.items():
+        drawn = np.quantile([p[name] for p in proved], [0.025, 0.975])
+        assert (low, high) == pytest.approx(tuple(drawn), abs=0.02)
+    assert found.keys() == proved[0].keys()
+
+
 def scored(labels, scores, amounts=None, cards=None, days=None) -> Scored:
     n = len(labels)
     rows = np.arange(n)
