@@ -160,7 +160,7 @@ def _of_day(
     """Whether the rows and columns of one day are broken."""
     measured = drift.compare(now, _with(baseline, columns), configured)
     return [
-        _rows(_of(drift.ROWS, measured)),
+        _rows(_of(drift.ROWS, measured), _are_fewer(now, baseline)),
         *(_broken(name, _of(name, measured), settings.broken_share) for name in columns),
     ]
 
@@ -169,17 +169,21 @@ def _of(column: str, measured: Iterable[Measurement]) -> list[Measurement]:
     return [m for m in measured if m.column == column]
 
 
-def _rows(measured: list[Measurement]) -> Check:
+def _are_fewer(now: Profile, baseline: Profile) -> bool:
+    """Whether a day has fewer rows than the same weekday had; without one, than all days had."""
+    same = baseline.rows[baseline.days % 7 == now.days[0] % 7]
+    return bool(now.rows[0] < (same if len(same) else baseline.rows).mean())
+
+
+def _rows(measured: list[Measurement], are_fewer: bool) -> Check:
     """Whether the day has as many rows as it should: far fewer are a day that is not complete."""
     of_day = next((m for m in measured if m.measure == drift.ROWS_OF_DAY), None)
     if of_day is None or of_day.unjudged:
-        why = of_day.unjudged if of_day else measured[0].unjudged if measured else "no days"
+        why = next((m.unjudged for m in measured if m.unjudged), "the data has no days")
         return unknown("data/rows", Kind.DATA, why)
     verdict = Verdict.OK
     if of_day.drifted:
-        counts = of_day.change.partition(": ")[2].replace(",", "").split(" instead of ")
-        fewer = float(counts[0]) < float(counts[1])
-        verdict = Verdict.ACT if fewer else Verdict.WARN
+        verdict = Verdict.ACT if are_fewer else Verdict.WARN
     return Check(
         "data/rows", of_day.value, None, of_day.threshold, verdict, of_day.change, Kind.DATA
     )
