@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
+from datetime import date
 from typing import TYPE_CHECKING
 
 from fraud.codec import to_json
+from fraud.errors import BadInput
 from fraud.pipeline.commands import common
 from fraud.text import plain
 
@@ -93,14 +96,17 @@ def decided(config: Config, root: Root, observation: Observation) -> Decision:
     from fraud.monitoring.decide import Lags, Past, decide
     from fraud.pipeline import artifacts, lineage
 
-    store = lineage.find_store(config.metadata, root)
-    recorded = lineage.observations(store) if store else []
-    by_day = {seen.as_of: seen for seen in map(artifacts.observation, recorded)}
     windows = config.windows
     delay = windows.label_delay_days
     lags = Lags(labels=delay, training=2 * delay + windows.eval_days)
     if history := loop.history(root.path):
         return decide(observation, history, config.loop, lags)
+    store = lineage.find_store(config.metadata, root)
+    by_day: dict[date, Observation] = {}
+    for artifact in lineage.observations(store) if store else ():
+        with suppress(BadInput, OSError):  # of another version of this package, or lost
+            seen = artifacts.observation(artifact)
+            by_day[seen.as_of] = seen
     history = []
     for day in sorted(day for day in by_day if day < observation.as_of):
         history.append(Past(decide(by_day[day], history, config.loop, lags)))
