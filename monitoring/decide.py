@@ -112,7 +112,9 @@ def decide(
     wanted, notes = _wanted(observation, asks, past, policy, lags)
     if not wanted:
         return Decision(as_of, "nothing", tuple(notes), asking)
-    if obstacles := _obstacles(as_of, asks, past, policy):
+    # Without a live model nothing asks in vain, so the cool-down stays as it is.
+    in_question = asks if observation.version is not None else []
+    if obstacles := _obstacles(as_of, in_question, past, policy):
         return Decision(as_of, "nothing", (*obstacles, *wanted), asking)
     return Decision(as_of, "retrain", tuple(wanted), asking)
 

@@ -156,6 +156,8 @@ def test_an_old_model_is_a_reason_at_once() -> None:
 def test_nothing_live_is_a_reason_to_train_but_not_every_day() -> None:
     assert actions([[]] * 6, version=None) == ["retrain"] + ["nothing"] * 4 + ["retrain"]
     assert actions([[check(Kind.DATA)]], version=None) == ["hold"]
+    asked = actions([[check(Kind.AGE, "model_age")]] * 11, version=None)
+    assert [number for number, action in enumerate(asked) if action == "retrain"] == [0, 5, 10]
 
 
 def pushed_on(day: date, version: str) -> Past:
