@@ -128,7 +128,6 @@ def pushes(bank: Bank) -> list[tuple[str, bool]]:
     return found[::-1]
 
 
-@pytest.mark.slow
 def test_a_replay_trains_and_holds_and_goes_on_after_a_kill(new_bank, tmp_path: Path) -> None:
     bank, data = new_bank(EVERYTHING + POLICY), tmp_path / "data"
     broken = FIRST + timedelta(2)
@@ -154,53 +153,6 @@ def test_a_replay_trains_and_holds_and_goes_on_after_a_kill(new_bank, tmp_path: 
     assert again.returncode == 0 and " hold" not in again.stderr  # nothing is done twice
     live = bank.call("watch", "--data", data, "--once")
     assert live.returncode == 2 and "holds a replay of the past" in live.stderr
-
-
-@pytest.mark.slow
-def test_killed_again_and_again_a_replay_ends_where_it_would_have_ended(
-    new_bank, tmp_path: Path
-) -> None:
-    """Half of the kills end the loop alone: then a training that it began goes on without it."""
-    data, last = tmp_path / "data", FIRST + timedelta(16)
-    broken = days(FIRST + timedelta(3), FIRST + timedelta(4))
-    for day in days(date(2026, 1, 1), last):
-        deliver(data, day, without_channel if day in broken else None)
-    undisturbed, victim = new_bank(EVERYTHING + POLICY), new_bank(EVERYTHING + POLICY)
-    finish(start(undisturbed, data, "--simulate"))
-    chance, kills = random.Random(14), 0
-    wanted = int(os.environ.get("FRAUD_KILLS", "30"))
-    while kills < wanted:
-        process = start(victim, data, "--simulate")
-        try:
-            process.wait(timeout=chance.uniform(1, 40))
-        except subprocess.TimeoutExpired:
-            if chance.random() < 0.5:
-                os.killpg(process.pid, signal.SIGKILL)
-            else:
-                process.kill()
-            process.wait()
-            kills += 1
-            check_whole(Root(victim.root))
-            continue
-        break  # it was done earlier
-    print(f"{kills} kills")
-    finish(start(victim, data, "--simulate"))
-    assert kills >= min(wanted, 5)
-    check_whole(Root(victim.root))
-    assert pushes(victim) == pushes(undisturbed)
-    decisions = [
-        [(entry.day, entry.decision, entry.training and entry.training.outcome) for entry in of]
-        for of in (entries(victim).values(), entries(undisturbed).values())
-    ]
-    assert decisions[0] == decisions[1]
-    for bank in (victim, undisturbed):
-        rows = [
-            parquet.ParquetFile(path).metadata.num_rows
-            for path in sorted((bank.root / "predictions").glob("date=*/*.parquet"))
-        ]
-        assert len(rows) == 16  # a file for each day after the first, none twice
-    done = victim.call("verify", "--json")
-    assert done.returncode == 0, done.stdout
 
 
 @dataclass
@@ -306,3 +258,77 @@ def test_a_day_in_the_life(new_bank, tmp_path: Path) -> None:
     told = bank.call("lineage", version)
     assert told.returncode == 0 and version in told.stdout
     assert {"drift", "push"} <= {r.alert.kind for r in raised_in(bank.root / "alerts")}
+
+
+@pytest.mark.slow
+def test_an_orchestrator_does_the_same_steps(new_bank, tmp_path: Path) -> None:
+    """As `fraud_loop` does, but with `run` in place of the nodes of the graph."""
+    bank, data = new_bank(EVERYTHING + POLICY), tmp_path / "data"
+    for day in days(date(2026, 1, 1), FIRST + timedelta(1)):
+        deliver(data, day)
+
+    def decide(day: date, *options: object) -> dict:
+        done = bank.call("decide", "--data", data, "--as-of", day, "--json", *options)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    for _ in range(2):  # a retry
+        decided = decide(FIRST)
+        assert decided["decision"] == "retrain" and decided["reasons"] == ["nothing is live"]
+    ir = (Path(decided["graph"]) / "ir.json").read_text("utf-8")
+    assert "TransactionExampleGen" in ir and (bank.root / "loop" / "run.yaml").exists()
+    trained = bank.run(data, str(FIRST), "--config", bank.root / "loop" / "run.yaml")
+    decide(FIRST, "--run", trained["run_id"])
+    entry = entries(bank)[FIRST]
+    assert entry.done and entry.pushed == trained["pushed_version"]
+    assert decide(FIRST + timedelta(1))["decision"] in ("nothing", "hold")
+    assert entries(bank)[FIRST + timedelta(1)].done
+    too_late = bank.call("decide", "--data", data, "--as-of", FIRST + timedelta(1), "--run", "x")
+    assert too_late.returncode == 2 and "no training was decided" in too_late.stderr
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_a_replay_ends_where_it_would_have_ended(
+    new_bank, tmp_path: Path
+) -> None:
+    """Half of the kills end the loop alone: then a training that it began goes on without it."""
+    data, last = tmp_path / "data", FIRST + timedelta(16)
+    broken = days(FIRST + timedelta(3), FIRST + timedelta(4))
+    for day in days(date(2026, 1, 1), last):
+        deliver(data, day, without_channel if day in broken else None)
+    undisturbed, victim = new_bank(EVERYTHING + POLICY), new_bank(EVERYTHING + POLICY)
+    finish(start(undisturbed, data, "--simulate"))
+    chance, kills = random.Random(14), 0
+    wanted = int(os.environ.get("FRAUD_KILLS", "30"))
+    while kills < wanted:
+        process = start(victim, data, "--simulate")
+        try:
+            process.wait(timeout=chance.uniform(1, 40))
+        except subprocess.TimeoutExpired:
+            if chance.random() < 0.5:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+            process.wait()
+            kills += 1
+            check_whole(Root(victim.root))
+            continue
+        break  # it was done earlier
+    print(f"{kills} kills")
+    finish(start(victim, data, "--simulate"))
+    assert kills >= min(wanted, 5)
+    check_whole(Root(victim.root))
+    assert pushes(victim) == pushes(undisturbed)
+    decisions = [
+        [(entry.day, entry.decision, entry.training and entry.training.outcome) for entry in of]
+        for of in (entries(victim).values(), entries(undisturbed).values())
+    ]
+    assert decisions[0] == decisions[1]
+    for bank in (victim, undisturbed):
+        rows = [
+            parquet.ParquetFile(path).metadata.num_rows
+            for path in sorted((bank.root / "predictions").glob("date=*/*.parquet"))
+        ]
+        assert len(rows) == 16  # a file for each day after the first, none twice
+    done = victim.call("verify", "--json")
+    assert done.returncode == 0, done.stdout
