@@ -12,7 +12,7 @@ WORDS = {
     Verdict.ACT: "act",
     Verdict.CANNOT_JUDGE: "cannot judge",
 }
-_IN_FULL = (Kind.PERFORMANCE, Kind.ESTIMATE, Kind.SCORES, Kind.AGE, Kind.FRESHNESS)
+_IN_FULL = (*(Kind.PERFORMANCE, Kind.HARM, Kind.ESTIMATE), Kind.SCORES, Kind.AGE, Kind.FRESHNESS)
 """Kinds whose checks are shown though they are ok, but for those of slices."""
 
 
@@ -50,10 +50,10 @@ def _of_kind(kind: Kind, checks: Sequence[Check]) -> list[str]:
             told.setdefault(check.detail, []).append(check)
     grouped = {id(check) for group in told.values() for check in group}
     shown += [c for c in checks if c.verdict is Verdict.CANNOT_JUDGE and c not in shown]
+    shown = [check for check in shown if id(check) not in grouped]
+    width = max((len(check.name) for check in shown), default=0)
     lines += [
-        _line(check)
-        for check in sorted(shown, key=lambda check: order.index(check.verdict))
-        if id(check) not in grouped
+        _line(check, width) for check in sorted(shown, key=lambda check: order.index(check.verdict))
     ]
     for why, group in told.items():
         names = [check.name for check in group]
@@ -63,14 +63,14 @@ def _of_kind(kind: Kind, checks: Sequence[Check]) -> list[str]:
     return lines
 
 
-def _line(check: Check) -> str:
+def _line(check: Check, width: int) -> str:
     value = "–" if check.value is None else f"{check.value:.4g}"
     interval = ""
     if check.interval is not None:
         interval = "{:.4g} … {:.4g}".format(*check.interval)
     threshold = "" if check.threshold is None else f"limit {check.threshold:.4g}"
     line = (
-        f"    {WORDS[check.verdict]:<12}  {check.name:<32} {value:>9}  {interval:<18}"
+        f"    {WORDS[check.verdict]:<12}  {check.name:<{width}} {value:>9}  {interval:<18}"
         f" {threshold:<14} {check.detail}"
     )
     return line.rstrip()
