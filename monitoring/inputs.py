@@ -23,7 +23,7 @@ from fraud.time import day_number
 _RATES = (drift.MISSING, drift.ZERO, drift.UNSEEN)
 """The measures of a column that tell broken from changed: shares of the rows."""
 
-_SAME = {"rtol": 1e-5, "atol": 1e-6}
+_RELATIVE, _ABSOLUTE = 1e-5, 1e-6
 """How far float32 values that were computed in another order may be apart."""
 
 
@@ -323,7 +323,7 @@ def _column_skew(
 
 
 def _numbers_skew(name: str, online: NDArray, offline: NDArray, settings: Monitoring) -> Check:
-    differs = ~np.isclose(online, offline, equal_nan=True, **_SAME)
+    differs = ~np.isclose(online, offline, _RELATIVE, _ABSOLUTE, equal_nan=True)
     detail = ""
     if differs.any():
         distance = np.abs(online - offline)[differs]
