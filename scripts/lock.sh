@@ -29,6 +29,6 @@ compile --python-version 3.10 --universal - -o requirements/kubeflow.txt <<<'kfp
 compile --python-version 3.10 --universal - -o requirements/bench.txt \
     <<<$'catboost\nlightgbm\nmatplotlib\npyyaml\nrdatasets\nscikit-learn\nxgboost-cpu'
 compile --python-version 3.10 --python-platform linux - -o requirements/bench-mlserver.txt \
-    <<<$'mlflow\nmlserver>=1.7\nsetuptools<81\ntensorflow-cpu==2.16.2'
+    <<<$'mlflow\nmlserver<1.7\nsetuptools<81\ntensorflow-cpu==2.16.2'
 compile --python-version 3.10 --python-platform linux - -o requirements/bench-bentoml.txt \
     <<<$'bentoml\nsetuptools<81\ntensorflow-cpu==2.16.2'

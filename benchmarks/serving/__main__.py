@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from fraud.serving.models import WARMUP_FILE
@@ -89,7 +90,13 @@ def body_of(name: str, columns: dict[str, list[Any]]) -> str:
 
 def contestants(model: Path, root: Path, folder: Path) -> dict[str, Contestant]:
     """How each server is started."""
-    here = {"PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": "-1"}
+    # A folder with nothing but the benchmarks: `schema`, of the repository, is the name of a package
+    # that BentoML needs.
+    path = folder / "path"
+    path.mkdir(parents=True, exist_ok=True)
+    if not (path / "benchmarks").is_symlink():
+        (path / "benchmarks").symlink_to(REPOSITORY / "benchmarks")
+    here = {"PYTHONPATH": str(path), "CUDA_VISIBLE_DEVICES": "-1"}
     mlserver, bentoml = (REPOSITORY / f".venv-bench-{n}" / "bin" for n in ("mlserver", "bentoml"))
     settings = folder / "mlserver"
     settings.mkdir(parents=True, exist_ok=True)
@@ -131,7 +138,7 @@ def contestants(model: Path, root: Path, folder: Path) -> dict[str, Contestant]:
         ),
         "bentoml": Contestant(
             f"{bentoml}/bentoml serve benchmarks.serving.others.bentoml_service:Fraud "
-            "--host 127.0.0.1 --port {port}",
+            f"--working-dir {path} --host 127.0.0.1 --port {{port}}",
             "/predict",
             "/readyz",
             {**here, "FRAUD_BENCHMARK_MODEL": str(model), "BENTOML_DO_NOT_TRACK": "true"},
@@ -147,7 +154,7 @@ def running(name: str, contestant: Contestant, log: Path) -> Iterator[tuple[str,
     environment = {key: value.format(**ports) for key, value in contestant.environment.items()}
     with open(log, "w", encoding="utf-8") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, env={**os.environ, **environment}, cwd=REPOSITORY
+            command, stdout=output, stderr=output, env={**os.environ, **environment}, cwd=log.parent
         )
     try:
         address = f"127.0.0.1:{ports['port']}"
@@ -171,12 +178,14 @@ def running(name: str, contestant: Contestant, log: Path) -> Iterator[tuple[str,
             process.wait()
 
 
-def load(address: str, path: str, body: str, clients: int, requests: int) -> dict[str, Any]:
+def load(
+    address: str, path: str, bodies: list[str], clients: int, requests: int
+) -> dict[str, Any]:
     """What the clients saw."""
     plan = {
         "address": address,
         "path": path,
-        "body": body,
+        "bodies": bodies,
         "clients": clients,
         "requests": requests,
     }
@@ -192,6 +201,30 @@ def load(address: str, path: str, body: str, clients: int, requests: int) -> dic
     if result["failed"]:
         raise SystemExit(f"{path}: {result['failed']} requests failed: {result['problem']}")
     return result
+
+
+def answer_to(address: str, path: str, body: str) -> dict[str, Any]:
+    """The document that answers a request."""
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(f"http://{address}{path}", body.encode(), headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def check(name: str, answer: dict[str, Any], expected: list[float]) -> None:
+    """Checks that a server's scores are those of the bare call.
+
+    Raises:
+      SystemExit: they are not.
+    """
+    if name == "mlserver":
+        scores = next(o["data"] for o in answer["outputs"] if o["name"] == "score")
+    else:
+        scores = {"ours": answer.get("outputs"), "mlflow": answer.get("predictions")}.get(
+            name, answer
+        )["score"]
+    if not np.allclose(scores, expected, rtol=0, atol=1e-6):
+        raise SystemExit(f"{name}: its scores are not those of the bare call")
 
 
 def cpu_seconds(pid: int) -> float:
@@ -240,7 +273,8 @@ def main() -> None:
         for name in arguments.contestants:
             server = servers[name]
             with running(name, server, out / f"{name}.log") as (address, pid):
-                single, batch = body_of(name, one), body_of(name, rows)
+                single, batch = [body_of(name, one)], [body_of(name, rows)]
+                check(name, answer_to(address, server.path, batch[0]), bare["scores"])
                 load(address, server.path, single, 1, 50)
                 before = cpu_seconds(pid)
                 result = load(address, server.path, single, 1, arguments.requests)

@@ -4,12 +4,14 @@ A process of its own, so that client and server do not share an interpreter:
 
     python -m benchmarks.serving.clients < plan.json
 
-The plan has `address`, `path`, `body`, `clients` and `requests` (in all); the answer is one JSON
-document, {"latencies": [seconds, …], "wall": seconds, "failed": n}.
+The plan has `address`, `path`, `bodies`, `clients` and `requests` (in all); each request sends the
+next body, and after the last the first again. The answer is one JSON document, {"latencies":
+[seconds, …], "wall": seconds, "failed": n, "problem": [the first that failed]}.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import sys
@@ -21,7 +23,8 @@ from typing import Any
 
 def measure(plan: dict[str, Any]) -> dict[str, Any]:
     """Sends the requests of a plan."""
-    per_client = plan["requests"] // plan["clients"]
+    per_client = -(-plan["requests"] // plan["clients"])
+    bodies = itertools.cycle(plan["bodies"])  # one call of next() is atomic
     latencies: list[float] = []
     failed: list[str] = []
     headers = {"content-type": "application/json"}
@@ -33,8 +36,9 @@ def measure(plan: dict[str, Any]) -> dict[str, Any]:
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ready.wait()
         for _ in range(per_client):
+            body = next(bodies)
             started = time.perf_counter()
-            connection.request("POST", plan["path"], plan["body"], headers)
+            connection.request("POST", plan["path"], body, headers)
             response = connection.getresponse()
             content = response.read()
             latencies.append(time.perf_counter() - started)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.serving.floor MODEL ROWS.json COUNT
 
-Prints one JSON document: the seconds of each call of `predict` with `one` row and with `all`, and
-the mean `cpu` seconds of a call with one. The tensors are made before, which is not counted.
+Prints one JSON document: the seconds of each call of `predict` with `one` row and with `all`, the
+mean `cpu` seconds of a call with one, and the `scores` of all. The tensors are made before, which is not counted.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ def main(model: str, rows: str, count: int) -> dict[str, list[float]]:
             seconds[name].append(time.perf_counter() - started)
         if name == "one":
             seconds["cpu"] = [(time.process_time() - cpu) / calls]
+        else:
+            seconds["scores"] = predict(**inputs)["score"].numpy().tolist()
     return seconds
 
 
