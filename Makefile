@@ -71,7 +71,10 @@ bench: setup ## compare the cost of a run with stock TFX and a floor (ARGS="--ro
 bench-serving: setup ## compare the server with a bare call, MLServer, MLflow and BentoML (after make run)
 	scripts/setup_beside.sh bench-mlserver
 	scripts/setup_beside.sh bench-bentoml
+	scripts/setup_beside.sh bench
 	$(bin)/python -m benchmarks.serving --contestants ours mlserver mlflow bentoml $(ARGS)
+	$(bin)/python -m benchmarks.serving.raw $(ARGS)
+	.venv-bench/bin/python -m benchmarks.serving.plot build/serving/serving.json build/serving/serving.svg
 
 bench-models: setup ## compare the network with boosting and others on public tables (DATA=transactions FIRST=2018-07-04: on yours)
 	scripts/setup_beside.sh bench

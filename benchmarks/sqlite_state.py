@@ -95,14 +95,18 @@ class SqliteStore:
         return before, stored
 
     def label(
-        self, keys: Sequence[bytes], labels: Sequence[int], known: NDArray[np.datetime64]
+        self,
+        keys: Sequence[bytes],
+        labels: Sequence[int],
+        known: NDArray[np.datetime64],
+        now: np.datetime64,
     ) -> list[LabelOutcome]:
         """See `StateStore`."""
         outcomes = []
         with self._transaction(write=True) as connection:
             for key, label, moment in zip(keys, labels, known, strict=True):
                 ((_, stored),) = self._select("key, stored FROM transactions", [key])
-                outcome, head = rows.labelled(stored[:_HEAD_BYTES], label, moment)
+                outcome, head = rows.labelled(stored[:_HEAD_BYTES], label, moment, now)
                 outcomes.append(outcome)
                 after = head + stored[_HEAD_BYTES:]
                 connection.execute("UPDATE transactions SET stored = ? WHERE key = ?", (after, key))

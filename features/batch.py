@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -220,6 +221,7 @@ def add_features(table: pa.Table, dataset: Dataset, spec: Features, delay_days: 
     return table
 
 
+@lru_cache(256)
 def _plan(spec: Features, dataset: Dataset, entity: str) -> dict[str, tuple[Family, int]]:
     """The features of an entity: column name -> (family, window in days)."""
     if dataset.timestamp is None:

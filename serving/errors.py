@@ -48,7 +48,7 @@ class Busy(RequestRefused):
 
 
 class NotReady(RequestRefused):
-    """The server cannot answer yet, or not any more."""
+    """The server cannot answer yet, or not now, or not any more."""
 
     http_status, grpc_code = 503, "UNAVAILABLE"
 
@@ -59,13 +59,19 @@ class DeadlineExceeded(RequestRefused):
     http_status, grpc_code = 504, "DEADLINE_EXCEEDED"
 
 
+def retry_headers(status: int) -> dict[str, str]:
+    """The HTTP headers that say when to try again, for statuses that pass."""
+    return {"retry-after": "1"} if status in (429, 503) else {}
+
+
 def refusal(error: Exception) -> tuple[int, str, str]:
     """HTTP status, name of gRPC's code, and message for an exception.
 
     A status of 500 means that the exception is not the client's doing and belongs into the log.
     """
+    message = str(error).encode(errors="backslashreplace").decode()  # of lone surrogates
     if isinstance(error, RequestRefused):
-        return error.http_status, error.grpc_code, str(error)
+        return error.http_status, error.grpc_code, message
     if isinstance(error, BadInput):
-        return 400, "INVALID_ARGUMENT", str(error)
+        return 400, "INVALID_ARGUMENT", message
     return 500, "INTERNAL", "the server failed; its log says why, under the id of this request"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +25,8 @@ DEFAULT_SIGNATURE = "serving_default"
 
 _ROWS_AT_ONCE = 64
 """Up to so many rows a call is shorter than what it takes to hand it to another thread and back."""
+_COST_OF_EXPLAINING = 40  # times that of scoring
+_MOST_EXPLAINED = 1000
 _LISTED_NAMES = 5
 
 
@@ -100,9 +102,12 @@ class Inference:
         """
         function = self.function(model, signature)
         checked = check_inputs(function, inputs, self.limits.batch_rows)
-        rows = len(next(iter(checked.values())))
+        rows = work = len(next(iter(checked.values())))
         name = signature or DEFAULT_SIGNATURE
-        if rows <= _ROWS_AT_ONCE:
+        if "contribution" in function.outputs:
+            check_explained(rows)
+            work *= _COST_OF_EXPLAINING
+        if work <= _ROWS_AT_ONCE:
             outputs = model.call(name, checked)
         else:
             outputs = await self.in_thread(self._threads, model, model.call, name, checked)
@@ -172,8 +177,7 @@ def check_inputs(
       BadInput: an input is unknown, missing, of a wrong type or shape, or infinite.
       TooLarge: there are too many rows.
     """
-    if unknown := sorted(inputs.keys() - function.inputs.keys()):
-        raise BadInput(f"{_list(unknown)}: no input of this signature")
+    check_names(function, inputs)
     if missing := sorted(function.inputs.keys() - inputs.keys()):
         raise BadInput(f"{_list(missing)}: missing")
     checked: dict[str, np.ndarray] = {}
@@ -193,13 +197,42 @@ def check_inputs(
         checked[name] = array
     if not rows:
         raise BadInput("there are no transactions in the request")
-    if rows > most_rows:
-        raise TooLarge(f"{rows} transactions; send at most {most_rows} in a request")
+    check_rows(rows, most_rows)
     floats = {name: array for name, array in checked.items() if array.dtype.kind == "f"}
     if floats and np.isinf(np.concatenate([*floats.values()])).any():  # at once: ten times faster
         name = next(name for name, array in floats.items() if np.isinf(array).any())
         raise BadInput(f"{name}: infinite; send NaN for what is not known")
     return checked
+
+
+def check_names(function: Function, names: Iterable[str]) -> None:
+    """Checks that inputs are of a signature, before anything is done with their values.
+
+    Raises:
+      BadInput: one is not.
+    """
+    if unknown := sorted({*names} - function.inputs.keys()):
+        raise BadInput(f"{_list(unknown)}: no input of this signature")
+
+
+def check_rows(rows: int, most_rows: int) -> None:
+    """Checks how many transactions a request has.
+
+    Raises:
+      TooLarge: more than the most.
+    """
+    if rows > most_rows:
+        raise TooLarge(f"{rows} transactions; send at most {most_rows} in a request")
+
+
+def check_explained(rows: int) -> None:
+    """Checks how many transactions of a request are to be explained.
+
+    Raises:
+      TooLarge: more than the most.
+    """
+    if rows > _MOST_EXPLAINED:
+        raise TooLarge(f"{rows} transactions; explain at most {_MOST_EXPLAINED} at once")
 
 
 def _list(names: list[str]) -> str:

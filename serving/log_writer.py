@@ -32,7 +32,7 @@ from fraud.errors import BadInput, FraudPipelineError
 from fraud.features.spec import Dataset
 from fraud.files import sync_tree
 from fraud.serving import metrics
-from fraud.serving.prediction_log import FEATURES, OWN_COLUMNS
+from fraud.serving.prediction_log import FEATURES, IDENTIFIER, OWN_COLUMNS
 from fraud.serving.spec import PredictionLogSettings
 from fraud.time import EPOCH, MICROSECONDS_PER_DAY, UTC, day_number, local_times
 
@@ -41,6 +41,7 @@ KEY = "FRAUD_PREDICTION_LOG_KEY"
 
 _OPEN = "_open"
 """The folder of files that are being written; readers skip the underscore."""
+_SHORTEST_KEY = 16
 _NAME_TIME = "%Y%m%dT%H%M%S"
 
 _log = logging.getLogger(__name__)
@@ -83,9 +84,10 @@ def key_of(settings: PredictionLogSettings) -> bytes:
       BadInput: columns are to be hashed and there is no key.
     """
     key = os.environ.get(KEY, "").encode()
-    if settings.hash and not key:
+    if settings.hash and len(key) < _SHORTEST_KEY:
         raise BadInput(
-            f"serving.prediction_log.hash: there is no key; set the environment variable {KEY}"
+            f"serving.prediction_log.hash: there is no key of at least {_SHORTEST_KEY} characters "
+            f"in the environment variable {KEY}; make one with: openssl rand -hex 24"
         )
     return key
 
@@ -189,14 +191,36 @@ class LogWriter:
                     self._streams[features] = _Stream(self._new_name(), batch.schema)
                 self._streams[features].write(batch)
                 self.flushed += rows
+            except OSError as error:  # such as a full disk, for a while
+                self._abandon(features)
+                self._keep(group, rows, error)
             except Exception:  # the server must go on, whatever happened to the log
+                self._abandon(features)
                 _log.exception("%d predictions could not be logged", rows)
                 with self._changed:
                     self._drop(rows)
-                # Half a batch may be in the file now, after which nothing could be read. The next
-                # start recovers what is whole.
-                if stream := self._streams.pop(features, None):
-                    stream.unlock()
+
+    def _keep(self, group: list[Scored], rows: int, error: OSError) -> None:
+        """Lets predictions that could not be written wait for the next flush, if there is one."""
+        with self._changed:
+            kept = not self._closing and self._pending_rows + rows <= self._settings.pending_rows
+            if kept:
+                self._pending = group + self._pending
+                self._pending_rows += rows
+            else:
+                self._drop(rows)
+        doing = "wait" if kept else "are lost"
+        _log.error("%s: %d predictions %s: %s", self._folder, rows, doing, error)
+
+    def _abandon(self, features: tuple[str, ...]) -> None:
+        """Closes a file that may end with half a batch, after which nothing could be read.
+
+        The next start recovers what is whole.
+        """
+        if stream := self._streams.pop(features, None):
+            if not stream.rows:
+                stream.path.unlink(missing_ok=True)
+            stream.unlock()
 
     def _drop(self, rows: int) -> None:
         self.dropped += rows
@@ -254,9 +278,16 @@ class LogWriter:
         path.unlink()
 
     def _days(self, table: pa.Table) -> NDArray[np.int64]:
-        """The local days of the transactions, counted from 1970-01-01, [rows]."""
+        """The local days of the transactions, counted from 1970-01-01, [rows].
+
+        For those that were not recorded because of their time, the days of their scoring.
+        """
         column = self._dataset.timestamp or "prediction_time"
         instants = table[column].cast(pa.timestamp("us")).to_numpy()
+        outcomes = np.array(table["prediction_outcome"].to_pylist())
+        scored = table["prediction_time"].cast(pa.timestamp("us")).to_numpy()
+        # Such times may be anything, and each would make a folder.
+        instants = np.where(np.isin(outcomes, ("expired", "future")), scored, instants)
         local = local_times(instants.astype("datetime64[us]"), self._dataset.timezone)
         days = np.floor_divide(local.astype(np.int64), MICROSECONDS_PER_DAY)
         # The last moment in UTC can be in the year 10000 elsewhere, which has no name of a folder.
@@ -292,11 +323,14 @@ class LogWriter:
             if name not in drop:
                 values = np.ascontiguousarray(matrix[:, index])
                 columns[name] = pa.array(values, from_pandas=True)  # NaN becomes null
-        own = [pa.concat_arrays(parts) for parts in zip(*map(_own_columns, group), strict=True)]
-        columns.update(zip(OWN_COLUMNS.names, own, strict=True))
+        columns.update(zip(OWN_COLUMNS.names, _own_columns(group), strict=True))
+        identifier = self._dataset.id or ""
         schema = pa.schema(
             [(name, column.type) for name, column in columns.items()],
-            {FEATURES: json.dumps(kept).encode()},
+            {
+                FEATURES: json.dumps(kept).encode(),
+                IDENTIFIER: (identifier if identifier in columns else "").encode(),
+            },
         )
         return pa.RecordBatch.from_arrays(list(columns.values()), schema=schema)
 
@@ -323,7 +357,12 @@ class _Stream:
         self.path, self.rows, self.opened = path, 0, time.monotonic()
         self._file: Any = open(path, "xb", buffering=0)  # noqa: SIM115 (`unlock` closes it)
         fcntl.flock(self._file, fcntl.LOCK_EX)
-        self._writer = pa.ipc.new_stream(self._file, schema)
+        try:
+            self._writer = pa.ipc.new_stream(self._file, schema)
+        except BaseException:  # such as a full disk
+            path.unlink(missing_ok=True)
+            self._file.close()
+            raise
 
     def write(self, batch: pa.RecordBatch) -> None:
         self._writer.write_batch(batch)
@@ -336,22 +375,32 @@ class _Stream:
         self._file.close()
 
 
-def _own_columns(scored: Scored) -> list[pa.Array]:
-    """The columns of `OWN_COLUMNS`."""
-    rows = len(scored.scores)
-    shadow_scores = scored.shadow_scores
-    values = [
-        [scored.time] * rows,
-        [scored.version] * rows,
-        np.asarray(scored.scores, np.float32),
-        np.asarray(scored.alerts, bool),
-        scored.outcomes.tolist(),
-        [scored.canary] * rows,
-        [scored.shadow_version] * rows,
-        [None] * rows if shadow_scores is None else np.asarray(shadow_scores, np.float32),
-        [scored.latency_ms] * rows,
+def _own_columns(group: list[Scored]) -> list[pa.Array]:
+    """The columns of `OWN_COLUMNS`, each made at once: most of a group are of one transaction."""
+    rows = [len(scored.scores) for scored in group]
+
+    def repeated(values: list[Any]) -> list[Any]:
+        return [value for value, count in zip(values, rows, strict=True) for _ in range(count)]
+
+    shadow_scores = [
+        np.full(count, np.nan) if scored.shadow_scores is None else scored.shadow_scores
+        for scored, count in zip(group, rows, strict=True)
     ]
-    return [pa.array(v, type_) for v, type_ in zip(values, OWN_COLUMNS.types, strict=True)]
+    values = [
+        repeated([scored.time for scored in group]),
+        repeated([scored.version for scored in group]),
+        np.concatenate([scored.scores for scored in group]).astype(np.float32),
+        np.concatenate([scored.alerts for scored in group]).astype(bool),
+        np.concatenate([scored.outcomes for scored in group]).tolist(),
+        repeated([scored.canary for scored in group]),
+        repeated([scored.shadow_version for scored in group]),
+        np.concatenate(shadow_scores).astype(np.float32),
+        repeated([scored.latency_ms for scored in group]),
+    ]
+    return [
+        pa.array(of_column, type_, from_pandas=isinstance(of_column, np.ndarray))
+        for of_column, type_ in zip(values, OWN_COLUMNS.types, strict=True)
+    ]
 
 
 def _read_stream(path: Path) -> list[pa.RecordBatch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from datetime import datetime, timezone
@@ -26,7 +27,13 @@ class _JsonLines(logging.Formatter):
         }
         if record.exc_info:
             document["traceback"] = self.formatException(record.exc_info)
-        return orjson.dumps(document, default=str).decode()
+        try:
+            line = orjson.dumps(document, default=str).decode()
+        except orjson.JSONEncodeError:  # a lone surrogate, or a number beyond 64 bits
+            line = ""
+        if not (line and line.isascii()):  # terminals act on some characters
+            line = json.dumps(document, default=str)
+        return line.replace("\x7f", "\\u007f")
 
 
 def log(level: int, message: str, *, exc_info: Any = None, **fields: Any) -> None:

@@ -48,6 +48,11 @@ DROPPED_PREDICTIONS = Counter(
 SHADOW_FAILURES = Counter(
     "fraud_missing_shadow_scores", "Transactions that lack the score of the other model."
 )
+STATE_NEWEST = Gauge(
+    "fraud_state_newest_timestamp_seconds",
+    "Time of the newest transaction in the state, at the start and then hourly; 0 if it is empty.",
+    multiprocess_mode="livemax",
+)
 LIVE_VERSION = Gauge(
     "fraud_live_version",
     "The model version that answers; 0 before the first. While it changes, workers may differ.",

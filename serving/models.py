@@ -86,9 +86,25 @@ class LoadedModel:
             }
             self._predict = self._signature("predict")
             self.input_names = _input_names(folder, self._predict)
+            self._check_columns()
         except BaseException:
             self._session.close()
             raise
+
+    def _check_columns(self) -> None:
+        """Checks that what the inputs are computed from yields the inputs.
+
+        Raises:
+          BadInput: it does not.
+        """
+        if self.specification is None:
+            return
+        columns = {*self.columns.numeric, *self.columns.categorical}
+        if different := sorted(columns ^ self.input_names.keys()):
+            raise BadInput(
+                f"{self.folder / EXTRA / SPECIFICATION_FILE}: is of another model: "
+                f"{', '.join(different[:5])}"
+            )
 
     @property
     def columns(self) -> ModelColumns:

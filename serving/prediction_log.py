@@ -41,6 +41,10 @@ OWN_COLUMNS = pa.schema(
 FEATURES = b"fraud.features"
 """Key of a file's metadata: the names of its columns that are features, as a JSON list."""
 
+IDENTIFIER = b"fraud.id"
+"""Key of a file's metadata: the name of the column with the transactions' ids; empty for none."""
+
+_REPEATED = "repeated"
 _DAY_FOLDER = "date="
 
 
@@ -48,8 +52,9 @@ _DAY_FOLDER = "date="
 class Predictions:
     """Scored transactions, in the order of their files.
 
-    A transaction that a client sent again is not logged again. Where `outcome` is "conflict", its
-    id is that of an earlier one with other values.
+    A transaction that was recorded is here once, though a client sent it again; its `outcome` is
+    "repeated" if the answer to the first request was lost, with the server or in it. Where it is
+    "conflict", the id is that of an earlier one with other values.
 
     Attributes:
       transactions: the dataset's columns, without the label, as far as they are logged. Identifiers
@@ -114,7 +119,7 @@ class PredictionLog:
             if (first is None or first <= day) and (last is None or day <= last):
                 tables.append(table := _read(path))
                 features.update(dict.fromkeys(feature_names(table.schema)))
-        merged = concat([OWN_COLUMNS.empty_table(), *tables])
+        merged = _once(concat([OWN_COLUMNS.empty_table(), *tables]), tables)
         own = {name: merged[name].combine_chunks() for name in OWN_COLUMNS.names}
         columns = [name for name in merged.column_names if name not in {*own, *features}]
 
@@ -173,6 +178,21 @@ def concat(tables: Sequence[pa.Table]) -> pa.Table:
         )
         for table in tables
     )
+
+
+def _once(merged: pa.Table, tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows without those of transactions that were answered again and are logged twice."""
+    names = {(table.schema.metadata or {}).get(IDENTIFIER, b"").decode() for table in tables}
+    outcomes = merged["prediction_outcome"].to_pylist()
+    if _REPEATED not in outcomes or len(names - {""}) != 1:
+        return merged
+    ids = merged[(names - {""}).pop()].to_pylist()
+    seen = {id_ for id_, outcome in zip(ids, outcomes, strict=True) if outcome != _REPEATED}
+    keep = []
+    for id_, outcome in zip(ids, outcomes, strict=True):
+        keep.append(outcome != _REPEATED or id_ not in seen)
+        seen.add(id_)
+    return merged.filter(pa.array(keep))
 
 
 def _read(path: Path) -> pa.Table:

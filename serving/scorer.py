@@ -7,8 +7,9 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -16,17 +17,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fraud.errors import BadInput
+from fraud.errors import BadInput, FraudPipelineError
 from fraud.features.batch import feature_names
 from fraud.models.columns import ModelColumns
 from fraud.models.specification import InputSpecification
 from fraud.serving import metrics
+from fraud.serving.errors import NotReady
 from fraud.serving.log_writer import LogWriter, Scored
 from fraud.serving.state import LabelOutcome, Outcome, Seen, State
 from fraud.serving.transactions import RawTransactions, parse_labels, parse_transactions
 
 _WAITING_JOBS = 100
 """Requests whose shadow scores are waited for at most; those beyond have none."""
+
+_REMEMBERED_IDS = 20_000
+"""Transactions that a client sends again after so many others are logged again."""
 
 _log = logging.getLogger(__name__)
 
@@ -116,6 +121,7 @@ class Scorer:
         self.shadow_failures = 0
         self._shadows = ThreadPoolExecutor(1, "shadow") if challenger else None
         self._places = threading.Semaphore(_WAITING_JOBS)
+        self._logged = _Logged()
 
     def check(self, model: Model) -> None:
         """Checks that transactions can be scored by a version; ask when it is loaded.
@@ -128,6 +134,23 @@ class Scorer:
             if self._state is None:
                 raise BadInput("the model's features need a state; see fraud-pipeline state build")
             self._state.check(specification)
+
+    def warm_up(self, model: Model) -> None:
+        """Scores a transaction that is not recorded, so that the first one takes no longer.
+
+        Raises:
+          BadInput: the model's inputs cannot be computed.
+        """
+        dataset = _specification(model).dataset
+        row = dict.fromkeys(dataset.columns)
+        row |= dict.fromkeys(filter(None, (dataset.id, *dataset.entities)), "0")
+        if dataset.timestamp:
+            row[dataset.timestamp] = "2000-01-01T00:00:00Z"
+        raw = parse_transactions([row], dataset)
+        seen = None
+        if self._state is not None and dataset.timestamp is not None:
+            seen = self._state.read(raw.for_state())
+        _answer(model, [row], seen, np.ones(1, bool), explain=False, raw=raw)
 
     def score(self, model: Model, rows: Any, explain: bool = False) -> list[dict[str, Any]]:
         """Scores transactions.
@@ -143,6 +166,7 @@ class Scorer:
 
         Raises:
           BadInput: naming index, field and fix. Nothing was recorded.
+          NotReady: the state cannot be used now.
         """
         started = time.perf_counter()
         raw = parse_transactions(rows, _specification(model).dataset)
@@ -185,13 +209,15 @@ class Scorer:
 
         Raises:
           BadInput: naming index, field and fix. Nothing was recorded.
+          NotReady: the state cannot be used now.
         """
         dataset = _specification(model).dataset
         if self._state is None or dataset.id is None:
             raise BadInput("labels: the data has no timestamp or no id, so labels have no use")
         labels = parse_labels(rows, dataset)
         try:
-            outcomes = self._state.label(labels) if labels.ids else []
+            with _available():
+                outcomes = self._state.label(labels) if labels.ids else []
         except BadInput as error:
             raise BadInput(_of_label(str(error))) from None
         counts = Counter(outcome.value for outcome in outcomes)
@@ -207,7 +233,8 @@ class Scorer:
     def _record(self, raw: RawTransactions) -> Seen | None:
         if self._state is None or raw.dataset.timestamp is None:
             return None
-        return self._state.record(raw.for_state())
+        with _available():
+            return self._state.record(raw.for_state())
 
     def _finish(
         self,
@@ -282,9 +309,11 @@ class Scorer:
         outcomes: NDArray[np.str_],
         milliseconds: float,
     ) -> None:
+        if self._log is None:
+            return
         of_answer = outcomes[answer.mask]
-        keep = of_answer != Outcome.REPEATED.value  # those are in the log
-        if self._log is None or not keep.any():
+        keep = self._logged.add(answer.raw, of_answer == Outcome.REPEATED.value)
+        if not keep.any():
             return
         scored = Scored(
             columns=answer.raw.columns,
@@ -300,6 +329,33 @@ class Scorer:
             shadow_scores=shadow.score if shadow else None,
         )
         self._log.append(scored if keep.all() else _only(scored, keep))
+
+
+class _Logged:
+    """The ids of the transactions that this process logged last."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, None] = {}
+        self._lock = threading.Lock()
+
+    def add(self, raw: RawTransactions, repeated: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which transactions are to be logged, [n]; they count as logged then.
+
+        All but the repeated ones that were: the first answer to others may have been lost, as when
+        a server is killed after it recorded a transaction.
+        """
+        if raw.dataset.id is None:
+            return np.ones(len(raw), bool)
+        keep = []
+        with self._lock:
+            for id_, again in zip(
+                raw.columns[raw.dataset.id].to_pylist(), repeated.tolist(), strict=True
+            ):
+                keep.append(not again or id_ not in self._ids)
+                self._ids[id_] = None
+            for _ in range(len(self._ids) - _REMEMBERED_IDS):
+                del self._ids[next(iter(self._ids))]
+        return np.array(keep)
 
 
 @dataclass(frozen=True)
@@ -401,6 +457,21 @@ def _only(scored: Scored, keep: NDArray[np.bool_]) -> Scored:
         outcomes=scored.outcomes[keep],
         shadow_scores=None if shadow_scores is None else shadow_scores[keep],
     )
+
+
+@contextmanager
+def _available() -> Iterator[None]:
+    """Around calls of the state.
+
+    Raises:
+      NotReady: the state cannot be used now, which is no fault of the request.
+    """
+    try:
+        yield
+    except BadInput:
+        raise
+    except FraudPipelineError as error:
+        raise NotReady(f"the state cannot be used now: {error}") from error
 
 
 def _specification(model: Model) -> InputSpecification:

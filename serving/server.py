@@ -6,6 +6,7 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import APIRouter
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.serving import logs
@@ -51,6 +53,12 @@ With several workers it must be picklable."""
 
 _SECONDS_TO_RESTART = 1.0
 _WAITING_CONNECTIONS = 2048
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+_MOST_HEAD_BYTES = 64 << 10
+_HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-length: 0\r\nconnection: close\r\n\r\n"
+)
 
 
 def serve(settings: Settings, service: ServiceContext | None = None) -> None:
@@ -92,7 +100,7 @@ class _Worker:
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        http_socket = _bind(settings)
+        http_socket = _bind(settings, settings.port, "--port", settings.workers > 1)
         http_socket.listen(_WAITING_CONNECTIONS)  # who connects early waits
         rpc_server = rpc.create_server(inference, settings)
         rpc_port = _add_port(rpc_server, settings)
@@ -105,7 +113,7 @@ class _Worker:
                 logging.INFO,
                 "listening",
                 http=f"{'https' if settings.tls else 'http'}://{_address(http_socket)}",
-                grpc=f"{settings.host}:{rpc_port}",
+                grpc=_joined(settings.host, rpc_port),
                 folder=str(settings.folder),
                 pid=os.getpid(),
             )
@@ -129,6 +137,42 @@ class _Http(uvicorn.Server):
         yield
 
 
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, with a limit on the bytes before a body, and without other protocols."""
+
+    _in_head = True
+    _head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Ends the connection if a request does not come to its body."""
+        if self._in_head:
+            data = _without_upgrade(data)
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > _MOST_HEAD_BYTES:
+            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        """The body of a request begins."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The next request may begin."""
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_complete()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The beginning of a request that does not ask for another protocol, as Java's client does.
+
+    A server may ignore that, but the parser takes what follows for the other protocol.
+    """
+    head, end, body = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + body
+
+
 class _Workers:
     """A process that starts the workers, and starts one again that ends by itself."""
 
@@ -145,8 +189,11 @@ class _Workers:
             signal.signal(number, lambda *_: self._stopping.set())
         folder = tempfile.mkdtemp(prefix="fraud-metrics-")
         os.environ[FOLDER_VARIABLE] = folder
-        # Held without listening, so that no other server can take the port between two workers.
-        held = _bind(self._settings)
+        ports = (self._settings.port, "--port"), (self._settings.grpc_port, "--grpc-port")
+        for port, option in ports:  # which another server with workers would share with these
+            _bind(self._settings, port, option, is_shared=False).close()
+        # Held without listening, so that no other program can take a port between two workers.
+        held = [_bind(self._settings, port, option, is_shared=True) for port, option in ports]
         workers: list[Any] = []
         try:
             while not self._stopping.is_set():
@@ -162,7 +209,8 @@ class _Workers:
                 worker.join(max(0.0, end - time.monotonic()))
                 if worker.is_alive():
                     worker.kill()
-            held.close()
+            for reserved in held:
+                reserved.close()
             shutil.rmtree(folder, ignore_errors=True)
 
     def _start(self) -> Any:
@@ -174,6 +222,8 @@ class _Workers:
         from prometheus_client.multiprocess import mark_process_dead
 
         mark_process_dead(worker.pid)
+        if worker.exitcode == BadInput.exit_code:  # as would all others
+            raise BadInput("a worker cannot start; the line above says why")
         log(logging.ERROR, "worker ended; starting another", pid=worker.pid, code=worker.exitcode)
         return False
 
@@ -211,6 +261,7 @@ def _http_config(app: Any, settings: Settings) -> uvicorn.Config:
     certificate, key = settings.tls or (None, None)
     return uvicorn.Config(
         app,
+        http=_Protocol,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -220,27 +271,26 @@ def _http_config(app: Any, settings: Settings) -> uvicorn.Config:
         timeout_graceful_shutdown=int(settings.limits.shutdown_seconds) or 1,
         timeout_keep_alive=75,
         backlog=_WAITING_CONNECTIONS,
-        h11_max_incomplete_event_size=64 << 10,
     )
 
 
-def _bind(settings: Settings) -> socket.socket:
-    """A socket at the HTTP port.
+def _bind(settings: Settings, port: int, option: str, is_shared: bool) -> socket.socket:
+    """A socket at a port, which workers share.
 
     Raises:
       BadInput: the address is not this machine's, or the port is in use.
     """
     try:
-        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(settings.host, port, type=socket.SOCK_STREAM)[0]
         # With the protocol named, or asyncio would not switch Nagle's algorithm off.
         made = socket.socket(found[0], socket.SOCK_STREAM, socket.IPPROTO_TCP)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if settings.workers > 1:
+        if is_shared:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         made.bind(found[4])
     except OSError as error:
         raise BadInput(
-            f"{settings.host}:{settings.port}: {error.strerror}; choose another --port or --host"
+            f"{settings.host}:{port}: {error.strerror}; choose another {option} or --host"
         ) from None
     return made
 
@@ -248,7 +298,7 @@ def _bind(settings: Settings) -> socket.socket:
 def _add_port(server: Any, settings: Settings) -> int:
     import grpc
 
-    address = f"{settings.host}:{settings.grpc_port}"
+    address = _joined(settings.host, settings.grpc_port)
     try:
         if settings.tls is None:
             return server.add_insecure_port(address)
@@ -287,7 +337,10 @@ def _check_tls(settings: Settings) -> None:
 
 
 def _address(bound: socket.socket) -> str:
-    host, port = bound.getsockname()[:2]
+    return _joined(*bound.getsockname()[:2])
+
+
+def _joined(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

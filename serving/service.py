@@ -22,21 +22,20 @@ from fraud.serving.api import documents
 from fraud.serving.api.rest import VERSION_HEADER, json_response
 from fraud.serving.api.values import parse_json
 from fraud.serving.errors import TooLarge
-from fraud.serving.inference import Inference
+from fraud.serving.inference import Inference, check_explained
 from fraud.serving.log_writer import LogWriter, key_of
 from fraud.serving.logs import log
 from fraud.serving.models import LoadedModel
 from fraud.serving.scorer import Challenger, Scorer
 from fraud.serving.server import Service
 from fraud.serving.spec import Serving
-from fraud.serving.state import State, StateDefinition, create_state
+from fraud.serving.state import State, StateDefinition, check_location, create_state, is_server
 
 T = TypeVar("T")
 
 _ROWS_AT_ONCE = 16
 """Up to so many rows scoring is shorter than what it takes to hand it to another thread."""
-_MOST_EXPLAINED = 1000
-"""Transactions that a request may have explained."""
+_THREADS_OF_SERVER = 16
 _SECONDS_BETWEEN_TIDYING = 3600.0
 
 
@@ -60,12 +59,16 @@ class ScoringService:
         """The service, as long as the server runs.
 
         Raises:
-          BadInput: the challenger cannot be loaded, or the key of the log is missing.
+          BadInput: the challenger cannot be loaded, the key of the log is missing, or the state is
+            neither in a folder nor at the URL of a server.
         """
         key_of(self.settings.prediction_log)
+        check_location(self.state)
         challenger = self._challenger()
         scoring = _Scoring(self, challenger)
-        threads = ThreadPoolExecutor(2, thread_name_prefix="transactions")
+        # One that is on another machine may keep threads waiting.
+        count = _THREADS_OF_SERVER if is_server(self.state) else 2
+        threads = ThreadPoolExecutor(count, thread_name_prefix="transactions")
         tidying = threading.Thread(target=scoring.tidy, name="expiry", daemon=True)
         tidying.start()
         try:
@@ -125,20 +128,29 @@ class _Scoring:
             raise BadInput("the live model does not record what its inputs are computed from")
         return self._scorer
 
+    @property
+    def waits(self) -> bool:
+        """Whether calls of the state wait for another server, as nothing else should meanwhile."""
+        return is_server(self._service.state)
+
     def check(self, model: LoadedModel) -> None:
         """Checks that the state can serve a version before it answers.
 
-        A version that does not record its inputs may still answer requests with ready-made ones.
+        A version that does not record its inputs may still answer requests with ready-made ones,
+        where no version before it scored raw transactions.
 
         Raises:
           BadInput: it cannot.
         """
         if model.specification is None:
+            if self._scorer is not None:
+                self._scorer.check(model)  # says why not
             return
         with self._lock:
             if self._scorer is None:
                 self._scorer = self._create(model)
         self._scorer.check(model)
+        self._scorer.warm_up(model)
 
     def tidy(self) -> None:
         """Lets old transactions expire from time to time, until the end."""
@@ -148,6 +160,7 @@ class _Scoring:
                     started = time.monotonic()
                     count = self._state.expire()
                     seconds = round(time.monotonic() - started, 1)
+                    self._report(self._state)
                     log(logging.INFO, "expired", transactions=count, seconds=seconds)
                 except Exception as error:
                     log(logging.ERROR, "old transactions did not expire", exc_info=error)
@@ -162,6 +175,22 @@ class _Scoring:
         if self._challenger is not None:
             self._challenger.model.close()
 
+    def _report(self, state: State) -> None:
+        """Says how far the state reaches, and loudly if it is empty."""
+        newest = state.newest()
+        metrics.STATE_NEWEST.set(
+            0 if newest is None else newest.astype("datetime64[s]").astype(int)
+        )
+        if newest is None:
+            log(
+                logging.WARNING,
+                "the state is empty: features are those of cards that have just been opened; build "
+                "it with fraud-pipeline state build, or --data",
+                state=self._service.state,
+            )
+        else:
+            log(logging.INFO, "state", state=self._service.state, newest=f"{newest}Z")
+
     def _create(self, model: LoadedModel) -> Scorer:
         assert model.specification is not None
         dataset, settings = model.specification.dataset, self._service.settings
@@ -173,22 +202,26 @@ class _Scoring:
             if self._state is not None:  # of an attempt that failed
                 self._state.close()
             self._state = create_state(self._service.state, definition)
-        if self._challenger is not None:
+            self._report(self._state)
+        challenger = self._challenger
+        if challenger is not None:
             try:
-                Scorer(self._state).check(self._challenger.model)
-            except BadInput as error:
-                raise BadInput(f"serving.challenger.model: {error}") from None
+                Scorer(self._state).check(challenger.model)
+            except BadInput as error:  # which is no reason for the live version not to answer
+                challenger = None
+                message = f"serving.challenger.model: {error}"
+                log(logging.ERROR, "the challenger is left out", error=message)
         log_writer = None
         if settings.prediction_log.enabled:
             log_writer = LogWriter(self._service.predictions, settings.prediction_log, dataset)
-        return Scorer(self._state, log_writer, self._challenger)
+        return Scorer(self._state, log_writer, challenger)
 
 
 def _router(inference: Inference, scoring: _Scoring, threads: ThreadPoolExecutor) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["Transactions"])
 
     async def call(rows: int, model: LoadedModel, function: Callable[..., T], *arguments: Any) -> T:
-        if rows <= _ROWS_AT_ONCE:
+        if rows <= _ROWS_AT_ONCE and not scoring.waits:
             return function(*arguments)
         return await inference.in_thread(threads, model, function, *arguments)
 
@@ -210,8 +243,8 @@ def _router(inference: Inference, scoring: _Scoring, threads: ThreadPoolExecutor
         explain = document.get("explain", False)
         if not isinstance(explain, bool):
             raise BadInput("explain: expected true or false")
-        if explain and len(rows) > _MOST_EXPLAINED:
-            raise TooLarge(f"{len(rows)} transactions; explain at most {_MOST_EXPLAINED} at once")
+        if explain:
+            check_explained(len(rows))
         with inference.versions.lease() as model:
             work = len(rows) * (_ROWS_AT_ONCE if explain else 1)
             results = await call(work, model, scoring.scorer.score, model, rows, explain)
@@ -220,7 +253,10 @@ def _router(inference: Inference, scoring: _Scoring, threads: ThreadPoolExecutor
             metrics.OUTCOMES.labels(result["outcome"]).inc()
             if result["alert"]:
                 metrics.ALERTS.labels(result["version"]).inc()
-        return json_response({"results": results}, {VERSION_HEADER: model.version})
+        versions = {result["version"] for result in results} or {model.version}
+        # The challenger may have answered some of them: each result says by which version it is.
+        headers = {VERSION_HEADER: versions.pop()} if len(versions) == 1 else {}
+        return json_response({"results": results}, headers)
 
     @router.post("/labels", **LABELS)
     async def label(request: Request) -> Response:

@@ -29,8 +29,14 @@ _FIELDS = {
 }
 
 
-def from_tensor_proto(name: str, tensor: TensorProto) -> np.ndarray:
+def from_tensor_proto(name: str, tensor: TensorProto, most_values: int = MOST_VALUES) -> np.ndarray:
     """The array in a message; text and bytes as `bytes` objects.
+
+    Args:
+      name: of the tensor, for messages.
+      tensor: the message.
+      most_values: the most values that are taken, whatever the content: one value may stand for
+        all.
 
     Raises:
       BadInput: type, shape and content do not match; names the tensor.
@@ -46,8 +52,10 @@ def from_tensor_proto(name: str, tensor: TensorProto) -> np.ndarray:
         if size < 0:
             raise BadInput(f"{name}: the shape {list(shape)} has a negative size")
         count *= size
-        if count > MOST_VALUES:
-            raise BadInput(f"{name}: the shape {list(shape)} is too large")
+    if count > most_values:
+        raise BadInput(
+            f"{name}: the shape {list(shape)} is too large; send at most {most_values} values"
+        )
     if tensor.tensor_content:
         if type_.kind == "O":
             raise BadInput(f"{name}: text belongs in string_val, not in tensor_content")

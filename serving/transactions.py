@@ -8,6 +8,7 @@ field: `transactions[3].TX_AMOUNT: …`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -22,6 +23,9 @@ from fraud.features.history import LARGEST
 from fraud.features.spec import Dataset
 from fraud.features.values import LARGEST_NUMBER
 from fraud.serving.state import Labels, Transactions
+from fraud.time import TIME_UNITS
+
+_ISO = re.compile(r"\s*\d{4}-\d\d-\d\d")
 
 LONGEST_TEXT = 1000
 """Characters in a value of a transaction; a longer one is taken for a mistake."""
@@ -91,7 +95,7 @@ def parse_transactions(rows: Any, dataset: Dataset) -> RawTransactions:
         field = _Field("transactions", name, rows)
         given = field.values(required=name not in optional)
         if name == dataset.timestamp:
-            columns[name] = _times(given, dataset.timezone, field)
+            columns[name] = _times(given, dataset, field)
         elif name in (dataset.amount, *dataset.numeric):
             is_amount = name == dataset.amount
             columns[name] = _numbers(given, LARGEST if is_amount else LARGEST_NUMBER, field)
@@ -123,17 +127,17 @@ def parse_labels(rows: Any, dataset: Dataset) -> Labels:
     known_at = np.full(len(rows), np.datetime64("NaT"), "datetime64[us]")
     given = [row for row, value in enumerate(times) if value is not None]
     if given:
-        texts = [str(times[row]) if _is_int(times[row]) else times[row] for row in given]
-        for row, text in zip(given, texts, strict=True):
-            if not isinstance(text, str):
+        for row in given:
+            if not _may_be_time(times[row], dataset):
                 of_time.refuse(row, f"is {_shown(times[row])}, not a time; write ISO 8601")
-        ends = values.ends_of_dates(pa.array(texts, pa.string())).to_pylist()
+        texts = pa.array([str(times[row]) for row in given], pa.string())
+        ends = values.ends_of_dates(texts).to_pylist()
         # Text like "" became null.
         spread: list[Any] = [None] * len(rows)
         for row, end in zip(given, ends, strict=True):
             spread[row] = end if end is not None else ""
         some = _Field("labels", "known_at", [rows[row] for row in given], tuple(given))
-        parsed = _times([spread[row] for row in given], dataset.timezone, some)
+        parsed = _times([spread[row] for row in given], dataset, some)
         known_at[given] = parsed.to_numpy()
     return Labels(ids, labels, known_at)
 
@@ -191,15 +195,18 @@ def _objects(rows: Any, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _times(given: list[Any], timezone: str, field: _Field) -> pa.Array:
-    """Times in text, or as whole numbers since 1970, as timestamp[us] in UTC."""
+def _times(given: list[Any], dataset: Dataset, field: _Field) -> pa.Array:
+    """Times as timestamp[us] in UTC: in ISO 8601, or as the dataset writes them.
+
+    Without `dataset.time_format`, that is as whole numbers since 1970.
+    """
     for row, value in enumerate(given):
-        if not (isinstance(value, str) or _is_int(value)):
+        if not _may_be_time(value, dataset):
             shown = "null" if value is None else _shown(value)
             field.refuse(row, f"is {shown}; write a time as 2018-04-01T13:45:00Z")
     texts = field.texts([str(value) for value in given])
     try:
-        return values.times(texts, field.name, timezone, field)
+        return _parsed_times(texts, dataset, field)
     except BadInput:
         if len(given) == 1:
             raise
@@ -208,8 +215,24 @@ def _times(given: list[Any], timezone: str, field: _Field) -> pa.Array:
     for row in range(len(given)):
         index = row if field.positions is None else field.positions[row]
         alone = _Field(field.of, field.name, field.rows[row : row + 1], (index,))
-        parsed.append(values.times(texts.slice(row, 1), field.name, timezone, alone))
+        parsed.append(_parsed_times(texts.slice(row, 1), dataset, alone))
     return pa.concat_arrays(parsed)
+
+
+def _may_be_time(value: Any, dataset: Dataset) -> bool:
+    """Whether a value is of a type that times have."""
+    is_fraction = isinstance(value, float) and dataset.time_format in TIME_UNITS
+    return isinstance(value, str) or _is_int(value) or is_fraction
+
+
+def _parsed_times(texts: pa.Array, dataset: Dataset, field: _Field) -> pa.Array:
+    try:
+        written = values.formatted(texts, field.name, dataset.time_format, field)
+    except BadInput:
+        if not all(_ISO.match(text) for text in texts.to_pylist()):
+            raise
+        written = texts
+    return values.times(written, field.name, dataset.timezone, field)
 
 
 def _numbers(given: list[Any], largest: float, field: _Field) -> pa.Array:

@@ -7,6 +7,8 @@ uses it is answered. A version that cannot be loaded is refused, and the old one
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 import sys
 import threading
@@ -20,6 +22,7 @@ from typing import Literal
 
 from fraud.errors import FraudPipelineError
 from fraud.serving.errors import NotFound, NotReady
+from fraud.serving.logs import log
 from fraud.serving.models import LoadedModel
 
 State = Literal["LOADING", "AVAILABLE", "UNLOADING", "END"]
@@ -176,11 +179,20 @@ class Watch:
             del self._refused[version]
 
     def _run(self) -> None:
-        self.look()
+        self._look_safely()
+        # What is there by now stays, and is no garbage: looking through it would delay requests.
+        gc.collect()
+        gc.freeze()
         _be_nice()  # from now on there is a model whose requests go first
         while not self._stopping.is_set():
-            self.look()
+            self._look_safely()
             self._stopping.wait(SECONDS_BETWEEN_LOOKS)
+
+    def _look_safely(self) -> None:
+        try:
+            self.look()
+        except Exception as error:  # such as no file descriptors for a moment
+            log(logging.ERROR, "cannot look for versions", exc_info=error, folder=self._folder)
 
     def _is_refused(self, version: str) -> bool:
         state, when = self._refused.get(version, (None, 0.0))

@@ -55,6 +55,11 @@ class Contestant:
     environment: dict[str, str] = field(default_factory=dict)
 
 
+def newest(root: Path) -> Path:
+    """The newest version in a root."""
+    return max((root / "pushed").iterdir(), key=lambda path: int(path.name))
+
+
 def real_rows(model: Path, count: int) -> dict[str, list[Any]]:
     """Columns of `count` rows: the transactions of the model's warm-up requests, repeated."""
     logs = read_records(model / "assets.extra" / WARMUP_FILE, 100)
@@ -90,8 +95,8 @@ def body_of(name: str, columns: dict[str, list[Any]]) -> str:
 
 def contestants(model: Path, root: Path, folder: Path) -> dict[str, Contestant]:
     """How each server is started."""
-    # A folder with nothing but the benchmarks: `schema`, of the repository, is the name of a package
-    # that BentoML needs.
+    # A folder with nothing but the benchmarks: the repository's `schema` would hide a package of
+    # that name, which BentoML needs.
     path = folder / "path"
     path.mkdir(parents=True, exist_ok=True)
     if not (path / "benchmarks").is_symlink():
@@ -179,15 +184,21 @@ def running(name: str, contestant: Contestant, log: Path) -> Iterator[tuple[str,
 
 
 def load(
-    address: str, path: str, bodies: list[str], clients: int, requests: int
+    address: str,
+    path: str,
+    bodies: list[str],
+    clients: int,
+    requests: int,
+    rate: float | None = None,
 ) -> dict[str, Any]:
-    """What the clients saw."""
+    """What the clients saw; see `benchmarks.serving.clients`."""
     plan = {
         "address": address,
         "path": path,
         "bodies": bodies,
         "clients": clients,
         "requests": requests,
+        "rate": rate,
     }
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.serving.clients"],
@@ -245,7 +256,7 @@ def main() -> None:
     arguments = parser.parse_args()
     root, out = arguments.root.resolve(), arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    model = max((root / "pushed").iterdir(), key=lambda path: int(path.name))
+    model = newest(root)
     rows = real_rows(model, BATCH)
     one = {name: values[:1] for name, values in rows.items()}
     (out / "rows.json").write_text(json.dumps(rows))

@@ -3,7 +3,8 @@
     python -m benchmarks.serving.floor MODEL ROWS.json COUNT
 
 Prints one JSON document: the seconds of each call of `predict` with `one` row and with `all`, the
-mean `cpu` seconds of a call with one, and the `scores` of all. The tensors are made before, which is not counted.
+mean `cpu` seconds of a call with one, and the `scores` of all. The tensors are made before, which
+is not counted.
 """
 
 from __future__ import annotations

@@ -2,9 +2,12 @@
 
     python -m benchmarks.serving.swaps --root fraud-root --swaps 25
 
-Copies the newest version of a root under new numbers, one after the other, while another process
-sends single transactions at a steady rate. A change lasts from the appearance of the folder until
-the old version is freed. Prints one JSON document.
+Copies the two newest versions of a root under new numbers, in turns, while another process sends
+single transactions at a steady rate. To the server, a rollback is such a copy of an earlier
+version under a new number, so each change is both. A change lasts from the appearance of the
+folder until the old version is freed. An answer is stale if it was asked for after the next version
+had been seen to answer, and wrong if its score is not that of its version. Prints one JSON
+document.
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving.__main__ import REPOSITORY, body_of, quantile, real_rows
+import numpy as np
+
+from benchmarks.serving.__main__ import BATCH, REPOSITORY, body_of, quantile, real_rows
+from fraud.serving.models import LoadedModel
 
 PAUSE = 4.0
 """Seconds between two changes, in which latency is measured for comparison."""
@@ -35,18 +41,23 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=50)
     arguments = parser.parse_args()
     pushed = arguments.root.resolve() / "pushed"
-    model = max(pushed.iterdir(), key=lambda path: int(path.name))
+    models = sorted(pushed.iterdir(), key=lambda path: int(path.name))[-2:]
+    if len(models) < 2:
+        raise SystemExit(f"{pushed}: needs two versions; run the pipeline as of two days")
     with tempfile.TemporaryDirectory(dir=arguments.root) as folder:
-        print(json.dumps(measure(model, Path(folder), arguments.swaps, arguments.rate), indent=1))
+        print(json.dumps(measure(models, Path(folder), arguments.swaps, arguments.rate), indent=1))
 
 
-def measure(model: Path, folder: Path, swaps: int, rate: float) -> dict[str, Any]:
+def measure(models: list[Path], folder: Path, swaps: int, rate: float) -> dict[str, Any]:
     """Latencies during changes and otherwise."""
     root, out, stop, log = folder, folder / "load.json", folder / "stop", folder / "server.log"
-    _push(model, root, 1)
-    (folder / "body.json").write_text(
-        body_of("ours", {name: values[:1] for name, values in real_rows(model, 1).items()})
-    )
+    rows = real_rows(models[0], BATCH)
+    scores = np.array([_scores(model, rows) for model in models])
+    row = int(np.abs(scores[0] - scores[1]).argmax())  # which tells the versions apart
+    expected = scores[:, row].tolist()
+    _push(models[1], root, 1)
+    one = {name: values[row : row + 1] for name, values in rows.items()}
+    (folder / "body.json").write_text(body_of("ours", one))
     command = [sys.executable, "-m", "fraud.pipeline.cli", "serve", "--root", str(root)]
     with open(log, "w", encoding="utf-8") as output:
         server = subprocess.Popen(
@@ -63,11 +74,12 @@ def measure(model: Path, folder: Path, swaps: int, rate: float) -> dict[str, Any
             [sys.executable, "-m", "benchmarks.serving.steady_load", *options], cwd=REPOSITORY
         )
         changes = []
+        live_since = {}
         for version in range(2, swaps + 2):
             time.sleep(PAUSE)
             started = time.time()
-            _push(model, root, version)
-            _wait_for(url, log, version)
+            _push(models[version % 2], root, version)
+            live_since[version] = _wait_for(url, log, version)
             changes.append((started, time.time()))
         time.sleep(PAUSE)
         stop.touch()
@@ -77,6 +89,9 @@ def measure(model: Path, folder: Path, swaps: int, rate: float) -> dict[str, Any
         server.wait()
     seen = json.loads(out.read_text())
     failed = [version for _, _, version, score in seen if score is None]
+    answered = [(at, int(version), score) for at, _, version, score in seen if score is not None]
+    stale = [at for at, version, _ in answered if at > live_since.get(version + 1, float("inf"))]
+    wrong = [at for at, version, score in answered if abs(score - expected[version % 2]) > 1e-6]
     during: list[float] = []
     otherwise: list[float] = []
     for at, milliseconds, _, _ in seen:
@@ -87,6 +102,10 @@ def measure(model: Path, folder: Path, swaps: int, rate: float) -> dict[str, Any
         "changes": swaps,
         "requests": len(seen),
         "failed": len(failed),
+        "stale": len(stale),
+        "wrong": len(wrong),
+        "scores": expected,
+        "versions_that_answered": len({version for _, version, _ in answered}),
         "seconds_per_change": round(sum(b - a for a, b in changes) / swaps, 2),
         "during": {"requests": len(during), "p50_ms": quantile(during, 0.5), "p99_ms": p99[0]},
         "otherwise": {
@@ -106,18 +125,38 @@ def _push(model: Path, root: Path, version: int) -> None:
     os.rename(staged, root / "pushed" / str(version))
 
 
-def _wait_for(url: str, log: Path, version: int) -> None:
-    """Waits until a version answers and the one before is freed."""
+def _wait_for(url: str, log: Path, version: int) -> float:
+    """Waits until a version answers and the one before is freed.
+
+    Returns:
+      When it was first seen to answer.
+    """
+    live_since = None
     while True:
         try:
             with urllib.request.urlopen(f"{url}/readyz", timeout=30) as answer:
-                is_live = json.load(answer)["version"] == str(version)
+                if json.load(answer)["version"] == str(version):
+                    live_since = live_since or time.time()
         except OSError:
-            is_live = False
+            pass
         ended = {x["version"] for x in _lines(log) if x.get("state") == "END"}
-        if is_live and (version == 1 or str(version - 1) in ended):
-            return
+        if live_since and (version == 1 or str(version - 1) in ended):
+            return live_since
         time.sleep(0.1)
+
+
+def _scores(model: Path, rows: dict[str, list[Any]]) -> list[float]:
+    """What a model says about some rows, without a server."""
+    loaded = LoadedModel(model)
+    columns = {
+        name: np.array([(value or "").encode() for value in values], object)
+        if loaded.signatures["predict"].inputs[name].is_text
+        else np.array(values, np.float32)  # NaN for None
+        for name, values in rows.items()
+    }
+    scores = loaded.call("predict", columns)["score"].tolist()
+    loaded.close()
+    return scores
 
 
 def _lines(log: Path) -> list[dict[str, Any]]:

@@ -60,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     config, root = common.config_and_root(arguments)
     version = live_version(config, root)
     _make_place(arguments.out)
+    for source in filter(None, (arguments.file, arguments.history)):
+        _check_is_no_input(arguments.out, source)
 
     from fraud import files
     from fraud.features.batch import feature_names
@@ -181,6 +183,21 @@ def _make_place(out: Path) -> None:
         raise BadInput(f"--out {out}: cannot be written: {error.strerror}") from None
     if out.is_dir():
         raise BadInput(f"--out {out}: is a folder; name the file to write")
+
+
+def _check_is_no_input(out: Path, source: str) -> None:
+    """Checks that the output replaces no file of an input.
+
+    Raises:
+      BadInput: it would.
+    """
+    from fraud.files import is_uri
+
+    if is_uri(source) or not out.exists():
+        return
+    place, written = Path(source).resolve(), out.resolve()
+    if place == written or place in written.parents:
+        raise BadInput(f"--out {out}: is one of the files of {source}; name another file")
 
 
 def _write(table: pa.Table, scored: pa.Table, features: tuple[str, ...], out: Path) -> None:

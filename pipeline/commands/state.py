@@ -101,7 +101,7 @@ def build(
     from fraud.serving.state.build import columns_to_load, fill
 
     started = time.monotonic()
-    models = [_inputs(config), *_pushed(root)]
+    models = [_inputs(config), *_pushed(root), *_challenger(config)]
     definition = _definition(models, arguments.history_days)
     dataset = _dataset(config, definition)
     recent = history.read(
@@ -215,6 +215,20 @@ def _pushed(root: Root) -> list[InputSpecification]:
         except BadInput:
             continue  # the server will refuse it, and say why
     return found
+
+
+def _challenger(config: Config) -> list[InputSpecification]:
+    """The inputs of the challenger, if there is one.
+
+    Raises:
+      BadInput: it does not record them.
+    """
+    from pathlib import Path
+
+    from fraud.models.specification import InputSpecification
+
+    model = config.serving.challenger.model
+    return [InputSpecification.read(Path(model))] if model else []
 
 
 def _definition(models: list[InputSpecification], history_days: int) -> StateDefinition:

@@ -91,6 +91,7 @@ class _Expected:
     """
 
     def __init__(self, model_dir: Path, tfrecord: str, count: int) -> None:
+        import pyarrow as pa
         import tensorflow as tf
 
         from fraud.features.batch import add_features
@@ -109,8 +110,12 @@ class _Expected:
             ].numpy()
         except Exception as error:
             raise Refused(f"TensorFlow cannot load or call it: {_line(error)}") from None
+        _check_calendar(self.records, inputs)
         table = _transactions(self.records, inputs.dataset)
         self.transactions = _as_json(table, inputs.dataset)
+        if inputs.dataset.label_time:  # of labels that are not known
+            unknown = pa.nulls(len(table), pa.timestamp("us"))
+            table = table.append_column(inputs.dataset.label_time, unknown)
         with_features = add_features(
             table, inputs.dataset, inputs.features, inputs.label_delay_days
         )
@@ -289,6 +294,34 @@ def _transactions(records: list[bytes], dataset: Dataset) -> Any:
     if dataset.timestamp is None:
         return table
     return table.take(pa.array(np.argsort(table[dataset.timestamp].to_numpy(), kind="stable")))
+
+
+def _check_calendar(records: list[bytes], inputs: Any) -> None:
+    """Checks that the features of time are those of the examples.
+
+    They need no history, and tell whether the model records the definitions it was trained with.
+
+    Raises:
+      Refused: they are not.
+    """
+    import tensorflow as tf
+
+    from fraud.features.batch import calendar_features
+
+    dataset = inputs.dataset
+    if dataset.timestamp is None:
+        return
+    rows = [_values(tf.train.Example.FromString(record)) for record in records]
+    seconds = np.array([row[dataset.timestamp] for row in rows], "datetime64[s]")
+    computed = calendar_features(inputs.features, dataset, seconds.astype("datetime64[us]"))
+    for name, values in computed.items():
+        given = np.array([row.get(name, np.nan) for row in rows], np.float32)
+        # Examples have whole seconds.
+        if not np.allclose(given, values, rtol=0, atol=1e-3):
+            raise Refused(
+                f"its {name} is not that of the examples, so the model does not record the "
+                "definitions that it was trained with"
+            )
 
 
 def _values(example: Any) -> dict[str, Any]:

@@ -42,6 +42,7 @@ def read(data: str, dataset: Dataset, progress: Progress = lambda rows: None) ->
     windows = _windows(source, 0, 0) if dataset.timestamp else None
     types = check_columns(source, windows, unlabelled, labelled=False)
     table = _rows(source, Layout(unlabelled, types, windows, labelled=False), progress)
+    _check_ids(table, dataset, data)
     return table.drop([dataset.label])
 
 
@@ -81,10 +82,12 @@ def read_with_history(
         if own_types[name] != types[name]:  # numbers in one of them, text in the other
             own_types[name] = types[name] = pa.string()
     scored = _rows(to_score, Layout(own, own_types, windows, labelled), progress)
+    _check_ids(scored, dataset, data)
     if not labelled and dataset.label_time:
         scored = scored.append_column(dataset.label_time, pa.nulls(len(scored), values.TIME))
     layout = Layout(dataset, types, windows)
     earlier = _rows(past, layout, lambda rows: progress(len(scored) + rows))
+    scored = _with_labels(scored, earlier, dataset)
     earlier = _without(earlier, scored, dataset)
     table = pa.concat_tables([scored, earlier.select(scored.column_names)]).combine_chunks()
     table = add_features(table, dataset, inputs.features, delay).slice(0, len(scored))
@@ -125,6 +128,37 @@ def _rows(source: Source, layout: Layout, progress: Progress) -> pa.Table:
         types = {**layout.types, layout.dataset.label: pa.int8()}
         return pa.table({name: pa.nulls(0, types[name]) for name in layout.dataset.columns})
     return pa.Table.from_batches(batches)
+
+
+def _check_ids(table: pa.Table, dataset: Dataset, data: str) -> None:
+    """Checks that no transaction is there twice, which would count twice in everybody's history.
+
+    Raises:
+      BadInput: one is; names its id and rows.
+    """
+    if dataset.id is None or len(table) == pc.count_distinct(table[dataset.id], mode="all").as_py():
+        return
+    first: dict[object, int] = {}
+    for row, id_ in enumerate(table[dataset.id].to_pylist()):
+        if id_ in first:
+            raise BadInput(
+                f"{data}: {dataset.id} {id_!r} occurs twice, as transactions {first[id_] + 1:,} "
+                f"and {row + 1:,}; remove the repetition"
+            )
+        first[id_] = row
+
+
+def _with_labels(scored: pa.Table, history: pa.Table, dataset: Dataset) -> pa.Table:
+    """Transactions with the labels that the history has of them, where they have none."""
+    if dataset.id is None:
+        return scored
+    there = pc.index_in(scored[dataset.id], value_set=history[dataset.id].combine_chunks())
+    for name in (dataset.label, dataset.label_time):
+        if name:
+            index = scored.column_names.index(name)
+            known = history[name].cast(scored[name].type).take(there)
+            scored = scored.set_column(index, name, pc.coalesce(scored[name], known))
+    return scored
 
 
 def _without(earlier: pa.Table, scored: pa.Table, dataset: Dataset) -> pa.Table:

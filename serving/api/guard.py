@@ -12,16 +12,25 @@ from typing import Any
 import anyio
 import orjson
 
+from fraud.errors import BadInput
 from fraud.serving import metrics
-from fraud.serving.errors import DeadlineExceeded, RequestRefused, TooLarge, refusal
+from fraud.serving.errors import (
+    Busy,
+    DeadlineExceeded,
+    TooLarge,
+    refusal,
+    retry_headers,
+)
 from fraud.serving.inference import Inference
 from fraud.serving.logs import log
 from fraud.serving.settings import Role, Tokens
 
 REQUEST_ID = "x-request-id"
 
-_OPEN = ("/v2/health/", "/healthz", "/readyz")
+_OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/healthz", "/readyz"})
 """Paths that need no token, for load balancers and Kubernetes."""
+_BODIES_AT_ONCE = 16
+"""So many bodies of the largest size may be incomplete at a time, or more of smaller ones."""
 _SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -42,6 +51,7 @@ class Guard:
     def __init__(self, app: Any, inference: Inference, tokens: Tokens) -> None:
         self._app, self._inference, self._tokens = app, inference, tokens
         self._limits = inference.limits
+        self._bytes_received = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """See ASGI."""
@@ -71,7 +81,7 @@ class Guard:
             raise
         except Exception as error:
             problem = str(error)
-            if not isinstance(error, RequestRefused):
+            if refusal(error)[0] == 500:
                 log(logging.ERROR, "request failed", exc_info=error, request_id=identifier)
             if not status:
                 await answer_error(answer, error)
@@ -82,7 +92,7 @@ class Guard:
         self, scope: Any, receive: Any, send: Any, headers: dict[bytes, bytes]
     ) -> None:
         path, method = scope["path"], scope["method"]
-        if path.startswith(_OPEN):
+        if path in _OPEN:
             await self._app(scope, receive, send)
             return
         token = headers.get(b"authorization")
@@ -94,34 +104,56 @@ class Guard:
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > most:
             raise TooLarge(f"the request has {int(length)} bytes; the most is {most}")
-        received = 0
+        try:
+            with anyio.fail_after(self._limits.timeout_seconds):
+                # Before the request takes a place: who sends slowly takes none.
+                body = await self._body(receive)
+                with self._inference.admission():
+                    await self._app(scope, _replay(body, receive), send)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"no answer within {self._limits.timeout_seconds:g} s; try again"
+            ) from None
 
-        async def bounded() -> Any:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > most:
-                raise TooLarge(f"the request has more than {most} bytes, which is the limit")
-            return message
+    async def _body(self, receive: Any) -> bytes:
+        """The body of a request.
 
-        with self._inference.admission():
-            try:
-                with anyio.fail_after(self._limits.timeout_seconds):
-                    await self._app(scope, bounded, send)
-            except TimeoutError:
-                raise DeadlineExceeded(
-                    f"no answer within {self._limits.timeout_seconds:g} s; try again"
-                ) from None
+        Raises:
+          TooLarge: it is.
+          Busy: those that are being received take too much memory.
+          BadInput: the client went away.
+        """
+        parts, received = [], 0
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise BadInput("the client went away before its request was complete")
+                part = message.get("body", b"")
+                parts.append(part)
+                received += len(part)
+                self._bytes_received += len(part)
+                if received > self._limits.body_bytes:
+                    raise TooLarge(
+                        f"the request has more than {self._limits.body_bytes} bytes, which is the "
+                        "limit"
+                    )
+                if self._bytes_received > _BODIES_AT_ONCE * self._limits.body_bytes:
+                    raise Busy("too many large requests are being received; try again")
+                if not message.get("more_body", False):
+                    return b"".join(parts)
+        finally:
+            self._bytes_received -= received
 
     def _record(
         self, scope: Any, identifier: str, status: int, seconds: float, problem: str
     ) -> None:
         path = scope["path"]
         route = scope.get("route")
-        name = getattr(route, "path", None) or (path if path.startswith(_OPEN) else "other")
+        name = getattr(route, "path", None) or "other"
         metrics.REQUESTS.labels("http", name, str(status)).inc()
         metrics.SECONDS.labels("http", name).observe(seconds)
-        if path.startswith(_OPEN) or path == "/metrics":
+        if path in _OPEN or path == "/metrics":
             return
         fields = {"error": problem} if problem else scope.get("problem") or {}
         client = scope.get("client")
@@ -138,12 +170,21 @@ class Guard:
         )
 
 
+def _replay(body: bytes, receive: Any) -> Any:
+    """What ASGI calls `receive`, of a request whose body has been received."""
+    rest = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Any:
+        return rest.pop() if rest else await receive()
+
+    return replay
+
+
 async def answer_error(send: Any, error: Exception) -> None:
     """Sends an error as the answer."""
     status, _, message = refusal(error)
     headers = [(b"content-type", b"application/json")]
-    if status == 429:
-        headers.append((b"retry-after", b"1"))
+    headers += [(name.encode(), value.encode()) for name, value in retry_headers(status).items()]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if status == 413:  # the rest of the body would be taken for the next request

@@ -16,7 +16,7 @@ import orjson
 from fraud.errors import BadInput
 from fraud.serving.api.tensorflow_serving import array_of
 from fraud.serving.api.values import numbers, parse_json, plain, shown, texts
-from fraud.serving.inference import Answer
+from fraud.serving.inference import Answer, check_names, check_rows
 from fraud.serving.session import Function, TensorInfo
 from fraud.serving.settings import MODEL
 
@@ -111,15 +111,17 @@ def signature_of(parameters: Mapping[str, Any]) -> str:
 
 
 def arrays_of_http(
-    document: Mapping[str, Any], binary: bytes, function: Function
+    document: Mapping[str, Any], binary: bytes, function: Function, most_rows: int
 ) -> dict[str, np.ndarray]:
     """The inputs in a request.
 
     Raises:
-      BadInput: one is malformed; names it.
+      BadInput: one is malformed, or of another signature; names it.
+      TooLarge: one has more than `most_rows` values.
     """
     arrays: dict[str, np.ndarray] = {}
     place = 0
+    check_names(function, [item["name"] for item in document.get("inputs", [])])
     for item in document.get("inputs", []):
         name = item["name"]
         size = item.get("parameters", {}).get("binary_data_size")
@@ -129,9 +131,9 @@ def arrays_of_http(
                     f"{name[:100]}: binary_data_size {shown(size)} does not fit the body"
                 )
             content, place = binary[place : place + size], place + size
-            array = _from_bytes(name, item.get("datatype"), content)
+            array = _from_bytes(name, item.get("datatype"), content, most_rows)
         else:
-            array = _from_list(name, item, function.inputs.get(name))
+            array = _from_list(name, item, function.inputs[name], most_rows)
         _add(arrays, name, array, item.get("shape"))
     if place != len(binary):
         raise BadInput("the body is longer than its tensors")
@@ -182,11 +184,12 @@ def parameters_of(message: Any) -> dict[str, Any]:
     return found
 
 
-def arrays_of_message(request: Any) -> dict[str, np.ndarray]:
+def arrays_of_message(request: Any, most_rows: int) -> dict[str, np.ndarray]:
     """The inputs in a ModelInferRequest.
 
     Raises:
       BadInput: one is malformed; names it.
+      TooLarge: one has more than `most_rows` values.
     """
     arrays: dict[str, np.ndarray] = {}
     raw = request.raw_input_contents
@@ -194,12 +197,14 @@ def arrays_of_message(request: Any) -> dict[str, np.ndarray]:
         raise BadInput(f"raw_input_contents: {len(raw)} for {len(request.inputs)} inputs")
     for index, tensor in enumerate(request.inputs):
         if raw:
-            array = _from_bytes(tensor.name, tensor.datatype, raw[index])
+            array = _from_bytes(tensor.name, tensor.datatype, raw[index], most_rows)
         else:
             type_ = _type(tensor.name, tensor.datatype)
             if tensor.datatype not in _CONTENTS:
                 raise BadInput(f"{tensor.name}: {tensor.datatype} belongs in raw_input_contents")
-            values = list(getattr(tensor.contents, _CONTENTS[tensor.datatype]))
+            values = getattr(tensor.contents, _CONTENTS[tensor.datatype])
+            check_rows(len(values), most_rows)
+            values = list(values)
             if type_.kind == "O":
                 array = np.empty(len(values), object)
                 array[:] = values
@@ -236,7 +241,7 @@ def to_bytes(array: np.ndarray) -> bytes:
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _from_bytes(name: str, datatype: Any, content: bytes) -> np.ndarray:
+def _from_bytes(name: str, datatype: Any, content: bytes, most_rows: int) -> np.ndarray:
     type_ = _type(name, datatype)
     if type_.kind != "O":
         if len(content) % type_.itemsize:
@@ -253,15 +258,17 @@ def _from_bytes(name: str, datatype: Any, content: bytes) -> np.ndarray:
         if place > len(content):
             raise BadInput(f"{name[:100]}: the text {len(values)} is cut short")
         values.append(content[end:place])
+        check_rows(len(values), most_rows)
     array = np.empty(len(values), object)
     array[:] = values
     return array
 
 
-def _from_list(name: str, item: Mapping[str, Any], info: TensorInfo | None) -> np.ndarray:
+def _from_list(name: str, item: Mapping[str, Any], info: TensorInfo, most_rows: int) -> np.ndarray:
     type_ = _type(name, item.get("datatype"))
     data = _flat(name, item.get("data"))
-    if info is not None and info.numpy_type == type_:
+    check_rows(len(data), most_rows)
+    if info.numpy_type == type_:
         return array_of(name, data, info)
     return texts(name, data) if type_.kind == "O" else numbers(name, data, type_)
 

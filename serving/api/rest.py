@@ -17,7 +17,7 @@ from fraud.serving import metrics
 from fraud.serving.api import documents, open_inference, tensorflow_serving
 from fraud.serving.api.guard import Guard
 from fraud.serving.api.values import parse_json
-from fraud.serving.errors import NotFound, refusal
+from fraud.serving.errors import NotFound, refusal, retry_headers
 from fraud.serving.inference import Inference, check_model_name
 from fraud.serving.settings import MODEL, Tokens
 
@@ -63,6 +63,7 @@ def json_response(document: Any, headers: dict[str, str] | None = None) -> Respo
 
 def _tensorflow_serving(inference: Inference) -> APIRouter:
     router = APIRouter(tags=["TensorFlow Serving"])
+    most_rows = inference.limits.batch_rows
 
     @router.get("/v1/models/{name}", responses=documents.STATUS)
     @router.get(
@@ -103,7 +104,7 @@ def _tensorflow_serving(inference: Inference) -> APIRouter:
         signature = tensorflow_serving.signature_of(document)
         with inference.versions.lease(version) as model:
             function = inference.function(model, signature)
-            inputs = tensorflow_serving.inputs_of(document, function)
+            inputs = tensorflow_serving.inputs_of(document, function, most_rows)
             answer = await inference.call(model, signature, inputs)
         body = tensorflow_serving.answer_of(answer, "instances" in document)
         return json_response(body, {VERSION_HEADER: answer.version})
@@ -113,6 +114,7 @@ def _tensorflow_serving(inference: Inference) -> APIRouter:
 
 def _open_inference(inference: Inference) -> APIRouter:
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+    most_rows = inference.limits.batch_rows
 
     @router.get("/health/live", responses=documents.LIVE)
     async def get_live() -> Response:
@@ -178,7 +180,7 @@ def _open_inference(inference: Inference) -> APIRouter:
         signature = open_inference.signature_of(document.get("parameters", {}))
         with inference.versions.lease(version) as model:
             function = inference.function(model, signature)
-            inputs = open_inference.arrays_of_http(document, binary, function)
+            inputs = open_inference.arrays_of_http(document, binary, function, most_rows)
             answer = await inference.call(model, signature, inputs)
         body, json_length = open_inference.http_answer(answer, document)
         headers = {VERSION_HEADER: answer.version}
@@ -236,7 +238,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         status, message, headers = 400, f"{where}: {first['msg']}", {}
     else:
         status, _, message = refusal(error)
-        headers = {"retry-after": "1"} if status == 429 else {}
+        headers = retry_headers(status)
     request.scope["problem"] = {"error": message if status < 500 else str(error)}
     response = json_response({"error": message}, headers)
     response.status_code = status

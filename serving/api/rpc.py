@@ -25,7 +25,7 @@ from fraud.serving.api.open_inference_messages import (
     SERVING,
 )
 from fraud.serving.errors import NotFound, refusal
-from fraud.serving.inference import Inference, check_model_name
+from fraud.serving.inference import Inference, check_model_name, check_names
 from fraud.serving.logs import log
 from fraud.serving.protos import (
     get_model_metadata_pb2,
@@ -119,9 +119,12 @@ class _Services:
         check_model_name(request.model_spec.name)
         signature = request.model_spec.signature_name
         with self._inference.versions.lease(_version(request.model_spec)) as model:
-            inputs = {name: from_tensor_proto(name, t) for name, t in request.inputs.items()}
+            function = self._inference.function(model, signature)
+            check_names(function, request.inputs)
+            most = self._inference.limits.batch_rows
+            inputs = {name: from_tensor_proto(name, t, most) for name, t in request.inputs.items()}
             answer = await self._inference.call(model, signature, inputs)
-            outputs = self._inference.function(model, signature).outputs
+            outputs = function.outputs
         response = predict_pb2.PredictResponse()
         response.model_spec.name = MODEL
         response.model_spec.version.value = int(answer.version)
@@ -185,7 +188,10 @@ class _Services:
         check_model_name(request.model_name)
         signature = open_inference.signature_of(open_inference.parameters_of(request))
         with self._inference.versions.lease(request.model_version or None) as model:
-            inputs = open_inference.arrays_of_message(request)
+            check_names(
+                self._inference.function(model, signature), [t.name for t in request.inputs]
+            )
+            inputs = open_inference.arrays_of_message(request, self._inference.limits.batch_rows)
             answer = await self._inference.call(model, signature, inputs)
         response = MESSAGES["ModelInferResponse"]()
         open_inference.fill_response(response, answer, request)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fraud.errors import BadInput
 from fraud.serving.api.values import numbers, plain, shown, texts
-from fraud.serving.inference import Answer
+from fraud.serving.inference import Answer, check_rows
 from fraud.serving.protos import (
     DataType,
     SignatureDef,
@@ -37,11 +37,14 @@ def signature_of(document: Mapping[str, Any]) -> str:
     return name
 
 
-def inputs_of(document: Mapping[str, Any], function: Function) -> dict[str, np.ndarray]:
+def inputs_of(
+    document: Mapping[str, Any], function: Function, most_rows: int
+) -> dict[str, np.ndarray]:
     """The inputs in a request, of either format.
 
     Raises:
       BadInput: the request is malformed; names the field.
+      TooLarge: it has more than `most_rows` transactions.
     """
     if unknown := sorted(document.keys() - _KEYS):
         raise BadInput(f"{unknown[0][:100]}: unknown key; known are {', '.join(sorted(_KEYS))}")
@@ -52,11 +55,12 @@ def inputs_of(document: Mapping[str, Any], function: Function) -> dict[str, np.n
         if not isinstance(columns, dict):
             columns = {_only_input(function, "inputs"): columns}
     else:
-        columns = _columns(document["instances"], function)
+        columns = _columns(document["instances"], function, most_rows)
     arrays = {}
     for name, values in columns.items():
         if not isinstance(values, list):
             raise BadInput(f"{name[:100]}: expected a list, got {shown(values)}")
+        check_rows(len(values), most_rows)
         info = function.inputs.get(name)
         # What is wrong with an unknown name is said by the check of all names.
         arrays[name] = array_of(name, values, info) if info else np.zeros(0)
@@ -167,10 +171,11 @@ def _info_document(tensor: TensorInfo) -> dict[str, Any]:
     }
 
 
-def _columns(instances: Any, function: Function) -> dict[str, list[Any]]:
+def _columns(instances: Any, function: Function, most_rows: int) -> dict[str, list[Any]]:
     """Rows as columns."""
     if not isinstance(instances, list):
         raise BadInput(f"instances: expected a list, got {shown(instances)}")
+    check_rows(len(instances), most_rows)
     if not any(isinstance(row, dict) and row.keys() != {"b64"} for row in instances):
         return {_only_input(function, "instances"): instances}
     columns: dict[str, list[Any]] = {name: [] for name in function.inputs}

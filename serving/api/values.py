@@ -16,6 +16,7 @@ from fraud.errors import BadInput
 
 _LONGEST_SHOWN = 60
 _DEEPEST = 100
+_LARGEST_SEARCHED = 1 << 20
 _LARGEST = sys.float_info.max
 
 
@@ -133,7 +134,12 @@ class _Constant(str):
 
 
 def _refuse_odd_numbers(body: bytes) -> None:
-    """Names the field that is NaN or beyond all range, if that is all that is wrong with a body."""
+    """Names the field that is NaN or beyond all range, if that is all that is wrong with a body.
+
+    Not in a huge one: that would take seconds, in which nothing else is answered.
+    """
+    if len(body) > _LARGEST_SEARCHED:
+        return
     try:
         document = json.loads(body, parse_constant=_Constant)
     except (ValueError, RecursionError):

@@ -24,7 +24,9 @@ __all__ = [
     "StateDefinition",
     "StateStore",
     "Transactions",
+    "check_location",
     "create_state",
+    "is_server",
     "open_state",
     "rebuild_state",
 ]
@@ -52,6 +54,18 @@ def create_state(location: str, definition: StateDefinition) -> State:
     return State(_store(location, definition))
 
 
+def check_location(location: str) -> None:
+    """Checks what can be known of a location without going there.
+
+    Raises:
+      BadInput: it is neither a folder nor the URL of a Redis server, or contains a password.
+    """
+    if is_server(location):
+        from fraud.serving.state.redis_store import connect
+
+        connect(location).close()
+
+
 def rebuild_state(location: str, definition: StateDefinition) -> AbstractContextManager[Rebuild]:
     """A new generation of a state, for `build.fill`; removed at the end unless put into use.
 
@@ -62,7 +76,7 @@ def rebuild_state(location: str, definition: StateDefinition) -> AbstractContext
     Raises:
       BadInput: the location cannot be used, or another process is rebuilding the state.
     """
-    if _is_server(location):
+    if is_server(location):
         from fraud.serving.state import redis_store
 
         return redis_store.rebuilding(location, definition)
@@ -72,7 +86,7 @@ def rebuild_state(location: str, definition: StateDefinition) -> AbstractContext
 
 
 def _store(location: str, create: StateDefinition | None) -> StateStore:
-    if _is_server(location):
+    if is_server(location):
         from fraud.serving.state.redis_store import RedisStore
 
         return RedisStore(location) if create is None else RedisStore.create(location, create)
@@ -82,7 +96,7 @@ def _store(location: str, create: StateDefinition | None) -> StateStore:
     return LmdbStore(folder) if create is None else LmdbStore.create(folder, create)
 
 
-def _is_server(location: str) -> bool:
+def is_server(location: str) -> bool:
     """Whether a location is the URL of a Redis server rather than a folder.
 
     Raises:

@@ -36,12 +36,13 @@ from fraud.files import sync_tree
 from fraud.serving.state import rows
 from fraud.serving.state.definition import StateDefinition
 from fraud.serving.state.rows import LabelOutcome
-from fraud.serving.state.store import Entry, StateReplaced
+from fraud.serving.state.store import Entry, StateReplaced, vanished
 
 Survives = Literal["kill", "power"]
 
 CURRENT = "current"
 BOOT = "boot"
+_DATA = "data.mdb"
 MAP_SIZE = 1 << 36
 """The most bytes that the file may grow to; of address space, not of memory or disk."""
 
@@ -90,6 +91,7 @@ class Generation:
         self.entity_rows = self.env.open_db(b"rows", dupsort=True, dupfixed=True)
         self.hours = self.env.open_db(b"hours", dupsort=True, dupfixed=True)
         self.journal = self.env.open_db(b"journal")
+        self._inode = os.stat(path / _DATA).st_ino
         self._stop = threading.Event()
         self._flusher = threading.Thread(target=self._flush, daemon=True, name="state flusher")
         if not flush_each:
@@ -110,6 +112,20 @@ class Generation:
         self.env.close()
         if self._marker is not None:
             self._marker.close()
+
+    def check_is_there(self) -> None:
+        """Checks that the file was not moved away, after which nobody else would see what it gets.
+
+        Raises:
+          FraudPipelineError: it was.
+        """
+        with suppress(FileNotFoundError):
+            if os.stat(self.path / _DATA).st_ino == self._inode:
+                return
+        raise FraudPipelineError(
+            f"{self.path.parent}: the state was moved away or deleted while it is in use; start "
+            "the server again"
+        )
 
     def _flush(self) -> None:
         flushed = -1
@@ -253,7 +269,11 @@ class LmdbStore:
         return before, np.frombuffer(stored, rows.STORED)
 
     def label(
-        self, keys: Sequence[bytes], labels: Sequence[int], known: NDArray[np.datetime64]
+        self,
+        keys: Sequence[bytes],
+        labels: Sequence[int],
+        known: NDArray[np.datetime64],
+        now: np.datetime64,
     ) -> list[LabelOutcome]:
         """See `StateStore`."""
         outcomes = []
@@ -266,7 +286,7 @@ class LmdbStore:
                     continue
                 head = stored[:_HEAD_BYTES]
                 try:
-                    outcome, labelled = rows.labelled(head, label, moment)
+                    outcome, labelled = rows.labelled(head, label, moment, now)
                 except BadInput as error:
                     raise BadInput(f"row {row}: {error}") from None
                 outcomes.append(outcome)
@@ -312,6 +332,7 @@ class LmdbStore:
             try:
                 with generation.env.begin(write=write) as txn:
                     if txn.get(_MOVED, db=generation.meta) is None:
+                        generation.check_is_there()
                         yield txn, generation
                         return
             except lmdb.MapFullError:
@@ -329,7 +350,7 @@ class LmdbStore:
             self._reopen(generation)
 
     def _reopen(self, moved: Generation) -> None:
-        with self._lock:
+        with self._lock, vanished():
             if self._generation is moved:
                 self._generation = self._open()
                 self._definition = self._generation.definition

@@ -34,7 +34,7 @@ from fraud.serving.state import rows
 from fraud.serving.state.build import Change, Loaded, as_bytes, batches
 from fraud.serving.state.definition import StateDefinition
 from fraud.serving.state.rows import LabelOutcome
-from fraud.serving.state.store import Entry, StateReplaced
+from fraud.serving.state.store import Entry, StateReplaced, vanished
 from fraud.time import MICROSECONDS_PER_DAY
 
 PASSWORD = "FRAUD_REDIS_PASSWORD"
@@ -49,8 +49,8 @@ _MOVED = b"moved"
 
 _EXCHANGE = """
 -- KEYS: current, newest, journal, journaling; transactions; entities
--- ARGV: generation, number of transactions, number of entities, kept (ms), newest (or "");
---       per transaction: stored (or ""), id of its rows, its entities as "1,7"
+-- ARGV: generation, number of transactions, number of entities, kept (ms);
+--       per transaction: stored (or ""), id of its rows, its entities as "1,7", its time
 if redis.call("GET", KEYS[1]) ~= ARGV[1] then return "moved" end
 local transactions, entities = tonumber(ARGV[2]), tonumber(ARGV[3])
 local histories, before = {}, {}
@@ -58,8 +58,9 @@ for i = 1, entities do
   histories[i] = table.concat(redis.call("HVALS", KEYS[4 + transactions + i]))
 end
 local journaling = redis.call("EXISTS", KEYS[4]) == 1
+local newest = redis.call("GET", KEYS[2]) or ""
 for i = 1, transactions do
-  local key, at = KEYS[4 + i], 5 + 3 * (i - 1)
+  local key, at = KEYS[4 + i], 4 + 4 * (i - 1)
   local stored = ARGV[at + 1]
   before[i] = redis.call("GET", key)
   if not before[i] and stored ~= "" then
@@ -70,10 +71,12 @@ for i = 1, transactions do
       redis.call("PEXPIRE", entity_key, ARGV[4])
     end
     if journaling then redis.call("SADD", KEYS[3], key) end
+    if newest < ARGV[at + 4] then
+      newest = ARGV[at + 4]
+      redis.call("SET", KEYS[2], newest)
+    end
   end
 end
-local newest = redis.call("GET", KEYS[2])
-if ARGV[5] ~= "" and (not newest or newest < ARGV[5]) then redis.call("SET", KEYS[2], ARGV[5]) end
 return {histories, before}
 """.replace("HEAD_BYTES", str(_HEAD_BYTES))
 
@@ -225,7 +228,6 @@ class RedisStore:
         """See `StateStore`."""
         entities = sorted({key for entry in entries for key in entry.entities} - {rows.NO_KEY})
         number = {key: i for i, key in enumerate(entities, 1)}
-        recorded = [rows.time_of(entry.head) for entry in entries if entry.record]
         while True:
             with self._lock:
                 names = self._names
@@ -237,11 +239,10 @@ class RedisStore:
                 len(entries),
                 len(entities),
                 kept // 1000,
-                _sortable(max(recorded)) if recorded else "",
             ]
             for entry in entries:
                 arguments += [entry.stored if entry.record else b"", entry.key[:8]]
-                arguments.append(_numbers(entry.stored, number))
+                arguments += [_numbers(entry.stored, number), _sortable(rows.time_of(entry.head))]
             keys: list[Any] = [CURRENT, names.newest, names.journal, names.journaling]
             keys += [names.transaction(entry.key) for entry in entries]
             keys += [names.entity(key) for key in entities]
@@ -260,7 +261,11 @@ class RedisStore:
         return before, stored
 
     def label(
-        self, keys: Sequence[bytes], labels: Sequence[int], known: NDArray[np.datetime64]
+        self,
+        keys: Sequence[bytes],
+        labels: Sequence[int],
+        known: NDArray[np.datetime64],
+        now: np.datetime64,
     ) -> list[LabelOutcome]:
         """See `StateStore`."""
         outcomes: dict[int, LabelOutcome] = {}
@@ -284,7 +289,7 @@ class RedisStore:
                     continue
                 head = before[:_HEAD_BYTES]
                 try:
-                    outcome, labelled = rows.labelled(head, labels[row], known[row])
+                    outcome, labelled = rows.labelled(head, labels[row], known[row], now)
                 except BadInput as error:
                     raise BadInput(f"row {row}: {error}") from None
                 if labelled == head:
@@ -349,7 +354,7 @@ class RedisStore:
         return names, from_json(StateDefinition, self._client.get(names.definition) or b"")
 
     def _reopen(self, moved: _Names) -> None:
-        with self._lock, self._reached():
+        with self._lock, self._reached(), vanished():
             if self._names is moved:
                 self._names, self._definition = self._current()
 

@@ -209,6 +209,11 @@ def stored_time(time: np.datetime64) -> int:
     return int(time.astype("datetime64[us]").astype(np.int64)) + _EPOCH
 
 
+def time_or_none(stored: int) -> np.datetime64 | None:
+    """The time that is stored so; None for 0, which is of none."""
+    return np.datetime64(stored - _EPOCH, "us") if stored else None
+
+
 def labels_of(stored: NDArray) -> NDArray[np.float64]:
     """The labels of rows, NaN where not known, [rows]."""
     label = stored["label"]
@@ -220,13 +225,24 @@ def known_of(stored: NDArray) -> NDArray[np.datetime64]:
     return stored["known"].astype(np.int64).view("datetime64[us]")
 
 
-def labelled(head: bytes, label: int, known: np.datetime64) -> tuple[LabelOutcome, bytes]:
+def labelled(
+    head: bytes, label: int, known: np.datetime64, now: np.datetime64
+) -> tuple[LabelOutcome, bytes]:
     """What a label does to a transaction, and what is then stored of it.
+
+    Args:
+      head: of the transaction.
+      label: 1 or 0.
+      known: when it became known; NaT for now, or, for a transaction that is ahead of this clock,
+        with it.
+      now: the time.
 
     Raises:
       BadInput: it became known before the transaction.
     """
     stored = np.frombuffer(head, HEAD).copy()
+    if np.isnat(known):
+        known = max(now, times_of(stored)[0])
     if known < times_of(stored)[0]:
         raise BadInput(f"the label became known at {known}, before its transaction")
     before = int(stored["label"][0])

@@ -81,6 +81,10 @@ class State:
         """What the state remembers."""
         return self._store.definition
 
+    def newest(self) -> np.datetime64 | None:
+        """The time of the newest transaction, in UTC; None if there is none."""
+        return rows.time_or_none(self._store.newest())
+
     def check(self, model: InputSpecification) -> None:
         """Checks that the state can serve a model; ask when a version is loaded.
 
@@ -125,8 +129,8 @@ class State:
         data has label times, and otherwise once a model's label delay is over, as in batch.
 
         Raises:
-          BadInput: a label is neither 0 nor 1, or became known before its transaction. Nothing is
-            recorded.
+          BadInput: a label is neither 0 nor 1, or became known before its transaction or in the
+            future. Nothing is recorded.
         """
         values = np.asarray(labels.labels)
         wrong = ~np.isin(values, (0, 1))
@@ -136,9 +140,12 @@ class State:
         known = np.full(len(values), np.datetime64("NaT"), "datetime64[us]")
         if labels.known_at is not None:
             known = np.asarray(labels.known_at).astype("datetime64[us]")
-        known = np.where(np.isnat(known), self._clock(), known)
+        ahead = known > self._clock() + AHEAD  # false where NaT
+        if ahead.any():
+            row = int(ahead.argmax())
+            raise BadInput(f"row {row}: the label became known at {known[row]}, in the future")
         keys = rows.keys_of("", labels.ids)
-        return self._store.label(keys, values.astype(int).tolist(), known)
+        return self._store.label(keys, values.astype(int).tolist(), known, self._clock())
 
     def expire(self) -> int:
         """Forgets what is too old for any feature; returns the number of transactions.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fraud.errors import BadInput, FraudPipelineError
 from fraud.serving.state.definition import StateDefinition
 from fraud.serving.state.rows import LabelOutcome
 
@@ -37,6 +39,19 @@ class Entry:
 
 class StateReplaced(Exception):
     """The state was replaced by one with another definition, which is now the store's."""
+
+
+@contextmanager
+def vanished() -> Iterator[None]:
+    """Says of a state that was there and is gone that this is no fault of the request.
+
+    Raises:
+      FraudPipelineError: it is gone.
+    """
+    try:
+        yield
+    except BadInput as error:
+        raise FraudPipelineError(str(error)) from None
 
 
 class StateStore(Protocol):
@@ -76,9 +91,16 @@ class StateStore(Protocol):
         ...
 
     def label(
-        self, keys: Sequence[bytes], labels: Sequence[int], known: NDArray[np.datetime64]
+        self,
+        keys: Sequence[bytes],
+        labels: Sequence[int],
+        known: NDArray[np.datetime64],
+        now: np.datetime64,
     ) -> list[LabelOutcome]:
-        """Records labels, by `rows.labelled`, of transactions and in the rows of their entities."""
+        """Records labels, by `rows.labelled`, of transactions and in the rows of their entities.
+
+        Where `known` is NaT, labels become known `now`.
+        """
         ...
 
     def expire(self, before: int) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from contextlib import suppress
+from datetime import datetime
 
 import grpc
 import httpx
@@ -16,11 +19,17 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from tensorflow_serving.apis import predict_pb2
 from tritonclient.grpc import service_pb2
 
+from fraud.codec import to_json
+from fraud.features.spec import Dataset, FeatureGroup, Features
+from fraud.models.columns import ModelColumns
+from fraud.models.specification import EXTRA, SPECIFICATION_FILE, InputSpecification
 from fraud.serving.api import rest
 from fraud.serving.inference import Inference
+from fraud.serving.service import ScoringService
 from fraud.serving.settings import Limits, Tokens
+from fraud.serving.spec import Serving
 from fraud.serving.versions import Versions, Watch
-from tests.serving.conftest import push
+from tests.serving.conftest import export, push
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
@@ -152,22 +161,125 @@ def test_http_as_the_openapi_document_describes_it(saved_models, tmp_path, examp
     push(saved_models.plain[0], tmp_path / "pushed", 7)
     Watch(tmp_path / "pushed", versions).look()
     app = rest.create_app(Inference(versions, Limits()), Tokens())
+    checked = check_as_described(app, examples)
+    assert {path for path, _ in checked} >= {"/v1/models/{name}:predict", "/metrics"}
+    for path in ("/v1/models/{name}:predict", "/v2/models/{name}/infer"):
+        assert {(path, mode) for mode in schemathesis.GenerationMode} <= checked
+    versions.replace(None)
+
+
+def check_as_described(app, examples, only=""):
+    """Sends what the document describes, and what it does not; the (path, mode) that were sent."""
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     checked = set()
     for operation in schema.get_all_operations():
+        if only not in operation.ok().path:
+            continue
         for mode in schemathesis.GenerationMode:
 
             @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
             @given(operation.ok().as_strategy(generation_mode=mode))
             def check(case):
-                # Which inputs the live model has, the document does not say.
-                is_call = case.operation.path.endswith((":predict", "/infer"))
+                # Which inputs the live model has, or columns the data, the document does not say.
+                is_call = case.operation.path.endswith((":predict", "/infer", ":score", "/labels"))
                 case.call_and_validate(excluded_checks=[positive_data_acceptance] * is_call)
 
             with suppress(Unsatisfiable):  # where nothing can be sent, nothing can be wrong
                 check()
                 checked.add((operation.ok().path, mode))
-    assert {path for path, _ in checked} >= {"/v1/models/{name}:predict", "/metrics"}
-    for path in ("/v1/models/{name}:predict", "/v2/models/{name}/infer"):
-        assert {(path, mode) for mode in schemathesis.GenerationMode} <= checked
+    return checked
+
+
+# Raw transactions and labels
+
+
+@pytest.fixture(scope="module")
+def scoring_app(tmp_path_factory):
+    """The server's application with the routes of raw transactions, and a state."""
+    root = tmp_path_factory.mktemp("scoring")
+    features = Features(calendar=("hour",), groups=(FeatureGroup(("count", "risk"), (1,)),))
+    inputs = InputSpecification(Dataset(categorical=("CHANNEL",)), features, 7)
+    columns = ModelColumns.of(inputs.dataset, inputs.features)
+    folder = export(root / "exported", 0.6, columns.numeric, columns.categorical)
+    (folder / EXTRA / SPECIFICATION_FILE).write_text(to_json(inputs))
+    push(folder, root / "pushed", 7)
+    versions = Versions()
+    inference = Inference(versions, Limits())
+    loop = asyncio.new_event_loop()
+    context = ScoringService(str(root / "state"), root / "predictions", Serving())(inference)
+    service = loop.run_until_complete(context.__aenter__())
+    Watch(root / "pushed", versions, service.check).look()
+    assert versions.live == "7"
+    yield rest.create_app(inference, Tokens(), service.routers)
+    loop.run_until_complete(context.__aexit__(None, None, None))
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
     versions.replace(None)
+
+
+@pytest.mark.parametrize(
+    "examples", [10, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.e2e])]
+)
+def test_raw_transactions_and_labels_as_the_openapi_document_describes_them(scoring_app, examples):
+    checked = check_as_described(scoring_app, examples, "/v1/transactions:score")
+    checked |= check_as_described(scoring_app, examples, "/v1/labels")
+    both = "/v1/transactions:score", "/v1/labels"
+    assert checked == {(path, mode) for path in both for mode in schemathesis.GenerationMode}
+
+
+odd = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+    st.sampled_from(["2026-03-01T12:00:00Z", "9999-12-31T23:59:59Z", "", "NaN", 10**400, [], {}]),
+)
+usual = {
+    "TRANSACTION_ID": st.integers(0, 9),
+    "TX_DATETIME": st.datetimes(datetime(2026, 3, 1), datetime(2026, 3, 3)).map(str),
+    "CUSTOMER_ID": st.integers(0, 2),
+    "TERMINAL_ID": st.sampled_from(["1", "2"]),
+    "TX_AMOUNT": st.floats(0, 1000),
+    "CHANNEL": st.sampled_from(["web", None]),
+}
+
+
+@st.composite
+def nearly_good(draw, fields):
+    row = {name: draw(values) for name, values in fields.items()}
+    for name in draw(st.lists(st.sampled_from([*fields, "other"]), max_size=2)):
+        row[name] = draw(odd)
+    return row
+
+
+labels = {"id": st.integers(0, 9), "label": st.integers(0, 1)}
+ROUTES = [
+    ("/v1/transactions:score", "transactions", usual),
+    ("/v1/labels", "labels", {**labels, "known_at": st.none()}),
+]
+
+
+@pytest.mark.parametrize(("path", "field", "fields"), ROUTES)
+def test_nearly_good_rows_are_answered_or_refused(scoring_app, path, field, fields):
+    statuses = set()
+
+    @FUZZ
+    @given(st.lists(nearly_good(fields), max_size=4), st.booleans())
+    def check(rows, explain):
+        document = {field: rows, **({"explain": explain} if field == "transactions" else {})}
+        content = json.dumps(document).encode()
+
+        async def send():
+            transport = httpx.ASGITransport(scoring_app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+                return await client.post(path, content=content)
+
+        answer = asyncio.run(send())
+        statuses.add(answer.status_code)
+        assert answer.status_code in (200, 400), answer.text
+        if answer.status_code == 200 and field == "transactions":
+            assert len(answer.json()["results"]) == len(rows)
+
+    check()
+    assert statuses == {200, 400}

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -126,18 +127,18 @@ def test_the_log_is_input_for_the_pipeline(tmp_path):
 
 
 def test_columns_can_be_dropped_and_hashed(tmp_path, monkeypatch):
-    monkeypatch.setenv(KEY, "secret")
+    monkeypatch.setenv(KEY, "secret-of-the-bank")
     write(tmp_path, scored(), drop=("amount", "night"), hash=("card", "id"))
     read = PredictionLog(tmp_path).read()
     assert read.transactions.column_names == ["id", "time", "card", "channel"]
     assert read.features.column_names == ["card_count_1d"]
-    expected = hmac.new(b"secret", b"007", hashlib.sha256).hexdigest()
+    expected = hmac.new(b"secret-of-the-bank", b"007", hashlib.sha256).hexdigest()
     assert read.transactions["card"].to_pylist() == [expected] * 2
     assert len(set(read.transactions["id"].to_pylist())) == 2
 
 
 def test_a_hashed_value_is_never_on_disk(tmp_path, monkeypatch):
-    monkeypatch.setenv(KEY, "secret")
+    monkeypatch.setenv(KEY, "secret-of-the-bank")
     settings = PredictionLogSettings(flush_seconds=0.01, hash=("card",))
     writer = LogWriter(tmp_path, settings, DATASET)
     writer.append(scored())
@@ -153,7 +154,10 @@ def test_a_hashed_value_is_never_on_disk(tmp_path, monkeypatch):
     [
         ({"hash": ("amount",)}, "'amount' is no identifier and no categorical column"),
         ({"drop": ("time",)}, "'time' tells the day of a prediction; keep it"),
-        ({"hash": ("card",)}, "there is no key; set the environment variable FRAUD_PREDICTION"),
+        (
+            {"hash": ("card",)},
+            "no key of at least 16 characters in the environment variable FRAUD_P",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(tmp_path, monkeypatch, settings, message):
@@ -185,9 +189,9 @@ def test_predictions_beyond_the_bound_are_dropped_and_counted(tmp_path):
     assert len(PredictionLog(tmp_path).read()) == 4
 
 
-def test_a_full_disk_is_counted_and_stops_nothing(small_disk):
-    """Nor does it damage what was written before."""
-    settings = PredictionLogSettings(flush_seconds=0.01)
+def test_predictions_wait_while_the_disk_is_full_and_then_are_counted(small_disk, caplog):
+    """Nor does that damage what was written before."""
+    settings = PredictionLogSettings(flush_seconds=0.01, pending_rows=3000)
     writer = LogWriter(small_disk / "log", settings, DATASET)
     writer.append(scored())
     wait_for(lambda: size_of_open_files(small_disk / "log") > 500)
@@ -196,13 +200,16 @@ def test_a_full_disk_is_counted_and_stops_nothing(small_disk):
         while True:
             file.write(bytes(1 << 12))
     writer.append(scored(2, rows=2000))
+    wait_for(lambda: any("2000 predictions wait: " in message for message in caplog.messages))
+    writer.append(scored(5000, rows=2000))
     wait_for(lambda: writer.dropped == 2000)
+    assert len(list((small_disk / "log" / "_open").iterdir())) == 1
     filler.unlink()
-    writer.append(scored(2))
+    wait_for(lambda: writer.flushed == 2002)
     writer.close()
     LogWriter(small_disk / "log", settings, DATASET).close()  # recovers the first file
     ids = PredictionLog(small_disk / "log").read().transactions["id"].to_pylist()
-    assert {"0000", "0001", "0002", "0003"} <= set(ids)
+    assert sorted(ids) == [f"{number:04}" for number in range(2002)]
 
 
 def test_files_become_parquet_when_they_are_large_enough(tmp_path):
@@ -298,6 +305,13 @@ def test_the_file_of_a_living_writer_is_left_alone(tmp_path):
     assert PredictionLog(tmp_path).days() == ()
     writer.close()
     assert len(PredictionLog(tmp_path).read()) == 2
+
+
+def test_transactions_that_are_not_recorded_are_under_the_day_of_their_scoring(tmp_path):
+    outcomes = np.array(["expired", "future", "expired", "expired"])
+    at = datetime(2026, 3, 2, 12, tzinfo=timezone.utc)
+    write(tmp_path, replace(scored(rows=4, start="1000-01-01"), outcomes=outcomes, time=at))
+    assert PredictionLog(tmp_path).days() == (date(2026, 3, 2),)
 
 
 def test_the_last_moment_of_all_has_a_folder(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import socket
+import time
 
 import grpc
 import httpx
@@ -179,6 +181,25 @@ def test_open_inference_in_json_and_in_messages_without_raw_bytes(server):
         response = call(request, timeout=30)
     by_name = {output.name: output for output in response.outputs}
     assert list(by_name["score"].contents.fp32_contents) == pytest.approx([0.6, 0.25])
+
+
+def test_a_client_that_would_rather_speak_http_2(server):
+    """As Java's does by default."""
+    host, port = server.http.split(":")
+    body = b'{"signature_name": "predict", "inputs": {"TX_AMOUNT": [50], "CHANNEL": ["web"]}}'
+    head = (
+        f"POST /v1/models/fraud:predict HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        f"Content-Length: {len(body)}\r\nHost: {host}\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\n"
+        "Upgrade: h2c\r\n\r\n"
+    ).encode()
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        for parts in ((head + body,), (head, body)):
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(0.1)
+            answer = connection.recv(10_000)
+            assert answer.startswith(b"HTTP/1.1 200 "), answer
+            assert b'"score":[0.6' in answer
 
 
 def test_grpc_health(server):

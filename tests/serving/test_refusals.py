@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
+import socket
+from contextlib import suppress
 
 import anyio
 import grpc
 import httpx
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -17,6 +22,7 @@ from fraud.errors import BadInput
 from fraud.serving.api import rest
 from fraud.serving.errors import Forbidden, Unauthenticated
 from fraud.serving.inference import Inference
+from fraud.serving.logs import _JsonLines
 from fraud.serving.settings import Limits, Settings, Tokens
 from fraud.serving.versions import Versions, Watch
 from tests.certificates import authority, signed
@@ -59,6 +65,19 @@ def tensor(**changes):
         (PREDICT, rows({**ROW, "TX_AMOUNT": 10**400}), 400, "TX_AMOUNT"),
         (PREDICT, b'{"instances": [{"TX_AMOUNT": NaN}]}', 400, "instances[0].TX_AMOUNT: NaN"),
         (PREDICT, b'{"instances": [{"A": -Infinity}]}', 400, "instances[0].A: -Infinity"),
+        (PREDICT, b'{"\\ud800": NaN}', 400, "\\ud800: NaN is not JSON"),
+        (INFER, b'{"x": {"\\udfff": Infinity}}', 400, "x.\\udfff: Infinity is not JSON"),
+        (PREDICT, b'{"instances": [' + b"1," * 600_000 + b"NaN]}", 400, "the body is not JSON"),
+        (PREDICT, rows(*["x"] * 10_001), 413, "10001 transactions; send at most 10000"),
+        (
+            PREDICT,
+            {"signature_name": "explain", "inputs": [""] * 1001},
+            413,
+            "explain at most 1000 at once",
+        ),
+        (PREDICT, {"inputs": ["x"] * 10_001}, 413, "10001 transactions; send at most 10000"),
+        (INFER, tensor(data=["x"] * 10_001), 413, "10001 transactions; send at most 10000"),
+        (INFER, tensor(datatype="BYTES", name="AGE", data=[1]), 400, "AGE: no input"),
         (PREDICT, rows({**ROW, "CHANNEL": 7}), 400, "CHANNEL[0]: expected text"),
         (PREDICT, rows({**ROW, "CHANNEL": {"b64": "?"}}), 400, "CHANNEL[0]: not in base64"),
         (PREDICT, b'{"inputs": ["\\ud800"]}', 400, ""),
@@ -148,6 +167,8 @@ BAD_ARGUMENT, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_
         (shaped(1 << 62, 1 << 62), BAD_ARGUMENT, "TX_AMOUNT: the shape"),
         (shaped(-1), BAD_ARGUMENT, "TX_AMOUNT: the shape [-1] has a negative size"),
         (shaped(1 << 30), BAD_ARGUMENT, "TX_AMOUNT: the shape"),
+        (shaped(10_001), BAD_ARGUMENT, "is too large; send at most 10000 values"),
+        (raw_channel(b"\0\0\0\0" * 10_001), BAD_ARGUMENT, "10001 transactions; send at most"),
         (raw_amount(b"\0\0"), BAD_ARGUMENT, "TX_AMOUNT: 2 bytes"),
         (raw_channel(b"\xff\xff\xff\xffx"), BAD_ARGUMENT, "CHANNEL: the text 0 is cut short"),
         (raw_channel(b"\0"), BAD_ARGUMENT, "CHANNEL: the text 0 is cut short"),
@@ -187,6 +208,80 @@ def client_of(inference, tokens=Tokens(), routers=()):  # noqa: B008
     app = rest.create_app(inference, tokens, routers)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://here")
+
+
+def test_names_are_checked_before_values_which_may_be_many(server):
+    """One value may stand for 16 million, in each of any number of tensors."""
+    request = predict_request()
+    for number in range(1000):
+        tensor = request.inputs[f"x{number}"]
+        tensor.CopyFrom(shaped(1 << 24).inputs["TX_AMOUNT"])
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    with grpc.insecure_channel(server.grpc) as channel:
+        call = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+        with pytest.raises(grpc.RpcError, match="no input of this signature"):
+            call(request, timeout=30)
+    assert process.memory_info().rss - before < 50 << 20
+
+
+def test_paths_that_there_are_not_make_no_metrics(server):
+    for path in ("/readyzz", "/healthz/x", "/v2/health/other"):
+        assert httpx.get(f"{server.url}{path}").status_code == 404
+    text = httpx.get(f"{server.url}/metrics").text
+    assert 'method="other"' in text
+    assert not any(path in text for path in ("readyzz", "healthz/x", "health/other"))
+
+
+@pytest.mark.parametrize("head", [b"POST /v1/labels HTTP/1.1\r\na: ", b"GET /"])
+def test_a_request_that_does_not_come_to_its_body_is_431(server, head):
+    host, port = server.http.split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(head)
+        with suppress(ConnectionError):
+            for _ in range(100):
+                connection.sendall(b"x" * 100_000)
+        answer = b""
+        with suppress(ConnectionError):
+            answer = connection.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 431 ") or not answer, answer
+    assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+def test_many_small_requests_on_one_connection_are_no_large_one(server):
+    with httpx.Client() as client:
+        for _ in range(100):
+            headers = {"x-padding": "x" * 2000}
+            assert client.get(f"{server.url}/healthz", headers=headers).status_code == 200
+
+
+def test_who_sends_slowly_takes_no_place(inference):
+    async def run():
+        arriving = asyncio.Event()
+
+        async def slowly():
+            yield b'{"instances": '
+            arriving.set()
+            await asyncio.sleep(60)
+
+        async with client_of(inference) as client:
+            slow = [asyncio.create_task(client.post(PREDICT, content=slowly())) for _ in range(9)]
+            await arriving.wait()
+            assert (await client.post(PREDICT, json=rows(ROW))).status_code == 200
+            for answer in await asyncio.gather(*slow):
+                assert answer.status_code == 504
+
+    asyncio.run(run())
+
+
+def test_a_line_of_the_log_is_json_whatever_is_in_it():
+    record = logging.LogRecord("x", logging.INFO, "", 0, "request", (), None)
+    error = "\ud800 \x9b31m \u202e \x7f \n"
+    record.fields = {"error": error, "number": 10**30}
+    line = _JsonLines().format(record)
+    assert line.isascii() and line.isprintable()
+    document = json.loads(line)
+    assert (document["error"], document["number"]) == (error, 10**30)
 
 
 def test_too_much_is_413(inference):

@@ -1,5 +1,6 @@
 """The scorer: transactions in, decisions out, whatever comes twice, late or wrong."""
 
+import os
 import threading
 from datetime import datetime, timedelta
 
@@ -7,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fraud.errors import BadInput
+from fraud.errors import BadInput, FraudPipelineError
 from fraud.features.batch import add_features, feature_names
 from fraud.features.spec import Dataset, FeatureGroup, Features
 from fraud.models.specification import InputSpecification
+from fraud.serving.errors import NotReady
 from fraud.serving.log_writer import LogWriter
 from fraud.serving.prediction_log import PredictionLog
 from fraud.serving.scorer import Challenger, Scorer
@@ -112,6 +114,42 @@ def test_transactions_out_of_order_have_defined_outcomes(state, model, when, out
     # What was recorded counts for later ones; the future and the expired do not.
     expected = {"new": 4.0, "late": 3.0, "expired": 3.0, "future": 3.0}[outcome]
     assert model.received[-1]["CUSTOMER_ID_count_1d"].tolist() == [expected]
+
+
+def test_a_state_that_cannot_be_used_is_no_fault_of_the_request(state, model):
+    class Gone:
+        def record(self, transactions):
+            raise FraudPipelineError("redis://here: connection refused")
+
+        label = record
+
+    scorer = Scorer(Gone())
+    calls = (scorer.score, [transaction(1)]), (scorer.label, [{"id": 1, "label": 1}])
+    for call, rows in calls:
+        with pytest.raises(NotReady, match="redis://here: connection refused"):
+            call(model, rows)
+
+
+def test_a_transaction_is_logged_though_the_first_answer_was_lost(
+    state, model, tmp_path, monkeypatch
+):
+    def log():
+        return LogWriter(tmp_path / "log", PredictionLogSettings(), SPECIFICATION.dataset)
+
+    Scorer(state).score(model, [transaction(1)])  # killed before it was logged
+    scorer = Scorer(state, log())
+    for _ in range(2):
+        scorer.score(model, [transaction(1), transaction(2, 1), transaction(2, 1)])
+    scorer.close()
+    predictions = PredictionLog(tmp_path / "log").read()
+    assert predictions.transactions["TRANSACTION_ID"].to_pylist() == ["1", "2"]
+    assert predictions.outcome.tolist() == ["repeated", "new"]
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    scorer = Scorer(state, log())  # another process, which does not know what this one logged
+    scorer.score(model, [transaction(2, 1), transaction(3, 1)])
+    scorer.close()
+    predictions = PredictionLog(tmp_path / "log").read()
+    assert sorted(predictions.transactions["TRANSACTION_ID"].to_pylist()) == ["1", "2", "3"]
 
 
 def test_an_id_of_another_transaction_is_a_conflict(state, model):
@@ -225,7 +263,8 @@ def test_the_first_and_the_last_moment_are_answered_and_logged(state, model, log
     outcomes = [result["outcome"] for result in scorer.score(model, rows)]
     assert outcomes == ["expired", "future"]
     scorer.close()
-    assert logged.log.read().outcome.tolist() == ["expired", "new", "future"]
+    # Those of no possible day are under the day of their scoring.
+    assert logged.log.read().outcome.tolist() == ["new", "expired", "future"]
 
 
 def test_a_shadow_scores_without_answering(state, model, logged):

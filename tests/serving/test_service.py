@@ -1,8 +1,19 @@
 """The routes for raw transactions of a real server process."""
 
+import json
+import shutil
+import subprocess
+import sys
+import time
+
 import pytest
 
+from fraud.codec import to_json
+from fraud.features.spec import Dataset, FeatureGroup, Features
+from fraud.models.columns import ModelColumns
+from fraud.models.specification import EXTRA, SPECIFICATION_FILE, InputSpecification
 from fraud.serving.prediction_log import PredictionLog
+from tests.serving.conftest import export
 from tests.serving.exported import export_model, serving
 from tests.serving.models import of_default_features
 
@@ -129,10 +140,6 @@ def running(model, tmp_path_factory):
 
 
 def test_a_version_that_the_state_cannot_serve_is_refused_and_the_old_one_stays(root, model):
-    import json
-    import shutil
-    import time
-
     with serving(root) as server:
         server.post("/v1/transactions:score", {"transactions": [ROW]})
         folder = root / "pushed" / "2"
@@ -152,6 +159,83 @@ def test_a_version_that_the_state_cannot_serve_is_refused_and_the_old_one_stays(
         )
         answer = server.post("/v1/transactions:score", {"transactions": [ROW]}).json()
         assert answer["results"][0]["version"] == "1"
+
+
+@pytest.mark.parametrize("without", ["specification", "a column"])
+def test_a_version_that_cannot_score_raw_transactions_does_not_replace_one_that_can(
+    root, model, without
+):
+    shutil.copytree(model, root / ".staged")
+    path = root / ".staged" / "assets.extra" / "specification.json"
+    if without == "specification":
+        path.unlink()
+    else:
+        changed = json.loads(path.read_text())
+        changed["features"]["calendar"] = changed["features"]["calendar"][1:]
+        path.write_text(json.dumps(changed))
+    with serving(root) as server:
+        (root / ".staged").rename(root / "pushed" / "2")
+        refused = wait_for_line(server, "version refused")
+        assert refused["version"] == "2"
+        expected = {"specification": "does not record", "a column": "is of another model: "}
+        assert expected[without] in refused["error"]
+        (result,) = server.post("/v1/transactions:score", {"transactions": [ROW]}).json()["results"]
+        assert (result["version"], result["outcome"]) == ("1", "new")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ("ftp://here/state", "ftp://here/state: neither a folder nor the URL of a Redis server"),
+        ("redis://u:s3cret@here/0", "contains a password"),
+    ],
+)
+def test_a_place_that_no_state_can_be_in_is_refused_at_the_start(root, state, message):
+    command = [sys.executable, "-m", "fraud.pipeline.cli", "serve", "--root", str(root)]
+    ports = ["--port", "0", "--grpc-port", "0"]
+    done = subprocess.run(
+        [*command, *ports, "--state", state], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr and "s3cret" not in done.stderr
+
+
+def test_an_empty_state_is_said_loudly(root):
+    with serving(root) as server:
+        warning = wait_for_line(server, "the state is empty")
+        assert warning["level"] == "WARNING"
+        assert "fraud_state_newest_timestamp_seconds 0.0" in server.client.get("/metrics").text
+        server.post("/v1/transactions:score", {"transactions": [ROW]})
+        assert server.stop() == 0
+    start = len((root / "server.log").read_text())
+    with serving(root) as server:
+        assert wait_for_line(server, "state", start)["newest"] == "2026-03-22T08:15:00.000000Z"
+
+
+def wait_for_line(server, message, start=0):
+    """The first line of the log whose message begins so."""
+    for _ in range(600):
+        if found := [x for x in server.lines(start) if x["message"].startswith(message)]:
+            return found[0]
+        time.sleep(0.1)
+    raise AssertionError(f"no line {message!r}")
+
+
+def test_a_challenger_that_the_state_cannot_serve_is_left_out(root, tmp_path):
+    with serving(root) as server:  # makes a state for what the live version looks back on
+        assert server.stop() == 0
+    groups = (FeatureGroup(("count",), (300,)),)
+    inputs = InputSpecification(Dataset(), Features(calendar=(), groups=groups), 7)
+    columns = ModelColumns.of(inputs.dataset, inputs.features)
+    challenger = export(tmp_path / "challenger", 0.6, columns.numeric, columns.categorical)
+    (challenger / EXTRA / SPECIFICATION_FILE).write_text(to_json(inputs))
+    config = tmp_path / "fraud.yaml"
+    config.write_text(f"serving:\n  challenger:\n    model: {challenger}\n", encoding="utf-8")
+    with serving(root, "--config", str(config)) as server:
+        line = wait_for_line(server, "the challenger is left out")
+        assert "look back 300 days" in line["error"]
+        (result,) = server.post("/v1/transactions:score", {"transactions": [ROW]}).json()["results"]
+        assert result["version"] == "1"
 
 
 def test_a_challenger_from_the_configuration_answers_its_cards(root, model, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -76,6 +77,33 @@ def test_a_transaction_has_its_canonical_form():
 )
 def test_times_are_those_of_ingestion(value, moment):
     assert parsed({"time": value}).columns["time"].to_pylist() == [moment]
+
+
+@pytest.mark.parametrize(
+    ("time_format", "value", "moment"),
+    [
+        ("hours", 1104, datetime(1970, 2, 15, 23)),  # in Berlin's time, as in files
+        ("hours", 1104.5, datetime(1970, 2, 15, 23, 30)),
+        ("hours", "1104.0", datetime(1970, 2, 15, 23)),
+        ("hours", "1970-02-16T00:00:00Z", datetime(1970, 2, 16)),
+        ("%y%m%d%H%M", "1804011345", datetime(2018, 4, 1, 11, 45)),
+        ("%y%m%d%H%M", 1804011345, datetime(2018, 4, 1, 11, 45)),
+        ("%d.%m.%Y %H:%M", "01.04.2018 13:45", datetime(2018, 4, 1, 11, 45)),
+        ("%d.%m.%Y %H:%M", "2018-04-01T11:45:00Z", datetime(2018, 4, 1, 11, 45)),
+    ],
+)
+def test_times_are_written_as_in_files_or_in_iso_8601(time_format, value, moment):
+    dataset = replace(DATASET, time_format=time_format)
+    assert parsed({"time": value}, dataset=dataset).columns["time"].to_pylist() == [moment]
+    labels = parse_labels([{"id": 1, "label": 1, "known_at": value}], dataset)
+    assert labels.known_at.tolist() == [moment]
+
+
+def test_a_time_of_another_format_is_refused():
+    dataset = replace(DATASET, time_format="%d.%m.%Y")
+    message = re.escape("transactions[0].time: is '1772366400', not written as dataset.time_format")
+    with pytest.raises(BadInput, match=message):
+        parsed({"time": 1772366400}, dataset=dataset)
 
 
 def test_times_of_a_request_may_have_different_forms():

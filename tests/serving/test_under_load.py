@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import grpc
 import httpx
 import psutil
 import pytest
@@ -107,10 +108,10 @@ def test_what_has_begun_at_the_end_is_answered(saved_models, tmp_path):
     server.wait_for_version(1)
     host, port = server.http.split(":")
     with socket.create_connection((host, int(port)), timeout=60) as begun:
-        head = f"POST {PATH} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(BODY)}\r\n\r\n"
-        begun.sendall((head + BODY[:20]).encode())
-        in_progress = "fraud_requests_in_progress 1.0"
-        server.wait_for(lambda: in_progress in httpx.get(f"{server.url}/metrics", timeout=60).text)
+        head = f"POST {PATH} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(BODY)}\r\n"
+        begun.sendall(f"{head}expect: 100-continue\r\n\r\n{BODY[:20]}".encode())
+        # Which the server asks for when it begins to read the body.
+        assert begun.recv(10_000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         server.process.terminate()
         server.wait_for(lambda: server.lines("stopping"))
         begun.sendall(BODY[20:].encode())
@@ -134,6 +135,8 @@ def test_workers_share_ports_and_metrics_and_one_that_dies_is_replaced(saved_mod
             assert httpx.post(f"{server.url}{PATH}", content=BODY, timeout=30).status_code == 200
         text = httpx.get(f"{server.url}/metrics").text
         assert 'fraud_scored_transactions_total{version="1"} 20.0' in text
+        # A second server with workers could share the ports, and clients would get both's answers.
+        assert_in_use(tmp_path, "--port", http, *options)
         os.kill(pids[0], signal.SIGKILL)
         server.wait_for(lambda: len(server.lines("listening")) == 3 and count_ready(server) == 3)
         for _ in range(10):
@@ -160,14 +163,34 @@ def free_ports(count):
 
 
 def test_a_port_in_use_is_named(server, tmp_path):
-    command = [sys.executable, "-m", "fraud.pipeline.cli", "serve", "--root", str(tmp_path)]
-    port = server.http.rpartition(":")[2]
-    done = subprocess.run(
-        [*command, "--port", port, "--grpc-port", "0"], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 2
-    assert f"127.0.0.1:{port}" in done.stderr and "--port" in done.stderr
+    port, rpc_port = (address.rpartition(":")[2] for address in (server.http, server.grpc))
+    assert_in_use(tmp_path, "--port", port, "--port", port, "--grpc-port", "0")
+    assert_in_use(tmp_path, "--grpc-port", rpc_port, "--port", "0", "--grpc-port", rpc_port)
+    [free] = free_ports(1)
+    workers = ("--workers", "2", "--port", str(free), "--grpc-port", rpc_port)
+    assert_in_use(tmp_path, "--grpc-port", rpc_port, *workers)
+
+
+def assert_in_use(root, option, port, *options):
+    """That a server does not start, because of a port, and says so."""
+    command = [sys.executable, "-m", "fraud.pipeline.cli", "serve", "--root", str(root)]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert f"127.0.0.1:{port}" in done.stderr and option in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_address_of_version_6(saved_models, tmp_path):
+    push(saved_models.plain[0], tmp_path / "pushed", 1)
+    server = Server(tmp_path, "--host", "::1")
+    try:
+        server.wait_for_version(1)
+        assert server.url.startswith("http://[::1]:") and server.grpc.startswith("[::1]:")
+        with grpc.insecure_channel(server.grpc) as channel:
+            check = channel.unary_unary("/grpc.health.v1.Health/Check")
+            assert check(b"", timeout=30) == b"\x08\x01"  # SERVING
+    finally:
+        assert server.stop() == 0
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -181,6 +182,28 @@ def test_a_refused_version_is_tried_again_after_a_while(watched, pushed, saved_m
     watch.look()
     assert [s.state for s in statuses] == ["LOADING", "END"] * 2
     assert loaded.live is None
+
+
+def test_a_folder_that_cannot_be_read_for_a_moment_ends_nothing(
+    pushed, saved_models, monkeypatch, caplog
+):
+    monkeypatch.setattr(versions, "SECONDS_BETWEEN_LOOKS", 0.01)
+    pushed.write_text("no folder")
+    loaded = Versions()
+    watch = Watch(pushed, loaded)
+    watch.start()
+    wait_for(lambda: "cannot look for versions" in caplog.messages)
+    pushed.unlink()
+    push(saved_models.plain[0], pushed, 1)
+    wait_for(lambda: loaded.live == "1")
+    watch.stop()
+
+
+def wait_for(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_version_that_the_service_cannot_use_is_refused(pushed, saved_models):

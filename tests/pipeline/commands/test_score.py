@@ -66,6 +66,20 @@ def scored(rows):
     )
 
 
+def test_the_output_replaces_no_input(tmp_path):
+    day = tmp_path / "history" / "date=2026-03-01" / "part.parquet"
+    day.parent.mkdir(parents=True)
+    day.touch()
+    link = tmp_path / "link.parquet"
+    link.symlink_to(day)
+    for out, source in ((day, day), (link, day), (day, tmp_path / "history")):
+        with pytest.raises(BadInput, match=f"--out {out}: is one of the files of {source}"):
+            score._check_is_no_input(out, str(source))
+    score._check_is_no_input(tmp_path / "new.parquet", str(tmp_path / "history"))
+    score._check_is_no_input(tmp_path / "history" / "new.parquet", str(tmp_path / "history"))
+    score._check_is_no_input(link, "s3://bucket/history")
+
+
 def test_the_output_has_transactions_and_scores_but_no_features(table, tmp_path):
     out = tmp_path / "new" / "out.parquet"
     score._make_place(out)

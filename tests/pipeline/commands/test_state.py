@@ -48,7 +48,7 @@ def test_check_finds_what_differs(state_of, tmp_path):
     store = state._store
     keys = [key for key, _ in _all(store)]
     now = np.full(len(keys), np.datetime64("2030-01-01", "us"))
-    store.label(keys, [1] * len(keys), now)
+    store.label(keys, [1] * len(keys), now, now[0])
     state.close()
     code, checked = state_of("check", "--as-of", AS_OF)
     assert code == 1 and not checked["missing"]

@@ -1,10 +1,14 @@
 """ServingCheck with the real server: what it blesses, and what it refuses."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from fraud.codec import to_json
+from fraud.features.batch import calendar_features
 from fraud.features.spec import Dataset, Features
 from fraud.models.specification import EXTRA, SPECIFICATION_FILE, InputSpecification
 from fraud.pipeline.components.serving_check import check_serving
@@ -39,10 +43,13 @@ def write_examples(path, rows):
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
     random = np.random.default_rng(1)
+    times = (TIMES + random.integers(0, 3 * 86_400, 60)).astype("datetime64[s]")
+    calendar = calendar_features(Features(), Dataset(), times.astype("datetime64[us]"))
     rows = [
         {
             "TRANSACTION_ID": number,
-            "TX_DATETIME": int(TIMES + random.integers(0, 3 * 86_400)),
+            "TX_DATETIME": int(times[number].astype(int)),
+            **{name: float(values[number]) for name, values in calendar.items()},
             "CUSTOMER_ID": int(random.integers(0, 5)),
             "TERMINAL_ID": b"00%d" % random.integers(0, 5),
             "TX_AMOUNT": None if number % 9 == 0 else float(random.lognormal(3)),
@@ -61,6 +68,28 @@ def test_a_model_that_answers_as_it_must_is_blessed(model, examples):
     assert answer.keys() == {"examples", "seconds", "latency_ms"}, answer
     assert answer["examples"] == 50
     assert 0 < answer["latency_ms"] < 60_000
+
+
+def test_data_may_have_label_times_and_a_format_of_times(tmp_path, examples):
+    specification = of_default_features(
+        categorical=("CHANNEL",), label_time="KNOWN_AT", time_format="%d.%m.%Y %H:%M:%S"
+    )
+    model = export_model(tmp_path / "model", specification)
+    answer = check_serving(str(model), examples, 30, 60_000)
+    assert answer.get("examples") == 30, answer
+
+
+def test_a_model_that_records_other_definitions_than_those_of_its_examples_is_refused(
+    model, examples, tmp_path
+):
+    fooling = tmp_path / "fooling"
+    shutil.copytree(model, fooling)
+    path = fooling / EXTRA / SPECIFICATION_FILE
+    changed = json.loads(path.read_text())
+    changed["dataset"]["timezone"] = "Asia/Tokyo"
+    path.write_text(json.dumps(changed))
+    answer = check_serving(str(fooling), examples, 30, 60_000)
+    assert "is not that of the examples" in answer["error"]
 
 
 def test_a_slow_model_is_refused(model, examples):

@@ -66,11 +66,24 @@ def test_features_are_those_of_ingestion(table, history, tmp_path, suffix, days)
     assert missing == ""
 
 
-def test_labels_need_not_be_beside_what_is_scored(table, history, tmp_path):
-    unlabelled = last_days(table, 2).drop(["TX_FRAUD", "COUNTRY"])
+def test_a_transaction_that_is_there_twice_is_refused(table, history, tmp_path):
+    today = last_days(table, 1)
+    path = transactions.write_file(pa.concat_tables([today, today.slice(3, 1)]), tmp_path / "t.csv")
+    id_ = today["TRANSACTION_ID"][3].as_py()
+    message = f"TRANSACTION_ID {id_} occurs twice, as transactions 4 and {len(today) + 1:,}"
+    with pytest.raises(BadInput, match=message):
+        to_score.read_with_history(str(path), str(history), INPUTS)
+    with pytest.raises(BadInput, match=message):
+        to_score.read(str(path), INPUTS.dataset)
+
+
+@pytest.mark.parametrize("days", [2, 6])
+def test_labels_need_not_be_beside_what_is_scored(table, history, tmp_path, days):
+    """Those of the history are used: of six days, the first are known when the last is scored."""
+    unlabelled = last_days(table, days).drop(["TX_FRAUD", "COUNTRY"])
     path = transactions.write_file(unlabelled, tmp_path / "today.parquet")
     read, _ = to_score.read_with_history(str(path), str(history), INPUTS)
-    check(read, table, 2)
+    check(read, table, days)
 
 
 def test_labels_that_are_not_yet_known_are_not_read(table, history, tmp_path):

@@ -97,6 +97,18 @@ def test_an_id_with_other_values_is_a_conflict_and_not_recorded(state, other):
     assert feature(state.read(some(NOON + 2 * HOUR, [2])), "sum") == [2]
 
 
+def test_a_conflict_does_not_move_the_clock(state):
+    state.record(some(NOON, [1]))
+    assert outcomes(state.record(some(NOON + 29 * DAY, [1]))) == ["conflict"]
+    assert outcomes(state.record(some(NOON + HOUR, [2]))) == ["new"]
+
+
+def test_the_newest_transaction_is_known(state):
+    assert state.newest() is None
+    state.record(some([NOON + HOUR, NOON], [1, 2]))
+    assert state.newest() == NOON + HOUR
+
+
 def test_a_repeated_missing_amount_is_no_conflict(state):
     state.record(some(NOON, [1], amounts=[np.nan]))
     assert outcomes(state.record(some(NOON, [1], amounts=[np.nan]))) == ["repeated"]
@@ -178,6 +190,20 @@ def test_a_label_without_a_time_became_known_now(location):
     seen = state.read(some([NOON + HOUR - 1, NOON + HOUR], [2, 3]))
     assert seen.features(model)["CARD_fraud_count_3d"].tolist() == [0, 1]
     state.close()
+
+
+def test_a_label_of_a_transaction_that_is_ahead_of_the_clock_is_no_mistake(state):
+    state._clock = lambda: NOON
+    assert outcomes(state.record(some(NOON + HOUR / 2, [1]))) == ["new"]
+    assert state.label(Labels([1], [1])) == [LabelOutcome.NEW]
+
+
+def test_a_label_of_the_future_is_refused(state):
+    state.record(some(NOON, [1]))
+    times = np.array([NOON, NOON + 31 * DAY])
+    with pytest.raises(BadInput, match=r"row 1: .*known at 2024-07-02T12:00:00.000000, in the fut"):
+        state.label(Labels([1, 1], [0, 1], times))
+    assert state.label(Labels([1], [1])) == [LabelOutcome.NEW]
 
 
 def test_bad_calls_are_refused_and_record_nothing(state):

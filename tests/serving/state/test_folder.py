@@ -42,6 +42,17 @@ def test_the_loss_of_power_is_noticed(tmp_path):
         open_state(str(folder))
 
 
+def test_a_state_that_is_moved_away_while_in_use_takes_nothing_more(tmp_path):
+    folder = tmp_path / "state"
+    state = create_state(str(folder), DEFINITION)
+    state.record(ONE)
+    folder.rename(tmp_path / "aside")
+    create_state(str(folder), DEFINITION).close()
+    with pytest.raises(FraudPipelineError, match="was moved away or deleted while it is in use"):
+        state.record(ONE)
+    state.close()
+
+
 def test_where_each_call_is_flushed_the_loss_of_power_does_no_harm(tmp_path):
     store = LmdbStore.create(tmp_path / "state", DEFINITION, "power")
     State(store).record(ONE)
