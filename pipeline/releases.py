@@ -287,11 +287,15 @@ def journal(root: Root) -> list[Release]:
     paths = [path for path in root.releases.glob("*.json") if is_version(path.stem)]
     for path in sorted(paths, key=lambda path: int(path.stem)):
         try:
-            found.append(from_json(Release, path.read_bytes()))
+            release = from_json(Release, path.read_bytes())
+            # What is undone or completed by an entry is a folder of that name.
+            if release.version != path.stem:
+                raise BadInput(f"it is of version {release.version!r}")
         except BadInput as error:
             raise FraudPipelineError(
                 f"{path}: not an entry of the journal: {error}; remove it"
             ) from None
+        found.append(release)
     return found
 
 

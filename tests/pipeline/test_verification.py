@@ -210,6 +210,17 @@ def test_a_damaged_entry_of_the_journal_is_named(bank, capsys):
     assert "3.json: not an entry of the journal" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("version", ["../artifacts", "", "98"])
+def test_an_entry_of_another_version_than_its_file_touches_nothing(bank, capsys, version):
+    entry = {"kind": "push", "model_id": 1, "version": version, "state": "prepared"}
+    (bank.root.releases / "99.json").write_text(json.dumps(entry))
+    before = digest(bank.root.pushed), digest(bank.root.artifacts)
+    for command in (["verify", "--repair"], ["rollback", "--reason", "bad"]):
+        assert cli.main([*command, "--root", str(bank.root.path)]) == 1
+        assert "99.json: not an entry of the journal: it is of version" in capsys.readouterr().err
+    assert (digest(bank.root.pushed), digest(bank.root.artifacts)) == before
+
+
 def test_an_artifact_without_files_is_recorded_as_deleted(bank):
     blessing = bank.store.get_artifacts_by_type("ModelBlessing")[0]
     Path(blessing.uri).mkdir(parents=True, exist_ok=True)
