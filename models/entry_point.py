@@ -16,7 +16,13 @@ from fraud.models.network.explain import Explainer, typical_genuine
 from fraud.models.network.training import Fitted
 from fraud.models.preprocessing.transform_fn import vocabulary_sizes
 from fraud.models.spec import AlertBudget, Network
-from fraud.models.specification import EXTRA, SPECIFICATION_FILE, InputSpecification
+from fraud.models.specification import (
+    EXAMPLE_VALUES_FILE,
+    EXTRA,
+    SPECIFICATION_FILE,
+    InputSpecification,
+    example_values,
+)
 from fraud.models.warmup import first_examples, write_warmup_requests
 
 THRESHOLD_FILE = "threshold.json"
@@ -74,3 +80,4 @@ def _write_extra(folder: Path, fitted: Fitted, inputs: InputSpecification) -> No
     (folder / HISTORY_FILE).write_text(to_json(fitted.history, indent=1), encoding="utf-8")
     (folder / NETWORK_FILE).write_text(to_json(fitted.spec, indent=1), encoding="utf-8")
     (folder / SPECIFICATION_FILE).write_text(to_json(inputs, indent=1), encoding="utf-8")
+    (folder / EXAMPLE_VALUES_FILE).write_text(to_json(example_values(inputs)), encoding="utf-8")

@@ -48,7 +48,7 @@ class ExamplesFacts:
       history: how many days before train are `needed` by features and `available`; may be empty.
       champion_column: the feature of the eval examples that holds the champion's examples; empty if
         the champion reads the same inputs as the challenger, or less.
-      champion_problem: why the champion's inputs could not be computed; empty if they could.
+      champion_problem: why the champion could not be judged; empty if it could.
     """
 
     as_of: str | None

@@ -103,6 +103,7 @@ class VersionFacts:
       release: the record of its push or rollback.
       is_live: whether it is live now.
       is_kept: whether its files have not been deleted.
+      is_there: whether its folder is in the push folder.
       replaced: the version before it; None if it was the first.
       replaced_by: the record of the version after it; None if there is none.
       run: the run that pushed these weights first.
@@ -111,6 +112,7 @@ class VersionFacts:
     release: Push
     is_live: bool
     is_kept: bool
+    is_there: bool
     replaced: str | None
     replaced_by: Push | None
     run: RunFacts
@@ -137,6 +139,7 @@ def find(store: Any, pushed: Path, name: str) -> VersionFacts | RunFacts:
                 release=Push.read(push.pushed),
                 is_live=live is not None and live.version == name,
                 is_kept=push.is_kept,
+                is_there=(pushed / name).is_dir(),
                 replaced=before.version if before else None,
                 replaced_by=Push.read(after.pushed) if after else None,
                 run=of_run(store, pushes, push.run_id),
@@ -168,11 +171,11 @@ def of_run(store: Any, pushes: Sequence[Champion], run_id: str) -> RunFacts:
     unfinished = [record for record in nodes.values() if not record.is_finished]
     failed = next((r for r in unfinished if r.state in ("FAILED", "CANCELED")), None)
     baseline = value(blessing, "baseline_model_id") if blessing else None
-    judged = blessing.create_time_since_epoch if blessing else 0
+    # By ids, as clocks may have been set back.
     earlier = (
         push.version
         for push in pushes
-        if push.model_id == baseline and push.pushed.create_time_since_epoch <= judged
+        if blessing and push.model_id == baseline and push.pushed.id < blessing.id
     )
     maker = next((p.run_id for p in pushes if pushed and p.pushed.id == pushed.id), run_id)
     evaluators = lineage.executions(store, run_id, "Evaluator")

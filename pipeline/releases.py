@@ -259,7 +259,7 @@ def disagreements(root: Root, pushes: Sequence[Champion]) -> tuple[str, ...]:
     found += [
         f"{root.pushed / version}: recorded, but the folder is missing"
         for version in kept
-        if version not in names
+        if not (root.pushed / version).is_dir()
     ]
     places = {os.path.dirname(value(push.pushed, lineage.PUSHED_TO) or "") for push in pushes}
     found += [
@@ -318,7 +318,7 @@ def publish(root: Root, source: str | Path, release: Release) -> Release:
     """
     staged = root.staging / uuid.uuid4().hex
     try:
-        _copy(source, staged)
+        copy(source, staged)
         taken = [*folders(root), *(entry.version for entry in journal(root))]
         release = replace(
             release,
@@ -329,11 +329,10 @@ def publish(root: Root, source: str | Path, release: Release) -> Release:
             user=user(),
         )
         _write(root, release)
-        root.pushed.mkdir(parents=True, exist_ok=True)
         os.rename(staged, root.pushed / release.version)
         files.sync_tree(root.pushed, recurse=False)
     finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        shutil.rmtree(root.staging, ignore_errors=True)
     return release
 
 
@@ -365,20 +364,20 @@ def recover(root: Root, store: Any, keep_run: str = "") -> list[str]:
       keep_run: a run that is about to try again, and whose unrecorded version stays for that.
 
     Returns:
-      What was undone, a sentence each.
+      What was undone or completed that someone may have seen, a sentence each.
     """
-    entries = journal(root)
+    entries, done = journal(root), []
     for release in entries:  # see `replace_folder`
         folder, fresh = root.pushed / release.version, fresh_copy(root, release.version)
         is_lost = release.state == "recorded" and fresh.is_dir() and not folder.exists()
         if is_lost and files.digest(fresh) == release.digest:
             os.rename(fresh, folder)
             files.sync_tree(root.pushed, recurse=False)
+            done.append(f"version {release.version}: its repair was interrupted; it is there again")
     shutil.rmtree(root.staging, ignore_errors=True)
     for temporary in root.releases.glob(".*.json.*"):
         temporary.unlink()
     recorded: Collection[str] | None = None
-    done = []
     for release in entries:
         if release.state != "prepared":
             continue
@@ -475,8 +474,8 @@ def replace_folder(root: Root, version: str, source: Path) -> None:
     """Replaces a version's damaged or lost files. Call it while holding `root.pushing()`."""
     fresh, damaged = fresh_copy(root, version), root.staging / uuid.uuid4().hex
     try:
-        _copy(source, fresh)
-        if (root.pushed / version).exists():
+        copy(source, fresh)
+        if os.path.lexists(root.pushed / version):
             os.rename(root.pushed / version, damaged)
         os.rename(fresh, root.pushed / version)
         files.sync_tree(root.pushed, recurse=False)
@@ -502,7 +501,7 @@ def withdraw(root: Root, version: str) -> None:
         root.staging.mkdir(parents=True, exist_ok=True)
         os.rename(folder, removed)
         files.sync_tree(root.pushed, recurse=False)
-        shutil.rmtree(removed)
+        shutil.rmtree(root.staging)
 
 
 def user() -> str:
@@ -524,8 +523,12 @@ def _undo(root: Root, release: Release) -> str:
     return f"version {release.version}: its {release.kind} was interrupted; it {problem}"
 
 
-def _copy(source: str | Path, target: Path) -> None:
-    """Copies a folder and flushes it to disk."""
+def copy(source: str | Path, target: Path) -> None:
+    """Copies a folder and flushes it to disk.
+
+    Raises:
+      OSError, FraudPipelineError: for example because the disk is full.
+    """
     try:
         shutil.copytree(source, target)
     except shutil.Error as error:  # it lists every file

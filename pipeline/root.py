@@ -62,8 +62,8 @@ class Root:
 
     @property
     def staging(self) -> Path:
-        """Models on their way into the push folder; on the same file system."""
-        return self.path / ".staging"
+        """Models on their way into the push folder, hidden in it: that may be mounted by itself."""
+        return self.pushed / ".staging"
 
     @property
     def state(self) -> Path:

@@ -74,7 +74,7 @@ def of_run(
     push = artifacts.Push.read(nodes["Pusher"].outputs["pushed_model"][0])
     cards = nodes[LAST].outputs.get("card", []) if LAST in nodes else []
     if examples.champion_problem and not evaluation.champion:
-        problem = f"champion not judged: its inputs cannot be computed: {examples.champion_problem}"
+        problem = f"champion not judged: {examples.champion_problem}"
         result["notes"] = (*result["notes"], problem)
     pages = [card.page for card in map(artifacts.CardFiles.read, cards) if card.written]
     if push.pushed and push.reason:

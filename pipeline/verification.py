@@ -122,11 +122,11 @@ def of_pushes(root: Root, store: Any) -> Iterator[Finding]:
             yield _returned_version(root, store, push)
     kept = [push for push in pushes if push.is_kept]
     # If all are missing, the push folder may not be mounted.
-    is_mounted = any(push.version in folders for push in kept)
+    is_mounted = any((root.pushed / push.version).is_dir() for push in kept)
     for push in kept:
         if releases.fresh_copy(root, push.version).is_dir():
             continue  # an interrupted repair, which the first finding completes
-        if push.version not in folders:
+        if not (root.pushed / push.version).is_dir():
             yield _missing(root, store, push, is_mounted)
             continue
         digest = value(push.pushed, lineage.DIGEST)
@@ -271,7 +271,7 @@ def _lost_model(
         fresh = folder.with_name(f".{folder.name}")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(intact, fresh)
+        releases.copy(intact, fresh)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
         return f"restored from {intact}"

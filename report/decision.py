@@ -22,7 +22,13 @@ def _release(facts: VersionFacts) -> Iterator[str]:
     """Why a version went live, and whether it still is."""
     release, next_one = facts.release, facts.replaced_by
     name, since = f"Version {release.version}", f"{release.since:%Y-%m-%d %H:%M}"
-    if facts.is_live:
+    if facts.is_live and next_one:
+        yield (
+            f"{name} is live again: {_how(release, facts.run.run_id)}, at {since}, and the files "
+            f"of version {next_one.version}, which replaced it at "
+            f"{next_one.since:%Y-%m-%d %H:%M}, are gone."
+        )
+    elif facts.is_live:
         yield f"{name} is live since {since}: {_how(release, facts.run.run_id)}."
     else:
         yield f"{name} went live at {since}: {_how(release, facts.run.run_id)}."
@@ -38,6 +44,8 @@ def _release(facts: VersionFacts) -> Iterator[str]:
     yield f"It replaced version {facts.replaced}." if facts.replaced else "Nothing was live before."
     if not facts.is_kept:
         yield "Its files have been deleted."
+    elif not facts.is_there:
+        yield "It is not live: its folder is missing."
 
 
 def _how(release: Push, run_id: str = "") -> str:
@@ -122,7 +130,7 @@ def _against(facts: RunFacts) -> str:
     if facts.baseline:
         return f"compared with version {facts.baseline} on the same transactions"
     if facts.data and facts.data.champion_problem:
-        return f"not compared: the champion's inputs: {facts.data.champion_problem}"
+        return f"not compared with the champion: {facts.data.champion_problem}"
     return "not compared with another model"
 
 

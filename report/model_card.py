@@ -81,7 +81,7 @@ class Facts:
       champion: as `metrics`, for the champion on the same examples; empty if none was evaluated.
       changes: name → `fraud.pipeline.artifacts.Change` from the champion, over all examples.
       demands: the settings of `fraud.models.spec.Evaluation` by name.
-      champion_problem: why the champion's inputs could not be computed; empty if they could.
+      champion_problem: why the champion could not be judged; empty if it could.
       notes: the checks that the data gate could not make.
       served: the number of examples ServingCheck sent.
       run_id: the run that trained the model; empty if unknown.
@@ -375,7 +375,7 @@ def _gate(facts: Facts) -> Section:
         if any(told.unjudged for told in facts.changes.values()):
             against += f" Drops were not judged, because {TOO_FEW_FRAUDS}: only the minima applied."
     elif facts.champion_problem:
-        against = f"The champion's inputs could not be computed: {facts.champion_problem}."
+        against = f"The champion was not judged: {facts.champion_problem}."
     checks = [
         "Data gate: passed.",
         *(f"Data gate: {note}." for note in facts.notes),

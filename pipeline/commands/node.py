@@ -87,6 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     console.say(f"{node_id}: run {run_id} as of {as_of}")
     with root.turn_of(run_id, node_id, alone=connection.HasField("sqlite")), logging_to(log):
         try:
+            if arguments.as_of:
+                launch.check_same_day(lineage.open_store(connection), run_id, arguments.as_of)
             record = launch.run_node(graph, node_id)
         except Exception as error:
             logging.exception("%s failed", node_id)

@@ -69,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.update and shown:
         if path.exists() and _read(path) != before:
             raise BadInput(f"{path}: edited meanwhile; update it again")
-        write_atomically(path, after)
+        is_windows = path.exists() and b"\r\n" in path.read_bytes()
+        write_atomically(path, after.replace("\n", "\r\n") if is_windows else after)
         print(
             f"\n{path} is updated; review it, then run again: "
             f"fraud-pipeline run{common.options_given(arguments)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from fraud.errors import FraudPipelineError
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
@@ -46,6 +47,10 @@ def verify(config: Config, root: Root, repair: bool) -> dict[str, Any]:
       `root`; `clean`, whether nothing is wrong any more; `idle`, whether no run was using the root
       (if one was, leftovers were not judged); `findings`, each with `problem`, and `repaired` (what
       was done, or null) or `advice`.
+
+    Raises:
+      FraudPipelineError: something could not be read or repaired, for example because the disk is
+        full; what was repaired before stays.
     """
     from fraud.pipeline import lineage, verification
 
@@ -59,7 +64,11 @@ def verify(config: Config, root: Root, repair: bool) -> dict[str, Any]:
         repaired: list[dict[str, Any]] = []
         # A repair may be what the next one needs, such as a version to restore its model from.
         for _ in range(MOST_PASSES):
-            found = [_settled(one, repair) for one in verification.findings(root, store, idle)]
+            try:
+                found = [_settled(one, repair) for one in verification.findings(root, store, idle)]
+            except OSError as error:
+                where = error.filename or root.path
+                raise FraudPipelineError(f"{where}: {error.strerror}; verify again") from None
             done = [entry for entry in found if entry["repaired"]]
             repaired += done
             if not done:

@@ -23,8 +23,9 @@ class ChampionModel(resolver.ResolverStrategy):
 
     Inputs: `challenger` (the model to judge), `examples` (to judge it on), `model` (all models),
     `pushed_model` (all pushes; declared so that the node waits for none of them). `model` is empty
-    without a champion, and if the examples do not contain the champion's inputs. If the challenger
-    is itself live, it is compared with what was live before.
+    without a champion, and if the champion cannot be judged on the examples: they lack its inputs,
+    or it was trained on some of their days. If the challenger is itself live, it is compared with
+    what was live before.
     """
 
     def resolve_artifacts(
@@ -38,8 +39,8 @@ class ChampionModel(resolver.ResolverStrategy):
                     a
                     for a in input_dict["model"]
                     if a.id == champion.model_id
-                    and champion_inputs.are_in(
-                        input_dict["examples"][0], input_dict["challenger"][0], a
+                    and champion_inputs.can_judge(
+                        store, input_dict["examples"][0], input_dict["challenger"][0], champion, a
                     )
                 ]
                 return {**input_dict, "model": model}

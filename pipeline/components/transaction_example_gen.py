@@ -96,11 +96,13 @@ class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
     def _with_champion(self, plan: IngestionPlan, exec_properties: dict[str, Any]) -> IngestionPlan:
         """Adds the champion's inputs to the plan if our examples do not contain them."""
         config = _config(exec_properties)
+        window = plan.windows.eval if plan.windows else None
+        evaluated = (str(window.first), str(window.last)) if window else None
         try:
             with self._mlmd_connection as metadata:
                 champions = lineage.standing_champions(metadata.store)
                 inputs = champion_inputs.needed(
-                    metadata.store, champions, config.inputs, plan.fingerprint
+                    metadata.store, champions, config.inputs, plan.fingerprint, evaluated
                 )
         except BadInput as error:
             return replace(plan, champion_problem=str(error))
@@ -138,7 +140,8 @@ class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
                 raise
             # Only the champion may read what is bad.
             fileio.rmtree(directory)
-            plan = replace(plan, champion=None, champion_problem=str(error))
+            problem = f"{champion_inputs.UNCOMPUTABLE}{error}"
+            plan = replace(plan, champion=None, champion_problem=problem)
             shards = self._ingest(plan, exec_properties, directory)
         examples = artifact_utils.get_single_instance(output_dict[EXAMPLES])
         _describe(examples, shards, plan, _config(exec_properties).dataset.label_time is not None)

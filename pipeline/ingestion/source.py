@@ -91,7 +91,7 @@ class IngestionPlan:
       fingerprint: a hash of the windows and of the names and contents of the files.
       contents: the `content_id` of each file.
       champion: the champion's inputs, if they are needed and can be computed.
-      champion_problem: why they cannot be, if they are needed; else empty.
+      champion_problem: why the champion cannot be judged; empty if it can, or there is none.
     """
 
     windows: Windows | None
@@ -171,7 +171,8 @@ def with_champion(
         return _with_champion(plan, discover(data, config.dataset), config, inputs)
     except BadInput as error:
         # The rest of the message says how to change the configuration, which is not the champion's.
-        return dataclasses.replace(plan, champion_problem=str(error).partition("; ")[0])
+        problem = f"its inputs cannot be computed: {str(error).partition('; ')[0]}"
+        return dataclasses.replace(plan, champion_problem=problem)
 
 
 def _with_champion(

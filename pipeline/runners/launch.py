@@ -9,6 +9,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import date
 from pathlib import Path
 
 from ml_metadata.errors import StatusError
@@ -21,6 +22,7 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from fraud.errors import BadInput, FraudPipelineError, StoppedByDataGate
 from fraud.pipeline import lineage, releases, summary
+from fraud.pipeline.data_facts import value
 from fraud.pipeline.lineage import NodeRecord
 from fraud.pipeline.root import Root
 from fraud.pipeline.runners import code, compiled
@@ -79,6 +81,20 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
     if not record.is_finished:
         raise FraudPipelineError(f"ended as {record.state}: {record.error or 'see the log'}")
     return record
+
+
+def check_same_day(store: metadata_store.MetadataStore, run_id: str, as_of: date) -> None:
+    """Checks that a run whose data has been read is of a day: it would not be read again.
+
+    Raises:
+      BadInput: it is of another day.
+    """
+    for examples in lineage.artifacts_of_run(store, run_id, "Examples"):
+        recorded = value(examples, "as_of")
+        if recorded and recorded != str(as_of):
+            raise BadInput(
+                f"run {run_id} is as of {recorded}, not {as_of}; give each day its own --run-id"
+            )
 
 
 def node_of(graph: pipeline_pb2.Pipeline, node_id: str) -> pipeline_pb2.PipelineNode:

@@ -6,8 +6,17 @@ import pytest
 
 from fraud.codec import to_json
 from fraud.errors import BadInput
+from fraud.features import definitions
+from fraud.features.batch import feature_names
 from fraud.features.spec import Dataset, FeatureGroup, Features
-from fraud.models.specification import EXTRA, SPECIFICATION_FILE, InputSpecification
+from fraud.models.specification import (
+    EXAMPLE_VALUES_FILE,
+    EXTRA,
+    SPECIFICATION_FILE,
+    InputSpecification,
+    changed_features,
+    example_values,
+)
 
 DATASET = Dataset(numeric=("AGE",), categorical=("MCC",), slices=("COUNTRY",))
 FEATURES = Features(groups=(*Features().groups, FeatureGroup(("smoothed_risk",), (7,))))
@@ -83,3 +92,59 @@ def test_a_model_without_one_is_refused_with_the_name_of_the_file(tmp_path):
     (tmp_path / EXTRA / SPECIFICATION_FILE).write_text('{"dataset": {"colour": "red"}}')
     with pytest.raises(BadInput, match=r"specification\.json: .*colour: unknown key"):
         InputSpecification.read(tmp_path)
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """The folder of a model with the values of its features."""
+    (tmp_path / EXTRA).mkdir()
+    (tmp_path / EXTRA / EXAMPLE_VALUES_FILE).write_text(to_json(example_values(INPUTS)))
+    return tmp_path
+
+
+def test_features_whose_code_computes_other_values_are_named(exported, monkeypatch):
+    assert changed_features(exported, INPUTS) == []
+    risk = definitions.FAMILIES["risk"]
+    blind = dataclasses.replace(risk, compute=lambda *given, **named: 0 * risk.compute(*given))
+    monkeypatch.setitem(definitions.FAMILIES, "risk", blind)
+    changed = changed_features(exported, INPUTS)
+    assert changed
+    assert all("_risk_" in name and "smoothed" not in name for name in changed)
+
+
+def test_every_feature_of_the_example_distinguishes_transactions():
+    """Or else a change of it would go unnoticed."""
+    values = example_values(INPUTS)
+    assert list(values) == list(feature_names(INPUTS.features, INPUTS.dataset))
+    assert [name for name, numbers in values.items() if len(set(numbers)) < 2] == []
+
+
+def test_the_last_digits_are_those_of_the_machine(exported):
+    values = {
+        name: [v and v * (1 + 1e-5) for v in of] for name, of in example_values(INPUTS).items()
+    }
+    (exported / EXTRA / EXAMPLE_VALUES_FILE).write_text(to_json(values))
+    assert changed_features(exported, INPUTS) == []
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        Dataset(timestamp=None),
+        Dataset(entities=(), amount=None, label="FRAUD"),
+        Dataset(label_time="LEARNED", timezone="Asia/Tokyo"),
+    ],
+)
+def test_any_dataset_has_example_values(dataset):
+    inputs = dataclasses.replace(INPUTS, dataset=dataset)
+    assert list(example_values(inputs)) == list(feature_names(inputs.features, dataset))
+
+
+def test_a_model_of_an_earlier_release_has_no_values_to_compare(tmp_path):
+    assert changed_features(tmp_path, INPUTS) == []
+
+
+def test_values_that_cannot_be_read_are_named(exported):
+    (exported / EXTRA / EXAMPLE_VALUES_FILE).write_text("[")
+    with pytest.raises(BadInput, match=r"feature_values\.json: cannot be read"):
+        changed_features(exported, INPUTS)

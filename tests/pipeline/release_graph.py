@@ -22,7 +22,7 @@ from tfx.proto import pusher_pb2
 from tfx.types import Channel
 from tfx.types.standard_artifacts import Model, PushedModel
 
-from fraud.pipeline import lineage
+from fraud.pipeline import lineage, releases
 from fraud.pipeline.artifacts import value
 from fraud.pipeline.components import champion_inputs
 from fraud.pipeline.components.champion import ChampionModel
@@ -86,7 +86,7 @@ class Bank:
         """Runs nodes up to `until`; what the last one put out."""
         graph = self.graph(run_id, weights, **options)
         # These models do not say what they read.
-        with mock.patch.object(champion_inputs, "are_in", return_value=True):
+        with mock.patch.object(champion_inputs, "can_judge", return_value=True):
             for node in NODES[: NODES.index(until) + 1]:
                 record = launch.run_node(graph, node)
         outputs = record.outputs
@@ -98,7 +98,7 @@ class Bank:
     def live(self) -> tuple[str, str] | None:
         """The live version and its weights, by ML Metadata and by the highest folder alike."""
         champion = next(lineage.champions(self.store, self.root.pushed), None)
-        folders = sorted(os.listdir(self.root.pushed), key=int) if self.root.pushed.exists() else []
+        folders = sorted(releases.folders(self.root), key=int)
         assert [champion.version if champion else None] == (folders[-1:] or [None])
         return (champion.version, self.weights(champion.version)) if champion else None
 
@@ -107,7 +107,7 @@ class Bank:
 
     def versions(self) -> list[str]:
         """The versions, which are the same in the push folder and in ML Metadata."""
-        folders = sorted(os.listdir(self.root.pushed)) if self.root.pushed.exists() else []
+        folders = sorted(releases.folders(self.root))
         recorded = [push.version for push in lineage.pushes(self.store)]
         assert folders == sorted(recorded), "lost, duplicated or unrecorded"
         return folders
@@ -126,7 +126,6 @@ def die_at(point: str) -> None:
     import shutil
 
     from fraud import files
-    from fraud.pipeline import releases
 
     before, after = {
         "copying": ((shutil, "copytree"), None),

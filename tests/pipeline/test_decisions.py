@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 
 import pytest
 from google.protobuf import json_format
@@ -49,6 +50,22 @@ def test_a_version_is_explained_by_the_run_that_pushed_it(bank):
     assert (earlier.is_live, earlier.replaced) == (False, None)
     assert earlier.replaced_by.version == second
     assert earlier.run.baseline is None
+
+
+def test_clocks_may_be_set_back(bank):
+    first, second = bank.versions()
+    push = bank.store.get_artifacts_by_type("PushedModel")[0]
+    with sqlite3.connect(bank.root.metadata) as records:
+        later = "update Artifact set create_time_since_epoch = create_time_since_epoch + 3600000"
+        records.execute(f"{later} where id = {push.id}")
+    assert find(bank, second).run.baseline == first
+
+
+def test_a_version_that_was_removed_by_hand_is_not_there(bank):
+    first, second = bank.versions()
+    shutil.rmtree(bank.root.pushed / second)
+    assert (find(bank, second).is_live, find(bank, second).is_there) == (False, False)
+    assert (find(bank, first).is_live, find(bank, first).is_there) == (True, True)
 
 
 def test_a_rollback_is_explained_by_who_and_why_and_by_the_first_push(bank):

@@ -113,7 +113,7 @@ def test_a_model_that_cannot_be_copied_is_named_once(small_disk, tmp_path_factor
         releases.publish(Root(small_disk), model.parent, release)
     assert str(raised.value).endswith(": [Errno 28] No space left on device")
     assert str(raised.value).count(str(model)) == 1
-    assert list(small_disk.rglob("*")) == [small_disk / ".staging"]
+    assert list(small_disk.rglob("*")) == [small_disk / "pushed"]
 
 
 @pytest.fixture

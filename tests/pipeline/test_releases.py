@@ -27,6 +27,7 @@ from fraud.pipeline.lineage import Champion
 from fraud.pipeline.releases import Challenger, Decision
 from fraud.pipeline.runners import launch
 from tests.pipeline.release_graph import Bank, outcome
+from tests.small_disk import mounted
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -273,6 +274,35 @@ def test_a_version_that_was_removed_by_hand_is_not_live_and_is_pushed_again(bank
     assert bank.live() not in (None, (first, "a"))
 
 
+@pytest.mark.parametrize("instead", ["file", "dangling link"])
+def test_what_is_no_folder_is_reported_and_restored(bank, instead):
+    bank.run("1", "a")
+    bank.run("2", "b")
+    version, _ = bank.live()
+    folder = bank.root.pushed / version
+    shutil.rmtree(folder)
+    folder.touch() if instead == "file" else folder.symlink_to("nowhere")
+    assert status.status(Config(), bank.root)["disagreements"] == [
+        f"{folder}: recorded, but the folder is missing"
+    ]
+    assert verify.verify(Config(), bank.root, repair=True)["clean"]
+    assert bank.live() == (version, "b")
+
+
+def test_the_push_folder_may_be_mounted_by_itself(bank, tmp_path_factory):
+    with mounted(tmp_path_factory.mktemp("volume"), megabytes=16) as volume:
+        bank.root.path.mkdir(exist_ok=True)
+        bank.root.pushed.symlink_to(volume, target_is_directory=True)
+        bank.run("1", "a")
+        bank.run("2", "b")
+        with bank.root.pushing():
+            release = releases.roll_back(bank.root, bank.store, None, "bad")
+        (volume / release.version / "saved_model.pb").write_text("rotten")
+        assert verify.verify(Config(), bank.root, repair=True)["clean"]
+        assert bank.live() == (release.version, "a")
+        assert sorted(os.listdir(volume)) == bank.versions()
+
+
 def test_what_was_added_by_hand_is_reported_and_not_live(bank):
     bank.run("1", "a")
     first, _ = bank.live()
@@ -307,7 +337,7 @@ def test_of_two_first_runs_one_is_pushed(bank):
 def test_a_model_that_was_not_compared_with_the_live_one_is_not_pushed(bank, monkeypatch):
     bank.run("1", "a")
     live, _ = bank.live()
-    monkeypatch.setattr(champion_inputs, "are_in", lambda *_: False)
+    monkeypatch.setattr(champion_inputs, "can_judge", lambda *_: False)
     graph = bank.graph("2", "b")
     for node in ("Train", "Champion", "Judge"):
         launch.run_node(graph, node)
@@ -538,9 +568,9 @@ def test_a_push_that_was_killed_happens_once_after_a_retry_and_after_a_new_run(b
     _, errors = killed.communicate("go\n")
     assert killed.returncode == -9, errors
     assert findings(bank) or point == "recorded"
-    for folder in sorted(bank.root.pushed.iterdir()):
+    for folder in sorted(map(bank.root.pushed.joinpath, releases.folders(bank.root))):
         assert len(list(folder.rglob("*.*"))) == 2  # no version is half there
-    there = set(os.listdir(bank.root.pushed))
+    there = set(releases.folders(bank.root))
 
     # The retry of the same run adopts what was published.
     retried = bank.run("2", "b")
@@ -559,7 +589,7 @@ def test_the_next_run_undoes_a_push_that_was_never_recorded(bank, point):
     killed = start(bank, "2", "b", "", point)
     killed.communicate("go\n")
     assert killed.returncode == -9
-    unrecorded = max(os.listdir(bank.root.pushed), key=int)
+    unrecorded = max(releases.folders(bank.root), key=int)
     (problem,) = releases.disagreements(bank.root, list(lineage.pushes(bank.store)))
     assert "interrupted" in problem
     done = verification.remove_leftovers(bank.root, bank.store)
@@ -623,7 +653,10 @@ def test_a_repair_that_was_killed_between_two_renames_is_completed(bank, complet
     if complete == "run":
         verification.remove_leftovers(bank.root, bank.store)
     else:
-        verify.verify(Config(), bank.root, repair=True)
+        (done,) = verify.verify(Config(), bank.root, repair=True)["findings"]
+        assert (
+            done["repaired"] == f"version {version}: its repair was interrupted; it is there again"
+        )
     assert bank.live() == (version, "b")
     assert findings(bank) == []
 

@@ -165,7 +165,7 @@ def test_a_pushed_model_is_summarized(finished_run, tmp_path):
 def test_a_champion_whose_inputs_cannot_be_computed_is_noted_unless_another_was_judged(
     finished_run,
 ):
-    note = "champion not judged: its inputs cannot be computed: no column 'AGE'"
+    note = "champion not judged: no column 'AGE'"
     assert finished_run(Verdict(True, notes=("a",)), champion={}).notes == ("a", note)
     judged: Metrics = {"overall": {"roc_auc": 0.6}, "slices": {}}
     assert finished_run(Verdict(True, notes=("a",)), champion=judged).notes == ("a",)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -219,6 +221,20 @@ def test_an_entry_of_another_version_than_its_file_touches_nothing(bank, capsys,
         assert cli.main([*command, "--root", str(bank.root.path)]) == 1
         assert "99.json: not an entry of the journal: it is of version" in capsys.readouterr().err
     assert (digest(bank.root.pushed), digest(bank.root.artifacts)) == before
+
+
+def test_a_repair_for_which_there_is_no_space_says_so(bank, capsys, monkeypatch):
+    live, _ = bank.live()
+    shutil.rmtree(bank.root.pushed / live)
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    assert cli.main(["verify", "--repair", "--root", str(bank.root.path)]) == 1
+    said = capsys.readouterr().err
+    assert "No space left on device" in said and "verify again" in said
+    assert len(said.splitlines()) == 1
 
 
 def test_an_artifact_without_files_is_recorded_as_deleted(bank):

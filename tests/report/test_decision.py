@@ -128,7 +128,7 @@ def test_anomalies_are_named_and_many_are_counted():
     ("baseline", "problem", "said"),
     [
         ("10", "", "compared with version 10 on the same transactions"),
-        (None, "column X is gone", "not compared: the champion's inputs: column X is gone"),
+        (None, "column X is gone", "not compared with the champion: column X is gone"),
         (None, "", "not compared with another model"),
     ],
 )
@@ -144,7 +144,7 @@ def test_what_was_deleted_is_said():
     assert "  Evaluator   refused; compared with version 10 on the same transactions" in lines
 
 
-VERSION = VersionFacts(PUSHED, True, True, "10", None, replace(RUN, push=PUSHED))
+VERSION = VersionFacts(PUSHED, True, True, True, "10", None, replace(RUN, push=PUSHED))
 
 
 def test_a_live_version():
@@ -163,6 +163,21 @@ def test_a_version_that_was_replaced():
         "It replaced version 10.",
         "Its files have been deleted.",
     ]
+
+
+def test_a_version_whose_folder_is_missing_and_the_one_that_is_live_instead():
+    missing = render(replace(VERSION, is_live=False, is_there=False)).splitlines()
+    assert missing[:3] == [
+        "Version 20 went live at 2026-03-20 09:30: run r2 pushed it.",
+        "It replaced version 10.",
+        "It is not live: its folder is missing.",
+    ]
+    following = replace(PUSHED, version="30", since=LATER)
+    again = render(replace(VERSION, replaced_by=following)).splitlines()
+    assert again[0] == (
+        "Version 20 is live again: run r2 pushed it, at 2026-03-20 09:30, and the files of version "
+        "30, which replaced it at 2026-03-27 09:30, are gone."
+    )
 
 
 def test_a_rollback_says_who_when_and_why():

@@ -147,7 +147,7 @@ def test_without_champion_slices_or_counts():
 def test_a_champion_that_could_not_be_judged_is_named():
     problem = "no column 'AGE'"
     checks = sections(champion={}, champion_problem=problem)["Checks before the push"][0].items
-    assert f"The champion's inputs could not be computed: {problem}." in checks[2]
+    assert f"The champion was not judged: {problem}." in checks[2]
 
 
 def test_without_metrics():

@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
@@ -78,6 +79,18 @@ def test_an_edit_during_an_update_is_not_overwritten(tmp_path, monkeypatch, caps
     assert main(["schema", "--update", "--config", str(tmp_path / "fraud.yaml")]) == 2
     assert "edited meanwhile" in capsys.readouterr().err
     assert path.read_text() == "# edited\n"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_an_update_keeps_the_ends_of_lines(tmp_path, monkeypatch, capsys, end):
+    path = tmp_path / "schema.pbtxt"
+    path.write_bytes(f"# ours{end}# two{end}".encode())
+    monkeypatch.setattr(schema, "updated", lambda before, *_: before.replace("two", "three"))
+    monkeypatch.setattr(schema, "_check_same_columns", lambda *arguments: None)
+    (tmp_path / "fraud.yaml").write_text("paths: {schema: schema.pbtxt}")
+    assert main(["schema", "--update", "--config", str(tmp_path / "fraud.yaml")]) == 0
+    assert path.read_bytes() == f"# ours{end}# three{end}".encode()
+    assert "-# two\n+# three" in capsys.readouterr().out
 
 
 def test_the_schema_of_the_program_is_never_updated(tmp_path, capsys):

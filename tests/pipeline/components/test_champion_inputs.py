@@ -15,13 +15,20 @@ from tfx.utils import path_utils
 from fraud.codec import to_json
 from fraud.errors import BadInput
 from fraud.features.spec import CARD, FeatureGroup, Features
-from fraud.models.specification import EXTRA, SPECIFICATION_FILE, InputSpecification
+from fraud.models.specification import (
+    EXAMPLE_VALUES_FILE,
+    EXTRA,
+    SPECIFICATION_FILE,
+    InputSpecification,
+    example_values,
+)
 from fraud.pipeline import lineage
 from fraud.pipeline.components import champion_inputs
 from fraud.pipeline.components.champion import ChampionModel
 from fraud.pipeline.config import Config
 from fraud.pipeline.lineage import RUN_CONTEXT
 
+EVALUATED = ("2026-02-07", "2026-02-13")
 ALL = Config().inputs
 FEWER = replace(ALL, features=Features(groups=(FeatureGroup(("count",), (7,), (CARD,)),)))
 
@@ -39,7 +46,13 @@ class Lineage:
         connection.fake_database.SetInParent()
         return cls(folder, metadata_store.MetadataStore(connection))
 
-    def push(self, run_id: str, inputs: InputSpecification | None, fingerprint: str) -> int:
+    def push(
+        self,
+        run_id: str,
+        inputs: InputSpecification | None,
+        fingerprint: str,
+        train: tuple[str, str] = ("2026-01-01", "2026-01-30"),
+    ) -> int:
         """A run that pushes a model of these inputs; returns the id of the model."""
         uri = self.folder / run_id
         if inputs is not None:
@@ -48,7 +61,9 @@ class Lineage:
         type_id = self.store.put_context_type(mlmd.ContextType(name=RUN_CONTEXT))
         context = mlmd.Context(type_id=type_id, name=run_id)
         (context_id,) = self.store.put_contexts([context])
-        examples = self._artifact("Examples", input_fingerprint=fingerprint)
+        examples = self._artifact(
+            "Examples", input_fingerprint=fingerprint, windows=to_json({"train": train})
+        )
         self._execution("TransactionExampleGen", context_id, {}, {"examples": examples})
         folder = self.folder / "pushed" / run_id
         folder.mkdir(parents=True)
@@ -58,9 +73,14 @@ class Lineage:
         self._execution("Pusher", context_id, {"model": model}, {"pushed_model": pushed})
         return model
 
-    def needed(self, ours: InputSpecification, fingerprint: str) -> InputSpecification | None:
+    def needed(
+        self,
+        ours: InputSpecification,
+        fingerprint: str,
+        evaluated: tuple[str, str] | None = EVALUATED,
+    ) -> InputSpecification | None:
         champions = lineage.champions(self.store)
-        return champion_inputs.needed(self.store, champions, ours, fingerprint)
+        return champion_inputs.needed(self.store, champions, ours, fingerprint, evaluated)
 
     def _artifact(self, kind: str, uri: str = "", **properties: Any) -> int:
         type_id = self.store.put_artifact_type(mlmd.ArtifactType(name=kind))
@@ -134,7 +154,49 @@ def test_of_a_repeated_run_the_champion_before_it_counts(runs: Lineage) -> None:
 
 def test_a_champion_without_a_specification_is_refused(runs: Lineage) -> None:
     runs.push("1", None, "yesterday")
-    with pytest.raises(BadInput, match=r"specification\.json: cannot be read"):
+    with pytest.raises(BadInput, match=r"its inputs .* specification\.json: cannot be read"):
+        runs.needed(ALL, "today")
+
+
+OVERLAPS = [
+    (("2026-01-09", "2026-02-06"), ""),
+    (("2026-02-14", "2026-03-15"), ""),
+    (("2026-01-09", "2026-02-07"), "it was trained on 1 of the 7 eval days, 2026-02-07 … "),
+    (("2026-02-13", "2026-03-14"), "it was trained on 1 of the 7 eval days, 2026-02-13 … "),
+    (("2026-02-08", "2026-02-09"), "it was trained on 2 of the 7 eval days, 2026-02-08 … "),
+    (("2026-01-09", "2026-03-14"), "it was trained on 7 of the 7 eval days, 2026-02-07 … "),
+]
+
+
+@pytest.mark.parametrize(("train", "problem"), OVERLAPS)
+def test_a_champion_is_not_judged_on_days_that_it_was_trained_on(
+    runs: Lineage, train: tuple[str, str], problem: str
+) -> None:
+    """Such days flatter it: a better challenger would be refused."""
+    runs.push("1", ALL, "yesterday", train)
+    if not problem:
+        assert runs.needed(ALL, "today") is None
+        return
+    with pytest.raises(BadInput, match=problem):
+        runs.needed(ALL, "today")
+    assert runs.needed(ALL, "today", evaluated=None) is None
+
+
+def test_a_champion_whose_features_have_other_code_is_not_judged(
+    runs: Lineage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be judged on inputs that it was not trained on, and be easy to beat."""
+    runs.push("1", ALL, "yesterday")
+    values = example_values(ALL)
+    extra = Path(path_utils.serving_model_dir(str(runs.folder / "1"))) / EXTRA
+    (extra / EXAMPLE_VALUES_FILE).write_text(to_json(values))
+    assert runs.needed(ALL, "today") is None
+    first, *others = values
+    (extra / EXAMPLE_VALUES_FILE).write_text(to_json({n: values[n] for n in others}))
+    with pytest.raises(BadInput, match=f"the code of its features has changed.*: {first}$"):
+        runs.needed(ALL, "today")
+    (extra / EXAMPLE_VALUES_FILE).write_text("{}")
+    with pytest.raises(BadInput, match=f"{first}, .* and {len(values) - 3} more$"):
         runs.needed(ALL, "today")
 
 
@@ -164,6 +226,23 @@ def test_a_champion_is_resolved_only_if_the_examples_contain_its_inputs(
     write_specification(runs.folder / "challenger", challenger)
     examples = standard_artifacts.Examples()
     examples.set_string_custom_property("champion_column", embedded)
+    examples.set_string_custom_property("windows", to_json({"eval": EVALUATED}))
     inputs = {"challenger": [ours], "examples": [examples], "model": [model], "pushed_model": []}
     resolved = ChampionModel().resolve_artifacts(runs.store, inputs)
     assert resolved["model"] == ([model] if is_judged else [])
+
+
+@pytest.mark.parametrize(("train", "problem"), OVERLAPS)
+def test_a_champion_that_was_trained_on_the_examples_is_not_resolved(
+    runs: Lineage, train: tuple[str, str], problem: str
+) -> None:
+    model = standard_artifacts.Model()
+    model.id, model.uri = runs.push("1", ALL, "yesterday", train), str(runs.folder / "1")
+    ours = standard_artifacts.Model()
+    ours.id, ours.uri = 99, str(runs.folder / "challenger")
+    write_specification(runs.folder / "challenger", ALL)
+    examples = standard_artifacts.Examples()
+    examples.set_string_custom_property("windows", to_json({"eval": EVALUATED}))
+    inputs = {"challenger": [ours], "examples": [examples], "model": [model], "pushed_model": []}
+    resolved = ChampionModel().resolve_artifacts(runs.store, inputs)
+    assert resolved["model"] == ([] if problem else [model])

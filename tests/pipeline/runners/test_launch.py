@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 
 import pytest
 import tiny_graph
+from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from fraud.errors import BadInput, StoppedByDataGate
 from fraud.pipeline import cli, lineage
@@ -235,3 +237,13 @@ def test_without_a_writable_log_a_node_says_so_once_and_prints_everything(tmp_pa
     assert process.returncode == 0
     assert stdout.count("run.log: cannot write the log: Is a directory") == 1
     assert "Work INFO Running launcher for node_info" in stdout
+
+
+def test_a_run_is_of_one_day(monkeypatch):
+    """Its data is read once, so for another day it would do nothing and look successful."""
+    examples = mlmd.Artifact()
+    examples.custom_properties["as_of"].string_value = "2026-03-07"
+    monkeypatch.setattr(lineage, "artifacts_of_run", lambda *_: [examples])
+    launch.check_same_day(None, "r1", date(2026, 3, 7))
+    with pytest.raises(BadInput, match="run r1 is as of 2026-03-07, not 2026-03-14; give each day"):
+        launch.check_same_day(None, "r1", date(2026, 3, 14))
