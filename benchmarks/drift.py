@@ -2,12 +2,12 @@
 
     python -m benchmarks.drift [HANDBOOK] [--short] [--every N]
 
-Judges each day as the product would: a run a day, with the default windows, compares its train and
-its recent window with the train window of the champion, whose run was a week earlier, and of the
-fixed reference, the first run. False alarms are the days on which unchanged data would have been
-stopped: of the handbook's days if their folder is given, of a simulated bank, and of twenty small
-banks of 100 cards, 2 % of which are replaced each week. Then every change begins on several days of
-the simulated bank. Prints two Markdown tables.
+Judges each day as the product would: a run a day, with the default windows, compares its train, its
+eval and its recent window with the train window of the champion, whose run was a week earlier, and
+of the fixed reference, the first run. False alarms are the days on which unchanged data would have
+been stopped: of the handbook's days if their folder is given, of a simulated bank, and of twenty
+small banks of 100 cards, 2 % of which are replaced each week. Then every change begins on several
+days of the simulated bank. Prints two Markdown tables.
 
 The small banks are also judged with columns of many rare categories: `ZIPF` and `FLAT` have 2,000
 and 3,000 by chance, `OWN` three for each card, and 5 % of `BURST` are categories that last for two
@@ -138,7 +138,11 @@ def judged(
     reference = train_of(bank, earliest, train, delay)
     for as_of in range(first, len(bank.profile.days) if last is None else last, every):
         champion = train_of(bank, max(earliest, as_of - CHAMPION_AGE), train, delay)
-        windows = bank.window(as_of - delay + 1, as_of), train_of(bank, as_of, train, delay)
+        windows = (
+            bank.window(as_of - delay + 1, as_of),
+            bank.window(as_of - delay - EVAL + 1, as_of - delay),
+            train_of(bank, as_of, train, delay),
+        )
         yield Day(
             as_of,
             [

@@ -357,4 +357,4 @@ def drift_config(config: Config) -> distribution_validator_pb2.DistributionValid
 
 def _drift_splits(config: Config) -> list[str]:
     has_recent = config.dataset.timestamp and config.windows.label_delay_days
-    return ["train", "recent"] if has_recent else ["train"]
+    return ["train", "eval", "recent"] if has_recent else ["train", "eval"]

@@ -3,8 +3,9 @@ import json
 
 import pytest
 
+from fraud.features.spec import Dataset
 from fraud.models.spec import Tuning
-from fraud.pipeline.config import Config
+from fraud.pipeline.config import Config, WindowLengths
 from fraud.pipeline.root import Root
 
 
@@ -45,6 +46,24 @@ def test_the_inferred_schema_that_is_recorded_is_the_tolerant_one(tmp_path):
     pipeline = create_pipeline(Config(), Root(tmp_path), "transactions")
     (schema_gen,) = (node for node in pipeline.components if node.id == "SchemaGen")
     assert schema_gen.executor_spec.executor_class is SchemaGenExecutor
+
+
+@pytest.mark.parametrize(
+    ("config", "windows"),
+    [
+        (Config(), ["train", "eval", "recent"]),
+        (Config(windows=WindowLengths(label_delay_days=0)), ["train", "eval"]),
+        (Config(dataset=Dataset(timestamp=None)), ["train", "eval"]),
+    ],
+)
+def test_every_window_that_decides_is_compared_with_earlier_data(tmp_path, config, windows):
+    """The eval window, too: nobody may have looked at its days when they were recent."""
+    from fraud.pipeline.graph import create_pipeline
+
+    nodes = {n.id: n for n in create_pipeline(config, Root(tmp_path), "transactions").components}
+    for validator in ("DistributionValidator", "ReferenceValidator"):
+        pairs = json.loads(nodes[validator].exec_properties["include_split_pairs"])
+        assert pairs == [[window, "train"] for window in windows]
 
 
 def test_drift_is_judged_by_derived_thresholds_unless_configured():
