@@ -15,7 +15,7 @@ from fraud.errors import BadInput
 from fraud.files import write_atomically
 from fraud.pipeline.root import Root
 
-FILE = "refused.json"
+FILE = ".refused.json"  # no run id begins like that
 KEPT = 20
 """The file holds only as many refusals, the latest."""
 

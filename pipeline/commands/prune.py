@@ -69,7 +69,10 @@ def prune(config: Config, root: Root, keep: int, dry_run: bool) -> dict[str, Any
         return {**document, "runs": [], "versions": [], "deleted": [], "freed": 0}
     with root.idle() as idle:
         if not idle:
-            raise BadInput(f"{root.path}: a run is using this root; prune when it has ended")
+            raise BadInput(
+                f"{root.path}: a run is using this root, or another prune or verify; prune when "
+                "it has ended"
+            )
         verification.check_place(root, store)
         with root.pushing():
             tried = loop.refused(Journal(root.path / "loop").entries(), config.loop.refused_days)

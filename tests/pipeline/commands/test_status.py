@@ -1,5 +1,7 @@
 import pytest
 
+from fraud.errors import BadInput
+from fraud.names import check_run_id
 from fraud.pipeline import cli, refusals
 from fraud.pipeline.artifacts import SUMMARY_FILE
 from fraud.pipeline.commands import status
@@ -53,6 +55,11 @@ def test_only_the_latest_refusals_are_kept_and_damage_hides_nothing(tmp_path):
     assert refusals.read(root) == ()
     refusals.record(root, "again")
     assert [r.reason for r in refusals.read(root)] == ["again"]
+
+
+def test_no_run_has_the_name_of_the_file():
+    with pytest.raises(BadInput):
+        check_run_id(refusals.FILE)
 
 
 def test_a_refusal_creates_no_root(tmp_path):

@@ -154,7 +154,7 @@ def test_of_a_repeated_run_the_champion_before_it_counts(runs: Lineage) -> None:
 
 def test_a_champion_without_a_specification_is_refused(runs: Lineage) -> None:
     runs.push("1", None, "yesterday")
-    with pytest.raises(BadInput, match=r"its inputs .* specification\.json: cannot be read"):
+    with pytest.raises(BadInput, match=r"its inputs .*specification\.json: cannot be read"):
         runs.needed(ALL, "today")
 
 
