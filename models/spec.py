@@ -182,14 +182,15 @@ class Evaluation:
     min_roc_auc: Share = 0.75
     """Minimum area under the ROC curve on the eval window."""
     min_recall_at_budget: Share = 0.3
-    """Minimum recall within the alert budget on the eval window."""
+    """Minimum recall on the eval window of the model's alerts. Its threshold is the one that kept
+    to the alert budget on held-out cards; if scores have risen since, it lets more alerts pass."""
     max_average_precision_drop: Share = 0.01
     """How far a challenger's average precision may be below the champion's on the same examples."""
     max_roc_auc_drop: Share = 0.01
     """How far a challenger's area under the ROC curve may be below the champion's on the same
     examples."""
     max_recall_at_budget_drop: Share = 0.1
-    """How far a challenger's recall within the alert budget may be below the champion's on the same
+    """How far the recall of a challenger's alerts may be below the champion's on the same
     examples."""
     max_brier_skill_drop: Share = 0.05
     """How far a challenger's Brier skill (1 − Brier / p (1 − p), with p the share of frauds) may be
@@ -198,7 +199,7 @@ class Evaluation:
     """The probability of a drop larger than allowed above which a challenger is refused, by a
     bootstrap of the cards: below it, the drop may well be chance."""
     max_slice_recall_gap: Share = 0.2
-    """How far a slice's recall within the alert budget may be below the overall recall."""
+    """How far the recall of the alerts of a slice may be below the overall recall."""
     max_slice_fpr_gap: Share = 0.02
     """How far a slice's false-positive rate may be above the overall rate."""
     min_slice_examples: Count = 50

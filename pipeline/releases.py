@@ -138,7 +138,17 @@ def decide(
         accepted.append(replay)
     if not challenger.is_blessed:
         return Decision("not_blessed")
-    if live and not challenger.judged_against:
+    if not live and any(push.is_kept for push in pushes):
+        unjudged = (
+            "no recorded version is in the push folder, so it was compared with none; is the "
+            "folder mounted? `fraud-pipeline verify` says what is missing"
+        )
+        if not accept_unjudged_champion:
+            return Decision(
+                "not_pushed", f"{unjudged}; --accept-unjudged-champion pushes it all the same"
+            )
+        accepted.append(unjudged)
+    elif live and not challenger.judged_against:
         unjudged = f"not compared with live version {live.version}"
         if not accept_unjudged_champion:
             return Decision(

@@ -210,7 +210,7 @@ def _missing(root: Root, store: Any, push: Champion, is_mounted: bool) -> Findin
         return Finding(
             problem,
             advice="is the push folder mounted? No recorded version is in it; if they were "
-            "deleted, run again",
+            "deleted, `fraud-pipeline run --accept-unjudged-champion`",
         )
     try:
         intact = releases.intact_copy(root, store, push)

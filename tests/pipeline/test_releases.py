@@ -100,6 +100,21 @@ def test_a_champion_that_was_not_judged_is_replaced_only_on_request():
     assert found == Decision("pushed", "not compared with live version 5")
 
 
+def test_nothing_is_pushed_while_no_version_is_in_the_push_folder():
+    """It may not be mounted; then the challenger was compared with nothing."""
+    challenger = Challenger(9, "model 9", "", True, 0)
+    pushes = [version(6, 2), version(5, 1)]
+    found = releases.decide(challenger, pushes, [])
+    assert found.outcome == "not_pushed"
+    assert "no recorded version is in the push folder" in found.reason
+    found = releases.decide(challenger, pushes, [], accept_unjudged_champion=True)
+    assert found.outcome == "pushed"
+    assert "compared with none" in found.reason
+    for push in pushes:
+        push.pushed.state = mlmd.Artifact.DELETED
+    assert releases.decide(challenger, pushes, []) == Decision("pushed")
+
+
 def test_what_is_live_is_not_pushed_again():
     # So that the cache answers:
     assert decide([version(5, 9)], live_reason="replay") == Decision("pushed", "replay")
@@ -261,7 +276,7 @@ def test_the_same_run_again_is_answered_from_the_cache(bank):
     assert len(bank.versions()) == 1
 
 
-def test_a_version_that_was_removed_by_hand_is_not_live_and_is_pushed_again(bank):
+def test_a_version_that_was_removed_by_hand_is_not_live_and_is_pushed_again_on_request(bank):
     bank.run("1", "a", as_of="2026-03-14")
     first, _ = bank.live()
     shutil.rmtree(bank.root.pushed / first)
@@ -270,7 +285,9 @@ def test_a_version_that_was_removed_by_hand_is_not_live_and_is_pushed_again(bank
     assert found["disagreements"] == [
         f"{bank.root.pushed / first}: recorded, but the folder is missing"
     ]
-    bank.run("2", "a", as_of="2026-03-14")
+    pushed = bank.run("2", "b", as_of="2026-03-14")
+    assert outcome(pushed)[0] == "not_pushed"
+    bank.run("3", "a", as_of="2026-03-14", accept_unjudged_champion=True)
     assert bank.live() not in (None, (first, "a"))
 
 
