@@ -182,8 +182,8 @@ class Evaluation:
     min_roc_auc: Share = 0.75
     """Minimum area under the ROC curve on the eval window."""
     min_recall_at_budget: Share = 0.3
-    """Minimum recall on the eval window of the model's alerts. Its threshold is the one that kept
-    to the alert budget on held-out cards; if scores have risen since, it lets more alerts pass."""
+    """Minimum recall on the eval window of the model's alerts, whose threshold kept to the alert
+    budget on held-out cards; if scores have risen since, there are more alerts than that."""
     max_average_precision_drop: Share = 0.01
     """How far a challenger's average precision may be below the champion's on the same examples."""
     max_roc_auc_drop: Share = 0.01
