@@ -148,6 +148,16 @@ def decide(
                 "not_pushed", f"{unjudged}; --accept-unjudged-champion pushes it all the same"
             )
         accepted.append(unjudged)
+    elif live and is_rolled_back(pushes, live.identity):
+        unjudged = (
+            f"version {live.version} is live although it was rolled back from, because the folder "
+            "of a newer version is missing; `fraud-pipeline verify --repair` restores that"
+        )
+        if not accept_unjudged_champion:
+            return Decision(
+                "not_pushed", f"{unjudged}; --accept-unjudged-champion pushes it all the same"
+            )
+        accepted.append(unjudged)
     elif live and not challenger.judged_against:
         unjudged = f"not compared with live version {live.version}"
         if not accept_unjudged_champion:

@@ -115,6 +115,18 @@ def test_nothing_is_pushed_while_no_version_is_in_the_push_folder():
     assert releases.decide(challenger, pushes, []) == Decision("pushed")
 
 
+def test_a_version_that_was_rolled_back_from_and_is_live_again_is_said_to_be():
+    """The challenger was compared with the restored model, whose folder is missing."""
+    pushes = [version(7, 1, restored=5), version(6, 2), version(5, 1)]
+    challenger = Challenger(9, "model 9", "", True, 1)
+    found = releases.decide(challenger, pushes, pushes[1:])
+    assert found.outcome == "not_pushed"
+    assert found.reason.startswith("version 6 is live although it was rolled back from")
+    found = releases.decide(challenger, pushes, pushes[1:], accept_unjudged_champion=True)
+    assert found.outcome == "pushed"
+    assert releases.decide(challenger, pushes, pushes) == Decision("pushed")
+
+
 def test_what_is_live_is_not_pushed_again():
     # So that the cache answers:
     assert decide([version(5, 9)], live_reason="replay") == Decision("pushed", "replay")
