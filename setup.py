@@ -23,6 +23,9 @@ MODERN = """
     kfp-pipeline-spec tensorflow-serving-api<3
 """.split()
 
+# The newest that MLflow accepts, so that the extra fits the pins.
+MODERN += ["importlib-metadata<10"]
+
 # The same on both stacks: serving, state, pages and plots, lineage events. TensorBoard imports
 # pkg_resources, which setuptools 81 removed.
 COMMON = """
@@ -59,5 +62,6 @@ setup(
         *(f"{package}; python_version < '3.11'" for package in COMPAT),
         *(f"{package}; python_version >= '3.11'" for package in MODERN),
     ],
+    extras_require={"mlflow": ["mlflow>=3"]},
     entry_points={"console_scripts": ["fraud-pipeline = fraud.pipeline.cli:main"]},
 )

@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from fraud.models.columns import ModelColumns
+from fraud.models.preprocessing.transform_fn import CATEGORICAL, NUMERIC
 from fraud.models.preprocessing.transform_graph import TransformGraph
 
 READ_BATCH = 4096
@@ -71,8 +72,13 @@ def load_split(
     records = tf.data.TFRecordDataset(files, "GZIP").batch(READ_BATCH)
     batches = list(records.map(parse, tf.data.AUTOTUNE).prefetch(2).as_numpy_iterator())
     inputs, others = (_joined(parts) for parts in zip(*batches, strict=True))
-    numbers = [np.nan_to_num(column) for column in inputs["numeric"].T[:3]]
-    order = np.lexsort([*numbers, others["cards"], others["timestamps"]])
+    # Transactions of one card at one time, or all without either, by what else they have.
+    values = (
+        [np.nan_to_num(column) for column in inputs[NUMERIC].T[:3]]
+        if columns.numeric
+        else [others["labels"], *inputs[CATEGORICAL].T]
+    )
+    order = np.lexsort([*values, others["cards"], others["timestamps"]])
     loaded = Examples(inputs, **others).at(order)
     if np.unique(loaded.cards).size > 1:
         return loaded

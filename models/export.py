@@ -14,10 +14,8 @@ from fraud.models.examples import model_feature_spec
 from fraud.models.network.explain import Explainer
 from fraud.models.network.training import Fitted
 from fraud.models.preprocessing.transform_graph import TransformGraph
-from fraud.models.specification import EXTRA
+from fraud.models.specification import EXTRA, INPUTS_FILE
 from fraud.names import input_name
-
-INPUTS_FILE = "inputs.json"
 
 
 class ServedModel(tf.Module):

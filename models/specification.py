@@ -25,6 +25,8 @@ EXTRA = "assets.extra"
 """TensorFlow's conventional folder of a SavedModel for files that it does not read itself."""
 SPECIFICATION_FILE = "specification.json"
 EXAMPLE_VALUES_FILE = "feature_values.json"
+INPUTS_FILE = "inputs.json"
+"""Column → name of the input of the signature `predict`."""
 
 INPUTS_COLUMN = "(inputs "
 """How every `InputSpecification.column` begins."""

@@ -7,6 +7,7 @@ prepares a signature for its inputs only when it is called.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from fraud.models.specification import EXTRA
+from fraud.models.specification import EXTRA, INPUTS_FILE
 from fraud.names import input_name
 
 WARMUP_FILE = "tf_serving_warmup_requests"
@@ -51,6 +52,22 @@ def write_warmup_requests(
             by_column = _columns([tf.train.Example.FromString(e) for e in batch], types)
             file.write(_log("serving_default", {"examples": batch}))
             file.write(_log("predict", by_column))
+
+
+def example_row(directory: Path) -> dict[str, float | str]:
+    """The first example in the requests of a SavedModel, by column; NaN or "" where it is missing.
+
+    Args:
+      directory: the SavedModel.
+    """
+    names = json.loads((directory / EXTRA / INPUTS_FILE).read_text(encoding="utf-8"))
+    for record in tf.data.TFRecordDataset(str(directory / EXTRA / WARMUP_FILE)):
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        request = log.predict_log.request
+        if request.model_spec.signature_name == "predict":
+            values = {c: tf.make_ndarray(request.inputs[name])[0] for c, name in names.items()}
+            return {c: v.decode() if isinstance(v, bytes) else float(v) for c, v in values.items()}
+    raise ValueError(f"{directory}: no request of the signature predict")
 
 
 def _columns(

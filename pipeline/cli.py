@@ -23,6 +23,7 @@ COMMANDS = {
     "rollback": "make the weights of an earlier version live again",
     "ui": "show a root in the browser",
     "report": "write everything about a run as one page",
+    "track": "send finished runs to MLflow",
     "lineage": "show what a version was made from, and what a day went into",
     "explain-decision": "say why a version is live, or why a run pushed nothing",
     "verify": "check that records, files and the push folder agree",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -164,6 +165,26 @@ def read(store: Any, pushed: Path, run_folder: Path, run_id: str) -> Facts:
 def render(facts: Facts) -> str:
     """The report as a page."""
     return render_page("run_report.html", **_content(facts))
+
+
+def pictures(facts: Facts) -> dict[str, str]:
+    """The charts of a run's model, each a page of its own, by file name; empty without a model."""
+    training, importance = {}, None
+    if facts.training:
+        training = figures.training(facts.training.history)
+        importance = figures.importance(facts.training.importance)
+    drawn: dict[str, Markup] = {
+        **_quality(facts),
+        **{f"Slices {metric}": chart for metric, chart in _slices(facts).items()},
+        **{f"Training {title}": chart for title, chart in training.items()},
+        **({"Importance": importance} if importance else {}),
+    }
+    return {
+        re.sub(r"\W+", "_", title.lower()).strip("_") + ".html": render_page(
+            "chart.html", title=title, chart=chart
+        )
+        for title, chart in drawn.items()
+    }
 
 
 def _columns(store: Any, outputs: Mapping[str, Any], verdict: Verdict | None) -> tuple[Column, ...]:

@@ -184,11 +184,13 @@ def build_network(
         the buckets of unseen values.
 
     Returns:
-      A model from {"numeric": [batch, n], "categorical": [batch, m]} to the fraud probability
-      [batch, 1].
+      A model from {"numeric": [batch, n], "categorical": [batch, m]}, of which one is left out if
+      there are no such columns, to the fraud probability [batch, 1].
     """
-    inputs = {NUMERIC: keras.Input((numeric,), name=NUMERIC)}
-    parts = [PiecewiseLinear(network.bins, name=PIECEWISE_LINEAR)(inputs[NUMERIC])]
+    inputs, parts = {}, []
+    if numeric:
+        inputs[NUMERIC] = keras.Input((numeric,), name=NUMERIC)
+        parts.append(PiecewiseLinear(network.bins, name=PIECEWISE_LINEAR)(inputs[NUMERIC]))
     if vocabularies:
         inputs[CATEGORICAL] = keras.Input((len(vocabularies),), name=CATEGORICAL, dtype="int64")
         for i, size in enumerate(vocabularies.values()):

@@ -42,7 +42,7 @@ class Explainer:
         self._typical = tf.constant(self._encode(typical))
         self._names = tf.constant([*numeric, *categorical])
         encodings = [model.get_layer(category_layer(i)) for i in range(len(categorical))]
-        self._widths = [model.get_layer(PIECEWISE_LINEAR).bins + 1] * len(numeric)
+        self._widths = [model.get_layer(PIECEWISE_LINEAR).bins + 1 for _ in numeric]
         self._widths += [encoding.output_dim for encoding in encodings]
 
     def contributions(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -115,8 +115,10 @@ def typical_genuine(inputs: dict[str, np.ndarray], labels: np.ndarray) -> dict[s
     """
     genuine = np.flatnonzero(labels == 0)
     # Column by column: all at once, the data would be copied twice.
-    middle = [np.median(column[genuine]) for column in inputs[NUMERIC].T]
-    typical = {NUMERIC: np.array([middle], np.float32)}
+    typical = {}
+    if NUMERIC in inputs:
+        middle = [np.median(column[genuine]) for column in inputs[NUMERIC].T]
+        typical[NUMERIC] = np.array([middle], np.float32)
     if CATEGORICAL in inputs:
         common = [np.bincount(column[genuine]).argmax() for column in inputs[CATEGORICAL].T]
         typical[CATEGORICAL] = np.array([common], np.int64)

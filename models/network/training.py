@@ -16,6 +16,7 @@ from fraud.models.examples import Examples
 from fraud.models.network import defaults, threshold
 from fraud.models.network.architecture import SCORE, build_network, member_logits
 from fraud.models.network.calibration import calibrate
+from fraud.models.preprocessing.transform_fn import NUMERIC
 from fraud.models.spec import AlertBudget, Network, ResolvedNetwork
 
 PREDICT_BATCH = 8192
@@ -82,7 +83,8 @@ def fit(
     tf.config.experimental.enable_op_determinism()
     held_out = held_out_cards(examples.cards, spec.validation_percent, spec.members)
     train = np.flatnonzero(~held_out.all(axis=1))
-    model = build_network(spec, examples.inputs["numeric"].shape[1], vocabularies)
+    numeric = examples.inputs[NUMERIC].shape[1] if NUMERIC in examples.inputs else 0
+    model = build_network(spec, numeric, vocabularies)
     trained = member_logits(model)
 
     # Few examples mean small batches: with too few steps the network learns nothing.

@@ -65,7 +65,10 @@ class Analyzer:
 
     def __init__(self, columns: ModelColumns, network: Network) -> None:
         self._columns, self._network = columns, network
-        self._quantiles = [_sketch(len(columns.numeric)) for _ in range(2)]
+        # A sketch cannot have no columns.
+        self._quantiles = [
+            _sketch(len(columns.numeric)) for _ in range(2 if columns.numeric else 0)
+        ]
         self._counts: dict[str, Counter[bytes]] = {c: Counter() for c in columns.categorical}
 
     def add(self, batch: Mapping[str, NDArray]) -> Analyzer:
@@ -75,12 +78,13 @@ class Analyzer:
           batch: columns by name, [rows] each: numeric ones float32 with NaN for missing values,
             categorical ones bytes with b"" for missing values, and the label.
         """
-        numbers = np.stack([batch[c] for c in self._columns.numeric], axis=1)
-        label = batch[self._columns.label]
-        for fraud, sketch in enumerate(self._quantiles):
-            of_class = numbers[label == fraud]
-            if of_class.size:
-                sketch.AddValues(pa.array(of_class.reshape(-1)))
+        if self._columns.numeric:
+            numbers = np.stack([batch[c] for c in self._columns.numeric], axis=1)
+            label = batch[self._columns.label]
+            for fraud, sketch in enumerate(self._quantiles):
+                of_class = numbers[label == fraud]
+                if of_class.size:
+                    sketch.AddValues(pa.array(of_class.reshape(-1)))
         for column, counts in self._counts.items():
             values = pc.value_counts(pa.array(batch[column], pa.binary()))
             counts.update(dict(zip(*(part.to_pylist() for part in values.flatten()), strict=True)))
@@ -97,9 +101,13 @@ class Analyzer:
 
     def analysis(self) -> Analysis:
         """The analysis of all data added so far."""
-        quantiles = np.concatenate([_points(sketch) for sketch in self._quantiles], axis=1)
+        bins = self._network.bins
+        edges = np.zeros((0, bins + 1), np.float32)
+        if self._columns.numeric:
+            quantiles = np.concatenate([_points(sketch) for sketch in self._quantiles], axis=1)
+            edges = _edges(quantiles, bins)
         words = {c: _frequent(n, self._network.vocabulary_size) for c, n in self._counts.items()}
-        return Analysis(_edges(quantiles, self._network.bins), words)
+        return Analysis(edges, words)
 
 
 def _sketch(columns: int) -> sketches.QuantilesSketch:

@@ -34,16 +34,19 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, str]) -> d
         `analysis` (the folder of an `analysis.Analysis`).
 
     Returns:
-      `numeric`: float32 [batch, n], each in [0, bins], or -1 if the value is missing. The integer
-      part is the quantile bin, the fraction the position within it.
+      `numeric`: float32 [batch, n], only if there are numeric columns. Each is in [0, bins], or -1
+      if the value is missing. The integer part is the quantile bin, the fraction the position
+      within it.
       `categorical`: int64 [batch, m], only if there are categorical columns. Index 0 means missing;
       the vocabulary and the buckets of unseen values follow.
     """
     columns = from_json(ModelColumns, custom_config["columns"])
     network = from_json(Network, custom_config["network"])
     folder = Path(custom_config["analysis"])
-    x = tf.concat([tf.reshape(inputs[c], [-1, 1]) for c in columns.numeric], axis=1)
-    outputs = {NUMERIC: positions(x, read_edges(folder))}
+    outputs = {}
+    if columns.numeric:
+        x = tf.concat([tf.reshape(inputs[c], [-1, 1]) for c in columns.numeric], axis=1)
+        outputs[NUMERIC] = positions(x, read_edges(folder))
     if columns.categorical:
         outputs[CATEGORICAL] = tf.concat(
             [

@@ -9,7 +9,7 @@ from datetime import datetime
 from fraud.errors import BadInput
 from fraud.pipeline.backtest import folds
 from fraud.pipeline.backtest.result import Outcome, figure, is_handbook, render, summary
-from fraud.pipeline.commands import common
+from fraud.pipeline.commands import common, track
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,4 +103,5 @@ def run(arguments: argparse.Namespace) -> int:
     write_atomically(folder / "result.json", text)
     published = is_handbook(rows.count_by_day(source))
     print(text if arguments.json else render(result, published))
+    track.send_finished(config, root)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fraud.pipeline.commands import common
+from fraud.pipeline.commands import common, track
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     release, undone = production.roll_back(config.metadata, root, arguments.reason, arguments.to)
     common.show(arguments, release, lambda shown: render(shown, root.pushed, undone))
+    track.send_finished(config, root)
     return 0
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from fraud import files
 from fraud.errors import BadInput, StoppedByDataGate
-from fraud.pipeline.commands import common, report
+from fraud.pipeline.commands import common, report, track
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
 
@@ -99,6 +99,7 @@ def _run(arguments: argparse.Namespace, config: Config, root: Root) -> int:
     with Console().logging_to(root.log(summary.run_id)):
         store = lineage.find_store(config.metadata, root)
         page = report.write_of_finished(store, root, summary.run_id)
+    track.send_finished(config, root)
     options, has_schema = common.options_given(arguments), config.paths.schema is not None
     common.show(arguments, summary, lambda shown: terminal.render(shown, options, has_schema, page))
     return StoppedByDataGate.exit_code if summary.outcome == "gate_stopped" else 0

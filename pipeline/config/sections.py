@@ -135,6 +135,19 @@ TLS_FILES = {"tls_ca", "tls_certificate", "tls_key"}
 
 
 @dataclass(frozen=True, config=STRICT)
+class Tracking:
+    """Where finished runs are sent, for people who compare experiments in MLflow."""
+
+    uri: str | None = None
+    """MLflow's tracking server; null means the environment variable `MLFLOW_TRACKING_URI`, and
+    without that, nothing is sent; user and password come from MLflow's own variables."""
+    experiment: str = "fraud"
+    """Name of the experiment."""
+    model: str = "fraud"
+    """Name of the registered model, whose alias `champion` is the version in production."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class Beam:
     """Where the nodes that read all rows run."""
 
@@ -164,6 +177,7 @@ class Config:
     monitoring: Monitoring = Monitoring()
     paths: Paths = Paths()
     metadata: Metadata = Metadata()
+    tracking: Tracking = Tracking()
     beam: Beam = Beam()
 
     @property

@@ -52,3 +52,26 @@ def test_a_flat_file_without_time_and_entities(new_bank):
     assert 0.03 < alerts / found["rows"]["eval"] < 0.08
     slices = {'shop type=the "best"', "shop type=toys, games", "shop type=food"}
     assert set(found["metrics"]["slices"]) == slices
+
+
+def test_a_file_of_categories_only(new_bank):
+    bank = new_bank(
+        "dataset: {timestamp: null, amount: null, label: is_fraud, id: null, entities: [], "
+        "categorical: [cause, police, make, agent], slices: []}\n"
+        "network: {epochs: 3, members: 1, towers: [[16]]}\n"
+        "evaluation: {min_average_precision: 0.1, min_roc_auc: 0.5, min_recall_at_budget: 0.0}\n"
+    )
+    data = bank.folder / "claims.csv"
+    random.seed(5)
+    with open(data, "w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["cause", "police", "make", "agent", "is_fraud"])
+        for _ in range(3000):
+            cause, police = random.choice(["theft", "fire", "hail"]), random.choice("yn")
+            odd = cause == "theft" and police == "n"
+            fraud = int(random.random() < (0.3 if odd else 0.02))
+            # Equal rows are in the same window, so there must be many different ones.
+            rows.writerow([cause, police, random.randrange(9), random.randrange(30), fraud])
+    found = bank.run(data, None)
+    assert found["outcome"] == "pushed", found["reasons"]
+    assert found["metrics"]["overall"]["roc_auc"] > 0.75

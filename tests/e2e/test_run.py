@@ -1,7 +1,9 @@
 """The main job: first run, same run again, a later day, refused data; one bank, in this order."""
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import mlflow
+import pandas as pd
 import pytest
 
 from tests.e2e.conftest import REPOSITORY, SAMPLE
@@ -52,13 +56,14 @@ def bank(new_bank):
 @pytest.fixture(scope="module")
 def first(bank):
     """A schema is curated from a run that had none, then the first real run."""
-    (bank.folder / "fraud.yaml").write_text(
-        (bank.folder / "fraud.yaml").read_text().replace("paths: {schema: schema.pbtxt}", "")
-    )
+    file = bank.folder / "fraud.yaml"
+    configuration = file.read_text()
+    # Another model: the same one would not be pushed again.
+    without_schema = configuration.replace("paths: {schema: schema.pbtxt}", "")
+    file.write_text(without_schema.replace("epochs: 2", "epochs: 1"))
     uncurated = bank.run(SAMPLE, FIRST)
     assert any("none is curated" in note for note in uncurated["notes"])
-    with open(bank.folder / "fraud.yaml", "a") as file:
-        file.write("paths: {schema: schema.pbtxt}\n")
+    file.write_text(configuration)
     done = bank.call("schema", "--update")
     assert done.returncode == 0, done.stderr
     return bank.run(SAMPLE, FIRST, "--push-replays")
@@ -73,6 +78,32 @@ def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return taken.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def mlflow_server(bank, tmp_path_factory):
+    """The address of a tracking server."""
+    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'db'}"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    with open(folder / "log", "w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            with suppress(httpx.HTTPError):
+                if httpx.get(f"{address}/health").is_success:
+                    break
+            assert server.poll() is None and time.monotonic() < deadline, (
+                folder / "log"
+            ).read_text()
+            time.sleep(0.3)
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
 
 
 def cached(run: dict) -> set[str]:
@@ -319,6 +350,70 @@ def test_a_rollback_lasts_until_a_better_model_comes(bank, first, later):
         [f"identical to version {restored}, which is live"],
     )
     assert own["champion_metrics"] == first["champion_metrics"]
+
+
+def test_mlflow_gets_every_run_once_and_knows_the_champion(
+    bank, first, later, mlflow_server, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    live = json.loads(bank.call("status", "--json").stdout)["live"]
+    done = bank.call("track", "--json")
+    assert done.returncode == 0, done.stderr
+    sent = json.loads(done.stdout)
+    finished = sorted(path.parent.name for path in (bank.root / "runs").glob("*/summary.json"))
+    assert sorted(sent["runs"]) == finished and later["run_id"] in finished
+    assert json.loads(bank.call("track", "--json").stdout)["runs"] == []
+
+    client = mlflow.MlflowClient(mlflow_server, mlflow_server)
+    champion = client.get_model_version_by_alias("fraud", "champion")
+    assert champion.version == sent["champion"]
+    # What is live was restored by a rollback: its weights are those of the first push.
+    assert live["restored"] == champion.tags["pushed_version"] == first["pushed_version"]
+
+    (experiment,) = client.search_experiments(filter_string="name = 'fraud'")
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    (run,) = (run for run in runs if run.info.run_name == later["run_id"])
+    assert run.info.status == "FINISHED" and run.data.tags["outcome"] == "pushed"
+    assert run.data.params["network/epochs"] == "2"
+    overall = later["metrics"]["overall"]
+    assert run.data.metrics["average_precision"] == pytest.approx(overall["average_precision"])
+    assert run.data.metrics["champion/average_precision"] == pytest.approx(
+        later["champion_metrics"]["overall"]["average_precision"]
+    )
+    of_chip = later["metrics"]["slices"]["CHANNEL=chip"]["average_precision"]
+    assert run.data.metrics["slices/CHANNEL/chip/average_precision"] == pytest.approx(of_chip)
+    data = {i.tags[0].value: json.loads(i.dataset.profile) for i in run.inputs.dataset_inputs}
+    assert {window: profile["num_rows"] for window, profile in data.items()} == later["rows"]
+    kept = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"summary.json", "report.html", "model_card.html", "figures", "model"} <= kept
+
+    mlflow.set_tracking_uri(mlflow_server)
+    model = mlflow.pyfunc.load_model(f"models:/fraud/{champion.version}")
+    rows = pd.DataFrame(
+        {"TX_AMOUNT": [900.0, 12.5], "CHANNEL": ["online", None], "MERCHANT_CATEGORY": ["fuel"] * 2}
+    )
+    folder = bank.root / "pushed" / live["version"]
+    expected = [
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-c", SCORE, str(folder), json.dumps(row)],
+                check=True,
+                capture_output=True,
+            ).stdout
+        )[1]
+        for row in (dict(rows.loc[0]), {"TX_AMOUNT": 12.5, "MERCHANT_CATEGORY": "fuel"})
+    ]
+    assert model.predict(rows)["score"].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_mlflow_server_that_is_down_fails_nothing(bank, later, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    done = bank.call("track")
+    assert done.returncode == 1
+    assert done.stderr.startswith("fraud-pipeline: MLflow: ") and len(done.stderr.splitlines()) == 1
+    done = bank.call("rollback", "--to", later["pushed_version"], "--reason", "back again")
+    assert done.returncode == 0
+    assert "warning: MLflow: " in done.stderr and "Traceback" not in done.stderr
 
 
 def test_after_all_that_the_root_agrees_with_itself(bank, later):

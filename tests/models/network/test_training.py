@@ -8,6 +8,7 @@ import tensorflow as tf
 from fraud.models.examples import Examples
 from fraud.models.network import training
 from fraud.models.network.architecture import SCORE, member_logits
+from fraud.models.network.explain import Explainer, typical_genuine
 from fraud.models.spec import AlertBudget, ResolvedNetwork
 from fraud.time import SECONDS_PER_DAY
 
@@ -191,3 +192,17 @@ def test_each_epoch_has_every_row_once_in_a_different_order() -> None:
     ]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(3, 103))
     assert epochs[0] != epochs[1]
+
+
+def test_categories_alone_are_enough():
+    random = np.random.default_rng(1)
+    channel = random.integers(0, 4, (3000, 1))
+    labels = (random.random(3000) < np.where(channel[:, 0] == 2, 0.3, 0.02)).astype(int)
+    inputs = {"categorical": channel}
+    examples = Examples(inputs, labels, np.zeros(3000, int), np.arange(3000))
+    fitted = training.fit(SPEC, examples, {"channel": 4}, AlertBudget(20))
+    scores = fitted.scores({"categorical": np.arange(4).reshape(-1, 1)})
+    assert scores.argmax() == 2 and scores[2] == pytest.approx(0.3, abs=0.06)
+    typical = typical_genuine(inputs, labels)
+    explainer = Explainer(fitted.model, typical, (), ("channel",))
+    assert list(explainer.importance(inputs)) == ["channel"]

@@ -53,3 +53,12 @@ def test_rows_keep_their_order(learned):
     some = slice(in_memory.BATCH - 3, in_memory.BATCH + 3)
     part = learned({name: values[some] for name, values in columns.items()})
     np.testing.assert_array_equal(numeric[some], part["numeric"])
+
+
+def test_all_columns_may_be_categories(tmp_path):
+    columns = ModelColumns((), ("channel",), "fraud", None, None)
+    learned = in_memory.learn(transactions(), columns, SPEC, str(tmp_path))
+    applied = learned({"channel": np.array([b"", b"shop", b"web"], object)})
+    assert {name: values.tolist() for name, values in applied.items()} == {
+        "categorical": [[0], [1], [2]]
+    }
