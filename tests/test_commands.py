@@ -94,6 +94,13 @@ def test_the_examples_of_a_command_can_be_parsed(command: str) -> None:
     assert not {line: problem(line) for line in lines if problem(line)}
 
 
+@pytest.mark.parametrize("command", list(cli.COMMANDS))
+def test_no_option_takes_the_place_of_the_function_that_runs_the_command(command: str) -> None:
+    parser = parser_of(command)
+    assert callable(parser.get_default("run"))
+    assert "run" not in {action.dest for action in parser._actions if action.option_strings}
+
+
 def test_commands_and_options_that_are_named_anywhere_exist() -> None:
     texts = {path: path.read_text(encoding="utf-8") for path in [*PAGES, *SOURCES]}
     found = {str(path.relative_to(ROOT)): unknown(text) for path, text in texts.items()}

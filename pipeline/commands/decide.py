@@ -27,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="PATH", help="as of `watch`")
     parser.add_argument("--as-of", type=common.day, metavar="DAY", required=True, help="the day")
     parser.add_argument(
-        "--run", metavar="ID", help="the run that trained; also if it failed, or was stopped"
+        "--run",
+        dest="run_id",
+        metavar="ID",
+        help="the run that trained; also if it failed, or was stopped",
     )
     common.add_config(parser)
     common.add_json(parser)
@@ -45,11 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     day = arguments.as_of
     with looked_after(arguments, is_simulated=False) as (made, steps, _, _):
-        if arguments.run:
+        if arguments.run_id:
             entry = made.begin(day)
             if not loop.is_training_due(entry) and entry.training is None:
                 raise BadInput(f"--run: no training was decided as of {day}")
-            entry = made.end(day, steps.training_of(arguments.run))
+            entry = made.end(day, steps.training_of(arguments.run_id))
         else:
             entry = made.begin(day)
         assert entry.decision is not None

@@ -217,7 +217,7 @@ def test_a_day_in_the_life(new_bank, tmp_path: Path) -> None:
     """Server, loop, traffic and labels; amounts drift, and the loop's model answers in the end."""
     port = free_port()
     settings = POLICY.replace("max_age_days: 6", "max_age_days: 99").replace(
-        "loop: {", f"loop: {{server: 'http://127.0.0.1:{port}', "
+        "cool_down_days: 6", f"cool_down_days: 2, server: 'http://127.0.0.1:{port}'"
     )
     settings += "serving: {prediction_log: {file_seconds: 1, flush_seconds: 0.2}}\n"
     bank, data = new_bank(EVERYTHING + settings), tmp_path / "data"
@@ -241,7 +241,11 @@ def test_a_day_in_the_life(new_bank, tmp_path: Path) -> None:
                 time.sleep(3)  # until the log is in Parquet
                 deliver(data, day, change)
                 until(lambda day=day: day in entries(bank) and entries(bank)[day].done, watch)
-            trained = [e for e in entries(bank).values() if e.pushed]
+            trained = [
+                entry
+                for entry in entries(bank).values()
+                if entry.pushed and entry.decision and "drift/TX_AMOUNT" in entry.decision.asking
+            ]
             assert trained, actions(bank)
             version = trained[-1].pushed
             assert version != first
