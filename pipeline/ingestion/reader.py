@@ -9,6 +9,7 @@ import functools
 import io
 import itertools
 import re
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -106,11 +107,11 @@ def schema(file: File) -> pa.Schema:
         return _footer(file)[0]
     header = _csv_header(file)
     try:
-        return _open_csv(file, {}, _FIRST_BLOCK).schema
+        return _open_csv(file, {}, _FIRST_BLOCK, start_only=True).schema
     except _DAMAGE:
         # Perhaps a line is longer than the block.
         try:
-            return _open_csv(file, {}, LONGEST_LINE).schema
+            return _open_csv(file, {}, LONGEST_LINE, start_only=True).schema
         except _DAMAGE as error:
             _refuse_csv(file, header, error)
 
@@ -208,13 +209,16 @@ def _read_csv(file: File, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBa
 
 
 def _open_csv(
-    file: File, types: dict[str, pa.DataType], block: int
+    file: File, types: dict[str, pa.DataType], block: int, start_only: bool = False
 ) -> arrow_csv.CSVStreamingReader:
-    """Opens a file for reading columns as given types; without types, all, with inferred types."""
+    """Opens a file for reading columns as given types; without types, all, with inferred types.
+
+    With `start_only`, no more than the first block may be read.
+    """
     return arrow_csv.open_csv(
-        _stream(file),
+        _utf8_stream(file, 4 * block if start_only else None),
         # Only with a single thread do Arrow's messages have row numbers.
-        arrow_csv.ReadOptions(block_size=block, use_threads=False, encoding=file.csv.encoding),
+        arrow_csv.ReadOptions(block_size=block, use_threads=False),
         arrow_csv.ParseOptions(delimiter=file.csv.delimiter, newlines_in_values=True),
         arrow_csv.ConvertOptions(
             column_types=types or None,
@@ -222,6 +226,36 @@ def _open_csv(
             decimal_point=file.csv.decimal,
         ),
     )
+
+
+def _utf8_stream(file: File, most: int | None) -> pa.NativeFile:
+    """The content of a CSV file as UTF-8, or about its first `most` bytes.
+
+    Arrow could decode it, too, but by calling Python from a thread of its own. When a reader is
+    dropped, it waits for that thread, which waits for the interpreter's lock: both for ever.
+
+    Raises:
+      BadInput: the file has bytes that its encoding does not know.
+    """
+    encoding = file.csv.encoding
+    if codecs.lookup(encoding).name in ("utf-8", "ascii"):
+        return _stream(file)
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with tempfile.NamedTemporaryFile(prefix="fraud-utf8-") as copy, _stream(file) as stream:
+        try:
+            while block := stream.read(LONGEST_LINE if most is None else most):
+                copy.write(decoder.decode(block).encode())
+                if most is not None:
+                    break
+            else:
+                copy.write(decoder.decode(b"", final=True).encode())
+        except UnicodeDecodeError as error:
+            raise BadInput(
+                f"{file.name}: byte {error.object[error.start]:#04x} is no text in {encoding}; "
+                "name the file's encoding as dataset.csv_encoding"
+            ) from None
+        copy.flush()
+        return pa.OSFile(copy.name)  # stays readable without its name
 
 
 def _stream(file: File) -> pa.NativeFile:
