@@ -6,7 +6,7 @@ import pytest
 
 from fraud.codec import to_json
 from fraud.errors import BadInput
-from fraud.features import definitions
+from fraud.features import batch, definitions
 from fraud.features.batch import feature_names
 from fraud.features.spec import Dataset, FeatureGroup, Features
 from fraud.models.specification import (
@@ -107,6 +107,7 @@ def test_features_whose_code_computes_other_values_are_named(exported, monkeypat
     risk = definitions.FAMILIES["risk"]
     blind = dataclasses.replace(risk, compute=lambda *given, **named: 0 * risk.compute(*given))
     monkeypatch.setitem(definitions.FAMILIES, "risk", blind)
+    monkeypatch.setattr(batch, "_plan", batch._plan.__wrapped__)  # which remembers families
     changed = changed_features(exported, INPUTS)
     assert changed
     assert all("_risk_" in name and "smoothed" not in name for name in changed)

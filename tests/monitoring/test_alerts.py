@@ -288,7 +288,7 @@ def test_a_receiver_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
         for number in range(20):
             raised.send(replace(ALERT, subject=str(number)))
         raised.close()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 10  # twenty times the limit of 1 s if they waited
 
 
 def test_an_alert_that_cannot_be_recorded_raises_nothing(
@@ -331,16 +331,18 @@ def test_a_command_gets_the_alert_on_its_input_and_never_as_an_argument(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("program", "problem"),
+    ("program", "limit", "problem"),
     [
-        ((sys.executable, "-c", "import sys; sys.exit(3)"), "exit code 3"),
-        ((sys.executable, "-c", "import time; time.sleep(60)"), "no end after 0.5 s"),
-        (("/no/such/program",), "/no/such/program: No such file or directory"),
+        ((sys.executable, "-c", "import sys; sys.exit(3)"), 30, "exit code 3"),
+        ((sys.executable, "-c", "import time; time.sleep(60)"), 0.5, "no end after 0.5 s"),
+        (("/no/such/program",), 30, "/no/such/program: No such file or directory"),
     ],
 )
-def test_a_command_that_fails_is_said_why(program: tuple[str, ...], problem: str) -> None:
+def test_a_command_that_fails_is_said_why(
+    program: tuple[str, ...], limit: float, problem: str
+) -> None:
     with pytest.raises(OSError, match=problem):
-        Command(program, 0.5).deliver(ALERT.document())
+        Command(program, limit).deliver(ALERT.document())
 
 
 def test_mail_arrives_whole(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_days_are_awaited_and_a_missing_one_is_an_alert(tmp_path: Path) -> None:
         target=loop.watch, args=(made, POLICY, heart, alerts), kwargs={"stopping": stopping}
     )
     thread.start()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while len(Journal(tmp_path / "loop").entries()) < 2 and time.monotonic() < end:
         time.sleep(0.01)
     bank.days = 3  # it arrives while the loop waits
@@ -213,7 +213,7 @@ def test_days_are_awaited_and_a_missing_one_is_an_alert(tmp_path: Path) -> None:
         assert time.monotonic() < end
         time.sleep(0.01)
     stopping.set()
-    thread.join(5)
+    thread.join(30)
     heart.close()
     assert not thread.is_alive()
     stale = {r.alert.day for r in loop_alerts(tmp_path) if r.alert.kind == "stale_data"}

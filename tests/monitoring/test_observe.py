@@ -313,9 +313,8 @@ def test_only_labels_that_are_known_count(seen, live):
         assert (day.labelled > 0) == (day.day in window)
         assert (day.average_precision is None) == (day.day not in window)
         assert day.estimated_average_precision is not None
-    assert sum(d.frauds for d in observation.days) == sum(
-        seen.between(*_window(window)).column("TX_FRAUD")
-    )
+    frauds = seen.between(*_window(window)).column("TX_FRAUD").astype(int).sum()
+    assert sum(d.frauds for d in observation.days) == frauds
     assert check(observation, "new_frauds").value >= sum(d.frauds for d in observation.days)
 
 
