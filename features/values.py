@@ -5,6 +5,7 @@ Ingestion and the server share these rules, so that equal transactions have equa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import date
 from functools import partial
@@ -24,7 +25,8 @@ _TEXT_FORMS = [pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (No
 _TEXT_FORMS.append(pa.int64())
 _FIRST_TIME, _LAST_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 and 9999
 _YEAR_2200 = 7_258_118_400  # in seconds
-_PLAIN = r"^\s*(-?[1-9]\d*|0)(\.0)?\s*$"  # pandas writes 7.0 where a column misses a value
+# pandas writes 7.0 where a column misses a value. What is a blank differs between Arrow and Python.
+_PLAIN = r"^[\t\n\f\r ]*(-?[1-9][0-9]*|0)(\.0)?[\t\n\f\r ]*$"
 LARGEST_NUMBER = float(np.finfo(np.float32).max)  # Examples hold 32-bit floats.
 
 
@@ -41,7 +43,7 @@ def identifiers(dataset: Dataset) -> tuple[str, ...]:
 
 
 def whole_numbers(text: pa.Array) -> pa.Array | None:
-    """Identifiers from a CSV file as int64; None unless each is written as a plain whole number.
+    """Identifiers in text as int64; None unless each is written as a plain whole number.
 
     00123, +1, 1e5 and numbers of more than 63 bits are no such numbers: as int64 they would be
     mistaken for others, or lose digits.
@@ -176,7 +178,7 @@ def names(
     Args:
       column: the values.
       type_: the type to convert to.
-      spelled: whether they are identifiers from CSV, where numbers are text.
+      spelled: whether they are identifiers in text, some of which may be numbers.
       name, origins: for messages.
 
     Raises:
@@ -185,7 +187,8 @@ def names(
 
     def cast(values: pa.Array) -> pa.Array | None:
         if spelled:
-            return whole_numbers(values) if pa.types.is_integer(type_) else _plain(values)
+            text = values.cast(pa.string())
+            return whole_numbers(text) if pa.types.is_integer(type_) else _plain(text)
         try:
             return values.cast(type_)
         except pa.ArrowInvalid:
@@ -229,6 +232,14 @@ def _exact(column: pa.Array, name: str, origins: Origins) -> pa.Array:
 def _plain(text: pa.Array) -> pa.Array:
     """Plain whole numbers without blanks around them and without ".0"; other text as it is."""
     return pc.replace_substring_regex(text, pattern=_PLAIN, replacement=r"\1")
+
+
+def identifier(text: str) -> str:
+    """The canonical form of one identifier in text, as `names` has it: "7.0" and " 7" are "7"."""
+    if text[-2:] != ".0" and text == text.strip():
+        return text
+    match = re.fullmatch(_PLAIN, text)
+    return match[1] if match else text
 
 
 def is_text(type_: pa.DataType) -> bool:

@@ -249,11 +249,11 @@ def _numbers(given: list[Any], largest: float, field: _Field) -> pa.Array:
 
 
 def _identifier(value: Any, row: int, field: _Field) -> str:
-    """An identifier as text: 7 and 7.0 are "7", and "007" stays."""
+    """An identifier as text: 7, 7.0 and "7.0" are "7", and "007" stays."""
     if _is_int(value):
         return str(value)
     if isinstance(value, str) and value:
-        return value
+        return values.identifier(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
     shown = "empty" if value in (None, "") else _shown(value)

@@ -208,7 +208,7 @@ def clean(
             cleaned[name] = numbers(columns[name], largest, name, origins)
         else:
             is_identifier = name in identifiers(dataset)
-            spelled = is_identifier and not origins.file.is_parquet
+            spelled = is_identifier and is_text(columns[name].type)
             cleaned[name] = names(columns[name], layout.types[name], spelled, name, origins)
             if cleaned[name].null_count and is_identifier:
                 key = "id" if name == dataset.id else "entities"

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fraud.errors import BadInput
+from fraud.features import values
 from fraud.features.spec import Dataset
 from fraud.serving.transactions import parse_labels, parse_transactions
 
@@ -114,12 +115,24 @@ def test_times_of_a_request_may_have_different_forms():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [("007", "007"), (7, "7"), (7.0, "7"), (-3, "-3"), ("7.0", "7.0"), (2**80, str(2**80))],
+    [
+        *(("007", "007"), (7, "7"), (7.0, "7"), (-3, "-3"), (2**80, str(2**80))),
+        *(("7.0", "7"), (" 7", "7"), ("-7.0 ", "-7"), ("7.00", "7.00"), ("a ", "a "), ("-0", "-0")),
+    ],
 )
-def test_identifiers_are_text_as_they_are_spelled(value, text):
+def test_identifiers_are_text_as_in_ingestion(value, text):
     raw = parsed({"card": value, "id": value})
     assert raw.columns["card"].to_pylist() == raw.columns["id"].to_pylist() == [text]
     assert raw.ids == [value]
+
+
+NUMERALS = st.text("0123456789.-+ \t\n\v\u00a0e", min_size=1, max_size=8)
+
+
+@given(texts=st.lists(NUMERALS | st.text(min_size=1, max_size=3), min_size=1))
+def test_an_identifier_is_the_same_one_in_a_file_and_in_a_request(texts):
+    in_file = values.names(pa.array(texts), pa.string(), True, "card", None)
+    assert [values.identifier(text) for text in texts] == in_file.to_pylist()
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,20 @@ def test_numbers_in_parquet_are_spelled_as_in_the_csv_next_to_them(
     assert set(found) == {"007"} | {str(value) for value in plain.to_pylist()}
 
 
+def test_whole_numbers_as_text_in_parquet_are_spelled_as_in_csv(
+    tmp_path: Path, table: pa.Table
+) -> None:
+    """As the server spells them, which cannot know where a client read them."""
+    transactions.write_days(table, tmp_path)
+    path = day_file(tmp_path)
+    rows = parquet.read_table(path)
+    index = rows.schema.get_field_index("CUSTOMER_ID")
+    texts = ["4711.0", " 4712", *map(str, range(10, 8 + rows.num_rows))]
+    parquet.write_table(rows.set_column(index, "CUSTOMER_ID", pa.array(texts)), path)
+    found = customers(tmp_path)
+    assert found.type == pa.string() and {"4711", "4712"} <= set(found.to_pylist())
+
+
 def test_floats_that_have_lost_digits_are_no_identifiers(tmp_path: Path, table: pa.Table) -> None:
     transactions.write_days(table, tmp_path)
     path = day_file(tmp_path)
