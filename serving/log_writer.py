@@ -16,7 +16,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
@@ -43,6 +43,9 @@ _OPEN = "_open"
 """The folder of files that are being written; readers skip the underscore."""
 _SHORTEST_KEY = 16
 _NAME_TIME = "%Y%m%dT%H%M%S"
+_NOT_RECORDED = ("conflict", "expired", "future")
+_ROWS_AT_ONCE = 5000
+"""Predictions that are turned into Parquet at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -188,7 +191,7 @@ class LogWriter:
             try:
                 batch = self._as_batch(features, group)
                 if features not in self._streams:
-                    self._streams[features] = _Stream(self._new_name(), batch.schema)
+                    self._streams[features] = self._new_stream(batch.schema)
                 self._streams[features].write(batch)
                 self.flushed += rows
             except OSError as error:  # such as a full disk, for a while
@@ -226,12 +229,18 @@ class LogWriter:
         self.dropped += rows
         metrics.DROPPED_PREDICTIONS.inc(rows)
 
-    def _new_name(self) -> Path:
-        """The path of an open file, which no other process uses."""
-        now = datetime.now(timezone.utc).strftime(_NAME_TIME)
-        self._created += 1
-        name = f"{now}-{socket.gethostname()}-{os.getpid()}-{self._created}"
-        return self._folder / _OPEN / name
+    def _new_stream(self, schema: pa.Schema) -> _Stream:
+        """A file to write to, which no other process uses.
+
+        A writer that starts may find it before it is locked and take it for one of a dead writer;
+        there is then another one.
+        """
+        while True:
+            now = datetime.now(timezone.utc).strftime(_NAME_TIME)
+            self._created += 1
+            name = f"{now}-{socket.gethostname()}-{os.getpid()}-{self._created}"
+            with suppress(_Taken):
+                return _Stream(self._folder / _OPEN / name, schema)
 
     def _publish_due(self, all_of_them: bool) -> None:
         """Turns open files into Parquet if they are old or large enough."""
@@ -267,27 +276,25 @@ class LogWriter:
 
         If the process is killed meanwhile, doing it again writes the same files.
         """
-        batches = _read_stream(path)
-        if batches:
-            table = pa.Table.from_batches(batches)
-            days = self._days(table)
-            for day in np.unique(days).tolist():
-                folder = self._folder / f"date={EPOCH + timedelta(days=day)}"
-                folder.mkdir(exist_ok=True)
-                _write_parquet(table.filter(pa.array(days == day)), folder, path.name)
+        with _DayFiles(self._folder, path.name) as files:
+            for table in _tables(path):
+                days = self._days(table)
+                for day in np.unique(days).tolist():
+                    files.write(EPOCH + timedelta(days=day), table.filter(pa.array(days == day)))
         path.unlink()
+        pa.default_memory_pool().release_unused()
 
     def _days(self, table: pa.Table) -> NDArray[np.int64]:
         """The local days of the transactions, counted from 1970-01-01, [rows].
 
-        For those that were not recorded because of their time, the days of their scoring.
+        For those that were not recorded, the days of their scoring.
         """
         column = self._dataset.timestamp or "prediction_time"
         instants = table[column].cast(pa.timestamp("us")).to_numpy()
         outcomes = np.array(table["prediction_outcome"].to_pylist())
         scored = table["prediction_time"].cast(pa.timestamp("us")).to_numpy()
         # Such times may be anything, and each would make a folder.
-        instants = np.where(np.isin(outcomes, ("expired", "future")), scored, instants)
+        instants = np.where(np.isin(outcomes, _NOT_RECORDED), scored, instants)
         local = local_times(instants.astype("datetime64[us]"), self._dataset.timezone)
         days = np.floor_divide(local.astype(np.int64), MICROSECONDS_PER_DAY)
         # The last moment in UTC can be in the year 10000 elsewhere, which has no name of a folder.
@@ -344,6 +351,10 @@ class LogWriter:
         return pa.array(hashes, pa.string()).take(encoded.indices)
 
 
+class _Taken(Exception):
+    """Another process published and removed a file before it was locked."""
+
+
 class _Stream:
     """An open file of predictions, locked as long as its writer lives.
 
@@ -351,17 +362,24 @@ class _Stream:
       path: of the file.
       rows: how many predictions it holds.
       opened: when it was created, by `time.monotonic`.
+
+    Raises:
+      _Taken: see there.
     """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path, self.rows, self.opened = path, 0, time.monotonic()
-        self._file: Any = open(path, "xb", buffering=0)  # noqa: SIM115 (`unlock` closes it)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._lock = open(path, "xb")  # noqa: SIM115 (`unlock` closes it)
         try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            if not path.exists():
+                raise _Taken
+            # Not by Python's file, which may write a part of what it is given and not say so.
+            self._file = pa.OSFile(str(path), "wb")
             self._writer = pa.ipc.new_stream(self._file, schema)
         except BaseException:  # such as a full disk
             path.unlink(missing_ok=True)
-            self._file.close()
+            self._lock.close()
             raise
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -373,6 +391,7 @@ class _Stream:
 
     def unlock(self) -> None:
         self._file.close()
+        self._lock.close()
 
 
 def _own_columns(group: list[Scored]) -> list[pa.Array]:
@@ -403,27 +422,61 @@ def _own_columns(group: list[Scored]) -> list[pa.Array]:
     ]
 
 
-def _read_stream(path: Path) -> list[pa.RecordBatch]:
-    """The whole batches in a file; its writer may have been killed in the middle of one."""
-    batches = []
-    try:
-        with pa.OSFile(str(path), "rb") as file, pa.ipc.open_stream(file) as reader:
-            for batch in reader:
-                batches.append(batch)
-    except (pa.ArrowInvalid, OSError):
-        pass
-    return batches
+def _tables(path: Path) -> Iterator[pa.Table]:
+    """What is in an open file, some rows at a time, so that memory does not depend on its size.
+
+    Its writer may have been killed in the middle of a batch, which ends it.
+    """
+    batches: list[pa.RecordBatch] = []
+    with suppress(pa.ArrowInvalid, OSError), pa.OSFile(str(path), "rb") as file:
+        for batch in pa.ipc.open_stream(file):
+            batches.append(batch)
+            if sum(map(len, batches)) >= _ROWS_AT_ONCE:
+                yield pa.Table.from_batches(batches).combine_chunks()
+                batches = []
+    if batches:
+        yield pa.Table.from_batches(batches).combine_chunks()
 
 
-def _write_parquet(table: pa.Table, folder: Path, name: str) -> None:
-    """Writes a file that readers see whole or not at all."""
-    temporary = folder / f".{name}.tmp"
-    try:
-        parquet.write_table(table, temporary, compression="zstd")
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / f"{name}.parquet")
-        sync_tree(folder, recurse=False)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+class _DayFiles:
+    """Parquet files of days, which readers see whole or not at all; a context.
+
+    Args:
+      folder: of the log.
+      name: of the files, without suffix.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+        self._writers: dict[date, parquet.ParquetWriter] = {}
+
+    def write(self, day: date, table: pa.Table) -> None:
+        """Adds rows to the file of a day."""
+        if day not in self._writers:
+            self._day_folder(day).mkdir(exist_ok=True)
+            self._writers[day] = parquet.ParquetWriter(
+                self._temporary(day), table.schema, compression="zstd"
+            )
+        self._writers[day].write_table(table)
+
+    def __enter__(self) -> _DayFiles:
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        try:
+            for writer in self._writers.values():
+                writer.close()
+            for day in () if failed else self._writers:
+                with open(self._temporary(day), "rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(self._temporary(day), self._day_folder(day) / f"{self._name}.parquet")
+                sync_tree(self._day_folder(day), recurse=False)
+        finally:
+            for day in self._writers:
+                self._temporary(day).unlink(missing_ok=True)
+
+    def _day_folder(self, day: date) -> Path:
+        return self._folder / f"date={day}"
+
+    def _temporary(self, day: date) -> Path:
+        return self._day_folder(day) / f".{self._name}.tmp"

@@ -1,5 +1,6 @@
 """The prediction log: written in the background, read by day."""
 
+import fcntl
 import hashlib
 import hmac
 import os
@@ -307,8 +308,27 @@ def test_the_file_of_a_living_writer_is_left_alone(tmp_path):
     assert len(PredictionLog(tmp_path).read()) == 2
 
 
+def test_a_file_that_a_starting_writer_takes_for_that_of_a_dead_one_loses_nothing(
+    tmp_path, monkeypatch
+):
+    """The other one looks between the moments when the file is made and when it is locked."""
+    real, started = fcntl.flock, []
+
+    def flock(file, operation):
+        if operation == fcntl.LOCK_EX and not started:
+            started.append(True)
+            write(tmp_path)
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write(tmp_path, scored())
+    assert started
+    assert len(PredictionLog(tmp_path).read()) == 2
+    assert not list((tmp_path / "_open").iterdir())
+
+
 def test_transactions_that_are_not_recorded_are_under_the_day_of_their_scoring(tmp_path):
-    outcomes = np.array(["expired", "future", "expired", "expired"])
+    outcomes = np.array(["expired", "future", "conflict", "expired"])
     at = datetime(2026, 3, 2, 12, tzinfo=timezone.utc)
     write(tmp_path, replace(scored(rows=4, start="1000-01-01"), outcomes=outcomes, time=at))
     assert PredictionLog(tmp_path).days() == (date(2026, 3, 2),)
