@@ -100,8 +100,13 @@ class _Worker:
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        http_socket = _bind(settings, settings.port, "--port", settings.workers > 1)
-        http_socket.listen(_WAITING_CONNECTIONS)  # who connects early waits
+        http_socket = _bind(
+            settings,
+            settings.port,
+            "--port",
+            is_shared=settings.workers > 1,
+            backlog=_WAITING_CONNECTIONS,  # who connects early waits
+        )
         rpc_server = rpc.create_server(inference, settings)
         rpc_port = _add_port(rpc_server, settings)
         async with (self._service or _no_service)(inference) as service:
@@ -189,11 +194,7 @@ class _Workers:
             signal.signal(number, lambda *_: self._stopping.set())
         folder = tempfile.mkdtemp(prefix="fraud-metrics-")
         os.environ[FOLDER_VARIABLE] = folder
-        ports = (self._settings.port, "--port"), (self._settings.grpc_port, "--grpc-port")
-        for port, option in ports:  # which another server with workers would share with these
-            _bind(self._settings, port, option, is_shared=False).close()
-        # Held without listening, so that no other program can take a port between two workers.
-        held = [_bind(self._settings, port, option, is_shared=True) for port, option in ports]
+        held = _hold_ports(self._settings)
         workers: list[Any] = []
         try:
             while not self._stopping.is_set():
@@ -274,8 +275,46 @@ def _http_config(app: Any, settings: Settings) -> uvicorn.Config:
     )
 
 
-def _bind(settings: Settings, port: int, option: str, is_shared: bool) -> socket.socket:
-    """A socket at a port, which workers share.
+def _hold_ports(settings: Settings) -> list[socket.socket]:
+    """Sockets that keep the ports for the workers of this process alone.
+
+    Those at the ports do not listen, so that no connection waits in them.
+
+    Raises:
+      BadInput: a port is in use.
+    """
+    held = []
+    for port, option in ((settings.port, "--port"), (settings.grpc_port, "--grpc-port")):
+        if sys.platform == "linux":
+            # Until the workers listen, another server with workers could share the port with them.
+            held.append(_reserve(settings, port, option))
+        _bind(settings, port, option, is_shared=False).close()
+        held.append(_bind(settings, port, option, is_shared=True))
+    return held
+
+
+def _reserve(settings: Settings, port: int, option: str) -> socket.socket:
+    """Takes a name that belongs to one process at a time, and is free again when that ends.
+
+    Raises:
+      BadInput: another process has it.
+    """
+    address = _joined(settings.host, port)
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.bind(f"\0fraud-pipeline serve {address}")
+    except OSError:
+        made.close()
+        raise BadInput(
+            f"{address}: another server with workers is starting there; choose another {option}"
+        ) from None
+    return made
+
+
+def _bind(
+    settings: Settings, port: int, option: str, is_shared: bool, backlog: int | None = None
+) -> socket.socket:
+    """A socket at a port, which workers share; it listens if there is a backlog.
 
     Raises:
       BadInput: the address is not this machine's, or the port is in use.
@@ -288,6 +327,8 @@ def _bind(settings: Settings, port: int, option: str, is_shared: bool) -> socket
         if is_shared:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         made.bind(found[4])
+        if backlog is not None:
+            made.listen(backlog)
     except OSError as error:
         raise BadInput(
             f"{settings.host}:{port}: {error.strerror}; choose another {option} or --host"

@@ -9,12 +9,16 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import grpc
 import httpx
 import psutil
 import pytest
 
+from fraud.errors import BadInput
+from fraud.serving.server import _hold_ports
+from fraud.serving.settings import Settings
 from tests.serving.conftest import Server, push
 
 PATH = "/v1/models/fraud:predict"
@@ -169,6 +173,22 @@ def test_a_port_in_use_is_named(server, tmp_path):
     [free] = free_ports(1)
     workers = ("--workers", "2", "--port", str(free), "--grpc-port", rpc_port)
     assert_in_use(tmp_path, "--grpc-port", rpc_port, *workers)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, workers do not share ports well")
+def test_servers_with_workers_that_start_at_once_do_not_share_a_port(tmp_path):
+    """The workers of the first do not listen yet."""
+    http, rpc = free_ports(2)
+    first = Settings(tmp_path, port=http, grpc_port=rpc, workers=2)
+    held = _hold_ports(first)
+    with pytest.raises(BadInput, match=rf"127.0.0.1:{http}: .*choose another --port"):
+        _hold_ports(first)
+    with pytest.raises(BadInput, match=rf"127.0.0.1:{rpc}: .*choose another --grpc-port"):
+        _hold_ports(replace(first, port=free_ports(1)[0]))
+    for each in held:
+        each.close()
+    for each in _hold_ports(first):
+        each.close()
 
 
 def assert_in_use(root, option, port, *options):
