@@ -1,12 +1,16 @@
-"""Paths, URIs, and writing files that are never incomplete."""
+"""Paths, URIs, locks, and writing files that are never incomplete."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
+import socket
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 
 def is_uri(path: str) -> bool:
@@ -39,6 +43,38 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def open_lock(path: Path) -> TextIO:
+    """Opens a file that serves as a lock, and creates it if necessary.
+
+    Raises:
+      OSError: that is impossible.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return open(path, "a+", encoding="utf-8")
+
+
+def try_lock(file: TextIO) -> str:
+    """Locks an open file until it is closed, or the process ends.
+
+    Returns:
+      Who has locked it already; "" if it is ours now.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        return file.read().strip() or "unknown process"
+    sign(file)
+    return ""
+
+
+def sign(file: TextIO) -> None:
+    """Writes into a lock who has it, for `try_lock` of others."""
+    with suppress(OSError):  # a full disk must not keep anyone from repairing things
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
 
 
 def sync_tree(directory: str | Path, recurse: bool = True) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from fraud import files
 from fraud.errors import BadInput, FraudPipelineError
 
 SPACE = 1 << 20
@@ -106,16 +106,11 @@ class Root:
           BadInput: the root is not writable, or another run has locked it.
         """
         with self._open(self.path / ".lock") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                owner = file.read().strip() or "unknown process"
+            if owner := files.try_lock(file):
                 raise BadInput(
                     f"{self.path}: another run ({owner}) is using this root; wait for it, or "
                     "choose another --root"
-                ) from None
-            self._sign(file)
+                )
             yield
 
     @contextmanager
@@ -127,7 +122,7 @@ class Root:
         """
         with self._open(self.path / ".lock") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            self._sign(file)
+            files.sign(file)
             yield
 
     @contextmanager
@@ -149,7 +144,7 @@ class Root:
         ):
             fcntl.flock(of_node, fcntl.LOCK_EX)
             fcntl.flock(of_root, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-            self._sign(of_root)
+            files.sign(of_root)
             yield
 
     @contextmanager
@@ -167,7 +162,7 @@ class Root:
             return
         with self._open(path) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            self._sign(file)
+            files.sign(file)
             _held.add(path)
             try:
                 yield
@@ -178,23 +173,10 @@ class Root:
     def idle(self) -> Iterator[bool]:
         """Whether no run is using the root; if so, none can start meanwhile."""
         with self._open(self.path / ".lock") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-            else:
-                self._sign(file)
-                yield True
+            yield not files.try_lock(file)
 
     def _open(self, path: Path) -> TextIO:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return open(path, "a+", encoding="utf-8")
+            return files.open_lock(path)
         except OSError as error:
             raise BadInput(f"{self.path}: cannot be used as root: {error.strerror}") from None
-
-    def _sign(self, file: TextIO) -> None:
-        """Writes the lock's owner into its file, for the message to another run."""
-        with suppress(OSError):  # a full disk must not keep anyone from repairing the root
-            os.ftruncate(file.fileno(), 0)
-            os.write(file.fileno(), f"process {os.getpid()}".encode())

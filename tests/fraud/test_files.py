@@ -1,9 +1,11 @@
+import fcntl
 import os
 import shutil
+import socket
 
 import pytest
 
-from fraud.files import digest, link_tree, write_atomically
+from fraud.files import digest, link_tree, open_lock, try_lock, write_atomically
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
@@ -26,6 +28,19 @@ def test_a_write_replaces_and_leaves_nothing_beside(tmp_path):
     write_atomically(path, "new")
     assert path.read_text() == "new"
     assert os.listdir(tmp_path) == ["summary.json"]
+
+
+def test_a_lock_has_one_owner_and_says_which(tmp_path):
+    path = tmp_path / "deep" / ".lock"
+    for _ in range(2):  # the second time, it has been signed already
+        with open_lock(path) as mine, open_lock(path) as theirs:
+            assert try_lock(mine) == ""
+            owner = f"process {os.getpid()} on {socket.gethostname()}"
+            assert try_lock(theirs) == owner == path.read_text()
+    path.write_text("")
+    with open_lock(path) as mine, open_lock(path) as theirs:
+        fcntl.flock(mine, fcntl.LOCK_EX)
+        assert try_lock(theirs) == "unknown process"
 
 
 def test_a_digest_covers_names_and_contents(tmp_path):
