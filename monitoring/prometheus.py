@@ -1,4 +1,4 @@
-"""The latest observation as gauges, for the textfile collector of Prometheus's node_exporter."""
+"""The latest observation as gauges, in a file that `serve` and node_exporter show Prometheus."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def exposition(observation: Observation) -> str:
             if number is not None:
                 gauge.labels(*named).set(number)
     if observation.version is not None:
-        live = Gauge("fraud_live_version", "The live version.", registry=registry)
+        live = Gauge("fraud_monitored_version", "The version that was live.", registry=registry)
         live.set(observation.version)
     day = Gauge(
         "fraud_monitored_day_seconds",

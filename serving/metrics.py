@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -64,10 +66,18 @@ REFUSED_VERSIONS = Counter(
 )
 
 
-def exposition() -> bytes:
-    """All metrics in Prometheus's text format; with several workers, those of all."""
+def exposition(gauges: Path | None = None) -> bytes:
+    """All metrics in Prometheus's text format; with several workers, those of all.
+
+    Args:
+      gauges: a file with more of them, in the same format and with other names, if it exists.
+    """
+    more = b""
+    if gauges is not None:
+        with suppress(OSError):  # nobody has written it yet
+            more = gauges.read_bytes()
     if FOLDER_VARIABLE in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)
-        return generate_latest(registry)
-    return generate_latest()
+        return generate_latest(registry) + more
+    return generate_latest() + more

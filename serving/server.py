@@ -110,7 +110,7 @@ class _Worker:
         rpc_server = rpc.create_server(inference, settings)
         rpc_port = _add_port(rpc_server, settings)
         async with (self._service or _no_service)(inference) as service:
-            app = rest.create_app(inference, settings.tokens, service.routers)
+            app = rest.create_app(inference, settings.tokens, service.routers, settings.gauges)
             http = _Http(_http_config(app, settings))
             await rpc_server.start()
             serving = asyncio.create_task(http.serve(sockets=[http_socket]))

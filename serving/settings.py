@@ -89,6 +89,8 @@ class Settings:
       tls: files with the certificates and with their key, both PEM; None for plain text.
       limits: what it takes.
       tokens: who may send what.
+      gauges: a file in Prometheus's text format, such as the monitor's, of which `/metrics` has the
+        latest content, too; it need not exist.
     """
 
     folder: Path
@@ -99,6 +101,7 @@ class Settings:
     tls: tuple[Path, Path] | None = None
     limits: Limits = Limits()
     tokens: Tokens = Tokens()
+    gauges: Path | None = None
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.tokens.roles:

@@ -71,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadInput("--tls-certificate and --tls-key: give both, or neither")
     config, root = common.config_and_root(arguments)
 
+    from fraud.monitoring import prometheus
     from fraud.serving import logs, server
     from fraud.serving.service import ScoringService
     from fraud.serving.settings import Settings, Tokens
@@ -85,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         tls=tls,
         limits=config.serving.limits,
         tokens=Tokens.from_environment(),
+        gauges=root.monitoring / prometheus.FILE,
     )
     location = common.state_location(arguments, root)
     if arguments.data and (code := _build_state(arguments)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import re
 from collections.abc import Sequence
 from importlib.metadata import version as package_version
@@ -28,7 +29,12 @@ ModelName = Annotated[str, Path(description="The name of the model.", examples=[
 _VERSION = re.compile("[0-9]{1,19}")
 
 
-def create_app(inference: Inference, tokens: Tokens, routers: Sequence[APIRouter] = ()) -> Any:
+def create_app(
+    inference: Inference,
+    tokens: Tokens,
+    routers: Sequence[APIRouter] = (),
+    gauges: pathlib.Path | None = None,
+) -> Any:
     """The HTTP server as an ASGI application.
 
     Args:
@@ -37,6 +43,7 @@ def create_app(inference: Inference, tokens: Tokens, routers: Sequence[APIRouter
       routers: further routes. What they raise of `fraud.errors` and `fraud.serving.errors` becomes
         an answer; every POST has a deadline, a limit on its size and a place among the concurrent
         requests already; see `fraud.serving.api.guard`.
+      gauges: see `fraud.serving.settings.Settings`.
     """
     app = FastAPI(
         title="fraud-pipeline serve",
@@ -48,7 +55,7 @@ def create_app(inference: Inference, tokens: Tokens, routers: Sequence[APIRouter
     )
     app.include_router(_tensorflow_serving(inference))
     app.include_router(_open_inference(inference))
-    app.include_router(_operations(inference))
+    app.include_router(_operations(inference, gauges))
     for router in routers:
         app.include_router(router)
     for kind in (FraudPipelineError, HTTPException, RequestValidationError, Exception):
@@ -192,7 +199,7 @@ def _open_inference(inference: Inference) -> APIRouter:
     return router
 
 
-def _operations(inference: Inference) -> APIRouter:
+def _operations(inference: Inference, gauges: pathlib.Path | None) -> APIRouter:
     router = APIRouter(tags=["Operation"])
 
     @router.get("/healthz", responses=documents.LIVE)
@@ -208,7 +215,8 @@ def _operations(inference: Inference) -> APIRouter:
     @router.get("/metrics", responses=documents.METRICS)
     async def get_metrics() -> Response:
         """Metrics for Prometheus."""
-        return Response(metrics.exposition(), headers={"content-type": metrics.CONTENT_TYPE})
+        text = metrics.exposition(gauges)
+        return Response(text, headers={"content-type": metrics.CONTENT_TYPE})
 
     return router
 

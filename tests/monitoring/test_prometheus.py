@@ -40,7 +40,7 @@ def test_what_is_unknown_has_no_sample():
         ("fraud_check_threshold", 'drift/A "quoted"\n'): 1,
         ("fraud_check_verdict", 'drift/A "quoted"\n'): 2,
         ("fraud_check_verdict", "skew/x"): -1,
-        ("fraud_live_version", ""): 100,
+        ("fraud_monitored_version", ""): 100,
         ("fraud_monitored_day_seconds", ""): 1774051200,
     }
 

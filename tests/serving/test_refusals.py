@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 from contextlib import suppress
+from datetime import date
 
 import anyio
 import grpc
@@ -15,10 +16,13 @@ import numpy as np
 import psutil
 import pytest
 import tensorflow as tf
+from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from tritonclient.grpc import service_pb2
 
 from fraud.errors import BadInput
+from fraud.monitoring.checks import Check, Observation, Verdict
+from fraud.monitoring.prometheus import exposition
 from fraud.serving.api import rest
 from fraud.serving.errors import Forbidden, Unauthenticated
 from fraud.serving.inference import Inference
@@ -204,8 +208,8 @@ def inference(saved_models, tmp_path):
     versions.replace(None)
 
 
-def client_of(inference, tokens=Tokens(), routers=()):  # noqa: B008
-    app = rest.create_app(inference, tokens, routers)
+def client_of(inference, tokens=Tokens(), routers=(), gauges=None):  # noqa: B008
+    app = rest.create_app(inference, tokens, routers, gauges)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://here")
 
@@ -231,6 +235,23 @@ def test_paths_that_there_are_not_make_no_metrics(server):
     text = httpx.get(f"{server.url}/metrics").text
     assert 'method="other"' in text
     assert not any(path in text for path in ("readyzz", "healthz/x", "health/other"))
+
+
+def test_metrics_have_what_the_monitor_saw_last(inference, tmp_path):
+    path = tmp_path / "monitor.prom"
+
+    async def scraped():
+        async with client_of(inference, gauges=path) as client:
+            return (await client.get("/metrics")).text
+
+    assert "fraud_requests_in_progress" in asyncio.run(scraped())  # also while there is none
+    checks = tuple(Check("rows", value, None, None, Verdict.OK) for value in (7.0, 8.0))
+    for check in checks:
+        path.write_text(exposition(Observation(date(2026, 3, 1), 7, (check,))))
+        families = list(text_string_to_metric_families(asyncio.run(scraped())))
+        values = {family.name: [s.value for s in family.samples] for family in families}
+        assert values["fraud_check_value"] == [check.value]
+        assert len(values) == len(families)  # no name is of both
 
 
 @pytest.mark.parametrize("head", [b"POST /v1/labels HTTP/1.1\r\na: ", b"GET /"])

@@ -71,7 +71,10 @@ def test_a_bank_sends_transactions_and_labels(root):
             "corrected": 0,
             "unknown": 1,
         }
+        (root / "monitoring").mkdir()
+        (root / "monitoring" / "fraud_monitoring.prom").write_text("fraud_monitored_version 7.0\n")
         metrics = server.client.get("/metrics").text
+        assert "fraud_monitored_version 7.0" in metrics
         assert 'fraud_transactions_total{outcome="new"} 51.0' in metrics
         assert 'fraud_labels_total{outcome="unknown"} 1.0' in metrics
         assert server.stop() == 0
