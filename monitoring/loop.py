@@ -8,141 +8,48 @@
                                                                            │    on probation first
                                                                            └─ rolled back
 
-Each day has a file in `ROOT/loop/days`, its entry, which is replaced atomically after each step.
-Whoever starts again after a kill reads it and goes on with the step that is missing. A step that
-was done but not recorded is repeated, so each step finds out what it has done already: see `Steps`.
+What was done is recorded step by step in `fraud.monitoring.journal`. Whoever starts again after a
+kill reads it and goes on with the step that is missing. A step that was done but not recorded is
+repeated, so each step finds out what it has done already: see `Steps`.
 What is done is handed in, so the loop neither knows TFX nor the server.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Protocol
 
-from fraud.codec import from_json, to_json
+from fraud.codec import to_json
 from fraud.errors import BadInput, FraudPipelineError
-from fraud.files import write_atomically
+from fraud.files import open_lock, try_lock, write_atomically
 from fraud.monitoring.alerts import Alert, Alerts
 from fraud.monitoring.checks import Check, Kind, Observation, Verdict
-from fraud.monitoring.decide import HOLD, RETRAIN, Decision, Lags, Past, decide
+from fraud.monitoring.decide import HOLD, RETRAIN, Lags, decide
+from fraud.monitoring.journal import (
+    FAILED,
+    ON_PROBATION,
+    Entry,
+    Journal,
+    Look,
+    Training,
+    is_training_due,
+)
 from fraud.monitoring.policy import Kind as AlertKind
 from fraud.monitoring.policy import LoopSettings
 from fraud.text import plain
-from fraud.time import parse_day
 
-ON_PROBATION = "on_probation"
-"""The outcome of a training whose model was blessed and is tried in the shadow first."""
-FAILED = "failed"
 STATE_FILE = "state.json"
 """What the loop is doing, in its folder; its heartbeat."""
 LONGEST_WAIT = 3600.0
 BEAT_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Training:
-    """What became of a training.
-
-    Attributes:
-      outcome: as in a run's summary; `ON_PROBATION`; or `FAILED`.
-      run_id: the run; "" if none began.
-      reasons: why nothing was pushed.
-      pushed: the version that it pushed; "" if none.
-      model: the folder of the SavedModel, if it is on probation or was refused.
-      log: the file with all that the run printed.
-    """
-
-    outcome: str
-    run_id: str = ""
-    reasons: tuple[str, ...] = ()
-    pushed: str = ""
-    model: str = ""
-    log: str = ""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One day in the journal: what was done, step by step.
-
-    Attributes:
-      day: the as-of day.
-      observation: what was seen; None before.
-      decision: what followed; None before.
-      began: when the training or the rollback began, in seconds since 1970; 0 before.
-      training: what became of the training, if there was one.
-      bad_version: the version that is taken back, by decision or by verification.
-      reason: why, as it is recorded.
-      restored: the version that went live instead; "" before.
-      probation_until: the day at whose end the model on probation is judged.
-      promotion: what became of that model.
-      verified: what the verification after the swap found: problems, or nothing.
-      verified_on: the day of that; None before.
-      done: whether all steps are done.
-    """
-
-    day: date
-    observation: Observation | None = None
-    decision: Decision | None = None
-    began: float = 0.0
-    training: Training | None = None
-    bad_version: str = ""
-    reason: str = ""
-    restored: str = ""
-    probation_until: date | None = None
-    promotion: Training | None = None
-    verified: tuple[str, ...] = ()
-    verified_on: date | None = None
-    done: bool = False
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether its data is broken; other holds, such as of missing predictions, are not."""
-        checks = self.observation.checks if self.observation else ()
-        return any(c.kind is Kind.DATA and c.verdict is Verdict.ACT for c in checks)
-
-    @property
-    def pushed(self) -> str:
-        """The version that went live by this day's training; "" if none did."""
-        return next((t.pushed for t in (self.promotion, self.training) if t and t.pushed), "")
-
-    @property
-    def on_probation(self) -> bool:
-        """Whether its model still is."""
-        return self.probation_until is not None and self.promotion is None
-
-    @property
-    def went_live(self) -> date | None:
-        """The day on which its model did."""
-        if not self.pushed:
-            return None
-        return self.probation_until if self.promotion else self.day
-
-    def past(self) -> Past:
-        """For `decide`.
-
-        Raises:
-          ValueError: nothing was decided yet.
-        """
-        if self.decision is None:
-            raise ValueError(f"{self.day}: nothing was decided yet")
-        final = self.promotion or self.training
-        outcome = final.outcome if final else ""
-        return Past(self.decision, outcome, self.pushed, self.went_live, self.on_probation)
-
-
-def is_training_due(entry: Entry) -> bool:
-    """Whether the training that was decided is still missing."""
-    is_decided = entry.decision is not None and entry.decision.action == "retrain"
-    return is_decided and entry.training is None
 
 
 class Steps(Protocol):
@@ -154,6 +61,14 @@ class Steps(Protocol):
 
     def next_day(self, after: date | None) -> date | None:
         """The first day after another that has arrived completely; None if none has yet."""
+
+    def files(self, day: date) -> dict[date, str]:
+        """The days that `observe` looks at, and what differs when the files of one do."""
+
+    def changed(self, day: date, files: dict[date, str]) -> tuple[date, ...]:
+        """The days of which there are other files now than `files` says; none while one of them is
+        not complete.
+        """
 
     def score(self, day: date) -> None:
         """Scores a day's transactions with what was live, where no server does."""
@@ -183,71 +98,6 @@ class Steps(Protocol):
         """What speaks against promoting a model, by the days of its probation."""
 
 
-class Journal:
-    """The entries of the days, and the state of the loop.
-
-    Args:
-      folder: `ROOT/loop`.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._days = folder / "days"
-        self._cache: dict[date, Entry] = {}
-        for path in self._days.glob("*.json"):
-            with suppress(BadInput):
-                day = parse_day(path.stem)
-                try:
-                    self._cache[day] = from_json(Entry, path.read_bytes())
-                except BadInput as error:
-                    raise FraudPipelineError(
-                        f"{path}: not an entry of the loop's journal: {error}; remove it"
-                    ) from None
-
-    def entries(self) -> list[Entry]:
-        """All of them, by day."""
-        return [self._cache[day] for day in sorted(self._cache)]
-
-    def entry(self, day: date) -> Entry:
-        """A day's, new if there is none."""
-        return self._cache.get(day, Entry(day))
-
-    def write(self, entry: Entry) -> Entry:
-        """Replaces a day's entry; returns it."""
-        write_atomically(self._days / f"{entry.day}.json", to_json(entry, indent=1))
-        self._cache[entry.day] = entry
-        return entry
-
-    def history(self) -> list[Past]:
-        """What was decided so far, for `decide`."""
-        return [entry.past() for entry in self.entries() if entry.decision is not None]
-
-    def broken(self) -> list[date]:
-        """The days that are not to be trained on, because of their data."""
-        return [entry.day for entry in self.entries() if entry.is_broken]
-
-
-def refused(entries: Sequence[Entry], days: int) -> list[tuple[date, Training]]:
-    """The models that are on probation, or were not pushed in the last days; the newest first.
-
-    Args:
-      entries: of the journal, by day.
-      days: how many, up to the last entry's.
-    """
-    found = []
-    for entry in reversed(entries):
-        last = entry.promotion or entry.training
-        is_recent = (entries[-1].day - entry.day).days < days
-        if last and last.model and not last.pushed and (is_recent or entry.on_probation):
-            found.append((entry.day, last))
-    return found
-
-
-def history(root: Path) -> list[Past]:
-    """What the loop of a root decided so far, for `decide`; nothing if it never ran."""
-    return Journal(root / "loop").history()
-
-
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Locks a root for one loop, until the process ends at the latest.
@@ -256,22 +106,14 @@ def alone(folder: Path) -> Iterator[None]:
       BadInput: another one looks after it, or the folder cannot be written to.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+        file = open_lock(folder / ".lock")
     except OSError as error:
         raise BadInput(f"{folder}: cannot be used: {error.strerror}") from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            owner = file.read().strip() or "unknown process"
+        if owner := try_lock(file):
             raise BadInput(
                 f"{folder.parent}: another loop ({owner}) looks after this root; stop it first"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+            )
         yield
 
 
@@ -302,7 +144,8 @@ class Loop:
         self._alerts, self._say, self._doing = alerts, say, doing
 
     def next_day(self, first: date | None = None) -> date | None:
-        """The day to process next: one that was begun, or the next that has arrived.
+        """The day to process next: one that was begun, or the next that has arrived, or the last
+        one again, because labels or other files that it depends on have arrived or changed since.
 
         Args:
           first: the earliest day, if none was processed yet; None for any.
@@ -311,7 +154,8 @@ class Loop:
         if entries and not entries[-1].done:
             return entries[-1].day
         if entries:
-            return self._steps.next_day(entries[-1].day)
+            last = entries[-1].day
+            return self._steps.next_day(last) or (last if self.reopen(last) else None)
         return self._steps.next_day(first - timedelta(days=1) if first else None)
 
     def process(self, day: date, is_last_attempt: bool = False) -> Entry:
@@ -335,6 +179,40 @@ class Loop:
             training = self._train(entry, probation, entry.began, is_last_attempt)
         return self.end(day, training)
 
+    def reopen(self, day: date) -> bool:
+        """Lets the last day be observed and decided again if files that it depends on have changed.
+
+        A day that was trained on, or on which a version was taken back, is left as it is: what has
+        changed counts on the next day.
+        """
+        entry = self._journal.entry(day)
+        if day != self.last_day() or not entry.done or entry.has_acted:
+            return False
+        if not (changed := self._steps.changed(day, entry.files)):
+            return False
+        again = Entry(day, looks=(*entry.looks, Look(_now(), changed, entry.decision)))
+        self._journal.write(again)
+        self._say(_line(day, "is looked at again", (_changed(changed),)))
+        return True
+
+    def _judge_again(self, before: date) -> None:
+        """Looks again at days that trainings leave out, if their files have changed.
+
+        What was done on such a day remains: only whether it may be trained on is decided anew.
+        """
+        for day in [day for day in self._journal.broken() if day < before]:
+            entry = self._journal.entry(day)
+            if changed := self._steps.changed(day, entry.files):
+                self._doing(f"observing {day} again")
+                files = self._steps.files(day)
+                look = Look(_now(), changed, entry.decision)
+                seen = self._observe(day)
+                entry = self._write(
+                    entry, files=files, observation=seen, looks=(*entry.looks, look)
+                )
+                what = "is still broken" if entry.is_broken else "may be trained on"
+                self._say(_line(day, what, (_changed(changed),)))
+
     def begin(self, day: date) -> Entry:
         """Does what is missing of a day before its training: observe, decide, verify, roll back.
 
@@ -346,8 +224,10 @@ class Loop:
         """
         entry = self._journal.entry(day)
         if entry.observation is None:
+            self._judge_again(day)
             self._doing(f"observing {day}")
-            entry = self._write(entry, observation=self._observe(day))
+            files = self._steps.files(day)  # before: what changes meanwhile is looked at again
+            entry = self._write(entry, files=files, observation=self._observe(day))
         assert entry.observation is not None
         if entry.decision is None:
             decision = decide(entry.observation, self._journal.history(), self._policy, self._lags)
@@ -515,7 +395,9 @@ class Loop:
             subject = " ".join(sorted(c.name for c in acting if c.kind in HOLD))
             said = f"{day} is held: nothing is trained or rolled back"
             if entry.is_broken:
-                said = f"the data of {day} is broken: nothing is trained on it, now or later"
+                said = (
+                    f"the data of {day} is broken: nothing is trained on it unless it is repaired"
+                )
             is_stale = all(c.kind is Kind.FRESHNESS for c in acting if c.kind in HOLD)
             kind: AlertKind = "stale_data" if is_stale else "hold"
             self._alerts.send(Alert(kind, subject, said, decision.reasons, day, version=live))
@@ -671,6 +553,10 @@ def _warn_of_stale_data(loop: Loop, policy: LoopSettings, alerts: Alerts) -> Non
 
 def _line(day: date, what: str, reasons: Sequence[str]) -> str:
     return plain(f"{day}  {what.replace('_', ' ')}{': ' if reasons else ''}{'; '.join(reasons)}")
+
+
+def _changed(days: Sequence[date]) -> str:
+    return f"files of {', '.join(map(str, days))} have changed"
 
 
 def _now() -> str:

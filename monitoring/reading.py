@@ -53,6 +53,14 @@ def as_of_day(data: str, config: Config, as_of: date | None) -> date:
     return looked_at.last
 
 
+def days_read(as_of: date, config: Config) -> Window:
+    """All days that a look as of a day may depend on, features of its transactions included."""
+    dataset = config.dataset
+    back = history_days(config.features, dataset, config.windows.label_delay_days)
+    first = observed_days(as_of, config).first - timedelta(days=MOST_DAYS)
+    return Window(min(first, as_of - timedelta(days=back)), as_of)
+
+
 def read(
     data: str,
     predictions: Path,

@@ -92,14 +92,14 @@ def decided(config: Config, root: Root, observation: Observation) -> Decision:
     In a root that the loop does not look after, it is what it would decide if nothing had come of
     its earlier decisions.
     """
-    from fraud.monitoring import loop
+    from fraud.monitoring import journal
     from fraud.monitoring.decide import Lags, Past, decide
     from fraud.pipeline import artifacts, lineage
 
     windows = config.windows
     delay = windows.label_delay_days
     lags = Lags(labels=delay, training=2 * delay + windows.eval_days)
-    if history := loop.history(root.path):
+    if history := journal.history(root.path):
         return decide(observation, history, config.loop, lags)
     store = lineage.find_store(config.metadata, root)
     by_day: dict[date, Observation] = {}

@@ -25,7 +25,7 @@ from fraud.errors import BadInput, FraudPipelineError, NotYet
 from fraud.files import write_atomically
 from fraud.monitoring import shadow
 from fraud.monitoring.checks import Check, Observation, Verdict
-from fraud.monitoring.loop import FAILED, ON_PROBATION, Training
+from fraud.monitoring.journal import FAILED, ON_PROBATION, Training
 from fraud.pipeline import lineage, production, releases
 from fraud.pipeline.artifacts import SUMMARY_FILE
 from fraud.pipeline.config import Config
@@ -78,6 +78,45 @@ class ProductionSteps:
             except OSError as error:
                 raise FraudPipelineError(f"{self._data}: cannot be read: {error}") from None
         return None
+
+    def files(self, day: date) -> dict[date, str]:
+        """What tells whether the files that a look at a day reads are the same; none in a replay.
+
+        Raises:
+          FraudPipelineError: the data cannot be read.
+        """
+        if self._is_simulated:
+            return {}
+        from fraud.monitoring import reading
+        from fraud.pipeline.ingestion import arrival
+
+        try:
+            return arrival.fingerprints(self._data, reading.days_read(day, self._config))
+        except OSError as error:
+            raise FraudPipelineError(f"{self._data}: cannot be read: {error}") from None
+
+    def changed(self, day: date, files: dict[date, str]) -> tuple[date, ...]:
+        """The days whose files have changed since, once all of them are complete.
+
+        That a folder is gone is a change at once.
+
+        Raises:
+          FraudPipelineError: the data cannot be read.
+        """
+        from fraud.pipeline.ingestion import arrival
+
+        if not files:  # of an earlier version of this package, or in a replay
+            return ()
+        now = self.files(day)
+        changed = sorted(d for d in {*files, *now} if files.get(d) != now.get(d))
+        try:
+            for other in now.keys() & set(changed):
+                arrival.check(self._data, other, self._config.loop.min_rows)
+        except NotYet:
+            return ()
+        except OSError as error:
+            raise FraudPipelineError(f"{self._data}: cannot be read: {error}") from None
+        return tuple(changed)
 
     def days(self) -> list[date]:
         """The days that have folders, sorted.

@@ -59,8 +59,7 @@ def prune(config: Config, root: Root, keep: int, dry_run: bool) -> dict[str, Any
     Raises:
       BadInput, FraudPipelineError: see `run`.
     """
-    from fraud.monitoring import loop
-    from fraud.monitoring.loop import Journal
+    from fraud.monitoring import journal
     from fraud.pipeline import lineage, pruning, verification
 
     document: dict[str, Any] = {"root": str(root.path), "dry_run": dry_run}
@@ -75,7 +74,8 @@ def prune(config: Config, root: Root, keep: int, dry_run: bool) -> dict[str, Any
             )
         verification.check_place(root, store)
         with root.pushing():
-            tried = loop.refused(Journal(root.path / "loop").entries(), config.loop.refused_days)
+            entries = journal.Journal(root.path / "loop").entries()
+            tried = journal.refused(entries, config.loop.refused_days)
             also = [training.run_id for _, training in tried]
             planned = pruning.plan(root, store, keep, config.data_gate.reference_run, also)
             freed = pruning.freed(root, planned)

@@ -17,9 +17,10 @@ from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
 
 if TYPE_CHECKING:
-    from fraud.monitoring.loop import Entry
+    from fraud.monitoring.journal import Entry
 
 SHOWN_RUNS = 5
+SHOWN_DAYS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,14 +116,18 @@ def _loop(config: Config, root: Root) -> dict[str, Any] | None:
     """What the loop does and did; None if it never ran.
 
     Returns:
-      `doing`, `since` and `beat`, or None; the last `day` with its `decision` and `reasons`;
+      `doing`, `since` and `beat`, or None; the last `day` with its `decision` and `reasons`, and
+      `again`: when and why it was looked at again (at, changed days, decision before);
+      `held`: days that trainings leave out, the latest first (day, reasons);
+      `approved`: those that a person approved of (day, user, reason, at);
       `promotions`, the latest first (day, version, reasons, and taken_back: why, or None);
       `refused`: models that are on probation or were not pushed (day, outcome, run_id, model,
       reasons).
     """
-    from fraud.monitoring import loop
+    from fraud.monitoring import journal, loop
 
-    entries = loop.Journal(root.path / "loop").entries()
+    kept = journal.Journal(root.path / "loop")
+    entries, held = kept.entries(), kept.broken()
     if not entries:
         return None
     state: dict[str, Any] = {}
@@ -134,6 +139,22 @@ def _loop(config: Config, root: Root) -> dict[str, Any] | None:
         "day": str(entries[-1].day),
         "decision": last.action if last else None,
         "reasons": list(last.reasons) if last else [],
+        "again": [
+            {
+                "at": look.at,
+                "changed": [str(day) for day in look.changed],
+                "decision": look.decision.action if look.decision else None,
+            }
+            for look in entries[-1].looks
+        ],
+        "held": [
+            {"day": str(day), "reasons": list(kept.entry(day).faults)}
+            for day in reversed(held[-SHOWN_DAYS:])
+        ],
+        "approved": [
+            {**asdict(approval), "day": str(approval.day)}
+            for approval in reversed(kept.approvals()[-SHOWN_DAYS:])
+        ],
         "promotions": [
             {
                 "day": str(entry.went_live),
@@ -152,7 +173,7 @@ def _loop(config: Config, root: Root) -> dict[str, Any] | None:
                 "model": training.model,
                 "reasons": list(training.reasons),
             }
-            for day, training in loop.refused(entries, config.loop.refused_days)
+            for day, training in journal.refused(entries, config.loop.refused_days)
         ],
     }
 
@@ -205,6 +226,15 @@ def render(document: dict[str, Any]) -> str:
         lines.append(
             f"  {loop['day']}  {': '.join([loop['decision'] or 'undecided', *loop['reasons']])}"
         )
+        for one in loop["again"]:
+            days = ", ".join(one["changed"])
+            lines.append(f"    was {one['decision']} until {one['at']}: files of {days} changed")
+        for one in loop["held"]:
+            lines.append(f"  {one['day']}  not trained on: {'; '.join(one['reasons'])}")
+        for one in loop["approved"]:
+            lines.append(
+                f"  {one['day']}  approved by {one['user']} at {one['at']}: {one['reason']}"
+            )
         for one in loop["promotions"]:
             back = f"; taken back: {one['taken_back']}" if one["taken_back"] else ""
             why = "; ".join(one["reasons"])

@@ -100,6 +100,7 @@ def looked_after(
     from fraud.monitoring import loop
     from fraud.monitoring.alerts import Alerts, receivers
     from fraud.monitoring.decide import Lags
+    from fraud.monitoring.journal import Journal
     from fraud.pipeline.commands.production_steps import ProductionSteps, check_purpose
 
     config, root = common.config_and_root(arguments)
@@ -118,7 +119,7 @@ def looked_after(
         heart = loop.Heart(folder / loop.STATE_FILE)
         delay, lengths = config.windows.label_delay_days, config.windows
         made = loop.Loop(
-            loop.Journal(folder),
+            Journal(folder),
             steps,
             config.loop,
             Lags(delay, 2 * delay + lengths.eval_days),

@@ -1,10 +1,12 @@
-"""Whether a day has arrived completely, which an orchestrator asks before it starts a run.
+"""Whether a day has arrived completely, and whether it has changed since.
 
-Only that day's folder is looked at, and nothing of Parquet files but their footers.
+An orchestrator asks before it starts a run. Only that day's folder is looked at, and nothing of
+Parquet files but their footers.
 """
 
 from __future__ import annotations
 
+import hashlib
 from datetime import date
 
 import pyarrow as pa
@@ -13,6 +15,7 @@ from pyarrow import fs as arrow_fs
 from fraud.errors import BadInput, NotYet
 from fraud.pipeline.ingestion import reader
 from fraud.pipeline.ingestion.reader import File
+from fraud.pipeline.windows import Window
 from fraud.time import parse_day
 
 DAY_FOLDER = "date="
@@ -66,6 +69,36 @@ def check(data: str, day: date | None, min_rows: int | None) -> date:
     if rows < min_rows:
         raise NotYet(f"{data}/{folder}: {rows:,} rows yet, of at least {min_rows:,}")
     return day
+
+
+def fingerprints(data: str, days: Window) -> dict[date, str]:
+    """Day → what differs whenever its files do, from their names, sizes and modification times.
+
+    Days without a folder are left out. The marker does not count, nor what belongs to other tools.
+
+    Args:
+      data: see `check`.
+      days: those to look at.
+
+    Raises:
+      BadInput: a folder's name is not a day.
+      OSError: the file system cannot be read.
+    """
+    system, path = reader.filesystem(data)
+    files: dict[date, list[tuple[str, int, int]]] = {}
+    for entry in system.get_file_info(arrow_fs.FileSelector(path, recursive=True)):
+        folder, _, name = entry.path[len(path) :].strip("/").partition("/")
+        if not folder.startswith(DAY_FOLDER):
+            continue
+        if (day := parse_day(folder[len(DAY_FOLDER) :])) not in days:
+            continue
+        of_day = files.setdefault(day, [])
+        if entry.type == arrow_fs.FileType.File and all(p[0] not in "._" for p in name.split("/")):
+            of_day.append((name, entry.size or 0, entry.mtime_ns or 0))
+    return {
+        day: hashlib.sha256(repr(sorted(of_day)).encode()).hexdigest()[:16]
+        for day, of_day in files.items()
+    }
 
 
 def _newest(data: str, system: arrow_fs.FileSystem, path: str) -> date:

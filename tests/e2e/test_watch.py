@@ -26,7 +26,7 @@ from pyarrow import parquet
 
 from fraud import files
 from fraud.monitoring.alerts import raised_in
-from fraud.monitoring.loop import Entry, Journal
+from fraud.monitoring.journal import Entry, Journal
 from fraud.pipeline import lineage, production, releases
 from fraud.pipeline.config import Metadata
 from fraud.pipeline.root import Root
@@ -46,7 +46,7 @@ loop: {min_changed_days: 0, cool_down_days: 6, verify_rows: 500, poll_seconds: 0
        retry_seconds: 1, max_score_shift: 100, max_alert_rate_ratio: 1000}
 """
 """Models of two epochs differ by more than good ones do."""
-SECONDS = 900
+SECONDS = 3600
 
 
 def deliver(data: Path, day: date, change: Callable[[pa.Table], pa.Table] | None = None) -> None:
@@ -288,6 +288,73 @@ def test_an_orchestrator_does_the_same_steps(new_bank, tmp_path: Path) -> None:
     assert entries(bank)[FIRST + timedelta(1)].done
     too_late = bank.call("decide", "--data", data, "--as-of", FIRST + timedelta(1), "--run", "x")
     assert too_late.returncode == 2 and "no training was decided" in too_late.stderr
+
+
+@pytest.mark.slow
+def test_probation_promotes_a_model_and_refuses_another(new_bank, tmp_path: Path) -> None:
+    """The second one by a limit that no model keeps to, set once the first one is live."""
+    bank, data = new_bank(EVERYTHING + POLICY), tmp_path / "data"
+    (bank.folder / "tried.yaml").write_text("loop: {probation_days: 2}")
+    (bank.folder / "strict.yaml").write_text("loop: {max_score_shift: 0.000001}")
+    tried, verified = FIRST + timedelta(6), FIRST + timedelta(9)
+    second, last = FIRST + timedelta(12), FIRST + timedelta(14)
+    for day in days(date(2026, 1, 1), last):
+        deliver(data, day)
+    options = ("--simulate", "--config", bank.folder / "tried.yaml")
+    finish(start(bank, data, *options, "--until", verified))
+    found = entries(bank)
+    first, promoted = found[FIRST], found[tried]
+    assert first.training and first.training.outcome == "pushed"  # nothing was live
+    assert promoted.training and promoted.training.outcome == "on_probation"
+    assert promoted.promotion and promoted.promotion.outcome == "pushed"
+    assert promoted.went_live == tried + timedelta(2) and promoted.verified_on == verified
+    assert pushes(bank) == [(str(FIRST), False), (str(tried), False)]
+
+    finish(start(bank, data, *options, "--config", bank.folder / "strict.yaml"))
+    refused = entries(bank)[second]
+    assert refused.training and refused.training.outcome == "on_probation"
+    assert refused.promotion and refused.promotion.outcome == "not_promoted"
+    assert "scores moved" in refused.promotion.reasons[0]
+    assert len(pushes(bank)) == 2 and bank.versions()[-1] == promoted.pushed
+    shown = bank.call("status").stdout
+    assert f"{promoted.went_live}  version {promoted.pushed} went live: model_age" in shown
+    assert f"{second}  not promoted: scores moved" in shown
+    pruned = bank.call("prune", "--keep", "1")
+    assert pruned.returncode == 0, pruned.stderr
+    assert (Path(refused.promotion.model) / "saved_model.pb").exists()
+    said = [raised.alert for raised in raised_in(bank.root / "alerts")]
+    assert [one.version for one in said if one.kind == "push"] == [first.pushed, promoted.pushed]
+
+
+@pytest.mark.slow
+def test_labels_and_repairs_are_noticed_and_a_person_may_overrule(new_bank, tmp_path: Path) -> None:
+    bank, data = new_bank(EVERYTHING + POLICY), tmp_path / "data"
+    for day in days(date(2026, 1, 1), FIRST):
+        deliver(data, day)
+    bank.run(data, str(FIRST))
+    broken = days(FIRST + timedelta(1), FIRST + timedelta(2))
+    for day in broken:
+        deliver(data, day, without_channel)
+    deliver(data, FIRST + timedelta(3))
+
+    def watched() -> dict[date, Entry]:
+        finish(start(bank, data, "--once", "--from", broken[0]))
+        return entries(bank)
+
+    assert [entry.is_broken for entry in watched().values()] == [True, True, False]
+    before = {day: entry.looks for day, entry in watched().items()}
+    assert set(before.values()) == {()}  # nothing has changed
+    path = data / f"date={broken[0]}" / "transactions.parquet"
+    path.with_name(".new").symlink_to(SAMPLE / f"date={broken[0]}" / "transactions.parquet")
+    path.with_name(".new").rename(path)
+    found = watched()
+    assert [entry.is_broken for entry in found.values()] == [False, True, False]
+    assert [len(entry.looks) for entry in found.values()] == [1, 1, 1]
+    assert all(entry.done and entry.looks[0].changed == (broken[0],) for entry in found.values())
+    approved = bank.call("decide", "--as-of", broken[1], "--approve", "a strike")
+    assert approved.returncode == 0, approved.stderr
+    shown = bank.call("status").stdout
+    assert "not trained on" not in shown and f"{broken[1]}  approved by " in shown
 
 
 @pytest.mark.slow

@@ -18,14 +18,17 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from fraud.errors import BadInput, FraudPipelineError
-from fraud.monitoring import loop
+from fraud.monitoring import journal, loop
 from fraud.monitoring.alerts import Alerts
 from fraud.monitoring.checks import Check, Kind, Observation, Verdict
 from fraud.monitoring.decide import Lags
-from fraud.monitoring.loop import Entry, Heart, Journal, Loop, Training
+from fraud.monitoring.journal import Entry, Journal, Training
+from fraud.monitoring.loop import Heart, Loop
 from fraud.monitoring.policy import LoopSettings
 
 FIRST = date(2026, 3, 1)
+LOOKS_BACK = 5
+"""Days before a day whose files count for it."""
 POLICY = LoopSettings(
     consecutive_days=1,
     cool_down_days=3,
@@ -51,6 +54,7 @@ class Bank:
       outcomes: day number → outcome of its training; "pushed" unless given.
       bad: versions that are found to be bad after the swap.
       refused: day numbers whose models are not promoted.
+      edited: day number → how often its files have changed.
       errors: (step, day number) → exceptions that it raises before it succeeds.
       pause: called before and after each effect.
     """
@@ -61,6 +65,7 @@ class Bank:
     outcomes: dict[int, str] = field(default_factory=dict)
     bad: tuple[str, ...] = ()
     refused: tuple[int, ...] = ()
+    edited: dict[int, int] = field(default_factory=dict)
     errors: dict[tuple[str, int], list[Exception]] = field(default_factory=dict)
     pause: Callable[[], None] = lambda: None
 
@@ -99,6 +104,14 @@ class Bank:
         day = after + timedelta(days=1) if after else FIRST
         return day if (day - FIRST).days < self.days else None
 
+    def files(self, day: date) -> dict[date, str]:
+        last = (day - FIRST).days
+        numbers = range(max(last - LOOKS_BACK, 0), last + 1)
+        return {FIRST + timedelta(n): str(self.edited.get(n, 0)) for n in numbers}
+
+    def changed(self, day: date, files: dict[date, str]) -> tuple[date, ...]:
+        return tuple(other for other, now in self.files(day).items() if files[other] != now)
+
     def score(self, day: date) -> None:
         self._do("score", day)
 
@@ -116,7 +129,7 @@ class Bank:
         number = (day - FIRST).days
         outcome = self.outcomes.get(number, "pushed")
         if outcome == "pushed" and probation:
-            return Training(loop.ON_PROBATION, f"run-{number}", model=f"model-{number}")
+            return Training(journal.ON_PROBATION, f"run-{number}", model=f"model-{number}")
         if outcome != "pushed":
             return Training(outcome, f"run-{number}", ("not good enough",))
         done = [v for v, what in self.versions().items() if what == f"day {number}"]

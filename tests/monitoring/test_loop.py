@@ -18,11 +18,12 @@ import pytest
 
 from fraud import files
 from fraud.errors import BadInput, FraudPipelineError
-from fraud.monitoring import loop
+from fraud.monitoring import journal, loop
 from fraud.monitoring.alerts import Alerts
 from fraud.monitoring.checks import Kind
 from fraud.monitoring.decide import Lags
-from fraud.monitoring.loop import Entry, Heart, Journal, Loop, history
+from fraud.monitoring.journal import Entry, Journal, history
+from fraud.monitoring.loop import Heart, Loop
 from tests.monitoring.fake_bank import FIRST, POLICY, Bank, asks, eventful, loop_alerts, replay
 
 DRIFT, BROKEN, HARM = [asks(Kind.DRIFT)], [asks(Kind.DATA, "data/CHANNEL")], [asks(Kind.HARM)]
@@ -153,6 +154,72 @@ def test_no_model_is_promoted_while_the_data_is_broken(tmp_path: Path) -> None:
     assert ("train", 4) in bank.log()[bank.log().index(("observe", 9)) :]
 
 
+def observed(bank: Bank) -> list[int]:
+    return [number for step, number in bank.log() if step == "observe"]
+
+
+def test_labels_that_arrive_without_a_day_are_looked_at(tmp_path: Path) -> None:
+    bank = Bank(tmp_path, 7)
+    replay(bank)
+    bank.checks[6], bank.edited[2] = DRIFT, 1
+    said: list[str] = []
+    done = replay(bank, said=said)
+    assert said[0] == "2026-03-07  is looked at again: files of 2026-03-03 have changed"
+    assert observed(bank) == [0, 1, 2, 3, 4, 5, 6, 6]
+    assert done.actions[6] == "retrain" and done.entries[6].pushed == "2"
+    (look,) = done.entries[6].looks
+    assert look.changed == (FIRST + timedelta(2),)
+    assert look.decision and look.decision.action == "nothing"
+    replay(bank)
+    assert observed(bank).count(6) == 2  # once for each change
+
+
+def test_a_day_that_was_trained_on_is_not_looked_at_again(tmp_path: Path) -> None:
+    bank = Bank(tmp_path, 5, {4: DRIFT})
+    replay(bank)
+    bank.edited[3] = 1
+    assert observed(bank) == [0, 1, 2, 3, 4] and replay(bank).entries[4].looks == ()
+    bank.days = 6
+    replay(bank)
+    bank.edited[3] = 2
+    assert replay(bank).entries[5].looks and observed(bank) == [0, 1, 2, 3, 4, 5, 5]
+
+
+def test_a_broken_day_that_was_repaired_is_trained_on(tmp_path: Path) -> None:
+    bank = Bank(tmp_path, 9, {3: BROKEN, 4: BROKEN, 8: DRIFT})
+    bank.errors["observe", 5] = [BadInput("row 7: TX_AMOUNT is 'x'")]
+    assert replay(replace(bank, days=8)).actions[3:6] == ["hold"] * 3
+    del bank.checks[3]
+    bank.edited |= {3: 1, 4: 1}  # of which one is still broken
+    done = replay(bank)
+    assert json.loads((tmp_path / "broken.json").read_text()) == ["2026-03-05"]
+    assert done.actions[3:6] == ["hold"] * 3  # as it was decided then
+    assert [e.is_broken for e in done.entries[3:6]] == [False, True, False]
+    assert [len(e.looks) for e in done.entries[3:6]] == [1, 1, 1]
+    before = len(bank.log())
+    bank.days = 10
+    replay(bank)
+    assert observed(bank)[-1] == 9 and [s for s, _ in bank.log()[before:]].count("observe") == 1
+
+
+def test_a_held_day_that_a_person_approved_of_is_trained_on(tmp_path: Path) -> None:
+    bank = Bank(tmp_path, 9, {3: BROKEN, 4: BROKEN, 8: DRIFT})
+    replay(replace(bank, days=8))
+    kept = Journal(tmp_path / "loop")
+    running = Journal(tmp_path / "loop")  # as of a loop that is not stopped for it
+    approval = journal.Approval(FIRST + timedelta(3), "ann@bank", "a strike", "2026-03-08T09:00:00")
+    kept.approve(approval)
+    assert running.approvals() == [approval]
+    assert running.broken() == [FIRST + timedelta(4)]
+    with pytest.raises(BadInput, match="2026-03-02: its data was not found to be broken"):
+        kept.approve(replace(approval, day=FIRST + timedelta(1)))
+    replay(bank)
+    assert json.loads((tmp_path / "broken.json").read_text()) == ["2026-03-05"]
+    (tmp_path / "loop" / "approved" / "2026-03-05.json").write_text("{")
+    with pytest.raises(FraudPipelineError, match=r"2026-03-05.json: not an approval"):
+        kept.broken()
+
+
 def test_somebody_is_told_if_nothing_is_ever_good_enough(tmp_path: Path) -> None:
     policy = replace(POLICY, nothing_blessed_days=10)
     drifting = dict.fromkeys(range(3, 20), DRIFT)
@@ -224,7 +291,10 @@ def test_days_are_awaited_and_a_missing_one_is_an_alert(tmp_path: Path) -> None:
 
 
 def without_times(entries: list[Entry]) -> list[Entry]:
-    return [replace(entry, began=0.0) for entry in entries]
+    return [
+        replace(entry, began=0.0, looks=tuple(replace(look, at="") for look in entry.looks))
+        for entry in entries
+    ]
 
 
 def test_killed_at_any_point_it_ends_where_it_would_have_ended(tmp_path: Path) -> None:
@@ -266,19 +336,19 @@ def test_killed_at_any_point_it_ends_where_it_would_have_ended(tmp_path: Path) -
 def test_refused_models_are_listed_for_a_while_and_those_on_probation_always(
     tmp_path: Path,
 ) -> None:
-    day, kept = FIRST, loop.Training("not_blessed", "r", ("worse",), model="m")
+    day, kept = FIRST, journal.Training("not_blessed", "r", ("worse",), model="m")
     trained = [
         Entry(day, training=kept),
         Entry(day + timedelta(5), training=replace(kept, outcome="on_probation"),
               probation_until=day + timedelta(40)),
         Entry(day + timedelta(12), training=kept),
         Entry(day + timedelta(13), training=replace(kept, outcome="pushed", pushed="7")),
-        Entry(day + timedelta(14), training=loop.Training("failed")),
+        Entry(day + timedelta(14), training=journal.Training("failed")),
         Entry(day + timedelta(21)),
     ]  # fmt: skip
-    listed = [(found - day).days for found, _ in loop.refused(trained, 10)]
+    listed = [(found - day).days for found, _ in journal.refused(trained, 10)]
     assert listed == [12, 5]
-    assert loop.refused([], 10) == []
+    assert journal.refused([], 10) == []
 
 
 class Killed(BaseException):
@@ -291,12 +361,18 @@ def short(folder: Path) -> Bank:
     return Bank(folder, 11, checks, bad=("4",))
 
 
-@pytest.mark.parametrize("probation", [0, 2])
+def repaired(bank: Bank) -> None:
+    """Later, a broken day is repaired, and labels arrive that ask for a training."""
+    bank.edited, bank.checks = {5: 1, 9: 1}, {10: DRIFT}
+
+
+@pytest.mark.parametrize(("probation", "is_repaired"), [(0, False), (2, False), (0, True)])
 def test_ended_before_or_after_any_effect_it_goes_on_where_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probation: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probation: int, is_repaired: bool
 ) -> None:
     """Every point at which the journal or the world changes, one after the other."""
-    policy = replace(POLICY, probation_days=probation)
+    often = replace(POLICY, cool_down_days=2, max_trainings_per_week=7)
+    policy = replace(often, probation_days=probation)
     write, countdown = files.write_atomically, [-1]
 
     def pause() -> None:
@@ -305,24 +381,31 @@ def test_ended_before_or_after_any_effect_it_goes_on_where_it_was(
             raise Killed
 
     def written(path: Path, text: str) -> None:
-        if path.parent.name != "days":
-            return write(path, text)
         pause()
         write(path, text)
         pause()
-        return None
 
-    monkeypatch.setattr(loop, "write_atomically", written)
+    def prepared(name: str) -> Bank:
+        bank = short(tmp_path / name)
+        if is_repaired:
+            replay(bank, policy)
+            repaired(bank)
+        bank.pause = pause
+        return bank
+
+    monkeypatch.setattr(journal, "write_atomically", written)
     monkeypatch.setattr("os.fsync", lambda descriptor: None)  # nothing here loses power
-    undisturbed = short(tmp_path / "undisturbed")
-    undisturbed.pause = pause
+    undisturbed = prepared("undisturbed")
     expected = replay(undisturbed, policy)
     assert {"nothing", "retrain", "hold"} <= {*expected.actions}
     assert any(what.startswith("restored") for what in undisturbed.versions().values())
+    looked_again = [(e.day - FIRST).days for e in expected.entries if e.looks]
+    assert looked_again == ([5, 10] if is_repaired else [])
+    assert not is_repaired or expected.entries[10].pushed
     points = 0
     for points in range(1, 1000):
-        victim = short(tmp_path / str(points))
-        victim.pause, countdown[0] = pause, points
+        victim = prepared(str(points))
+        countdown[0] = points
         try:
             replay(victim, policy)
         except Killed:
@@ -333,4 +416,4 @@ def test_ended_before_or_after_any_effect_it_goes_on_where_it_was(
         entries = Journal(victim.folder / "loop").entries()
         assert without_times(entries) == without_times(expected.entries), points
         assert victim.versions() == undisturbed.versions(), points
-    assert points > 100
+    assert points > (15 if is_repaired else 100)

@@ -11,7 +11,7 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from fraud.errors import BadInput, FraudPipelineError
-from fraud.monitoring.loop import Entry, Journal, Training
+from fraud.monitoring.journal import Entry, Journal, Training
 from fraud.pipeline import cli, lineage, pruning, releases, verification
 from fraud.pipeline.artifacts import value
 from fraud.pipeline.commands import prune, schema, verify

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from pyarrow import csv, parquet
 
 from fraud.pipeline import cli
 from fraud.pipeline.ingestion import arrival
+from fraud.pipeline.windows import Window
+from fraud.time import parse_day
 
 DAY = "2018-07-31"
 
@@ -88,6 +91,30 @@ def test_data_may_be_a_uri(folder, capsys):
     assert cli.main(["arrived", "--data", uri, "--day", "2018-07-30", "--min-rows", "10"]) == 0
     assert cli.main(["arrived", "--data", uri, "--day", DAY]) == 4
     assert f"{uri}/date={DAY}" in capsys.readouterr().err
+
+
+def test_a_day_has_changed_when_its_files_have_but_not_by_its_marker(folder):
+    folder.mkdir()
+    parquet.write_table(table(10), folder / "a.parquet")
+    days = parse_day(DAY), parse_day("2018-07-30")
+
+    def now():
+        return arrival.fingerprints(str(folder.parent), Window(days[1], days[0]))
+
+    first = now()
+    assert {*first} == {*days}
+    for other in ("_SUCCESS", ".a.parquet.crc", "_temporary"):
+        (folder / other).mkdir() if other == "_temporary" else (folder / other).touch()
+    (folder / "_temporary" / "b.parquet").touch()
+    assert now() == first
+    seen = [first[days[0]]]
+    parquet.write_table(table(11), folder / "a.parquet")
+    seen.append(now()[days[0]])
+    os.utime(folder / "a.parquet", (1, 1))
+    seen.append(now()[days[0]])
+    (folder / "a.parquet").rename(folder / "b.parquet")
+    seen.append(now()[days[0]])
+    assert len({*seen}) == 4 and now()[days[1]] == first[days[1]]
 
 
 def test_only_day_folders_can_be_awaited(tmp_path, capsys):

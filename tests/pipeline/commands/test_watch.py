@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,6 +19,9 @@ import pytest
 import yaml
 
 from fraud.errors import BadInput, FraudPipelineError
+from fraud.monitoring.checks import Check, Kind, Observation, Verdict
+from fraud.monitoring.decide import Decision
+from fraud.monitoring.journal import Entry, Journal, Look
 from fraud.pipeline import cli, config
 from fraud.pipeline.commands import production_steps, watch
 from fraud.pipeline.commands.production_steps import ProductionSteps, check_purpose, run_settings
@@ -56,6 +60,52 @@ def test_the_next_day_is_the_earliest_complete_one(data: Path) -> None:
     (data / f"date={DAY + timedelta(1)}" / "_SUCCESS").unlink()
     assert steps(data).next_day(DAY) == DAY + timedelta(2)
     assert steps(data, simulated=True).next_day(DAY) == DAY + timedelta(1)
+
+
+def test_labels_that_are_complete_are_a_change(data: Path) -> None:
+    made, old = steps(data), data / f"date={DAY}"
+    last = DAY + timedelta(2)
+    before = made.files(last)
+    assert {*before} == {DAY + timedelta(n) for n in range(3)}
+    assert made.changed(last, before) == ()
+    (old / "labels.csv").write_text("TX_FRAUD\n1\n")
+    assert made.changed(last, before) == (DAY,)
+    assert made.changed(last, {}) == ()  # the journal of an earlier version
+    assert steps(data, simulated=True).files(last) == {}
+    (old / "_SUCCESS").unlink()
+    assert made.changed(last, before) == ()  # not all of it is there
+    shutil.rmtree(old)
+    assert made.changed(last, before) == (DAY,)
+
+
+def test_a_held_day_is_approved_of_and_shown(tmp_path: Path, capsys) -> None:
+    root = Root(tmp_path / "root")
+    fault = Check("data/CHANNEL", 1.0, None, 0.1, Verdict.ACT, "100 % missing", Kind.DATA)
+    seen = Observation(DAY, 7, (fault,))
+    hold = Decision(DAY, "hold", ("CHANNEL is missing",))
+    look = Look("2026-03-02T09:00:00", (DAY - timedelta(3),), Decision(DAY, "nothing"))
+    journal = Journal(root.path / "loop")
+    journal.write(Entry(DAY, observation=seen, decision=hold, done=True, looks=(look,)))
+
+    def call(*words: str) -> tuple[int, str]:
+        code = cli.main([*words, "--root", str(root.path)])
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    _, shown = call("status")
+    assert f"  {DAY}  not trained on: data/CHANNEL: 100 % missing\n" in shown
+    assert "was nothing until 2026-03-02T09:00:00: files of 2026-02-26 changed" in shown
+    approve = ("decide", "--as-of", str(DAY), "--approve")
+    assert call(*approve, " ")[0] == 2
+    code, said = call(*approve, "a strike")
+    assert code == 0 and f"{DAY}  approved by " in said and said.endswith(": a strike\n")
+    assert journal.broken() == []
+    _, shown = call("status")
+    assert "not trained on" not in shown and ": a strike\n" in shown
+    code, said = call(*approve, "a strike", "--json")
+    assert json.loads(said)["day"] == str(DAY)
+    code, said = call("decide", "--as-of", "2026-03-02", "--approve", "a strike")
+    assert code == 2 and "2026-03-02: its data was not found to be broken" in said
 
 
 def test_data_without_day_folders_is_refused(tmp_path: Path, capsys) -> None:
