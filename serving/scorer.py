@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -335,7 +335,8 @@ class _Logged:
     """The ids of the transactions that this process logged last."""
 
     def __init__(self) -> None:
-        self._ids: dict[str, None] = {}
+        # A dict would look through the places of all that were deleted to find its first: 15 µs.
+        self._ids: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
 
     def add(self, raw: RawTransactions, repeated: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -354,7 +355,7 @@ class _Logged:
                 keep.append(not again or id_ not in self._ids)
                 self._ids[id_] = None
             for _ in range(len(self._ids) - _REMEMBERED_IDS):
-                del self._ids[next(iter(self._ids))]
+                self._ids.popitem(last=False)
         return np.array(keep)
 
 
