@@ -53,6 +53,8 @@ With several workers it must be picklable."""
 
 _SECONDS_TO_RESTART = 1.0
 _WAITING_CONNECTIONS = 2048
+_SECONDS_TO_WAIT = 75
+"""How long a connection waits for its client."""
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _MOST_HEAD_BYTES = 64 << 10
 _HEAD_TOO_LARGE = (
@@ -141,16 +143,50 @@ class _Http(uvicorn.Server):
         """Leaves the signals alone."""
         yield
 
+    async def on_tick(self, counter: int) -> bool:
+        """Ends the connections that have waited for their clients too long, once a second."""
+        if counter % 10 == 0:
+            for connection in [*self.server_state.connections]:
+                if isinstance(connection, _Protocol):
+                    connection.end_if_stuck(time.monotonic())
+        return await super().on_tick(counter)
+
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, with a limit on the bytes before a body, and without other protocols."""
+    """uvicorn's protocol, with a limit on the bytes before a body, and without other protocols.
+
+    uvicorn ends connections between requests (`timeout_keep_alive`), but waits for ever for a
+    request that is begun and for an answer to be read.
+    """
 
     _in_head = True
     _head_bytes = 0
+    _is_between_requests = False
+    _waits_since: float | None = None
+
+    def end_if_stuck(self, now: float) -> None:
+        """Ends the connection if no request was completed and no answer read for too long.
+
+        Args:
+          now: by `time.monotonic`; this is called again and again.
+        """
+        is_written = not (self.flow.write_paused or self.transport.is_closing())
+        if self._is_between_requests and is_written:
+            self._waits_since = None
+        elif self._waits_since is None:
+            self._waits_since = now
+        elif now - self._waits_since > _SECONDS_TO_WAIT:
+            self.transport.abort()
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        self._waits_since = None
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Ends the connection if a request does not come to its body."""
         if self._in_head:
+            self._is_between_requests = False
             data = _without_upgrade(data)
             self._head_bytes += len(data)
         super().data_received(data)
@@ -166,6 +202,7 @@ class _Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The next request may begin."""
         self._in_head, self._head_bytes = True, 0
+        self._is_between_requests, self._waits_since = True, None
         super().on_message_complete()
 
 
@@ -270,7 +307,7 @@ def _http_config(app: Any, settings: Settings) -> uvicorn.Config:
         ssl_certfile=certificate,
         ssl_keyfile=key,
         timeout_graceful_shutdown=int(settings.limits.shutdown_seconds) or 1,
-        timeout_keep_alive=75,
+        timeout_keep_alive=_SECONDS_TO_WAIT,
         backlog=_WAITING_CONNECTIONS,
     )
 

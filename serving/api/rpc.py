@@ -52,6 +52,8 @@ def create_server(inference: Inference, settings: Settings) -> grpc.aio.Server:
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", int(settings.workers > 1)),
             ("grpc.max_metadata_size", 16 << 10),
+            ("grpc.max_concurrent_streams", settings.limits.concurrent_requests),
+            ("grpc.max_connection_idle_ms", 600_000),  # clients connect again by themselves
         ],
     )
     services = _Services(inference)

@@ -23,6 +23,7 @@ from tritonclient.grpc import service_pb2
 from fraud.errors import BadInput
 from fraud.monitoring.checks import Check, Observation, Verdict
 from fraud.monitoring.prometheus import exposition
+from fraud.serving import server as server_module
 from fraud.serving.api import rest
 from fraud.serving.errors import Forbidden, Unauthenticated
 from fraud.serving.inference import Inference
@@ -274,6 +275,49 @@ def test_many_small_requests_on_one_connection_are_no_large_one(server):
         for _ in range(100):
             headers = {"x-padding": "x" * 2000}
             assert client.get(f"{server.url}/healthz", headers=headers).status_code == 200
+
+
+HEAD = b"POST /x HTTP/1.1\r\nhost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "dripping"),
+    [
+        (b"", b""),
+        (HEAD, b""),
+        (HEAD + b"content-length: 100000\r\n\r\n", b"x"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 3, b""),
+    ],
+    ids=["nothing", "half a head", "a body byte by byte", "requests, and no answer is read"],
+)
+def test_no_connection_waits_for_its_client_for_ever(monkeypatch, tmp_path, sent, dripping):
+    monkeypatch.setattr(server_module, "_SECONDS_TO_WAIT", 0.5)
+
+    async def app(scope, receive, send):
+        length = 1 << 24
+        headers = [(b"content-length", str(length).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": bytes(length)})
+
+    async def run():
+        made = socket.create_server(("127.0.0.1", 0))
+        http = server_module._Http(server_module._http_config(app, Settings(tmp_path)))
+        serving = asyncio.create_task(http.serve(sockets=[made]))
+        loop = asyncio.get_running_loop()
+        with socket.socket() as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, made.getsockname())
+            await loop.sock_sendall(client, sent)
+            while not http.server_state.connections:
+                await asyncio.sleep(0.01)
+            while http.server_state.connections:
+                with suppress(ConnectionError):
+                    await loop.sock_sendall(client, dripping)
+                await asyncio.sleep(0.05)
+        http.should_exit = True
+        await serving
+
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_who_sends_slowly_takes_no_place(inference):
