@@ -140,6 +140,7 @@ class Scorer:
 
         Raises:
           BadInput: the model's inputs cannot be computed.
+          NotReady: the state cannot be used now.
         """
         dataset = _specification(model).dataset
         row = dict.fromkeys(dataset.columns)
@@ -149,7 +150,8 @@ class Scorer:
         raw = parse_transactions([row], dataset)
         seen = None
         if self._state is not None and dataset.timestamp is not None:
-            seen = self._state.read(raw.for_state())
+            with available():
+                seen = self._state.read(raw.for_state())
         _answer(model, [row], seen, np.ones(1, bool), explain=False, raw=raw)
 
     def score(self, model: Model, rows: Any, explain: bool = False) -> list[dict[str, Any]]:
@@ -216,7 +218,7 @@ class Scorer:
             raise BadInput("labels: the data has no timestamp or no id, so labels have no use")
         labels = parse_labels(rows, dataset)
         try:
-            with _available():
+            with available():
                 outcomes = self._state.label(labels) if labels.ids else []
         except BadInput as error:
             raise BadInput(_of_label(str(error))) from None
@@ -233,7 +235,7 @@ class Scorer:
     def _record(self, raw: RawTransactions) -> Seen | None:
         if self._state is None or raw.dataset.timestamp is None:
             return None
-        with _available():
+        with available():
             return self._state.record(raw.for_state())
 
     def _finish(
@@ -461,7 +463,7 @@ def _only(scored: Scored, keep: NDArray[np.bool_]) -> Scored:
 
 
 @contextmanager
-def _available() -> Iterator[None]:
+def available() -> Iterator[None]:
     """Around calls of the state.
 
     Raises:

@@ -26,7 +26,7 @@ from fraud.serving.inference import Inference, check_explained
 from fraud.serving.log_writer import LogWriter, key_of
 from fraud.serving.logs import log
 from fraud.serving.models import LoadedModel
-from fraud.serving.scorer import Challenger, Scorer
+from fraud.serving.scorer import Challenger, Scorer, available
 from fraud.serving.server import Service
 from fraud.serving.spec import Serving
 from fraud.serving.state import State, StateDefinition, check_location, create_state, is_server
@@ -141,6 +141,7 @@ class _Scoring:
 
         Raises:
           BadInput: it cannot.
+          NotReady: the state cannot be used now.
         """
         if model.specification is None:
             if self._scorer is not None:
@@ -201,8 +202,10 @@ class _Scoring:
             definition = StateDefinition.of(*specifications)
             if self._state is not None:  # of an attempt that failed
                 self._state.close()
-            self._state = create_state(self._service.state, definition)
-            self._report(self._state)
+                self._state = None
+            with available():
+                self._state = create_state(self._service.state, definition)
+                self._report(self._state)
         challenger = self._challenger
         if challenger is not None:
             try:

@@ -30,6 +30,8 @@ State = Literal["LOADING", "AVAILABLE", "UNLOADING", "END"]
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_TO_RETRY = 60.0
 """After this long a refused version is tried again, as the reason may have been a full memory."""
+SECONDS_TO_WAIT = 5.0
+"""As long if the reason was no fault of the version, such as a state whose server is down."""
 
 _REMEMBERED = 20
 _LOADING_NICENESS = 10
@@ -153,7 +155,7 @@ class Watch:
         check: Callable[[LoadedModel], None] = lambda model: None,
     ) -> None:
         self._folder, self._versions, self._check = folder, versions, check
-        self._refused: dict[str, tuple[object, float]] = {}
+        self._refused: dict[str, tuple[object, float, bool]] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -195,11 +197,9 @@ class Watch:
             log(logging.ERROR, "cannot look for versions", exc_info=error, folder=self._folder)
 
     def _is_refused(self, version: str) -> bool:
-        state, when = self._refused.get(version, (None, 0.0))
-        return (
-            state == _fingerprint(self._folder / version)
-            and time.monotonic() - when < SECONDS_TO_RETRY
-        )
+        state, when, is_at_fault = self._refused.get(version, (None, 0.0, True))
+        seconds = SECONDS_TO_RETRY if is_at_fault else SECONDS_TO_WAIT
+        return state == _fingerprint(self._folder / version) and time.monotonic() - when < seconds
 
     def _try(self, version: str) -> bool:
         """Loads a version and lets it answer, or refuses it."""
@@ -214,7 +214,8 @@ class Watch:
         except Exception as error:  # whatever is wrong with it, the version before goes on
             if model:
                 model.close()
-            self._refused[version] = (state, time.monotonic())
+            is_at_fault = not isinstance(error, NotReady)
+            self._refused[version] = (state, time.monotonic(), is_at_fault)
             text = str(error) if isinstance(error, FraudPipelineError) else repr(error)
             self._versions.report(VersionStatus(version, "END", text))
             return False

@@ -317,7 +317,7 @@ def test_no_connection_waits_for_its_client_for_ever(monkeypatch, tmp_path, sent
         http.should_exit = True
         await serving
 
-    asyncio.run(asyncio.wait_for(run(), 60))
+    asyncio.run(asyncio.wait_for(run(), 300))
 
 
 def test_who_sends_slowly_takes_no_place(inference):

@@ -184,6 +184,30 @@ def test_a_refused_version_is_tried_again_after_a_while(watched, pushed, saved_m
     assert loaded.live is None
 
 
+def test_a_version_that_is_not_at_fault_is_soon_tried_again(pushed, saved_models, monkeypatch):
+    """Such as one that comes while the server of the state is down."""
+    problems = [BadInput("no state for it"), NotReady("its server is down")]
+
+    def check(model):
+        if problems:
+            raise problems[-1]
+
+    loaded = Versions()
+    watch = Watch(pushed, loaded, check)
+    push(saved_models.plain[0], pushed, 1)
+    watch.look()
+    monkeypatch.setattr(versions, "SECONDS_TO_WAIT", 0.0)
+    problems.pop()
+    watch.look()
+    problems.pop()
+    watch.look()
+    assert loaded.live is None  # refused for good reason, and not tried again at once
+    monkeypatch.setattr(versions, "SECONDS_TO_RETRY", 0.0)
+    watch.look()
+    assert loaded.live == "1"
+    loaded.replace(None)
+
+
 def test_a_folder_that_cannot_be_read_for_a_moment_ends_nothing(
     pushed, saved_models, monkeypatch, caplog
 ):
