@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,23 +157,71 @@ def entity_features(
       BadInput: a timestamp is missing, an amount is too large, or a label was known before its
         transaction.
     """
-    plan = _plan(spec, dataset, entity)
-    if not plan:
+    if not _plan(spec, dataset, entity):
         return {}
+    history = entity_history(spec, keys, timestamps, amounts, labels, delay, label_times, queries)
+    return features_of_entities(
+        spec, dataset, history, {entity: keys if queries is None else queries.keys}
+    )
+
+
+def entity_history(
+    spec: Features,
+    keys: Ints,
+    timestamps: NDArray[np.datetime64],
+    amounts: Floats | None,
+    labels: Floats,
+    delay: np.timedelta64,
+    label_times: NDArray[np.datetime64] | None,
+    queries: Queries | None = None,
+) -> History:
+    """The history that features are computed from; arguments as of `entity_features`.
+
+    Values of several entities may be in one history, if their codes differ.
+    """
     if amounts is None:
         amounts = np.full(len(keys), np.nan)
     if label_times is not None:
         longest = np.timedelta64(spec.max_label_delay_days, "D")
         labels = np.where(label_times - timestamps > longest, np.nan, labels)
-    history = History(keys, timestamps, amounts, labels, delay, label_times, queries)
-    query_keys = keys if queries is None else queries.keys
-    features = {}
-    for name, (family, window) in plan.items():
-        parameters = {parameter: getattr(spec, parameter) for parameter in family.parameters}
-        values = np.empty(len(query_keys), np.float32)
-        values[history.order] = family.compute(history, window, **parameters)
-        values[query_keys < 0] = np.nan
-        features[name] = values
+    return History(keys, timestamps, amounts, labels, delay, label_times, queries)
+
+
+def features_of_entities(
+    spec: Features, dataset: Dataset, history: History, keys: Mapping[str, Ints]
+) -> dict[str, NDArray[np.float32]]:
+    """The features of one entity after the other.
+
+    Args:
+      spec, dataset: the features, and the columns that they are computed from.
+      history: of all the entities. Its queries are those of the first entity, then those of the
+        second, and so on.
+      keys: entity → the codes of its queries, [n] each; negative where missing.
+
+    Returns:
+      name → values, [n] each; NaN where undefined or where the key is missing.
+    """
+    of_queries: dict[tuple[Any, int], NDArray[np.float32]] = {}
+
+    def compute(family: Family, window: int) -> NDArray[np.float32]:
+        values = of_queries.get((family.compute, window))
+        if values is None:
+            parameters = {name: getattr(spec, name) for name in family.parameters}
+            values = np.empty(len(history.order), np.float32)
+            values[history.order] = family.compute(history, window, **parameters)
+            of_queries[family.compute, window] = values
+        return values
+
+    features: dict[str, NDArray[np.float32]] = {}
+    start = 0
+    for entity, codes in keys.items():
+        end = start + len(codes)
+        has_key = codes >= 0
+        for name, (family, window) in _plan(spec, dataset, entity).items():
+            features[name] = np.where(
+                has_key, compute(family, window)[start:end], np.float32(np.nan)
+            )
+        start = end
     return features
 
 

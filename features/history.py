@@ -343,7 +343,7 @@ def _last_flagged_before(flags: NDArray[np.bool_]) -> Ints:
 
 def _units(amounts: Floats) -> Ints:
     """Amounts as integer multiples of UNIT, 0 where missing."""
-    return (np.nan_to_num(amounts) / UNIT).astype(np.int64)
+    return np.where(np.isnan(amounts), 0, amounts / UNIT).astype(np.int64)
 
 
 def _entities_of(keys: Ints, row_keys: Ints, is_first: NDArray[np.bool_]) -> Ints:

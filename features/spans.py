@@ -37,7 +37,8 @@ class PrefixSum:
     """
 
     def __init__(self, values: NDArray[np.integer] | NDArray[np.bool_]):
-        self._prefix = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+        self._prefix = np.zeros(len(values) + 1, np.int64)
+        np.cumsum(values, out=self._prefix[1:])
 
     def over(self, spans: RowSpan) -> Ints:
         """The sum over each span, modulo 2^64, [rows]."""

@@ -86,7 +86,10 @@ class Guard:
             if not status:
                 await answer_error(answer, error)
         finally:
-            self._record(scope, identifier, status, time.perf_counter() - started, problem)
+            # Later, because the event loop sends the answer only once nothing else is to be done.
+            asyncio.get_running_loop().call_soon(
+                self._record, scope, identifier, status, time.perf_counter() - started, problem
+            )
 
     async def _answer(
         self, scope: Any, receive: Any, send: Any, headers: dict[bytes, bytes]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class Seen:
     outcomes: tuple[Outcome, ...]
     _timestamps: NDArray[np.datetime64]
     _amounts: NDArray[np.float64]
-    _histories: dict[str, EntityRows]
+    _rows: EntityRows
 
     def features(self, model: InputSpecification) -> dict[str, NDArray[np.float32]]:
         """The derived columns of a model: name → values, [n] each; NaN where undefined.
@@ -51,7 +52,7 @@ class Seen:
             model.label_delay_days,
             self._timestamps,
             self._amounts,
-            self._histories,
+            self._rows,
         )
 
 
@@ -171,22 +172,20 @@ class State:
     ) -> Seen:
         definition = self.definition
         planned = self._planned(heads, definition)
-        columns = [_entity_keys(transactions, entity) for entity in definition.entities]
+        columns = {entity: _entity_keys(transactions, entity) for entity in definition.entities}
+        of_rows = zip(*columns.values(), strict=True) if columns else [()] * len(keys)
         entries = [
-            Entry(key, head, tuple(column[row] for column in columns), record and outcome.recorded)
-            for row, (key, head, outcome) in enumerate(
-                zip(keys, _split(heads), planned, strict=True)
+            Entry(key, head, entities, record and outcome.recorded)
+            for key, head, entities, outcome in zip(
+                keys, _split(heads), of_rows, planned, strict=True
             )
         ]
         before, stored = self._store.exchange(definition, entries)
         outcomes = tuple(map(_outcome, entries, planned, before))
         new = np.array([record and outcome.recorded for outcome in outcomes], bool)
-        amounts, times = heads["amount"].astype(np.float64), rows.times_of(heads)
-        histories = {
-            entity: _history(column, stored, heads[new], np.flatnonzero(new))
-            for entity, column in zip(definition.entities, columns, strict=True)
-        }
-        return Seen(outcomes, times, amounts, histories)
+        remembered = _entity_rows(columns, stored, heads, new)
+        amounts = heads["amount"].astype(np.float64)
+        return Seen(outcomes, rows.times_of(heads), amounts, remembered)
 
     def _keys(self, transactions: Transactions) -> list[bytes]:
         if transactions.ids is None:
@@ -234,36 +233,37 @@ def _outcome(entry: Entry, planned: Outcome, before: bytes | None) -> Outcome:
     return Outcome.REPEATED if same else Outcome.CONFLICT
 
 
-def _history(
-    column: list[bytes], stored: NDArray, new: NDArray, new_rows: NDArray[np.int64]
+def _entity_rows(
+    columns: Mapping[str, list[bytes]], stored: NDArray, heads: NDArray, new: NDArray[np.bool_]
 ) -> EntityRows:
-    """The rows of one entity column: those that were stored, and new ones.
+    """What is remembered of the entities of some transactions: what was stored, and new rows.
 
     Args:
-      column: keys, NO_KEY where missing, [n].
-      stored: of all entity columns, of dtype STORED; those of a key are adjacent.
-      new: what is newly stored, of dtype HEAD, [new].
-      new_rows: the positions of the new ones among the n.
+      columns: entity → its keys, NO_KEY where missing, [n] each.
+      stored: of all entities, of dtype STORED; those of a key are adjacent.
+      heads: of the transactions, of dtype HEAD, [n].
+      new: which of them are newly stored, [n].
     """
-    codes = {key: code for code, key in enumerate(dict.fromkeys(column))}
+    codes = {key: code for code, key in enumerate(dict.fromkeys(chain(*columns.values())))}
     codes[rows.NO_KEY] = -1
-    query_keys = np.array([codes[key] for key in column], np.int64)
+    query_keys = {
+        entity: np.array([codes[key] for key in keys], np.int64) for entity, keys in columns.items()
+    }
     key = stored["key"]
     is_first = np.ones(len(key), bool)
     is_first[1:] = key[1:] != key[:-1]
     first = np.flatnonzero(is_first)
     lengths = np.diff(np.append(first, len(key)))
     # numpy cuts off trailing zeros of bytes.
-    named = [codes.get(name.ljust(rows.KEY_BYTES, b"\0"), -1) for name in key[first].tolist()]
-    row_keys = np.repeat(np.array(named, np.int64), lengths)
-    mine = row_keys >= 0
-    old = stored[mine]
-    recorded = query_keys[new_rows]
+    named = [codes[name.ljust(rows.KEY_BYTES, b"\0")] for name in key[first].tolist()]
+    added = np.tile(heads[new], len(columns))
     return EntityRows(
-        np.concatenate([row_keys[mine], recorded]),
-        np.concatenate([rows.times_of(old), rows.times_of(new)]),
-        np.concatenate([old["amount"], new["amount"]]),
-        np.concatenate([rows.labels_of(old), rows.labels_of(new)]),
-        np.concatenate([rows.known_of(old), rows.known_of(new)]),
+        np.concatenate(
+            [np.repeat(np.array(named, np.int64), lengths), *(k[new] for k in query_keys.values())]
+        ),
+        np.concatenate([rows.times_of(stored), rows.times_of(added)]),
+        np.concatenate([stored["amount"], added["amount"]]),
+        np.concatenate([rows.labels_of(stored), rows.labels_of(added)]),
+        np.concatenate([rows.known_of(stored), rows.known_of(added)]),
         query_keys,
     )

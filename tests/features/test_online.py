@@ -34,8 +34,8 @@ def test_queries_have_the_features_of_rows(count, label_time):
     columns = {"TX_DATETIME": time, "CARD": card, "TX_AMOUNT": amount, "TX_FRAUD": label}
     batch = add_features(pa.table(columns | {"KNOWN": learned}), dataset, EVERYTHING, 7)
     asked = rng.choice(rows, count, replace=False)
-    history = EntityRows(card, time, amount, label, learned, card[asked])
-    online = online_features(EVERYTHING, dataset, 7, time[asked], amount[asked], {"CARD": history})
+    history = EntityRows(card, time, amount, label, learned, {"CARD": card[asked]})
+    online = online_features(EVERYTHING, dataset, 7, time[asked], amount[asked], history)
     assert tuple(online) == feature_names(EVERYTHING, dataset)
     for name, values in online.items():
         np.testing.assert_array_equal(values, batch[name].to_numpy()[asked], err_msg=name)
@@ -51,10 +51,15 @@ def test_queries_of_unknown_or_missing_entities_have_no_past(count):
     nat = np.full(rows, np.datetime64("NaT"), "datetime64[us]")
     for known in (slice(0), slice(rows)):
         history = EntityRows(
-            keys[known], time[known], np.ones(rows)[known], np.ones(rows)[known], nat[known], asked
+            keys[known],
+            time[known],
+            np.ones(rows)[known],
+            np.ones(rows)[known],
+            nat[known],
+            {"CARD": asked},
         )
         amounts = np.full(count, 2.0)
-        online = online_features(EVERYTHING, DATASET, 0, now, amounts, {"CARD": history})
+        online = online_features(EVERYTHING, DATASET, 0, now, amounts, history)
         counts = online["CARD_count_10d"]
         assert np.isnan(counts[asked < 0]).all() and (counts[asked >= 0] == 1).all()
         assert np.isnan(online["CARD_median_10d"]).all()
@@ -81,6 +86,6 @@ def test_queries_do_not_see_each_other():
     now = np.array(["2024-01-01", "2024-01-02"], "datetime64[us]")
     none = np.empty(0)
     times = np.empty(0, "datetime64[us]")
-    history = EntityRows(np.empty(0, int), times, none, none, times, np.zeros(2, int))
-    online = online_features(EVERYTHING, DATASET, 7, now, np.ones(2), {"CARD": history})
+    history = EntityRows(np.empty(0, int), times, none, none, times, {"CARD": np.zeros(2, int)})
+    online = online_features(EVERYTHING, DATASET, 7, now, np.ones(2), history)
     assert online["CARD_count_10d"].tolist() == [1, 1]
