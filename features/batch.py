@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_NAN = np.float32(np.nan)
+
+
 def check_features(spec: Features, dataset: Dataset) -> None:
     """Rejects features that this dataset cannot have.
 
@@ -216,11 +219,11 @@ def features_of_entities(
     start = 0
     for entity, codes in keys.items():
         end = start + len(codes)
-        has_key = codes >= 0
+        is_missing = codes < 0
+        any_missing = is_missing.any()
         for name, (family, window) in _plan(spec, dataset, entity).items():
-            features[name] = np.where(
-                has_key, compute(family, window)[start:end], np.float32(np.nan)
-            )
+            values = compute(family, window)[start:end]
+            features[name] = np.where(is_missing, _NAN, values) if any_missing else values
         start = end
     return features
 

@@ -125,20 +125,20 @@ class History:
             self.order, self.amount = order, self._row_amount
             self._query_time, self._query_entity = self.time, entity
             self._query_moments, self._query_rank = self._moments, rank
-            self._now = np.searchsorted(self._position, self._position)
+            self._now = self._position.searchsorted(self._position)
         else:
             self.order = np.arange(len(queries.keys))
             self.amount = np.rint(queries.amounts / UNIT) * UNIT
             self._query_time = queries.timestamps.astype("datetime64[us]").astype(np.int64)
             self._query_entity = _entities_of(queries.keys, key, is_first)
             self._query_moments, self._query_rank = self._query_time, self.order
-            earlier = np.searchsorted(self._moments, self._query_time)
-            self._now = np.searchsorted(self._position, self._query_base + earlier)
+            earlier = self._moments.searchsorted(self._query_time)
+            self._now = self._position.searchsorted(self._query_base + earlier)
 
         self._learned: _Learned | None = None
         if label_times is None:
             self.labelled = np.flatnonzero(~np.isnan(label))
-            self._labelled_before = np.searchsorted(self.labelled, np.arange(len(time) + 1))
+            self._labelled_before = self.labelled.searchsorted(np.arange(len(time) + 1))
         else:
             self._learned = _Learned(self.time, entity, label, label_times[order])
             self.labelled = self._learned.labelled
@@ -245,10 +245,10 @@ class History:
         """Order statistics of the amounts in spans of rows."""
         if len(self.order) <= FEW:
             return SortedSpans(self._row_amount)
-        starts = np.searchsorted(self._entity_base, self._entity_base)
+        starts = self._entity_base.searchsorted(self._entity_base)
         of_queries = starts
         if not self._is_of_rows:
-            of_queries = np.searchsorted(self._entity_base, self._query_base)
+            of_queries = self._entity_base.searchsorted(self._query_base)
         return WaveletMatrix(self._row_amount, starts, of_queries)
 
     def cached(self, key: Hashable, compute: Callable[[], T]) -> T:
@@ -293,8 +293,8 @@ class History:
         """Position of the entity's first row later than t - age microseconds, [queries]."""
 
         def search() -> Ints:
-            rank = np.searchsorted(self._moments, self._query_moments - age, side="right")
-            return np.searchsorted(self._position, self._query_base + rank[self._query_rank])
+            rank = self._moments.searchsorted(self._query_moments - age, side="right")
+            return self._position.searchsorted(self._query_base + rank[self._query_rank])
 
         return self.cached(("first younger than", age), search)
 
@@ -330,9 +330,9 @@ class _Learned:
           rank: the position of each query's time in `moments`, [queries].
         """
         limit = 2 * (moments - age) + (age > 0)
-        effects = np.searchsorted(self._effects, limit, side="right")
+        effects = self._effects.searchsorted(limit, side="right")
         base = entity * (len(self._effects) + 1)
-        return np.searchsorted(self._position, base + effects[rank])
+        return self._position.searchsorted(base + effects[rank])
 
 
 def _last_flagged_before(flags: NDArray[np.bool_]) -> Ints:
@@ -355,7 +355,7 @@ def _entities_of(keys: Ints, row_keys: Ints, is_first: NDArray[np.bool_]) -> Int
       is_first: whether each row, but for the very first, is the first of its entity, [rows].
     """
     known = np.concatenate([row_keys[:1], row_keys[is_first]])
-    number = np.searchsorted(known, keys)
+    number = known.searchsorted(keys)
     if not len(known):
         return number
     is_known = known[np.minimum(number, len(known) - 1)] == keys

@@ -80,8 +80,8 @@ def online_features(
         rows.label_times if dataset.label_time else None,
         Queries(
             np.concatenate(list(keys.values())),
-            np.tile(timestamps, len(keys)),
-            np.tile(amounts, len(keys)),
+            np.concatenate([timestamps] * len(keys)),
+            np.concatenate([amounts] * len(keys)),
         ),
     )
     return features | features_of_entities(spec, dataset, history, keys)

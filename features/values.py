@@ -23,6 +23,8 @@ TIME = pa.timestamp("us")
 # Nanoseconds last: they would wrap around in the year 2262.
 _TEXT_FORMS = [pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (None, "UTC")]
 _TEXT_FORMS.append(pa.int64())
+# Only truncation to microseconds is allowed, not an overflow.
+_TO_MICROSECONDS = pc.CastOptions(target_type=TIME, allow_time_truncate=True)
 _FIRST_TIME, _LAST_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 and 9999
 _YEAR_2200 = 7_258_118_400  # in seconds
 # pandas writes 7.0 where a column misses a value. What is a blank differs between Arrow and Python.
@@ -262,13 +264,11 @@ def _as_time(column: pa.Array, form: pa.DataType, timezone: str) -> pa.Array | N
         values = column.cast(form)
         if pa.types.is_integer(form):
             return _since_1970(values.cast(pa.int64()).to_numpy())
-        # Only truncation to microseconds is allowed, not an overflow.
-        values = pc.cast(values, options=pc.CastOptions(target_type=TIME, allow_time_truncate=True))
+        values = pc.cast(values, options=_TO_MICROSECONDS)
     except pa.ArrowInvalid:
         return None
-    range_ = pc.min_max(values.cast(pa.int64())).as_py() if len(values) else {}
-    in_calendar = not range_ or _FIRST_TIME <= range_["min"] <= range_["max"] <= _LAST_TIME
-    if not in_calendar:
+    numbers = values.cast(pa.int64()).to_numpy()
+    if ((numbers < _FIRST_TIME) | (numbers > _LAST_TIME)).any():
         return None
     if timezone == UTC or _is_zoned(form):
         return values

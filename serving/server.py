@@ -56,6 +56,7 @@ _WAITING_CONNECTIONS = 2048
 _SECONDS_TO_WAIT = 75
 """How long a connection waits for its client."""
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+_CONTINUE = b"HTTP/1.1 100"
 _MOST_HEAD_BYTES = 64 << 10
 _HEAD_TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -152,6 +153,37 @@ class _Http(uvicorn.Server):
         return await super().on_tick(counter)
 
 
+class _WholeAnswers:
+    """A transport that sends the head of an answer together with its body.
+
+    uvicorn writes one after the other, which wakes the client twice.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport, self._head = transport, b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Sends data, unless a body must follow."""
+        if data.startswith(b"HTTP/1.1 ") and not (self._head or data.startswith(_CONTINUE)):
+            self._head = data
+        else:
+            self._transport.write(self._head + data)
+            self._head = b""
+
+    def flush(self) -> None:
+        """Sends a head without a body."""
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        """Closes the connection once everything is sent."""
+        self.flush()
+        self._transport.close()
+
+
 class _Protocol(HttpToolsProtocol):
     """uvicorn's protocol, with a limit on the bytes before a body, and without other protocols.
 
@@ -182,6 +214,16 @@ class _Protocol(HttpToolsProtocol):
         """The client has read."""
         self._waits_since = None
         super().resume_writing()
+
+    def connection_made(self, transport: Any) -> None:
+        """A client has connected."""
+        super().connection_made(_WholeAnswers(transport))  # type: ignore[arg-type]
+
+    def on_response_complete(self) -> None:
+        """An answer has been written."""
+        if isinstance(self.transport, _WholeAnswers):
+            self.transport.flush()
+        super().on_response_complete()
 
     def data_received(self, data: bytes) -> None:
         """Ends the connection if a request does not come to its body."""

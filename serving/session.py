@@ -48,6 +48,8 @@ SERVE = b"serve"
 """The tag of the graph that servers load."""
 
 _STRING_BYTES = 24
+_SPARE = 16
+"""Sets of tensors that a function keeps; as many as are used at a time, but for rare peaks."""
 _INVALID_ARGUMENT = 3
 # RunOptions: run in the calling thread, which spares small graphs the changes of threads.
 _IN_CALLING_THREAD = b"\x18" + b"\xff" * 9 + b"\x01"
@@ -116,6 +118,7 @@ class Session:
         library = _library()
         self._library = library
         self._session: Any = None
+        self._functions: list[Function] = []
         self._graph = library.TF_NewGraph()
         self._run_options = library.TF_NewBufferFromString(
             _IN_CALLING_THREAD, len(_IN_CALLING_THREAD)
@@ -158,11 +161,15 @@ class Session:
         """
         if signature not in self.signatures:
             raise ModelError(f"the model has no signature {signature!r}")
-        return Function(self, *self.signatures[signature])
+        function = Function(self, *self.signatures[signature])
+        self._functions.append(function)
+        return function
 
     def close(self) -> None:
         """Frees the model. No call may be running, and none may follow."""
         library = self._library
+        while self._functions:
+            self._functions.pop().close()
         if self._session:
             with _Status(library, "closing a model") as status:
                 library.TF_CloseSession(self._session, status)
@@ -218,7 +225,10 @@ class Function:
                 raise ModelError(f"{name}: tensors of type {tensor.type} are not supported")
         self.inputs, self.outputs = inputs, outputs
         self._session = session
+        self._library = _library()
         self._types = {name: NUMPY_TYPES[tensor.type] for name, tensor in inputs.items()}
+        # Of single transactions. Making them anew takes as long as running the graph.
+        self._spare: list[_Tensors] = []
         self._inputs = (_Output * len(inputs))(*(session.output(t.name) for t in inputs.values()))
         self._outputs = (_Output * len(outputs))(
             *(session.output(t.name) for t in outputs.values())
@@ -234,36 +244,102 @@ class Function:
           InvalidInput: TensorFlow refuses the inputs, for example because of their shapes.
           ModelError: anything else that goes wrong in the graph.
         """
-        library = _library()
-        values = (ctypes.c_void_p * len(self._types))()
-        strings = []
-        shapes: dict[tuple[int, ...], Any] = {}
+        arrays = [np.asarray(inputs[name], type_) for name, type_ in self._types.items()]
+        tensors = self._tensors_of(arrays)
         results: Sequence[Any] = ()
         try:
-            for index, (name, type_) in enumerate(self._types.items()):
-                array = np.asarray(inputs[name], type_)
-                shape = shapes.get(array.shape)
-                if shape is None:
-                    shape = shapes[array.shape] = (ctypes.c_int64 * array.ndim)(*array.shape)
-                if type_.kind == "O":
-                    values[index] = tensor = _text_tensor(library, array, shape)
-                    strings.append((tensor, array.size))
-                else:
-                    values[index] = _number_tensor(library, array, shape, self.inputs[name].type)
-            results = self._session.run(self._inputs, values, self._outputs)
+            results = self._session.run(self._inputs, tensors.values, self._outputs)
             return {
-                name: _to_array(library, tensor)
+                name: _to_array(self._library, tensor)
                 for name, tensor in zip(self.outputs, results, strict=True)
             }
         finally:
             for tensor in results:
                 if tensor:
-                    library.TF_DeleteTensor(tensor)
-            for tensor, count in strings:
-                _free_strings(library, tensor, count)
-            for tensor in values:
-                if tensor:
-                    library.TF_DeleteTensor(tensor)
+                    self._library.TF_DeleteTensor(tensor)
+            if tensors.are_of_one and len(self._spare) < _SPARE:
+                self._spare.append(tensors)
+            else:
+                tensors.free()
+
+    def close(self) -> None:
+        """Frees the tensors that are kept. No call may be running, and none may follow."""
+        while self._spare:
+            self._spare.pop().free()
+
+    def _tensors_of(self, arrays: list[np.ndarray]) -> _Tensors:
+        if all(array.shape == (1,) for array in arrays):
+            try:
+                spare = self._spare.pop()
+            except IndexError:
+                pass
+            else:
+                try:
+                    spare.fill(arrays)
+                except BaseException:
+                    spare.free()
+                    raise
+                return spare
+        return _Tensors(self._library, arrays, [tensor.type for tensor in self.inputs.values()])
+
+
+class _Tensors:
+    """Tensors of TensorFlow with copies of arrays.
+
+    Attributes:
+      values: their addresses.
+      are_of_one: whether each has one value, in one dimension.
+
+    Args:
+      library: the C API.
+      arrays: the values; text and bytes as `bytes` objects.
+      types: TensorFlow's numbers of their types.
+    """
+
+    def __init__(self, library: Any, arrays: list[np.ndarray], types: list[int]) -> None:
+        self._library = library
+        self.values = (ctypes.c_void_p * len(arrays))()
+        self.are_of_one = all(array.shape == (1,) for array in arrays)
+        self._texts: dict[int, int] = {}
+        self._numbers: dict[int, np.ndarray] = {}
+        shapes: dict[tuple[int, ...], Any] = {}
+        for index, (array, type_) in enumerate(zip(arrays, types, strict=True)):
+            shape = shapes.get(array.shape)
+            if shape is None:
+                shape = shapes[array.shape] = (ctypes.c_int64 * array.ndim)(*array.shape)
+            size = array.size * (_STRING_BYTES if type_ == STRING else array.itemsize)
+            tensor = library.TF_AllocateTensor(type_, shape, array.ndim, size)
+            self.values[index] = tensor
+            data = library.TF_TensorData(tensor)
+            if type_ == STRING:
+                for place in range(data, data + size, _STRING_BYTES):
+                    library.TF_StringInit(place)
+                self._texts[index] = data
+            elif size:
+                content: Any = (ctypes.c_char * size).from_address(data)
+                self._numbers[index] = np.frombuffer(content, array.dtype).reshape(array.shape)
+        self._sizes = {index: arrays[index].size for index in self._texts}
+        try:
+            self.fill(arrays)
+        except BaseException:
+            self.free()
+            raise
+
+    def fill(self, arrays: list[np.ndarray]) -> None:
+        """Copies arrays of the same shapes and types into the tensors."""
+        for index, content in self._numbers.items():
+            content[...] = arrays[index]
+        for index, data in self._texts.items():
+            for place, value in enumerate(arrays[index].ravel()):
+                self._library.TF_StringCopy(data + place * _STRING_BYTES, value, len(value))
+
+    def free(self) -> None:
+        """Frees the tensors."""
+        for index, data in self._texts.items():
+            for place in range(self._sizes[index]):
+                self._library.TF_StringDealloc(data + place * _STRING_BYTES)
+        for tensor in self.values:
+            self._library.TF_DeleteTensor(tensor)
 
 
 class _Status:
@@ -310,29 +386,6 @@ def _infos(signature: SignatureDef, side: str) -> dict[str, TensorInfo]:
         )
         for name, info in sorted(infos.items())
     }
-
-
-def _number_tensor(library: Any, array: np.ndarray, shape: Any, type_: int) -> Any:
-    content = array.tobytes()
-    tensor = library.TF_AllocateTensor(type_, shape, array.ndim, len(content))
-    ctypes.memmove(library.TF_TensorData(tensor), content, len(content))
-    return tensor
-
-
-def _text_tensor(library: Any, array: np.ndarray, shape: Any) -> Any:
-    tensor = library.TF_AllocateTensor(STRING, shape, array.ndim, array.size * _STRING_BYTES)
-    place = library.TF_TensorData(tensor)
-    for value in array.ravel():
-        library.TF_StringInit(place)
-        library.TF_StringCopy(place, value, len(value))
-        place += _STRING_BYTES
-    return tensor
-
-
-def _free_strings(library: Any, tensor: Any, count: int) -> None:
-    place = library.TF_TensorData(tensor)
-    for index in range(count):
-        library.TF_StringDealloc(place + index * _STRING_BYTES)
 
 
 def _to_array(library: Any, tensor: Any) -> np.ndarray:
