@@ -40,6 +40,13 @@ def post(server, path, document, **options):
     return httpx.post(f"{server.url}{path}", json=document, timeout=30, **options)
 
 
+def test_an_answer_without_a_body_is_sent(server):
+    with httpx.Client() as client:
+        for _ in range(2):
+            assert client.head(f"{server.url}/healthz").status_code == 405
+            assert client.get(f"{server.url}/healthz").status_code == 200
+
+
 def test_rest_row_by_row(server):
     rows = [{"TX_AMOUNT": amount, "CHANNEL": "web"} for amount in AMOUNTS]
     answer = post(server, PREDICT, {"signature_name": "predict", "instances": rows})

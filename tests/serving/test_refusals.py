@@ -8,6 +8,7 @@ import logging
 import socket
 from contextlib import suppress
 from datetime import date
+from types import SimpleNamespace
 
 import anyio
 import grpc
@@ -268,6 +269,21 @@ def test_a_request_that_does_not_come_to_its_body_is_431(server, head):
             answer = connection.recv(1000)
     assert answer.startswith(b"HTTP/1.1 431 ") or not answer, answer
     assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+def test_the_head_of_an_answer_is_sent_with_its_body():
+    written = []
+    transport = server_module._WholeAnswers(SimpleNamespace(write=written.append, close=str))
+    for piece in (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"{}", b"more"):
+        transport.write(piece)
+    transport.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+    transport.close()
+    assert written == [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n{}",
+        b"more",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+    ]
 
 
 def test_many_small_requests_on_one_connection_are_no_large_one(server):
