@@ -41,7 +41,9 @@ class Refused(FraudPipelineError):
     """The model cannot be served as it is; the message says why."""
 
 
-def check_serving(model_dir: str, tfrecord: str, count: int, max_latency_ms: float) -> dict:
+def check_serving(
+    model_dir: str, tfrecord: str, count: int, max_latency_ms: float, inputs: str = ""
+) -> dict:
     """Serves a model and compares what it answers with what it must.
 
     Args:
@@ -49,12 +51,16 @@ def check_serving(model_dir: str, tfrecord: str, count: int, max_latency_ms: flo
       tfrecord: a gzipped TFRecord file of examples.
       count: how many of them to send.
       max_latency_ms: the largest median of single requests.
+      inputs: what the examples were computed with, an `InputSpecification` as JSON; "" if they do
+        not say.
 
     Returns:
       `examples`, `seconds` and `latency_ms`, or `error`.
     """
     started = time.monotonic()
     try:
+        if inputs:
+            _check_specification(Path(model_dir), inputs)
         with tempfile.TemporaryDirectory() as root:
             version = Path(root, "pushed", "1")
             version.parent.mkdir()
@@ -76,6 +82,26 @@ def check_serving(model_dir: str, tfrecord: str, count: int, max_latency_ms: flo
         "seconds": round(time.monotonic() - started, 2),
         "latency_ms": round(latency_ms, 2),
     }
+
+
+def _check_specification(model_dir: Path, inputs: str) -> None:
+    """Checks that the model records what its examples were computed with.
+
+    The server computes by what it records: with another label delay, say, by labels that training
+    did not see. Without a history of labels, no score would show it.
+
+    Raises:
+      Refused: it records something else.
+    """
+    from fraud.codec import from_json
+    from fraud.models.specification import InputSpecification
+
+    recorded, used = InputSpecification.read(model_dir), from_json(InputSpecification, inputs)
+    for name in ("dataset", "features", "label_delay_days"):
+        ours, theirs = getattr(recorded, name), getattr(used, name)
+        if ours != theirs:
+            shown = f": {ours} instead of {theirs}" if name == "label_delay_days" else ""
+            raise Refused(f"it records another {name} than its examples were computed with{shown}")
 
 
 class _Expected:
@@ -377,7 +403,8 @@ def ServingCheck(  # noqa: N802 (TFX names components like classes)
     uri = artifact_utils.get_split_uri([examples], "eval")
     shard = os.path.join(uri, sorted(os.listdir(uri))[0])
     folder = path_utils.serving_model_path(model.uri)
-    answer = check_serving(folder, shard, count, max_latency_ms)
+    inputs = examples.get_string_custom_property("inputs")
+    answer = check_serving(folder, shard, count, max_latency_ms, inputs)
     blessing.set_int_custom_property("blessed", int("error" not in answer))
     blessing.set_string_custom_property("reason", answer.get("error", ""))
     blessing.set_string_custom_property("answer", to_json(answer))

@@ -40,6 +40,8 @@ from fraud.time import parse_day
 
 EXAMPLES = "examples"
 FINGERPRINT = "input_fingerprint"
+INPUTS = "inputs"
+"""Custom property: the `InputSpecification` of the examples, as JSON."""
 
 PLAN, BAD_INPUT = "plan", "bad_input"
 """Execution properties that the driver adds: the `IngestionPlan` as JSON, or the error message."""
@@ -144,7 +146,9 @@ class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
             plan = replace(plan, champion=None, champion_problem=problem)
             shards = self._ingest(plan, exec_properties, directory)
         examples = artifact_utils.get_single_instance(output_dict[EXAMPLES])
-        _describe(examples, shards, plan, _config(exec_properties).dataset.label_time is not None)
+        config = _config(exec_properties)
+        _describe(examples, shards, plan, config.dataset.label_time is not None)
+        examples.set_string_custom_property(INPUTS, codec.to_json(config.inputs))
         for split in artifact_utils.decode_split_names(examples.split_names):
             _publish(split, [s for s in shards if s.split == split and s.rows], examples)
         fileio.rmtree(directory)
@@ -208,7 +212,7 @@ class TransactionExampleGen(base_beam_component.BaseBeamComponent):
     timestamp there are no windows; rows are split into train and eval by a hash. `history` (JSON):
     how many days before the train window are `needed` by features and `available`. `unlabelled`
     (JSON), with label times: split → number of transactions left out because their label is not
-    known yet.
+    known yet. `inputs` (JSON): the `InputSpecification` that they were computed with.
     """
 
     SPEC_CLASS = TransactionExampleGenSpec

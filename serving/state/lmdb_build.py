@@ -84,6 +84,7 @@ class LmdbRebuild:
             yield ()
             self._new.env.sync(True)
         else:
+            self._new.env.sync(True)  # nearly all, while nobody waits
             # While this is open, no other process writes.
             with self._current.env.begin(write=True) as txn:
                 yield batches(lmdb_store.journaled(txn, self._current))

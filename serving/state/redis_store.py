@@ -20,7 +20,7 @@ import itertools
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -180,7 +180,7 @@ class RedisStore:
         """Connects to the server.
 
         Raises:
-          BadInput: there is no state.
+          BadInput: there is no state, or the server may forget some of it.
           FraudPipelineError: the server cannot be reached.
         """
         self._url = _shown(url)
@@ -189,6 +189,7 @@ class RedisStore:
         self._replace = self._client.register_script(_REPLACE)
         self._lock = threading.Lock()
         with self._reached():
+            _check_forgets_nothing(self._client, url)
             self._names, self._definition = self._current()
 
     @classmethod
@@ -473,12 +474,13 @@ def rebuilding(url: str, definition: StateDefinition) -> Iterator[RedisRebuild]:
     """A new generation, which is removed at the end unless it was put into use.
 
     Raises:
-      BadInput: another process is building the state.
+      BadInput: another process is building the state, or the server may forget some of it.
       FraudPipelineError: the server cannot be reached.
     """
     client = connect(url)
     with reached(url):
         lock = client.lock(f"{PREFIX}:building", timeout=_LOCK_SECONDS, blocking=False)
+        _check_forgets_nothing(client, url)
         if not lock.acquire():
             raise BadInput(f"{_shown(url)}: another process is building the state; wait for it")
         try:
@@ -496,6 +498,24 @@ def rebuilding(url: str, definition: StateDefinition) -> Iterator[RedisRebuild]:
         finally:
             lock.release()
             client.close()
+
+
+def _check_forgets_nothing(client: Any, url: str) -> None:
+    """Checks that the server refuses what has no room, rather than to forget what was there.
+
+    Features would then be wrong, and nobody would know.
+
+    Raises:
+      BadInput: it does not.
+    """
+    with suppress(redis.ResponseError):  # who may not ask cannot know
+        memory = client.info("memory")
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if memory.get("maxmemory") and policy != "noeviction":
+            raise BadInput(
+                f"{_shown(url)}: with maxmemory-policy {policy}, the server forgets parts of the "
+                "state when its memory is full; set maxmemory-policy noeviction"
+            )
 
 
 def new_generation(client: Any, definition: StateDefinition) -> _Names:

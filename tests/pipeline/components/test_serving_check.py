@@ -1,7 +1,9 @@
 """ServingCheck with the real server: what it blesses, and what it refuses."""
 
 import json
+import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,7 +66,8 @@ def examples(tmp_path_factory):
 
 
 def test_a_model_that_answers_as_it_must_is_blessed(model, examples):
-    answer = check_serving(str(model), examples, 50, 60_000)
+    inputs = to_json(InputSpecification.read(model))
+    answer = check_serving(str(model), examples, 50, 60_000, inputs)
     assert answer.keys() == {"examples", "seconds", "latency_ms"}, answer
     assert answer["examples"] == 50
     assert 0 < answer["latency_ms"] < 60_000
@@ -90,6 +93,21 @@ def test_a_model_that_records_other_definitions_than_those_of_its_examples_is_re
     path.write_text(json.dumps(changed))
     answer = check_serving(str(fooling), examples, 30, 60_000)
     assert "is not that of the examples" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label_delay_days": 3}, "another label_delay_days than its examples .*: 7 instead of 3"),
+        ({"features": Features(normal_days=7)}, "another features than its examples"),
+    ],
+)
+def test_a_model_that_records_another_delay_than_that_of_its_examples_is_refused(
+    model, change, message
+):
+    used = replace(InputSpecification.read(model), **change)
+    answer = check_serving(str(model), "none.gz", 30, 60_000, to_json(used))
+    assert re.search(message, answer["error"])
 
 
 def test_a_slow_model_is_refused(model, examples):

@@ -9,15 +9,19 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
+import pytest
 import redis as client
 
 from fraud.codec import to_json
+from fraud.errors import BadInput
 from fraud.features.spec import Dataset, FeatureGroup, Features
 from fraud.models.columns import ModelColumns
 from fraud.models.specification import EXTRA, SPECIFICATION_FILE, InputSpecification
+from fraud.serving.state import StateDefinition, create_state, rebuild_state
 from tests import debian
 from tests.serving.conftest import export, push
 from tests.serving.exported import serving
+from tests.serving.models import of_default_features
 
 ROW = {
     "TRANSACTION_ID": 1,
@@ -60,6 +64,18 @@ def push_model(tmp_path):
 
 
 SCORE = "/v1/transactions:score", {"transactions": [ROW]}
+
+
+@pytest.mark.parametrize("policy", ["volatile-lru", "allkeys-random"])
+def test_a_server_that_forgets_when_its_memory_is_full_is_refused(policy):
+    definition = StateDefinition.of(of_default_features())
+    with redis_server("--maxmemory", "50mb") as process:
+        create_state(URL, definition).close()
+        client.Redis.from_url(URL).config_set("maxmemory-policy", policy)
+        for use in (create_state, lambda *state: rebuild_state(*state).__enter__()):
+            with pytest.raises(BadInput, match=f"{policy}.*; set maxmemory-policy noeviction"):
+                use(URL, definition)
+        assert process.poll() is None
 
 
 def test_nothing_else_waits_for_a_state_that_does_not_answer(tmp_path):
