@@ -51,6 +51,7 @@ def check_features(spec: Features, dataset: Dataset) -> None:
             raise BadInput(f"{at}.windows: empty; list lengths in days, such as [1, 7, 30]")
 
 
+@lru_cache(64)
 def feature_names(spec: Features, dataset: Dataset) -> tuple[str, ...]:
     """Names of all derived columns, in a fixed order.
 

@@ -88,6 +88,7 @@ def parse_transactions(rows: Any, dataset: Dataset) -> RawTransactions:
     """
     rows = _objects(rows, "transactions")
     columns: dict[str, pa.Array] = {}
+    texts: dict[str, tuple[_Field, list[str | None]]] = {}
     optional = set(dataset.slices) - {*dataset.entities, *dataset.numeric, *dataset.categorical}
     for name in dataset.columns:
         if name in (dataset.label, dataset.label_time):
@@ -100,9 +101,10 @@ def parse_transactions(rows: Any, dataset: Dataset) -> RawTransactions:
             is_amount = name == dataset.amount
             columns[name] = _numbers(given, LARGEST if is_amount else LARGEST_NUMBER, field)
         elif name in (dataset.id, *dataset.entities):
-            columns[name] = field.texts([_identifier(v, row, field) for row, v in enumerate(given)])
+            texts[name] = field, [_identifier(v, row, field) for row, v in enumerate(given)]
         else:
-            columns[name] = field.texts([_category(v, row, field) for row, v in enumerate(given)])
+            texts[name] = field, [_category(v, row, field) for row, v in enumerate(given)]
+    columns |= _text_columns(texts)
     ids = [row[dataset.id] for row in rows] if dataset.id else [None] * len(rows)
     return RawTransactions(ids, columns, dataset)
 
@@ -176,14 +178,33 @@ class _Field:
 
     def texts(self, texts: list[str | None]) -> pa.Array:
         """Text as a column; "" becomes null."""
-        for row, text in enumerate(texts):
-            if text is not None and len(text) > LONGEST_TEXT:
-                self.refuse(row, f"has {len(text):,} characters; the most are {LONGEST_TEXT:,}")
+        self.check_lengths(texts)
         try:
             return pa.array([text or None for text in texts], pa.string())
         except UnicodeEncodeError as error:
             row = texts.index(error.object)
             self.refuse(row, f"{error.object[error.start]!r} is not a character; remove it")
+
+    def check_lengths(self, texts: list[str | None]) -> None:
+        """Refuses text that is too long."""
+        for row, text in enumerate(texts):
+            if text is not None and len(text) > LONGEST_TEXT:
+                self.refuse(row, f"has {len(text):,} characters; the most are {LONGEST_TEXT:,}")
+
+
+def _text_columns(texts: dict[str, tuple[_Field, list[str | None]]]) -> dict[str, pa.Array]:
+    """Texts as columns; made at once, since that takes about as long as to make one of them."""
+    for field, of_field in texts.values():
+        field.check_lengths(of_field)
+    joined = [text or None for _, of_field in texts.values() for text in of_field]
+    try:
+        column = pa.array(joined, pa.string())
+    except UnicodeEncodeError:
+        return {
+            name: field.texts(of_field) for name, (field, of_field) in texts.items()
+        }  # says where
+    count = len(joined) // max(len(texts), 1)
+    return {name: column.slice(i * count, count) for i, name in enumerate(texts)}
 
 
 def _objects(rows: Any, name: str) -> list[dict[str, Any]]:
