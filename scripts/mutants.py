@@ -76,6 +76,8 @@ TESTS = {
         "tests/models/evaluation/test_tfma_metrics.py tests/models/evaluation/test_comparison.py"
     ),
     "models/evaluation/extractors.py": "tests/models/evaluation/test_extractors.py",
+    "monitoring/decide.py": "tests/monitoring/test_decide.py",
+    "monitoring/shadow.py": "tests/monitoring/test_shadow.py",
     "pipeline/drift.py": "tests/pipeline/test_drift.py",
     "pipeline/components/champion.py": (
         "tests/pipeline/components/test_champion.py"

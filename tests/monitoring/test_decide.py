@@ -121,8 +121,10 @@ def test_days_of_a_hold_neither_count_nor_end_a_row() -> None:
 
 
 def test_after_a_training_there_is_a_cool_down_that_doubles_in_vain() -> None:
-    trained = [n for n, action in enumerate(actions([[check()]] * 60)) if action == "retrain"]
-    assert trained == [1, 6, 16, 36]
+    trained = [n for n, action in enumerate(actions([[check()]] * 120)) if action == "retrain"]
+    assert trained == [1, 6, 16, 36, 76, 116]  # up to eight times
+    at_once = actions([[check()]] * 40, replace(SLOW, consecutive_days=1))
+    assert [n for n, action in enumerate(at_once) if action == "retrain"] == [0, 5, 15, 35]
 
 
 def test_the_cool_down_does_not_double_once_its_cause_was_gone() -> None:

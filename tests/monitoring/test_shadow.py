@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -55,6 +59,36 @@ def test_scores_that_moved_are_noticed() -> None:
     )
 
 
+def test_the_index_is_that_of_shares_in_bins() -> None:
+    scores, others = np.array([0.005, 0.3]), np.array([0.005, 0.0])
+    expected = -1 / 5.5 * math.log(1.5 / 2.5) + 1 / 5.5 * math.log(1.5 / 0.5)
+    assert shadow.shift(scores, others) == pytest.approx(expected)
+    policy = replace(POLICY, max_score_shift=shadow.shift(scores, others))
+    outputs = [Outputs(each, np.zeros(2, bool)) for each in (scores, others)]
+    assert shadow.differences(*outputs, policy) == ()  # as much as is allowed
+    closer = replace(policy, max_score_shift=policy.max_score_shift - 1e-9)
+    assert len(shadow.differences(*outputs, closer)) == 1
+    edges = [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
+    for low, high in itertools.pairwise(edges):  # each bin is one, and others are others
+        inside, next_one = np.full(99, low), np.full(99, high)
+        assert shadow.shift(inside, np.full(99, (low + high) / 2)) == 0
+        assert (shadow.shift(inside, next_one) > 1) == (high < 1)
+    assert shadow.shift(np.array([-3.0, 4.0]), np.array([0.0, 1.0])) == 0
+
+
+def test_as_many_alerts_as_are_allowed_are_no_difference() -> None:
+    policy = replace(POLICY, max_alert_rate_ratio=3.0)
+    scores = np.full(1000, 0.01, np.float32)
+
+    def raising(alerts: int) -> Outputs:
+        return Outputs(scores, np.arange(1000) < alerts)
+
+    for new, old, found in ((10, 3, 0), (11, 3, 1), (3, 10, 0), (3, 11, 1)):
+        assert len(shadow.differences(raising(new), raising(old), policy)) == found, (new, old)
+    assert len(shadow.differences(raising(10), raising(0), policy)) == 1
+    assert len(shadow.differences(raising(0), raising(10), policy)) == 1
+
+
 @pytest.mark.parametrize("bad", [np.nan, -0.1, 1.1])
 def test_scores_that_are_no_probabilities_are_noticed(bad: float) -> None:
     old = model(0.8)
@@ -62,6 +96,11 @@ def test_scores_that_are_no_probabilities_are_noticed(bad: float) -> None:
     scores[:41] = bad
     (found,) = shadow.differences(Outputs(scores, old.alerts), old, POLICY)
     assert found == "41 of 4000 scores are no probabilities"
+    scores[40] = 0.0
+    lenient = replace(POLICY, max_score_shift=1e9)
+    assert shadow.differences(Outputs(scores, old.alerts), old, lenient) == ()
+    bounds = Outputs(np.array([0.0, 1.0] * 50), np.zeros(100, bool))
+    assert shadow.differences(bounds, bounds, POLICY) == ()
 
 
 def test_a_worse_model_does_harm_and_an_equal_one_does_not() -> None:
@@ -71,6 +110,20 @@ def test_a_worse_model_does_harm_and_an_equal_one_does_not() -> None:
     equal = shadow.harm(LABELS, CARDS, model(0.8), model(0.8, seed=2), "version 7")
     better = shadow.harm(LABELS, CARDS, model(0.8), model(0.3, seed=2), "version 7")
     assert equal.verdict is better.verdict is Verdict.OK
+    assert worse.interval and worse.interval[0] < worse.value < worse.interval[1] < 0
+    low, high = worse.interval
+    assert worse.detail == f"in 4000 transactions; 95 % {low:+.3f} … {high:+.3f}"
+    assert worse.threshold == equal.threshold == 0.0
+
+
+def test_transactions_without_labels_do_not_count() -> None:
+    labels = LABELS.copy()
+    labels[::2] = np.nan
+    live, other = model(0.3), model(0.8, seed=2)
+    half = [Outputs(each.scores[1::2], each.alerts[1::2]) for each in (live, other)]
+    expected = shadow.harm(LABELS[1::2], CARDS[1::2], *half, "version 7")
+    assert shadow.harm(labels, CARDS, live, other, "version 7") == expected
+    assert expected.detail.startswith("in 2000 transactions")
 
 
 def test_without_labels_nobody_knows() -> None:
@@ -78,4 +131,8 @@ def test_without_labels_nobody_knows() -> None:
     few[np.flatnonzero(LABELS)[3:]] = np.nan
     for labels in (np.full(LABELS.size, np.nan), few):
         check = shadow.harm(labels, CARDS, model(0.1), model(0.9), "version 7")
-        assert check.verdict is Verdict.CANNOT_JUDGE and check.detail
+        assert check.verdict is Verdict.CANNOT_JUDGE and check.kind is Kind.HARM
+        assert check.interval is None and check.threshold == 0.0
+    assert check.value is not None and check.detail == "3 cards have a fraud, which is too few"
+    nobody = shadow.harm(np.zeros(LABELS.size), CARDS, model(0.1), model(0.9), "version 7")
+    assert nobody.value is None and nobody.detail == "no frauds known yet"
