@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SHOWN_RUNS = 5
 SHOWN_DAYS = 10
+"""What the text has at most of what the loop did; the JSON has all."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,12 +149,11 @@ def _loop(config: Config, root: Root) -> dict[str, Any] | None:
             for look in entries[-1].looks
         ],
         "held": [
-            {"day": str(day), "reasons": list(kept.entry(day).faults)}
-            for day in reversed(held[-SHOWN_DAYS:])
+            {"day": str(day), "reasons": list(kept.entry(day).faults)} for day in reversed(held)
         ],
         "approved": [
             {**asdict(approval), "day": str(approval.day)}
-            for approval in reversed(kept.approvals()[-SHOWN_DAYS:])
+            for approval in reversed(kept.approvals())
         ],
         "promotions": [
             {
@@ -164,7 +164,7 @@ def _loop(config: Config, root: Root) -> dict[str, Any] | None:
             }
             for entry in reversed(entries)
             if entry.pushed
-        ][:SHOWN_RUNS],
+        ],
         "refused": [
             {
                 "day": str(day),
@@ -229,13 +229,13 @@ def render(document: dict[str, Any]) -> str:
         for one in loop["again"]:
             days = ", ".join(one["changed"])
             lines.append(f"    was {one['decision']} until {one['at']}: files of {days} changed")
-        for one in loop["held"]:
+        for one in loop["held"][:SHOWN_DAYS]:
             lines.append(f"  {one['day']}  not trained on: {'; '.join(one['reasons'])}")
-        for one in loop["approved"]:
+        for one in loop["approved"][:SHOWN_DAYS]:
             lines.append(
                 f"  {one['day']}  approved by {one['user']} at {one['at']}: {one['reason']}"
             )
-        for one in loop["promotions"]:
+        for one in loop["promotions"][:SHOWN_DAYS]:
             back = f"; taken back: {one['taken_back']}" if one["taken_back"] else ""
             why = "; ".join(one["reasons"])
             lines.append(f"  {one['day']}  version {one['version']} went live: {why}{back}")
