@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -9,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from importlib.metadata import version as package_version
 from typing import Any
 
+import anyio
 import grpc
 from google.protobuf.message import DecodeError
 
@@ -24,7 +26,7 @@ from fraud.serving.api.open_inference_messages import (
     SERVICE_UNKNOWN,
     SERVING,
 )
-from fraud.serving.errors import NotFound, refusal
+from fraud.serving.errors import DeadlineExceeded, NotFound, refusal
 from fraud.serving.inference import Inference, check_model_name, check_names
 from fraud.serving.logs import log
 from fraud.serving.protos import (
@@ -39,6 +41,8 @@ _PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 _MODEL_SERVICE = "tensorflow.serving.ModelService"
 _SIGNATURES = "signature_def"
 _SERVER = "fraud-pipeline"
+_MESSAGES_AT_ONCE = 64
+"""So many messages may be incomplete at a time; their sizes are not known before. Others wait."""
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
@@ -57,6 +61,8 @@ def create_server(inference: Inference, settings: Settings) -> grpc.aio.Server:
         ],
     )
     services = _Services(inference)
+    # Apart, so that those that need a token do not wait for those that need none.
+    receiving = {guarded: asyncio.Semaphore(_MESSAGES_AT_ONCE) for guarded in (True, False)}
     calls: dict[str, dict[str, tuple[Any, Handler, Role | None, bool]]] = {
         _PREDICTION_SERVICE: {
             "Predict": (predict_pb2.PredictRequest, services.predict, "score", True),
@@ -99,9 +105,18 @@ def create_server(inference: Inference, settings: Settings) -> grpc.aio.Server:
     }
     for service, methods in calls.items():
         handlers = {
-            method: grpc.unary_unary_rpc_method_handler(
+            # As of streams, which are not read before the call is found to be allowed. To clients,
+            # a stream of one message is that message.
+            method: grpc.stream_unary_rpc_method_handler(
                 _guarded(
-                    f"{service}/{method}", request, handler, role, is_guarded, inference, settings
+                    f"{service}/{method}",
+                    request,
+                    handler,
+                    role,
+                    is_guarded,
+                    inference,
+                    settings,
+                    receiving[is_guarded],
                 ),
                 response_serializer=lambda message: message.SerializeToString(),
             )
@@ -215,18 +230,29 @@ def _guarded(
     is_guarded: bool,
     inference: Inference,
     settings: Settings,
+    receiving: asyncio.Semaphore,
 ) -> Handler:
     """A handler of bytes with what every call passes: tokens, limits, metrics and the log."""
     seconds = metrics.SECONDS.labels("grpc", method)
     codes: dict[str, Any] = {}
 
-    def parsed(content: bytes) -> Any:
+    async def received(context: Any) -> Any:
+        try:
+            with anyio.fail_after(settings.limits.timeout_seconds):
+                async with receiving:
+                    content = await context.read()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the message did not arrive within {settings.limits.timeout_seconds:g} s"
+            ) from None
+        if content is grpc.aio.EOF:
+            raise BadInput("there is no message")
         try:
             return request_type.FromString(content)
         except DecodeError:
             raise BadInput(f"these bytes are no {request_type.DESCRIPTOR.name}") from None
 
-    async def call(content: bytes, context: Any) -> Any:
+    async def call(_: Any, context: Any) -> Any:
         started = time.perf_counter()
         metadata = dict(context.invocation_metadata() or ())
         identifier = request_id(_text(metadata.get(REQUEST_ID)))
@@ -235,10 +261,11 @@ def _guarded(
         try:
             if is_guarded:
                 settings.tokens.check(_text(metadata.get("authorization")), role)
+                request = await received(context)
                 with inference.admission():
-                    response = await handler(parsed(content), context)
+                    response = await handler(request, context)
             else:
-                response = await handler(parsed(content), context)
+                response = await handler(await received(context), context)
             code = "OK"
             return response
         except Exception as error:

@@ -25,7 +25,7 @@ from fraud.errors import BadInput
 from fraud.monitoring.checks import Check, Observation, Verdict
 from fraud.monitoring.prometheus import exposition
 from fraud.serving import server as server_module
-from fraud.serving.api import rest
+from fraud.serving.api import rest, rpc
 from fraud.serving.errors import Forbidden, Unauthenticated
 from fraud.serving.inference import Inference
 from fraud.serving.logs import _JsonLines
@@ -351,6 +351,35 @@ def test_who_sends_slowly_takes_no_place(inference):
             assert (await client.post(PREDICT, json=rows(ROW))).status_code == 200
             for answer in await asyncio.gather(*slow):
                 assert answer.status_code == 504
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "code", "message"),
+    [
+        (Tokens({b"of-the-bank-only": "score"}), "UNAUTHENTICATED", "send a token"),
+        (Tokens(), "DEADLINE_EXCEEDED", "the message did not arrive within 0.5 s"),
+    ],
+)
+def test_nobody_waits_for_a_message_that_does_not_arrive(
+    inference, tmp_path, tokens, code, message
+):
+    """Nor is one received of somebody who may not send it."""
+
+    async def run():
+        settings = Settings(tmp_path, limits=inference.limits, tokens=tokens)
+        server = rpc.create_server(inference, settings)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")(timeout=60)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+        await server.stop(None)
+        assert refused.value.code() == getattr(grpc.StatusCode, code)
+        assert message in refused.value.details()
+        assert inference._in_progress == 0
 
     asyncio.run(run())
 
