@@ -17,6 +17,7 @@ from fraud.serving import metrics
 from fraud.serving.errors import (
     Busy,
     DeadlineExceeded,
+    Forbidden,
     TooLarge,
     refusal,
     retry_headers,
@@ -103,6 +104,8 @@ class Guard:
         if method not in ("POST", "PUT", "PATCH"):
             await self._app(scope, receive, send)
             return
+        if not self._tokens.roles and _is_of_another_site(headers):
+            raise Forbidden("a page of another site may not send this; use tokens, or no browser")
         most = self._limits.body_bytes
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > most:
@@ -171,6 +174,15 @@ class Guard:
             client=client[0] if client else None,
             **fields,
         )
+
+
+def _is_of_another_site(headers: dict[bytes, bytes]) -> bool:
+    """Whether a browser sends a request for a page that did not come from here.
+
+    Any page may let its reader's browser send requests to this machine, which no token holds up.
+    """
+    origin = headers.get(b"origin")
+    return origin is not None and origin.partition(b"://")[2] != headers.get(b"host")
 
 
 def _replay(body: bytes, receive: Any) -> Any:

@@ -482,7 +482,10 @@ def rebuilding(url: str, definition: StateDefinition) -> Iterator[RedisRebuild]:
         lock = client.lock(f"{PREFIX}:building", timeout=_LOCK_SECONDS, blocking=False)
         _check_forgets_nothing(client, url)
         if not lock.acquire():
-            raise BadInput(f"{_shown(url)}: another process is building the state; wait for it")
+            raise BadInput(
+                f"{_shown(url)}: another process is building the state; wait for it, or, if it was "
+                f"killed, delete the key {PREFIX}:building"
+            )
         try:
             new = new_generation(client, definition)
             before = client.get(CURRENT)

@@ -394,6 +394,28 @@ def test_a_line_of_the_log_is_json_whatever_is_in_it():
     assert (document["error"], document["number"]) == (error, 10**30)
 
 
+def test_pages_of_other_sites_may_not_send_requests(inference):
+    """With the browser of somebody on this machine, where no token is needed."""
+
+    async def run():
+        async with client_of(inference) as client:
+            for origin, status in (
+                ("http://here", 200),
+                ("http://elsewhere", 403),
+                ("https://here.elsewhere:8501", 403),
+                ("null", 403),
+            ):
+                headers = {"origin": origin, "content-type": "text/plain"}
+                answer = await client.post(PREDICT, json=rows(ROW), headers=headers)
+                assert answer.status_code == status, (origin, answer.text)
+        tokens = Tokens({b"of-the-bank-only": "score"})
+        async with client_of(inference, tokens) as client:
+            headers = {"origin": "http://elsewhere", "authorization": "Bearer of-the-bank-only"}
+            assert (await client.post(PREDICT, json=rows(ROW), headers=headers)).status_code == 200
+
+    asyncio.run(run())
+
+
 def test_too_much_is_413(inference):
     async def run():
         async with client_of(inference) as client:
