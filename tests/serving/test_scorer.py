@@ -2,6 +2,7 @@
 
 import os
 import threading
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.features.batch import add_features, feature_names
+from fraud.features.definitions import FAMILIES, Family
 from fraud.features.spec import Dataset, FeatureGroup, Features
 from fraud.models.specification import InputSpecification
 from fraud.serving.errors import NotReady
@@ -398,6 +400,22 @@ def test_a_replay_of_the_sample_has_the_features_and_scores_of_batch(repository,
     specification = of_default_features(categorical=names)
     table = table.select(list(specification.dataset.columns))
     assert check_parity(table, specification, tmp_path, 7) > 500
+
+
+def test_a_family_that_is_added_to_the_definitions_is_served(repository, tmp_path, monkeypatch):
+    """Without code in serving: nothing there knows the families."""
+
+    def seen_and_known(history, window):
+        of = {name: FAMILIES[name].compute(history, window) for name in ("count", "known_count")}
+        return of["count"] - of["known_count"] / 2
+
+    monkeypatch.setitem(FAMILIES, "seen_and_known", Family("risk", seen_and_known, False, ()))
+    features = Features(groups=(FeatureGroup(("seen_and_known",), (1, 14)),))
+    specification = replace(of_default_features(), features=features)
+    folder = repository / "data" / "sample" / "transactions"
+    table = days_of(folder, "2026-01-01", "2026-01-31", [7])
+    table = table.select(list(specification.dataset.columns))
+    assert check_parity(table, specification, tmp_path, 7) > 200
 
 
 def test_a_replay_of_the_handbook_has_the_features_and_scores_of_batch(handbook, tmp_path):
