@@ -32,10 +32,12 @@ class Lags:
     Attributes:
       labels: days until its labels are known.
       training: days until it is in the train window: label delay, eval window, label delay.
+      window: days of the train window; 0 trains for no change a second time.
     """
 
     labels: int = 0
     training: int = 0
+    window: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,14 @@ class Decision:
       reasons: why, or why not more; a sentence each.
       asking: the names of the checks that ask for a training, whatever is done; none if the data
         is broken, as then nobody knows.
+      changed: of a training for a change, the first day after it, as far as the checks can tell.
     """
 
     as_of: date
     action: Action
     reasons: tuple[str, ...] = ()
     asking: tuple[str, ...] = ()
+    changed: date | None = None
 
 
 @dataclass(frozen=True)
@@ -109,14 +113,17 @@ def decide(
         since = f"version {observation.version} went live on {pushed}"
         return Decision(as_of, "roll_back", (*map(_sentence, harm), since), asking)
 
-    wanted, notes = _wanted(observation, asks, past, policy, lags)
-    if not wanted:
-        return Decision(as_of, "nothing", tuple(notes), asking)
+    wanted, notes, changed = _wanted(observation, asks, past, policy, lags)
     # Without a live model nothing asks in vain, so the cool-down stays as it is.
     in_question = asks if observation.version is not None else []
+    if follow_up := _follow_up(as_of, past, policy, lags):
+        # What still asks does so because the last model knew little of the change.
+        wanted, changed, in_question = [*wanted, follow_up[0]], follow_up[1], []
+    if not wanted:
+        return Decision(as_of, "nothing", tuple(notes), asking)
     if obstacles := _obstacles(as_of, in_question, past, policy):
         return Decision(as_of, "nothing", (*obstacles, *wanted), asking)
-    return Decision(as_of, "retrain", tuple(wanted), asking)
+    return Decision(as_of, "retrain", tuple(wanted), asking, changed)
 
 
 def _wanted(
@@ -125,11 +132,11 @@ def _wanted(
     past: Sequence[Past],
     policy: LoopSettings,
     lags: Lags,
-) -> tuple[list[str], list[str]]:
-    """Why to train, and why not yet; a sentence each."""
+) -> tuple[list[str], list[str], date | None]:
+    """Why to train, and why not yet, a sentence each; and since when the world is another."""
     if observation.version is None:
-        return ["nothing is live"], []
-    wanted, notes = [], []
+        return ["nothing is live"], [], None
+    wanted, notes, changes = [], [], []
     for check in asks:
         if check.kind is Kind.AGE:  # needs no second day, and has been learnable for long
             wanted.append(_sentence(check))
@@ -144,7 +151,26 @@ def _wanted(
             notes.append(f"{_sentence(check)}; its labels can be trained on from {reached} on")
         else:
             wanted.append(_sentence(check))
-    return wanted, notes
+            changes.append(changed)
+    return wanted, notes, max(changes, default=None)
+
+
+def _follow_up(
+    as_of: date, past: Sequence[Past], policy: LoopSettings, lags: Lags
+) -> tuple[str, date] | None:
+    """Why to train for the last change again, and since when the world has changed."""
+    trainings = [day.decision for day in past if day.decision.action == "retrain"]
+    changes = [training.changed for training in trainings if training.changed is not None]
+    if policy.follow_up_ratio is None or not changes:
+        return None
+    changed = max(changes)
+    had, has = (
+        max(1, (day - changed).days + 1 - lags.training) for day in (trainings[-1].as_of, as_of)
+    )
+    if had >= lags.window or has < policy.follow_up_ratio * had:
+        return None
+    known = f"{min(has, lags.window)} of its days can be trained on, of which the last model had"
+    return f"change of {changed}: {known} {had}", changed
 
 
 def _obstacles(

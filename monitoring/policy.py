@@ -89,6 +89,10 @@ class LoopSettings:
     min_changed_days: NonNegativeInt = 1
     """Days from after a change that the train window must contain before the change starts a
     training; 0 does not wait for that."""
+    follow_up_ratio: Annotated[float, Field(gt=1)] | None = 2.0
+    """How many times as many days of a change the train window must contain as at the last training
+    for another one, until it contains nothing else: a change is learnt bit by bit; null does not
+    train again for that."""
     roll_back_days: Count = 21
     """Days after a push during which the version is taken back if it proves harmful; later, that
     is decay and asks for a training."""

@@ -20,7 +20,8 @@ from fraud.monitoring import shadow
 from fraud.monitoring.alerts import Alerts
 from fraud.monitoring.checks import Check, Observation
 from fraud.monitoring.decide import Lags
-from fraud.monitoring.loop import Entry, Journal, Loop, Training
+from fraud.monitoring.journal import Entry, Journal, Training
+from fraud.monitoring.loop import Loop
 from fraud.monitoring.observe import live_of, observe, observed_days
 from fraud.monitoring.production import Live, Production
 from fraud.serving.prediction_log import Predictions
@@ -131,7 +132,12 @@ class Replay:
         alerts = Alerts(folder / "alerts")
         journal = Journal(folder / "loop")
         loop = Loop(
-            journal, steps, policy, Lags(delay, 2 * delay + windows.eval_days), alerts, told
+            journal,
+            steps,
+            policy,
+            Lags(delay, 2 * delay + windows.eval_days, windows.train_days),
+            alerts,
+            told,
         )
         while (day := loop.next_day(self.first)) is not None:
             loop.process(day)
@@ -189,6 +195,14 @@ class ReplaySteps:
         """The next day of the history."""
         day = self._replay.first if after is None else after + DAY
         return day if day <= self._replay.last else None
+
+    def files(self, day: date) -> dict[date, str]:
+        """None: nothing arrives late."""
+        return {}
+
+    def changed(self, day: date, files: dict[date, str]) -> tuple[date, ...]:
+        """No day."""
+        return ()
 
     def score(self, day: date) -> None:
         """The live version answers."""

@@ -11,7 +11,7 @@ from benchmarks.demo.policies import Course
 from benchmarks.demo.story import BROKEN, QUIET, Event
 from fraud.models.evaluation import metrics
 from fraud.monitoring.checks import Verdict
-from fraud.monitoring.loop import Entry
+from fraud.monitoring.journal import Entry
 
 WEEK = timedelta(days=7)
 DAY = timedelta(days=1)

@@ -98,7 +98,7 @@ def decided(config: Config, root: Root, observation: Observation) -> Decision:
 
     windows = config.windows
     delay = windows.label_delay_days
-    lags = Lags(labels=delay, training=2 * delay + windows.eval_days)
+    lags = Lags(delay, 2 * delay + windows.eval_days, windows.train_days)
     if history := journal.history(root.path):
         return decide(observation, history, config.loop, lags)
     store = lineage.find_store(config.metadata, root)

@@ -122,7 +122,7 @@ def looked_after(
             Journal(folder),
             steps,
             config.loop,
-            Lags(delay, 2 * delay + lengths.eval_days),
+            Lags(delay, 2 * delay + lengths.eval_days, lengths.train_days),
             alerts,
             _say,
             heart.doing,

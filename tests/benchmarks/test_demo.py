@@ -21,7 +21,7 @@ from fraud.models.evaluation.bootstrap import Outputs
 from fraud.models.spec import Evaluation
 from fraud.monitoring.checks import Check, Kind, Observation, Verdict
 from fraud.monitoring.decide import Decision
-from fraud.monitoring.loop import Entry
+from fraud.monitoring.journal import Entry
 from fraud.monitoring.policy import LoopSettings
 from fraud.pipeline.config import Config, WindowLengths
 
