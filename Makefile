@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself: `make run` on a fresh clone is enough.
 .DEFAULT_GOAL := help
 .PHONY: help setup browser run serve test test-slow unit test-modern mutants airflow kubeflow notebooks \
-	bench bench-models bench-serving lint format docs lock clean
+	demo bench bench-models bench-serving lint format docs lock clean
 bin := .venv/bin
 ROOT := fraud-root
 
@@ -61,6 +61,9 @@ notebooks: setup ## run the notebooks on ROOT=fraud-root, which two runs of the 
 		$(bin)/fraud-pipeline run --config data/sample/config.yaml --data data/sample/transactions \
 			--root $(ROOT) --as-of $$day || exit 1; done
 	$(bin)/python scripts/run_notebooks.py --root $(ROOT)
+
+demo: setup ## four ways to look after a model over 120 simulated days (DATA=transactions FIRST=2018-06-01: over yours)
+	$(bin)/python -m benchmarks.demo $(if $(DATA),--data $(DATA) --first $(FIRST) --policies never weekly loop) $(ARGS)
 
 bench: setup ## compare the cost of a run with stock TFX and a floor (ARGS="--rows 1200000" for more)
 	scripts/setup_beside.sh bench

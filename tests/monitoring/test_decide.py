@@ -149,6 +149,42 @@ def test_a_change_is_waited_for_until_it_can_be_trained_on() -> None:
     assert actions([[check(Kind.DRIFT)]] * 3, SLOW, lags=lags).index("retrain") == 1
 
 
+def trained(days: list[list[Check]], policy: LoopSettings, lags: Lags) -> list[int]:
+    made = actions(days, policy, lags=lags)
+    return [number for number, action in enumerate(made) if action == "retrain"]
+
+
+def test_a_change_is_trained_on_again_as_the_train_window_fills_with_it() -> None:
+    """It can be trained on from day 6 on; days 7, 9, 13, 21 have twice as many of its days."""
+    lags, policy = Lags(labels=2, training=6, window=10), replace(SLOW, min_changed_days=1)
+    policy = replace(policy, cool_down_days=1, max_trainings_per_week=3)
+    days = [[check()]] * 2 + [[]] * 40
+    assert trained([[check()]] * 7 + [[]] * 40, policy, lags) == [6, 7, 9, 13, 21]
+    assert trained(days, policy, lags) == []  # gone before it could be trained on
+    decisions = replay([[check()]] * 7 + [[]] * 40, policy, lags=lags)
+    assert {made.changed for made in decisions if made.action == "retrain"} == {FIRST}
+    assert decisions[9].reasons == (
+        "change of 2026-03-01: 4 of its days can be trained on, of which the last model had 2",
+    )
+
+
+def test_trainings_for_a_change_keep_the_cool_down_which_does_not_double() -> None:
+    lags, policy = Lags(labels=2, training=6, window=10), replace(SLOW, min_changed_days=1)
+    assert trained([[check()]] * 60, policy, lags)[:3] == [6, 11, 17]
+
+
+def test_a_change_may_be_trained_on_once_only() -> None:
+    policy = replace(SLOW, min_changed_days=1, cool_down_days=1)
+    days = [[check()]] * 7 + [[]] * 40
+    assert trained(days, replace(policy, follow_up_ratio=None), Lags(2, 6, 10)) == [6]
+    assert trained(days, policy, Lags(2, 6)) == [6]
+
+
+def test_an_old_model_is_no_change() -> None:
+    days = [[check(Kind.AGE, "model_age")], *([[]] * 40)]
+    assert trained(days, SLOW, Lags(2, 6, 10)) == [0]
+
+
 def test_an_old_model_is_a_reason_at_once() -> None:
     lags, policy = Lags(7, 21), replace(SLOW, min_changed_days=5)
     asked = [[check(Kind.AGE, "model_age", verdict)] for verdict in (Verdict.WARN, Verdict.ACT)]
@@ -212,7 +248,7 @@ OUTCOMES = st.sampled_from(["pushed", "not_blessed", "failed", "gate_stopped"])
 def test_what_always_holds(
     days: list[list[Check]], policy: LoopSettings, outcome: str, version: int | None
 ) -> None:
-    lags = Lags(2, 6)
+    lags = Lags(2, 6, 10)
     made = replay(days, policy, version, lags, outcome)
     trained = [decision.as_of for decision in made if decision.action == "retrain"]
     for earlier, later in itertools.pairwise(trained):
@@ -235,7 +271,7 @@ def test_what_always_holds(
 def test_a_day_may_be_decided_again_with_all_of_the_history(
     days: list[list[Check]], policy: LoopSettings
 ) -> None:
-    made = replay(days, policy)
+    made = replay(days, policy)  # without lags a change is trained on once
     history = [Past(decision, "not_blessed") for decision in reversed(made)]
     for decision, checks in zip(made, days, strict=True):
         assert decide(Observation(decision.as_of, 7, tuple(checks)), history, policy) == decision
