@@ -30,7 +30,8 @@ class Lags:
     """How late a day counts, from the configuration's section `windows`.
 
     Attributes:
-      labels: days until its labels are known.
+      labels: days until performance shows a change: label delay, and half of the days that are
+        judged together.
       training: days until it is in the train window: label delay, eval window, label delay.
       window: days of the train window; 0 trains for no change a second time.
     """
@@ -38,6 +39,17 @@ class Lags:
     labels: int = 0
     training: int = 0
     window: int = 0
+
+    @classmethod
+    def of(cls, delay: int, eval_days: int, train_days: int, judged_days: int) -> Lags:
+        """Those of a configuration.
+
+        Args:
+          delay: `windows.label_delay_days`.
+          eval_days, train_days: of `windows`.
+          judged_days: `monitoring.performance_days`.
+        """
+        return cls(delay + judged_days // 2, 2 * delay + eval_days, train_days)
 
 
 @dataclass(frozen=True)
@@ -118,7 +130,7 @@ def decide(
     in_question = asks if observation.version is not None else []
     if follow_up := _follow_up(as_of, past, policy, lags):
         # What still asks does so because the last model knew little of the change.
-        wanted, changed, in_question = [*wanted, follow_up[0]], follow_up[1], []
+        wanted, changed, in_question = [*wanted, follow_up[0]], changed or follow_up[1], []
     if not wanted:
         return Decision(as_of, "nothing", tuple(notes), asking)
     if obstacles := _obstacles(as_of, in_question, past, policy):

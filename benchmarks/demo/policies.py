@@ -126,19 +126,15 @@ class Replay:
     def loop(self, folder: Path, told: Callable[[str], None] = lambda line: None) -> Course:
         """The loop of `fraud.monitoring.loop`, with the configuration's policy."""
         course = self.begin(LOOP)
-        windows, policy = self.bank.config.windows, self.bank.config.loop
-        delay = windows.label_delay_days
-        steps = ReplaySteps(self, course)
-        alerts = Alerts(folder / "alerts")
-        journal = Journal(folder / "loop")
-        loop = Loop(
-            journal,
-            steps,
-            policy,
-            Lags(delay, 2 * delay + windows.eval_days, windows.train_days),
-            alerts,
-            told,
+        config = self.bank.config
+        lags = Lags.of(
+            config.windows.label_delay_days,
+            config.windows.eval_days,
+            config.windows.train_days,
+            config.monitoring.performance_days,
         )
+        alerts, journal = Alerts(folder / "alerts"), Journal(folder / "loop")
+        loop = Loop(journal, ReplaySteps(self, course), config.loop, lags, alerts, told)
         while (day := loop.next_day(self.first)) is not None:
             loop.process(day)
         alerts.close()

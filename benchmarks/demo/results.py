@@ -10,7 +10,8 @@ from benchmarks.demo.bank import Bank
 from benchmarks.demo.policies import Course
 from benchmarks.demo.story import BROKEN, QUIET, Event
 from fraud.models.evaluation import metrics
-from fraud.monitoring.checks import Verdict
+from fraud.monitoring.checks import Kind, Verdict
+from fraud.monitoring.decide import RETRAIN
 from fraud.monitoring.journal import Entry
 
 WEEK = timedelta(days=7)
@@ -216,7 +217,7 @@ def of_loop(entries: Sequence[Entry], events: Sequence[Event]) -> LoopResult:
     """What the loop noticed, by its journal."""
     quiet = set(days_of(events, QUIET))
     begins = min((event.first for event in events), default=date.max)
-    asked = [entry.day for entry in entries if entry.decision and entry.decision.asking]
+    asked = [entry.day for entry in entries if has_asked(entry)]
     trained = [entry.day for entry in entries if entry.training]
     return LoopResult(
         seen=tuple(seen(event, entries) for event in events if event.checks),
@@ -233,6 +234,14 @@ def of_loop(entries: Sequence[Entry], events: Sequence[Event]) -> LoopResult:
             for e in entries
             if e.decision and e.decision.action != "nothing"
         },
+    )
+
+
+def has_asked(entry: Entry) -> bool:
+    """Whether a check asked for a training because something seemed to have changed."""
+    checks = entry.observation.checks if entry.observation else ()
+    return any(
+        c.verdict is Verdict.ACT and c.kind in RETRAIN and c.kind is not Kind.AGE for c in checks
     )
 
 

@@ -13,6 +13,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fraud.data.simulator import CHANNELS, CONTACTLESS, ONLINE, simulate
 from fraud.data.spec import Drift, Simulation
@@ -29,6 +30,8 @@ FIRST = START + timedelta(days=HISTORY)
 """The first day of production; the first model is trained as of the day before."""
 SHIFT = 1.6
 """Factor of the amounts after the shift."""
+STOLEN = 15.0
+"""Factor of the amounts of the new fraud: the simulator's cards are only tested, with up to 10."""
 MOVES_A_DAY = 0.02
 """Share of the contactless payments that move online each day of the slow drift, up to `MOST`."""
 MOST = 0.8
@@ -59,6 +62,8 @@ class Event:
     is_learnt: bool = False
 
 
+NIGHTLY = 4
+"""The simulator's number of the new fraud."""
 NEW_FRAUD, BROKEN, QUIET, SHIFTED, SLOW = (
     "new fraud",
     "broken column",
@@ -82,7 +87,7 @@ def events(seed: int) -> tuple[Event, ...]:
     return (
         Event(
             NEW_FRAUD,
-            "Stolen cards are tested at night with ten small online payments each.",
+            "Stolen cards buy online at night, ten times each, for up to 150.",
             new,
             last,
             (*PERFORMANCE, "card_precision_at_budget", "score_distribution", "alert_rate"),
@@ -153,6 +158,9 @@ def simulated(
             for (day, good), (_, bad) in zip(of_days, simulate(broken), strict=True)
         )
     for day, table in of_days:
+        if new and day >= new.first:
+            is_new = table["TX_FRAUD_SCENARIO"].to_numpy() == NIGHTLY
+            table = scaled(table, np.where(is_new, STOLEN, 1.0))
         if (shifted := by_name.get(SHIFTED)) and day >= shifted.first:
             table = scaled(table, SHIFT)
         if (slow := by_name.get(SLOW)) and day >= slow.first:
@@ -161,8 +169,8 @@ def simulated(
         yield day, table
 
 
-def scaled(table: pa.Table, factor: float) -> pa.Table:
-    """The transactions with other amounts."""
+def scaled(table: pa.Table, factor: float | NDArray[np.float64]) -> pa.Table:
+    """The transactions with amounts times a factor, of all or of each."""
     import pyarrow as pa
 
     amounts = (table["TX_AMOUNT"].to_numpy() * factor).round(2)

@@ -97,8 +97,12 @@ def decided(config: Config, root: Root, observation: Observation) -> Decision:
     from fraud.pipeline import artifacts, lineage
 
     windows = config.windows
-    delay = windows.label_delay_days
-    lags = Lags(delay, 2 * delay + windows.eval_days, windows.train_days)
+    lags = Lags.of(
+        windows.label_delay_days,
+        windows.eval_days,
+        windows.train_days,
+        config.monitoring.performance_days,
+    )
     if history := journal.history(root.path):
         return decide(observation, history, config.loop, lags)
     store = lineage.find_store(config.metadata, root)

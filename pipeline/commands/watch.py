@@ -117,12 +117,12 @@ def looked_after(
         to = () if is_simulated else receivers(config.alerts)
         alerts = Alerts(root.path / "alerts", to, config.alerts)
         heart = loop.Heart(folder / loop.STATE_FILE)
-        delay, lengths = config.windows.label_delay_days, config.windows
+        lengths, judged = config.windows, config.monitoring.performance_days
         made = loop.Loop(
             Journal(folder),
             steps,
             config.loop,
-            Lags(delay, 2 * delay + lengths.eval_days, lengths.train_days),
+            Lags.of(lengths.label_delay_days, lengths.eval_days, lengths.train_days, judged),
             alerts,
             _say,
             heart.doing,

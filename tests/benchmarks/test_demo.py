@@ -62,6 +62,17 @@ def test_an_event_changes_its_days_and_its_column_only():
         assert changed[day].select(others) == table.select(others)
 
 
+def test_the_new_fraud_costs_money():
+    at = story.START + 2 * DAY
+    event = story.Event(story.NEW_FRAUD, "", at, at + 60 * DAY)
+    changed = dict(story.simulated(3, 1000, 4, (event,)))
+    for day, table in changed.items():
+        of = table["TX_AMOUNT"].to_numpy()[table["TX_FRAUD_SCENARIO"].to_numpy() == 4]
+        assert (len(of) > 0) == (day >= at)
+        assert ((of > 7) & (of <= 150)).all()
+        assert table["TX_AMOUNT"].to_numpy()[table["TX_FRAUD"].to_numpy() == 0].max() < 300
+
+
 def test_a_broken_column_is_broken_on_its_days_only():
     at = story.START + 2 * DAY
     event = story.Event(story.BROKEN, "", at, at + DAY)
@@ -197,7 +208,8 @@ def test_the_gate_refuses_what_it_cannot_judge():
 
 def entry(day: date, *checks: Check, action: str = "nothing") -> Entry:
     asking = tuple(check.name for check in checks)
-    return Entry(day, Observation(day, 1, checks), Decision(day, action, (), asking))
+    seen, made = Observation(day, 1, checks), Decision(day, action, (), asking)
+    return Entry(day, observation=seen, decision=made)
 
 
 def asks(name: str, kind: Kind = Kind.DRIFT) -> Check:
@@ -224,6 +236,11 @@ def test_false_alarms_are_those_before_anything_happens_and_in_the_quiet_period(
 
 def version(since: int, until: int) -> Version:
     return Version(START + since * DAY, START, START + until * DAY, 0)
+
+
+def test_an_old_model_is_no_alarm():
+    old = entry(START + 2 * DAY, asks("model_age", Kind.AGE))
+    assert results.of_loop([old], (EVENT,)).false_alarms == 0
 
 
 def test_a_model_is_repaired_when_its_train_window_reaches_the_event():

@@ -180,6 +180,11 @@ def test_a_change_may_be_trained_on_once_only() -> None:
     assert trained(days, policy, Lags(2, 6)) == [6]
 
 
+def test_a_change_began_in_the_middle_of_the_days_that_are_judged_together() -> None:
+    lags = Lags.of(delay=7, eval_days=6, train_days=30, judged_days=7)
+    assert (lags.labels, lags.training, lags.window) == (7 + 3, 7 + 6 + 7, 30)
+
+
 def test_an_old_model_is_no_change() -> None:
     days = [[check(Kind.AGE, "model_age")], *([[]] * 40)]
     assert trained(days, SLOW, Lags(2, 6, 10)) == [0]
