@@ -15,21 +15,24 @@ from markupsafe import Markup
 from benchmarks.demo.policies import LOOP, NEVER
 from benchmarks.demo.results import Result
 from benchmarks.demo.story import Event
-from fraud.report.charts import Axis, round_values
+from fraud.report.charts import Axis, number, round_values
 
-WIDTH, LEFT, RIGHT, TOP, PANEL, GAP = 860, 62, 14, 74, 190, 44
+WIDTH, LEFT, RIGHT, TOP, PANEL, GAP = 860, 52, 18, 86, 190, 34
 Scale = Callable[[float], float]
 KINDS = ("s1", "s2", "s3")
 """Of the other policies; the loop is s0."""
 STYLE = """
-svg { --ink: #1c2128; --soft: #57606a; --line: #d8dee4; --tint: #f0f3f6; --bad: #b3261e;
-  --c0: #0a5bb5; --c1: #b45309; --c2: #0f766e; --c3: #7c3aed; font: 12px system-ui, sans-serif; }
-@media (prefers-color-scheme: dark) { svg { --ink: #e6edf3; --soft: #9aa5b1; --line: #30363d;
-  --tint: #21262d; --bad: #ff8a80; --c0: #6cb0ff; --c1: #f5a524; --c2: #4fd1c5; --c3: #c4a5ff; } }
+svg { --ground: #fff; --ink: #1c2128; --soft: #57606a; --line: #d8dee4; --tint: #f0f3f6;
+  --bad: #b3261e; --c0: #0a5bb5; --c1: #b45309; --c2: #0f766e; --c3: #7c3aed;
+  font: 12px system-ui, sans-serif; }
+@media (prefers-color-scheme: dark) {
+  svg { --ground: #0d1117; --ink: #e6edf3; --soft: #9aa5b1; --line: #30363d; --tint: #21262d;
+    --bad: #ff8a80; --c0: #6cb0ff; --c1: #f5a524; --c2: #4fd1c5; --c3: #c4a5ff; } }
 """
 SHAPES = """
 .story text { fill: var(--soft); font-size: 12px; }
 .story .strong { fill: var(--ink); font-weight: 600; }
+.story .ground { fill: var(--ground); }
 .story .grid { stroke: var(--line); }
 .story .band { fill: var(--tint); }
 .story .lost { fill: var(--bad); fill-opacity: .25; }
@@ -62,12 +65,15 @@ def story(
     upper, lower = TOP, TOP + PANEL + GAP
     foot = lower + PANEL
     by_name = {r.policy: r for r in results}
-    parts = [_bands(events, x, first, last, upper, foot)]
+    ground = '<rect class="ground" width="100%" height="100%"/>'
+    parts = [Markup(ground), _bands(events, x, first, last, upper, foot)]
     precision = {r.policy: [week.average_precision for week in r.weeks] for r in results}
     low = min(min(of) for of in precision.values())
     high = max(max(of) for of in precision.values())
     parts.append(
-        _panel("average precision, by week", precision, kinds, x, upper, low - 0.02, high + 0.02)
+        _panel(
+            "Average precision, by week", precision, kinds, x, upper, 14, low - 0.02, high + 0.02
+        )
     )
     if NEVER in by_name:
         base = [week.saved for week in by_name[NEVER].weeks]
@@ -75,15 +81,15 @@ def story(
             r.policy: list(accumulate(w.saved - b for w, b in zip(r.weeks, base, strict=True)))
             for r in results
         }
-        title = "money saved, more than with the model that is never retrained, so far"
+        title = "Money saved so far, beyond what the model saves that is never retrained"
     else:
         money = {r.policy: list(accumulate(w.saved for w in r.weeks)) for r in results}
-        title = "money saved so far"
+        title = "Money saved so far"
     amounts = [amount for of in money.values() for amount in of]
     least, most = min(0.0, *amounts), max(1.0, *amounts)
-    parts.append(_panel(title, money, kinds, x, lower, least, most, is_end=True))
+    parts.append(_panel(title, money, kinds, x, lower, lower - 10, least, most, is_end=True))
     for value in round_values(0, days.high, 12):
-        parts.append(_text(f"day {value:.0f}", x(value), foot + 16, "middle"))
+        parts.append(_text(f"{value:.0f}", x(value), foot + 16, "middle"))
     if LOOP in by_name:
         for day in by_name[LOOP].trained:
             at = x((day - first).days + 1)
@@ -92,7 +98,7 @@ def story(
                     '<path class="training" d="M{:.1f},{:.1f} l5,9 h-10 z"><title>{}</title></path>'
                 ).format(at, foot + 22, f"the loop trained as of {day}")
             )
-        parts.append(_text("▲ the loop trained", WIDTH - RIGHT, foot + 46, "end"))
+        parts.append(_text("days · ▲ the loop trained", WIDTH - RIGHT, foot + 46, "end"))
     parts.append(_legend(kinds, foot + 46))
     style = Markup("<style>{}{}</style>").format(Markup(STYLE if alone else ""), Markup(SHAPES))
     head = Markup(' xmlns="http://www.w3.org/2000/svg" width="{}"').format(WIDTH) if alone else ""
@@ -135,6 +141,7 @@ def _panel(
     kinds: Mapping[str, str],
     x: Scale,
     top: float,
+    above: float,
     low: float,
     high: float,
     is_end: bool = False,
@@ -147,16 +154,15 @@ def _panel(
       kinds: policy → class.
       x: from days to positions.
       top: of the panel.
+      above: where the title is.
       low, high: ends of the axis.
       is_end: whether a value is that of the end of the week, not of its middle.
     """
     y = Axis("", low, high).scale(top + PANEL, top)
-    parts = [_text(title, LEFT, top - 6, "start") if is_end else Markup("")]
-    if not is_end:
-        parts = [_text(title, LEFT, top + PANEL + 16, "start")]
+    parts = [_text(title, LEFT, above, "start", "strong")]
     for value in round_values(low, high):
         parts.append(_straight("grid", LEFT, y(value), WIDTH - RIGHT, y(value)))
-        parts.append(_text(f"{value:,.4g}", LEFT - 6, y(value) + 4, "end"))
+        parts.append(_text(number(value), LEFT - 6, y(value) + 4, "end"))
     for policy in sorted(drawn, key=lambda name: name == LOOP):
         values = drawn[policy]
         at = [7 * (i + (1 if is_end else 0.5)) for i in range(len(values))]
