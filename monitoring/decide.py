@@ -151,7 +151,6 @@ def _wanted(
     wanted, notes, changes = [], [], []
     for check in asks:
         if check.kind is Kind.AGE:  # needs no second day, and has been learnable for long
-            wanted.append(_sentence(check))
             continue
         streak = _streak(check.name, past)
         first = streak[0].decision.as_of if streak else observation.as_of
@@ -164,6 +163,8 @@ def _wanted(
         else:
             wanted.append(_sentence(check))
             changes.append(changed)
+    if not notes:  # A version that knows nothing of a change promises little, which would hide it.
+        wanted += [_sentence(check) for check in asks if check.kind is Kind.AGE]
     return wanted, notes, max(changes, default=None)
 
 

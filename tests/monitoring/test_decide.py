@@ -149,6 +149,14 @@ def test_a_change_is_waited_for_until_it_can_be_trained_on() -> None:
     assert actions([[check(Kind.DRIFT)]] * 3, SLOW, lags=lags).index("retrain") == 1
 
 
+def test_an_old_model_waits_for_a_change_that_can_be_trained_on_soon() -> None:
+    lags, policy = Lags(2, 6), replace(SLOW, min_changed_days=1)
+    old = check(Kind.AGE, "model_age")
+    made = replay([[check(), old]] * 8, policy, lags=lags)
+    assert [decision.action for decision in made].index("retrain") == 6
+    assert actions([[check(), old], [old]], policy, lags=lags) == ["nothing", "retrain"]
+
+
 def trained(days: list[list[Check]], policy: LoopSettings, lags: Lags) -> list[int]:
     made = actions(days, policy, lags=lags)
     return [number for number, action in enumerate(made) if action == "retrain"]
