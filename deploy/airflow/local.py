@@ -26,6 +26,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 FINAL_STATES = ("success", "failed")
+LOCKED = 503
+"""What the API server answers while another service writes to SQLite."""
 
 
 class Airflow:
@@ -102,8 +104,12 @@ class Airflow:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, attempts: int = 5
+    ) -> Any:
         """Sends one request to Airflow's REST API and returns the decoded JSON.
+
+        With SQLite it is repeated, up to `attempts` times, while another service writes.
 
         Raises:
           urllib.error.URLError: the server does not answer, or answers with an error.
@@ -114,8 +120,14 @@ class Airflow:
             headers["Authorization"] = f"Bearer {token}"
         data = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(self._url + path, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return json.load(response)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            if error.code != LOCKED or attempts == 1:
+                raise
+        time.sleep(2)
+        return self.call(method, path, body, attempts - 1)
 
     def unpause(self, dag: str) -> None:
         """Unpauses a DAG, so that its runs start."""

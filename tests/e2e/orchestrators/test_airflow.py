@@ -22,6 +22,7 @@ import pytest
 from pyarrow import parquet
 
 from deploy.airflow.local import Airflow
+from fraud.monitoring.journal import Journal
 from tests.e2e.orchestrators.comparison import differences
 
 pytestmark = pytest.mark.e2e
@@ -214,6 +215,68 @@ def test_a_day_that_arrives_late_and_one_that_the_gate_stops(
     assert any("CHANNEL" in reason for reason in alert["reasons"])
     assert Path(alert["log"]).exists()
     told.clear()
+
+
+@pytest.mark.slow
+def test_the_loop_trains_has_nothing_to_do_holds_and_looks_again(
+    new_shop, alerts, environment_of, fraud_pipeline, tmp_path
+):
+    shop = new_shop()
+    days = [date(2026, 1, 19), date(2026, 1, 20), date(2026, 1, 21)]
+    whole, shop = shop.data, dataclasses.replace(shop, data=tmp_path / "days")
+    shutil.copytree(whole, shop.data)
+    for folder in shop.data.iterdir():
+        (folder / "_SUCCESS").touch()
+    (path,) = (shop.data / f"date={days[-1]}").glob("*.parquet")
+    repaired = path.read_bytes()
+    path.write_bytes(repaired[: len(repaired) // 2])
+    shop.compile()
+    url, told = alerts
+    airflow = Airflow(
+        environment_of("airflow") / "airflow",
+        tmp_path / "airflow",
+        shop.graph,
+        fraud_pipeline,
+        environment={"FRAUD_CONFIG": str(shop.folder / "fraud.yaml"), "FRAUD_ALERT_URL": url},
+    )
+
+    def states(run: str) -> dict[str, str]:
+        return {name: task["state"] for name, task in airflow.tasks("fraud_loop", run).items()}
+
+    with airflow:
+        airflow.unpause("fraud_loop")
+        airflow.backfill("fraud_loop", days[0], days[-1])
+        runs = airflow.wait("fraud_loop", len(days))
+        trained, quiet, held = runs
+        ended = {run: states(run) for run in runs}
+        entries = Journal(shop.root / "loop").entries()
+
+        temporary = path.with_name(".new")
+        temporary.write_bytes(repaired)
+        temporary.rename(path)
+        again = {"dag_run_id": held, "dry_run": False, "only_failed": False, "reset_dag_runs": True}
+        airflow.call("POST", "/api/v2/dags/fraud_loop/clearTaskInstances", again)
+        after_repair = airflow.wait("fraud_loop", len(days))
+        ended_again = states(held)
+
+    assert runs == {trained: "success", quiet: "success", held: "failed"}
+    assert {*ended[trained].values()} == {"success"}
+    for run in (quiet, held):
+        nodes = {**ended[run]}
+        assert nodes.pop("Day") == "success" and nodes.pop("Outcome") == runs[run]
+        assert {*nodes.values()} == {"skipped"} and "Trainer" in nodes
+    assert [entry.decision.action for entry in entries] == ["retrain", "nothing", "hold"]
+    assert all(entry.done for entry in entries)
+    live = json.loads(shop.status())["live"]
+    assert entries[0].training.run_id == trained == live["run_id"]
+    assert entries[0].pushed == live["version"]
+    assert {"push", "hold", "failed_run"} <= {one["kind"] for one in told}
+    assert any(path.name in reason for one in told for reason in one["reasons"])
+    told.clear()
+
+    assert after_repair[held] == "success" and ended_again["Outcome"] == "success"
+    last = Journal(shop.root / "loop").entries()[-1]
+    assert last.decision.action == "nothing" and last.looks[0].changed == (days[-1],)
 
 
 STAND_IN = """#!/bin/sh
