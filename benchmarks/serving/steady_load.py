@@ -1,15 +1,17 @@
 """Steady load from a process of its own.
 
-    python -m benchmarks.serving.steady_load ADDRESS OUT RATE STOP BODY
+    python -m benchmarks.serving.steady_load ADDRESS PATH BODIES RATE STOP OUT
 
-Sends the body in the file BODY by HTTP, RATE times a second, until the file STOP exists. Then it
-writes what it saw to OUT: a list of [seconds since 1970 when due, milliseconds until answered,
-version, score], in which a failed request has its error instead of a version. A slow server cannot
-lower the rate: what waits for a connection counts as latency.
+Sends the lines of the file BODIES one after the other by HTTP, RATE a second, until the file STOP
+exists; after the last line, the first again. Then it writes what it saw to OUT: a list of [seconds
+since 1970 when due, milliseconds until answered, version, score], in which a failed request has its
+error instead of a version. A slow server cannot lower the rate: what waits for a connection counts
+as latency.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import queue
 import sys
@@ -19,12 +21,12 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-PATH = "/v1/models/fraud:predict"
 CONNECTIONS = 8
 
 
-def main(address: str, out: Path, rate: float, stop: Path, body: str) -> None:
+def main(address: str, path: str, bodies: list[str], rate: float, stop: Path, out: Path) -> None:
     """Runs the load."""
+    endless = itertools.cycle(bodies)  # one call of next() is atomic
     due: queue.SimpleQueue[float | None] = queue.SimpleQueue()
     seen: list[list[Any]] = []
 
@@ -32,12 +34,14 @@ def main(address: str, out: Path, rate: float, stop: Path, body: str) -> None:
         connection = HTTPConnection(address, timeout=120)
         while (at := due.get()) is not None:
             try:
-                connection.request("POST", PATH, body, {"content-type": "application/json"})
+                connection.request(
+                    "POST", path, next(endless), {"content-type": "application/json"}
+                )
                 answer = connection.getresponse()
                 document = json.loads(answer.read())
                 if answer.status == 200:
                     version = answer.headers["x-model-version"]
-                    score = document["outputs"]["score"][0]
+                    score = _score(document)
                 else:
                     version, score = f"{answer.status}: {document['error']}", None
             except Exception as error:
@@ -62,11 +66,19 @@ def main(address: str, out: Path, rate: float, stop: Path, body: str) -> None:
     out.write_text(json.dumps(sorted(seen)))
 
 
+def _score(document: dict[str, Any]) -> float:
+    """The score of one transaction: of ready-made features, or of a raw one."""
+    if "outputs" in document:
+        return document["outputs"]["score"][0]
+    return document["results"][0]["score"]
+
+
 if __name__ == "__main__":
     main(
         sys.argv[1],
-        Path(sys.argv[2]),
-        float(sys.argv[3]),
-        Path(sys.argv[4]),
-        Path(sys.argv[5]).read_text(),
+        sys.argv[2],
+        Path(sys.argv[3]).read_text().splitlines(),
+        float(sys.argv[4]),
+        Path(sys.argv[5]),
+        Path(sys.argv[6]),
     )

@@ -1,13 +1,14 @@
 """What changes of the version cost: latency while versions change, and while none does.
 
-    python -m benchmarks.serving.swaps --root fraud-root --swaps 25
+    python -m benchmarks.serving.swaps --swaps 20 --rollbacks 5
 
-Copies the two newest versions of a root under new numbers, in turns, while another process sends
-single transactions at a steady rate. To the server, a rollback is such a copy of an earlier
-version under a new number, so each change is both. A change lasts from the appearance of the
-folder until the old version is freed. An answer is stale if it was asked for after the next version
-had been seen to answer, and wrong if its score is not that of its version. Prints one JSON
-document.
+Makes a root by two runs on the sample, serves it, and rolls back between its two versions with the
+command `rollback`; then copies both under new numbers, in turns, as a push would appear. Meanwhile
+one process sends single transactions with ready-made features at a steady rate, and another one raw
+transactions. A change lasts from the appearance of the folder until the old version is freed; of a
+rollback, the command's own time before counts as well, since it needs the processor. An answer is
+stale if it was asked for after the next version had been seen to answer, and wrong if its score is
+not that of its version. Prints one JSON document.
 """
 
 from __future__ import annotations
@@ -21,92 +22,155 @@ import sys
 import tempfile
 import time
 import urllib.request
+from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.serving import raw
 from benchmarks.serving.__main__ import BATCH, REPOSITORY, body_of, quantile, real_rows
 from fraud.serving.models import LoadedModel
 
 PAUSE = 4.0
 """Seconds between two changes, in which latency is measured for comparison."""
+PREDICT = "/v1/models/fraud:predict"
+FRAUD = [sys.executable, "-m", "fraud.pipeline.cli"]
+
+
+@dataclass
+class Changes:
+    """What was done to the root while the load ran.
+
+    Attributes:
+      spans: when each change began and ended, in seconds since 1970.
+      live_since: version → when it was first seen to answer.
+      models: version → the index of the model that it is a copy of.
+      order: the versions, in the order in which they went live.
+    """
+
+    spans: list[tuple[float, float]] = field(default_factory=list)
+    live_since: dict[int, float] = field(default_factory=dict)
+    models: dict[int, int] = field(default_factory=dict)
+    order: list[int] = field(default_factory=list)
 
 
 def main() -> None:
-    """Runs the load and the changes."""
+    """Makes the root, and runs the load and the changes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, default=Path("fraud-root"))
-    parser.add_argument("--swaps", type=int, default=25)
-    parser.add_argument("--rate", type=float, default=50)
+    parser.add_argument("--swaps", type=int, default=20)
+    parser.add_argument("--rollbacks", type=int, default=5)
+    parser.add_argument("--rate", type=float, default=50, help="ready-made transactions a second")
+    parser.add_argument("--raw-rate", type=float, default=20, help="raw transactions a second")
     arguments = parser.parse_args()
-    pushed = arguments.root.resolve() / "pushed"
-    models = sorted(pushed.iterdir(), key=lambda path: int(path.name))[-2:]
-    if len(models) < 2:
-        raise SystemExit(f"{pushed}: needs two versions; run the pipeline as of two days")
-    with tempfile.TemporaryDirectory(dir=arguments.root) as folder:
-        print(json.dumps(measure(models, Path(folder), arguments.swaps, arguments.rate), indent=1))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "root"
+        last = date.fromisoformat(max(p.name.partition("=")[2] for p in raw.DATA.glob("date=*")))
+        for day in (last - timedelta(days=7), last):
+            command = ["run", "--config", raw.CONFIGURATION, "--data", raw.DATA, "--root", root]
+            _fraud(*command, "--as-of", day)
+        print(json.dumps(measure(root, Path(folder), arguments), indent=1))
 
 
-def measure(models: list[Path], folder: Path, swaps: int, rate: float) -> dict[str, Any]:
+def measure(root: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Latencies during changes and otherwise."""
-    root, out, stop, log = folder, folder / "load.json", folder / "stop", folder / "server.log"
+    stop, log, pushed = folder / "stop", folder / "server.log", root / "pushed"
+    models = sorted(pushed.glob("[0-9]*"), key=lambda path: int(path.name))
+    if len(models) != 2:
+        raise SystemExit(f"{pushed}: two versions were to be pushed")
     rows = real_rows(models[0], BATCH)
     scores = np.array([_scores(model, rows) for model in models])
     row = int(np.abs(scores[0] - scores[1]).argmax())  # which tells the versions apart
-    expected = scores[:, row].tolist()
-    _push(models[1], root, 1)
     one = {name: values[row : row + 1] for name, values in rows.items()}
-    (folder / "body.json").write_text(body_of("ours", one))
-    command = [sys.executable, "-m", "fraud.pipeline.cli", "serve", "--root", str(root)]
+    (folder / "ready.txt").write_text(body_of("ours", one))
+    (folder / "raw.txt").write_text("\n".join(raw.bodies(raw.transactions(20_000), 1)))
+    seconds = (PAUSE + 10) * (arguments.swaps + 2 * arguments.rollbacks)
+    if arguments.raw_rate * seconds > 20_000:
+        raise SystemExit("--raw-rate is too high: raw transactions would repeat")
+    options = ["--config", raw.CONFIGURATION, "--data", raw.DATA, "--root", root]
     with open(log, "w", encoding="utf-8") as output:
         server = subprocess.Popen(
-            [*command, "--port", "0", "--grpc-port", "0"], stderr=output, cwd=REPOSITORY
+            [*FRAUD, "serve", *map(str, options), "--port", "0", "--grpc-port", "0"],
+            stderr=output,
+            cwd=REPOSITORY,
         )
+    changes = Changes(models={int(model.name): index for index, model in enumerate(models)})
+    changes.order = list(changes.models)
     try:
         while not (lines := [x for x in _lines(log) if x["message"] == "listening"]):
             time.sleep(0.1)
         url = lines[0]["http"]
-        _wait_for(url, log, 1)
-        address = url.partition("//")[2]
-        options = map(str, [address, out, rate, stop, folder / "body.json"])
-        sender = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.serving.steady_load", *options], cwd=REPOSITORY
-        )
-        changes = []
-        live_since = {}
-        for version in range(2, swaps + 2):
+        _wait_for(url, log, changes.order[-1], None)
+        senders = [
+            _load(url, PREDICT, folder / "ready.txt", arguments.rate, stop),
+            _load(url, raw.PATH, folder / "raw.txt", arguments.raw_rate, stop),
+        ]
+        for number in range(arguments.rollbacks + arguments.swaps):
             time.sleep(PAUSE)
             started = time.time()
-            _push(models[version % 2], root, version)
-            live_since[version] = _wait_for(url, log, version)
-            changes.append((started, time.time()))
+            before = changes.order[-1]
+            target = 1 - changes.models[before]
+            if number < arguments.rollbacks:
+                _fraud(
+                    "rollback", "--root", root, "--to", changes.order[-2], "--reason", "measured"
+                )
+                version = max(int(path.name) for path in pushed.glob("[0-9]*"))
+            else:
+                version = before + 1
+                _push(models[target], pushed, version)
+            changes.models[version] = target
+            changes.order.append(version)
+            changes.live_since[version] = _wait_for(url, log, version, before)
+            changes.spans.append((started, time.time()))
         time.sleep(PAUSE)
         stop.touch()
-        sender.wait()
+        for sender in senders:
+            sender.wait()
     finally:
         server.terminate()
         server.wait()
-    seen = json.loads(out.read_text())
+    ready, of_raw = (json.loads((folder / name).read_text()) for name in ("ready.json", "raw.json"))
+    wrong = [
+        at
+        for at, _, version, score in ready
+        if score is not None and abs(score - scores[changes.models[int(version)], row]) > 1e-6
+    ]
+    return {
+        "swaps": arguments.swaps,
+        "rollbacks": arguments.rollbacks,
+        "versions": len(changes.order) - 1,
+        "seconds_per_change": round(sum(b - a for a, b in changes.spans) / len(changes.spans), 2),
+        "wrong": len(wrong),
+        "ready_made": _summary(ready, changes),
+        "raw": _summary(of_raw, changes),
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def _summary(seen: list[list[Any]], changes: Changes) -> dict[str, Any]:
+    """Failed and stale requests, and latencies."""
     failed = [version for _, _, version, score in seen if score is None]
-    answered = [(at, int(version), score) for at, _, version, score in seen if score is not None]
-    stale = [at for at, version, _ in answered if at > live_since.get(version + 1, float("inf"))]
-    wrong = [at for at, version, score in answered if abs(score - expected[version % 2]) > 1e-6]
+    answered = [(at, int(version)) for at, _, version, score in seen if score is not None]
+    after = dict(zip(changes.order, changes.order[1:], strict=False))
+    stale = [
+        at
+        for at, version in answered
+        if at > changes.live_since.get(after.get(version, 0), float("inf"))
+    ]
     during: list[float] = []
     otherwise: list[float] = []
     for at, milliseconds, _, _ in seen:
-        is_during = any(a <= at + milliseconds / 1000 and at <= b for a, b in changes)
+        end = at + milliseconds / 1000
+        is_during = any(a <= end and at <= b for a, b in changes.spans)
         (during if is_during else otherwise).append(milliseconds / 1000)
     p99 = quantile(during, 0.99), quantile(otherwise, 0.99)
     return {
-        "changes": swaps,
         "requests": len(seen),
         "failed": len(failed),
+        "problems": sorted(set(failed))[:5],
         "stale": len(stale),
-        "wrong": len(wrong),
-        "scores": expected,
-        "versions_that_answered": len({version for _, version, _ in answered}),
-        "seconds_per_change": round(sum(b - a for a, b in changes) / swaps, 2),
+        "versions_that_answered": len({version for _, version in answered}),
         "during": {"requests": len(during), "p50_ms": quantile(during, 0.5), "p99_ms": p99[0]},
         "otherwise": {
             "requests": len(otherwise),
@@ -114,19 +178,32 @@ def measure(models: list[Path], folder: Path, swaps: int, rate: float) -> dict[s
             "p99_ms": p99[1],
         },
         "p99_ratio": round(p99[0] / p99[1], 2),
-        "load_average": os.getloadavg()[0],
     }
 
 
-def _push(model: Path, root: Path, version: int) -> None:
-    (root / "pushed").mkdir(exist_ok=True)
-    staged = root / "staged"
+def _fraud(*arguments: Any) -> None:
+    """Runs a command of ours."""
+    command = [*FRAUD, *map(str, arguments)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+
+
+def _load(url: str, path: str, bodies: Path, rate: float, stop: Path) -> subprocess.Popen[bytes]:
+    address = url.partition("//")[2]
+    options = map(str, [address, path, bodies, rate, stop, bodies.with_suffix(".json")])
+    command = [sys.executable, "-m", "benchmarks.serving.steady_load", *options]
+    return subprocess.Popen(command, cwd=REPOSITORY)
+
+
+def _push(model: Path, pushed: Path, version: int) -> None:
+    staged = pushed.with_name("staged")
     shutil.copytree(model, staged)
-    os.rename(staged, root / "pushed" / str(version))
+    os.rename(staged, pushed / str(version))
 
 
-def _wait_for(url: str, log: Path, version: int) -> float:
-    """Waits until a version answers and the one before is freed.
+def _wait_for(url: str, log: Path, version: int, before: int | None) -> float:
+    """Waits until a version answers and the one before it, if there is one, is freed.
 
     Returns:
       When it was first seen to answer.
@@ -140,7 +217,7 @@ def _wait_for(url: str, log: Path, version: int) -> float:
         except OSError:
             pass
         ended = {x["version"] for x in _lines(log) if x.get("state") == "END"}
-        if live_since and (version == 1 or str(version - 1) in ended):
+        if live_since and (before is None or str(before) in ended):
             return live_since
         time.sleep(0.1)
 
