@@ -30,9 +30,9 @@ class Load:
 
     def __init__(self, server, folder, rate):
         self.out, self._stop = folder / "load.json", folder / "stop"
-        body = folder / "body.json"
-        body.write_text(BODY)
-        arguments = map(str, [server.http, self.out, rate, self._stop, body])
+        bodies = folder / "bodies.txt"
+        bodies.write_text(BODY)
+        arguments = map(str, [server.http, PATH, bodies, rate, self._stop, self.out])
         command = [sys.executable, "-m", "benchmarks.serving.steady_load", *arguments]
         self._process = subprocess.Popen(command)
         self.seen = []
