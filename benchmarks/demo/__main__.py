@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from benchmarks.demo.story import Event
     from fraud.pipeline.config import Config
 
-CONFIG = Path(__file__).parent / "config.yaml"
+FOLDER = Path(__file__).parent
+LOOP_SETTINGS, BANK_SETTINGS = str(FOLDER / "loop.yaml"), str(FOLDER / "bank.yaml")
 POLICIES = ("never", "weekly", "daily", "loop")
 
 
@@ -42,7 +43,8 @@ def main() -> int:
     from benchmarks.demo import page, story
     from fraud.pipeline import config as configuration
 
-    config = configuration.load(*options.config or ([] if options.data else [str(CONFIG)]))
+    settings = [LOOP_SETTINGS] if options.data else [LOOP_SETTINGS, BANK_SETTINGS]
+    config = configuration.load(*settings, *options.config)
     happening: Sequence[Event] = ()
     try:
         if options.data:
@@ -86,7 +88,7 @@ def parse() -> argparse.Namespace:
         "--first", type=parse_day, metavar="DAY", help="with --data: the first day that is replayed"
     )
     add("--policies", nargs="+", choices=POLICIES, default=POLICIES, help="all if not given")
-    add("--config", action="append", metavar="FILE", help="the configuration of all policies")
+    add("--config", action="append", default=[], metavar="FILE", help="what else is configured")
     add("--out", type=Path, default=Path("build/demo"), help="the folder (default build/demo)")
     add("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at once")
     return parser.parse_args()

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.demo import story
-from benchmarks.demo.__main__ import CONFIG, replay
+from benchmarks.demo.__main__ import BANK_SETTINGS, LOOP_SETTINGS, replay
 from benchmarks.demo.bank import Bank
 from fraud.pipeline import config
 from fraud.pipeline.config import WindowLengths
@@ -21,7 +21,7 @@ def test_policies_are_replayed_with_real_trainings(tmp_path: Path) -> None:
     first = story.START + timedelta(days=49)
     last = first + timedelta(days=9)
     lost = story.Event(story.BROKEN, "", last, last, ("data/COUNTRY",))
-    small = config.load(str(CONFIG))
+    small = config.load(LOOP_SETTINGS, BANK_SETTINGS)
     evaluation = replace(small.evaluation, min_average_precision=0.0, min_roc_auc=0.0)
     evaluation = replace(evaluation, min_recall_at_budget=0.0)
     small = replace(small, windows=WindowLengths(train_days=14), evaluation=evaluation)
