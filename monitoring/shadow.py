@@ -61,15 +61,24 @@ def differences(new: Outputs, old: Outputs, policy: LoopSettings) -> tuple[str, 
 
 
 def harm(
-    labels: NDArray[np.float64], cards: NDArray, live: Outputs, other: Outputs, than: str
+    labels: NDArray[np.float64],
+    cards: NDArray,
+    live: Outputs,
+    other: Outputs,
+    than: str,
+    allowed: float,
 ) -> Check:
-    """Whether a model is worse than another beyond chance, on transactions with labels.
+    """Whether a model is worse than another by more than allowed and beyond chance, by labels.
+
+    A difference too small for the gate to refuse a model is too small to take one back: some are
+    found in any two models, sooner or later, if one looks each day.
 
     Args:
       labels: 1, 0, or NaN where not known, [n].
       cards: the card of each, [n].
       live, other: what they say of the same transactions.
       than: what the other one is, such as "version 7".
+      allowed: how much worse it may be, `evaluation.max_average_precision_drop`.
     """
     name = f"{_METRIC}_change/{than}"
     known = ~np.isnan(labels)
@@ -78,12 +87,14 @@ def harm(
         for model, of in (("live", live), ("other", other))
     }
     if not (labels[known] == 1).any():
-        return Check(name, None, None, 0.0, Verdict.CANNOT_JUDGE, "no frauds known yet", Kind.HARM)
+        return Check(
+            name, None, None, -allowed, Verdict.CANNOT_JUDGE, "no frauds known yet", Kind.HARM
+        )
     measured = replicate(labels[known].astype(np.int64), outputs, cards[known])
     change, interval = measured.change(_METRIC, "live", "other")
     if interval is None:
         few = f"{measured.fraud_clusters} cards have a fraud, which is too few"
-        return Check(name, change, None, 0.0, Verdict.CANNOT_JUDGE, few, Kind.HARM)
-    verdict = Verdict.ACT if interval[1] < 0 else Verdict.OK
+        return Check(name, change, None, -allowed, Verdict.CANNOT_JUDGE, few, Kind.HARM)
+    verdict = Verdict.ACT if interval[1] < -allowed else Verdict.OK
     detail = f"in {int(known.sum())} transactions; 95 % {interval[0]:+.3f} … {interval[1]:+.3f}"
-    return Check(name, change, interval, 0.0, verdict, detail, Kind.HARM)
+    return Check(name, change, interval, -allowed, verdict, detail, Kind.HARM)

@@ -276,7 +276,9 @@ class ReplaySteps:
         ours = Outputs(self._course.score[rows], self._course.alert[rows])
         labels = self._bank.labels[rows].astype(np.float64)
         theirs = outputs(before, rows)
-        return (shadow.harm(labels, self._bank.cards[rows], ours, theirs, "the one before"),)
+        allowed = self._bank.config.evaluation.max_average_precision_drop
+        cards = self._bank.cards[rows]
+        return (shadow.harm(labels, cards, ours, theirs, "the one before", allowed),)
 
     def _production(self, first: date, day: date) -> Production:
         """What had happened when a day ended."""

@@ -293,6 +293,7 @@ class ProductionSteps:
                 Outputs(theirs.scores[joined.logged], theirs.alerts[joined.logged]),
                 Outputs(joined.scores, joined.alerts),
                 "live",
+                self._config.evaluation.max_average_precision_drop,
             )
             if check.verdict is Verdict.ACT:
                 found.append(f"average precision {check.value:+.3f} {check.detail}")
@@ -315,9 +316,11 @@ class ProductionSteps:
         if theirs is None or not len(joined):
             return ()
         ours = Outputs(joined.scores, joined.alerts)
-        return (
-            shadow.harm(joined.labels, joined.cards, ours, theirs, f"version {before.version}"),
+        than, allowed = (
+            f"version {before.version}",
+            self._config.evaluation.max_average_precision_drop,
         )
+        return (shadow.harm(joined.labels, joined.cards, ours, theirs, than, allowed),)
 
     def _labelled(self, first: date, last: date) -> tuple[Any, Predictions] | None:
         """What was scored on some days, joined with the labels that are known on the last one."""

@@ -104,16 +104,24 @@ def test_scores_that_are_no_probabilities_are_noticed(bad: float) -> None:
 
 
 def test_a_worse_model_does_harm_and_an_equal_one_does_not() -> None:
-    worse = shadow.harm(LABELS, CARDS, model(0.3), model(0.8, seed=2), "version 7")
+    worse = shadow.harm(LABELS, CARDS, model(0.3), model(0.8, seed=2), "version 7", 0.01)
     assert worse.verdict is Verdict.ACT and worse.kind is Kind.HARM
     assert worse.name == "average_precision_change/version 7" and worse.value < -0.2
-    equal = shadow.harm(LABELS, CARDS, model(0.8), model(0.8, seed=2), "version 7")
-    better = shadow.harm(LABELS, CARDS, model(0.8), model(0.3, seed=2), "version 7")
+    equal = shadow.harm(LABELS, CARDS, model(0.8), model(0.8, seed=2), "version 7", 0.01)
+    better = shadow.harm(LABELS, CARDS, model(0.8), model(0.3, seed=2), "version 7", 0.01)
     assert equal.verdict is better.verdict is Verdict.OK
     assert worse.interval and worse.interval[0] < worse.value < worse.interval[1] < 0
     low, high = worse.interval
     assert worse.detail == f"in 4000 transactions; 95 % {low:+.3f} … {high:+.3f}"
-    assert worse.threshold == equal.threshold == 0.0
+    assert worse.threshold == equal.threshold == -0.01
+
+
+def test_a_difference_as_small_as_the_gate_allows_is_no_harm() -> None:
+    found = shadow.harm(LABELS, CARDS, model(0.3), model(0.8, seed=2), "version 7", 0.0)
+    assert found.interval is not None
+    for allowed, verdict in ((0.0, Verdict.ACT), (-found.interval[1], Verdict.OK)):
+        check = shadow.harm(LABELS, CARDS, model(0.3), model(0.8, seed=2), "7", allowed)
+        assert (check.verdict, check.threshold) == (verdict, -allowed)
 
 
 def test_transactions_without_labels_do_not_count() -> None:
@@ -121,8 +129,8 @@ def test_transactions_without_labels_do_not_count() -> None:
     labels[::2] = np.nan
     live, other = model(0.3), model(0.8, seed=2)
     half = [Outputs(each.scores[1::2], each.alerts[1::2]) for each in (live, other)]
-    expected = shadow.harm(LABELS[1::2], CARDS[1::2], *half, "version 7")
-    assert shadow.harm(labels, CARDS, live, other, "version 7") == expected
+    expected = shadow.harm(LABELS[1::2], CARDS[1::2], *half, "version 7", 0.01)
+    assert shadow.harm(labels, CARDS, live, other, "version 7", 0.01) == expected
     assert expected.detail.startswith("in 2000 transactions")
 
 
@@ -130,9 +138,9 @@ def test_without_labels_nobody_knows() -> None:
     few = LABELS.copy()
     few[np.flatnonzero(LABELS)[3:]] = np.nan
     for labels in (np.full(LABELS.size, np.nan), few):
-        check = shadow.harm(labels, CARDS, model(0.1), model(0.9), "version 7")
+        check = shadow.harm(labels, CARDS, model(0.1), model(0.9), "version 7", 0.01)
         assert check.verdict is Verdict.CANNOT_JUDGE and check.kind is Kind.HARM
-        assert check.interval is None and check.threshold == 0.0
+        assert check.interval is None and check.threshold == -0.01
     assert check.value is not None and check.detail == "3 cards have a fraud, which is too few"
-    nobody = shadow.harm(np.zeros(LABELS.size), CARDS, model(0.1), model(0.9), "version 7")
+    nobody = shadow.harm(np.zeros(LABELS.size), CARDS, model(0.1), model(0.9), "version 7", 0.01)
     assert nobody.value is None and nobody.detail == "no frauds known yet"
