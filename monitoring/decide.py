@@ -62,7 +62,8 @@ class Decision:
       reasons: why, or why not more; a sentence each.
       asking: the names of the checks that ask for a training, whatever is done; none if the data
         is broken, as then nobody knows.
-      changed: of a training for a change, the first day after it, as far as the checks can tell.
+      changed: since when the world is another, as far as the checks can tell, if a training for
+        that is waited for or begins; None without such a change.
     """
 
     as_of: date
@@ -132,9 +133,9 @@ def decide(
         # What still asks does so because the last model knew little of the change.
         wanted, changed, in_question = [*wanted, follow_up[0]], changed or follow_up[1], []
     if not wanted:
-        return Decision(as_of, "nothing", tuple(notes), asking)
+        return Decision(as_of, "nothing", tuple(notes), asking, changed)
     if obstacles := _obstacles(as_of, in_question, past, policy):
-        return Decision(as_of, "nothing", (*obstacles, *wanted), asking)
+        return Decision(as_of, "nothing", (*obstacles, *wanted), asking, changed)
     return Decision(as_of, "retrain", tuple(wanted), asking, changed)
 
 
@@ -160,12 +161,35 @@ def _wanted(
             notes.append(f"{_sentence(check)}; not yet on {policy.consecutive_days} days in a row")
         elif policy.min_changed_days and observation.as_of < reached:
             notes.append(f"{_sentence(check)}; its labels can be trained on from {reached} on")
+            changes.append(changed)
         else:
             wanted.append(_sentence(check))
+            changes.append(changed)
+    if not changes and (pending := _pending(observation.as_of, past)):
+        changed, seen = pending
+        reached = changed + timedelta(days=lags.training + policy.min_changed_days - 1)
+        if observation.as_of < reached:
+            notes.append(f"change of {changed}; its labels can be trained on from {reached} on")
+        else:
+            wanted.append(f"change of {changed}, last seen on {seen}")
             changes.append(changed)
     if not notes:  # A version that knows nothing of a change promises little, which would hide it.
         wanted += [_sentence(check) for check in asks if check.kind is Kind.AGE]
     return wanted, notes, max(changes, default=None)
+
+
+def _pending(as_of: date, past: Sequence[Past]) -> tuple[date, date] | None:
+    """A change that is waited for, and when it was last seen, if that was in the last week.
+
+    A check near its threshold is silent on some days.
+    """
+    for day in reversed(past):
+        made = day.decision
+        if made.action == "retrain" or as_of - made.as_of > WEEK:
+            return None
+        if made.changed is not None:
+            return made.changed, made.as_of
+    return None
 
 
 def _follow_up(
@@ -173,7 +197,7 @@ def _follow_up(
 ) -> tuple[str, date] | None:
     """Why to train for the last change again, and since when the world has changed."""
     trainings = [day.decision for day in past if day.decision.action == "retrain"]
-    changes = [training.changed for training in trainings if training.changed is not None]
+    changes = [training.changed for training in trainings if training.changed]
     if policy.follow_up_ratio is None or not changes:
         return None
     changed = max(changes)

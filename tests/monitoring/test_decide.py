@@ -166,14 +166,28 @@ def test_a_change_is_trained_on_again_as_the_train_window_fills_with_it() -> Non
     """It can be trained on from day 6 on; days 7, 9, 13, 21 have twice as many of its days."""
     lags, policy = Lags(labels=2, training=6, window=10), replace(SLOW, min_changed_days=1)
     policy = replace(policy, cool_down_days=1, max_trainings_per_week=3)
-    days = [[check()]] * 2 + [[]] * 40
     assert trained([[check()]] * 7 + [[]] * 40, policy, lags) == [6, 7, 9, 13, 21]
-    assert trained(days, policy, lags) == []  # gone before it could be trained on
     decisions = replay([[check()]] * 7 + [[]] * 40, policy, lags=lags)
     assert {made.changed for made in decisions if made.action == "retrain"} == {FIRST}
     assert decisions[9].reasons == (
         "change of 2026-03-01: 4 of its days can be trained on, of which the last model had 2",
     )
+
+
+def test_a_check_that_is_silent_for_a_while_does_not_end_the_wait_for_a_change() -> None:
+    policy = replace(SLOW, min_changed_days=1)
+    asks: list[list[Check]] = [[check()]] * 2
+    made = replay(asks + [[]] * 9, policy, lags=Lags(2, 6))
+    assert [decision.action for decision in made].index("retrain") == 6
+    assert made[6].reasons == ("change of 2026-03-01, last seen on 2026-03-02",)
+    assert made[3].reasons == (
+        "change of 2026-03-01; its labels can be trained on from 2026-03-07 on",
+    )
+    old = [[check(Kind.AGE, "model_age")]]
+    assert trained(asks + old * 5, policy, Lags(2, 6)) == [6]  # the age waits, too
+    assert trained(asks + [[]] * 40, policy, Lags(2, 8)) == [8]  # silent for a week
+    assert trained(asks + [[]] * 40, policy, Lags(2, 9)) == []  # longer
+    assert trained(asks[:1] + [[]] * 40, policy, Lags(2, 6)) == []
 
 
 def test_trainings_for_a_change_keep_the_cool_down_which_does_not_double() -> None:
