@@ -135,7 +135,7 @@ def decide(
     if not wanted:
         return Decision(as_of, "nothing", tuple(notes), asking, changed)
     if obstacles := _obstacles(as_of, in_question, past, policy):
-        return Decision(as_of, "nothing", (*obstacles, *wanted), asking, changed)
+        return Decision(as_of, "nothing", (*obstacles, *wanted), asking)
     return Decision(as_of, "retrain", tuple(wanted), asking, changed)
 
 
