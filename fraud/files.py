@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+from fraud.errors import FraudPipelineError
+
 
 def is_uri(path: str) -> bool:
     """Whether this is a URI (s3://bank/transactions) rather than a path on this machine."""
@@ -60,14 +62,31 @@ def try_lock(file: TextIO) -> str:
 
     Returns:
       Who has locked it already; "" if it is ours now.
+
+    Raises:
+      FraudPipelineError: the file system has no locks.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         file.seek(0)
         return file.read().strip() or "unknown process"
     sign(file)
     return ""
+
+
+def lock(file: TextIO, shared: bool = False) -> None:
+    """Waits until an open file can be locked, and locks it until it is closed.
+
+    Args:
+      file: from `open_lock`.
+      shared: others may lock it as shared, too.
+
+    Raises:
+      FraudPipelineError: the file system has no locks.
+    """
+    _flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    sign(file)
 
 
 def sign(file: TextIO) -> None:
@@ -75,6 +94,18 @@ def sign(file: TextIO) -> None:
     with suppress(OSError):  # a full disk must not keep anyone from repairing things
         os.ftruncate(file.fileno(), 0)
         os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+
+
+def _flock(file: TextIO, operation: int) -> None:
+    try:
+        fcntl.flock(file, operation)
+    except BlockingIOError:
+        raise
+    except OSError as error:  # not to be taken for a lock of another process
+        raise FraudPipelineError(
+            f"{file.name}: cannot be locked: {error.strerror}; use a file system that has flock, "
+            "such as NFS 4"
+        ) from None
 
 
 def sync_tree(directory: str | Path, recurse: bool = True) -> None:

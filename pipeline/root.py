@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,8 +120,7 @@ class Root:
           BadInput: the root is not writable.
         """
         with self._open(self.path / ".lock") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            files.sign(file)
+            files.lock(file)
             yield
 
     @contextmanager
@@ -142,9 +140,8 @@ class Root:
             self._open(self.path / ".lock") as of_root,
             self._open(self.run(run_id) / f".{node_id}.lock") as of_node,
         ):
-            fcntl.flock(of_node, fcntl.LOCK_EX)
-            fcntl.flock(of_root, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-            files.sign(of_root)
+            files.lock(of_node)
+            files.lock(of_root, shared=not alone)
             yield
 
     @contextmanager
@@ -161,8 +158,7 @@ class Root:
             yield
             return
         with self._open(path) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            files.sign(file)
+            files.lock(file)
             _held.add(path)
             try:
                 yield

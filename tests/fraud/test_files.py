@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import os
 import shutil
@@ -5,7 +6,8 @@ import socket
 
 import pytest
 
-from fraud.files import digest, link_tree, open_lock, try_lock, write_atomically
+from fraud.errors import FraudPipelineError
+from fraud.files import digest, link_tree, lock, open_lock, try_lock, write_atomically
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
@@ -41,6 +43,22 @@ def test_a_lock_has_one_owner_and_says_which(tmp_path):
     with open_lock(path) as mine, open_lock(path) as theirs:
         fcntl.flock(mine, fcntl.LOCK_EX)
         assert try_lock(theirs) == "unknown process"
+
+
+@pytest.mark.parametrize("locked", [try_lock, lock])
+def test_a_file_system_without_locks_is_not_taken_for_another_process(
+    tmp_path, monkeypatch, locked
+):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    (tmp_path / ".lock").write_text("process 1 on another host")  # long gone
+    with (
+        open_lock(tmp_path / ".lock") as file,
+        pytest.raises(FraudPipelineError, match=r"\.lock: cannot be locked: No locks available"),
+    ):
+        locked(file)
 
 
 def test_a_digest_covers_names_and_contents(tmp_path):
