@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset
 from fraud.names import check_column, input_name
@@ -73,8 +71,8 @@ def _check_beam(beam: Beam) -> None:
 
 def _check_formats(dataset: Dataset) -> None:
     try:
-        codecs.lookup(dataset.csv_encoding)
-    except LookupError:
+        "a".encode(dataset.csv_encoding)  # unlike codecs.lookup, it refuses hex, bz2 and the like
+    except (LookupError, ValueError):
         raise BadInput(
             f"dataset.csv_encoding: {dataset.csv_encoding!r} is no encoding that Python "
             "knows, such as utf-8 or cp1252"
