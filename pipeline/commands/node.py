@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fraud import files
-from fraud.errors import StoppedByDataGate
+from fraud.errors import BadInput, StoppedByDataGate
 from fraud.names import check_run_id
 from fraud.pipeline.commands import common, report
 from fraud.pipeline.console import Console
@@ -65,6 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
         from fraud.pipeline.runners import local
         from fraud.report import terminal
 
+        if arguments.run_id.startswith(lineage.MONITOR_RUN):
+            raise BadInput(
+                f"run id {arguments.run_id!r}: those that begin with {lineage.MONITOR_RUN} are the "
+                "monitor's; use another"
+            )
         local.load_tfx()
         from fraud.pipeline.runners import compiled, launch
 

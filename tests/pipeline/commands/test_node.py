@@ -15,6 +15,12 @@ def test_a_run_id_cannot_leave_the_root(run_id, capsys):
     assert f"run id {run_id!r}" in capsys.readouterr().err
 
 
+def test_a_run_id_cannot_be_one_of_the_monitors(capsys):
+    """No command would show such a run, and without another one `status` would fail."""
+    assert cli.main(["node", "--ir", "absent", "--node", "Trainer", "--run-id", "monitor-1"]) == 2
+    assert "run id 'monitor-1': those that begin with monitor- are" in capsys.readouterr().err
+
+
 def test_a_node_that_is_not_in_the_graph_leaves_nothing(tmp_path):
     root, graph = tmp_path / "root", tmp_path / "graph"
     fraud_pipeline = [sys.executable, "-m", "fraud.pipeline.cli"]
