@@ -139,6 +139,22 @@ def changed_features(model: Path, inputs: InputSpecification) -> list[str]:
     return [name for name, now in example_values(inputs).items() if not _close(before, name, now)]
 
 
+def check_code(model: Path, inputs: InputSpecification) -> None:
+    """Checks that today's code computes the features of a SavedModel as it did when exported.
+
+    The arguments are those of `changed_features`.
+
+    Raises:
+      BadInput: it does not; or the file of the values cannot be read.
+    """
+    if changed := changed_features(model, inputs):
+        others = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise BadInput(
+            f"the code of its features has changed, which are now other values: "
+            f"{', '.join(changed[:3])}{others}"
+        )
+
+
 def _close(before: Mapping[str, list[float | None]], name: str, now: list[float | None]) -> bool:
     """Whether values are equal but for what another machine or library may make of them."""
     then = before.get(name, [])

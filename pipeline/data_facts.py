@@ -17,6 +17,7 @@ CURVES_FILE = "curves.json"
 VERDICT_FILE = "verdict.json"
 
 CHAMPION_PROPERTIES = ("champion_column", "champion_problem")
+HELD_OUT = "held_out"
 """Properties of an Examples artifact; see `ExamplesFacts`."""
 
 
@@ -36,6 +37,23 @@ def value(holder: Any, name: str) -> Any:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """Which rows are evaluated if the data has no timestamp: a share of all, chosen by a hash.
+
+    Attributes:
+      columns: those whose values are hashed.
+      percent: the share.
+    """
+
+    columns: tuple[str, ...]
+    percent: int
+
+    def contains(self, other: HeldOut) -> bool:
+        """Whether all rows of another choice are among those of this one."""
+        return self.columns == other.columns and self.percent >= other.percent
+
+
+@dataclass(frozen=True)
 class ExamplesFacts:
     """The data of a run: an Examples artifact.
 
@@ -49,6 +67,8 @@ class ExamplesFacts:
       champion_column: the feature of the eval examples that holds the champion's examples; empty if
         the champion reads the same inputs as the challenger, or less.
       champion_problem: why the champion could not be judged; empty if it could.
+      held_out: which rows are evaluated; None if the data has timestamps, or an earlier release
+        made the examples.
     """
 
     as_of: str | None
@@ -59,6 +79,7 @@ class ExamplesFacts:
     unlabelled: dict[str, int]
     champion_column: str = ""
     champion_problem: str = ""
+    held_out: HeldOut | None = None
 
     @classmethod
     def read(cls, artifact: Any) -> ExamplesFacts:
@@ -66,6 +87,7 @@ class ExamplesFacts:
         names = ("windows", "rows", "positives", "history", "unlabelled")
         facts = {name: json.loads(value(artifact, name) or "{}") for name in names}
         facts |= {name: value(artifact, name) or "" for name in CHAMPION_PROPERTIES}
+        facts["held_out"] = json.loads(value(artifact, HELD_OUT) or "null")
         return from_values(cls, {"as_of": value(artifact, "as_of") or None, **facts})
 
 

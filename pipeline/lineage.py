@@ -409,6 +409,14 @@ def began(store: metadata_store.MetadataStore, run_ids: Iterable[str]) -> float:
     return min((c.create_time_since_epoch for c in contexts if c), default=0) / 1000
 
 
+def began_after(store: metadata_store.MetadataStore, run_id: str, artifact: mlmd.Artifact) -> bool:
+    """Whether a run began after an artifact was recorded, by ids, as clocks may be set back."""
+    context = store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+    of_run = store.get_executions_by_context(context.id) if context else []
+    made = _producers_of(store, artifact.id)[0].id
+    return bool(of_run) and min(e.id for e in of_run) > made
+
+
 def nodes(store: metadata_store.MetadataStore, run_id: str) -> dict[str, NodeRecord]:
     """The nodes of a run by node id, in the order in which they ran; empty for an unknown run."""
     context = store.get_context_by_type_and_name(RUN_CONTEXT, run_id)

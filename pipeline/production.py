@@ -144,16 +144,20 @@ def judging_problem(store: Any, champion: lineage.Champion, last_run: str = "") 
       champion: the version.
       last_run: the latest run, which may have missed a column that the champion reads.
     """
-    from fraud.models.specification import InputSpecification
+    from fraud.models.specification import InputSpecification, check_code
 
     (model,) = store.get_artifacts_by_id([champion.model_id])
     if not lineage.is_kept(model):
         return f"its model, artifact {model.id}, is recorded as deleted"
     try:
-        InputSpecification.read(lineage.model_folder(model))
+        folder = lineage.model_folder(model)
+        check_code(folder, InputSpecification.read(folder))
     except BadInput as error:
         return str(error)
-    if last_run and last_run != champion.run_id:
+    if last_run and lineage.began_after(store, last_run, champion.pushed):
         examples = lineage.artifacts_of_run(store, last_run, "Examples")
-        return next((value(e, "champion_problem") for e in reversed(examples)), None) or ""
+        # Those that the champion was trained on tell of the champion before it.
+        own = {e.id for e in lineage.artifacts_of_run(store, champion.run_id, "Examples")}
+        problems = [value(e, "champion_problem") for e in examples if e.id not in own]
+        return (problems and problems[-1]) or ""
     return ""

@@ -14,9 +14,9 @@ from ml_metadata.metadata_store import metadata_store
 from tfx.utils import path_utils
 
 from fraud.errors import BadInput
-from fraud.models.specification import InputSpecification, changed_features
+from fraud.models.specification import InputSpecification, check_code
 from fraud.pipeline import lineage
-from fraud.pipeline.data_facts import ExamplesFacts, value
+from fraud.pipeline.data_facts import ExamplesFacts, HeldOut, value
 from fraud.time import parse_day
 
 UNCOMPUTABLE = "its inputs cannot be computed: "
@@ -24,6 +24,11 @@ UNCOMPUTABLE = "its inputs cannot be computed: "
 
 Days = tuple[str, str]
 """First and last day, YYYY-MM-DD."""
+
+Evaluated = Days | HeldOut | None
+"""What a run evaluates on: its eval window or, if its data has no timestamp, the rows that it holds
+out. None if an earlier release made the examples and did not say.
+"""
 
 
 def specification_of(model: Any) -> InputSpecification:
@@ -35,33 +40,41 @@ def specification_of(model: Any) -> InputSpecification:
     """
     folder = Path(path_utils.serving_model_path(model.uri))
     inputs = InputSpecification.read(folder)
-    if changed := changed_features(folder, inputs):
-        others = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise BadInput(
-            f"the code of its features has changed, which are now other values: "
-            f"{', '.join(changed[:3])}{others}"
-        )
+    check_code(folder, inputs)
     return inputs
 
 
 def check_unseen(
-    store: metadata_store.MetadataStore, champion: lineage.Champion, evaluated: Days | None
+    store: metadata_store.MetadataStore, champion: lineage.Champion, evaluated: Evaluated
 ) -> None:
-    """Checks that a champion was trained on none of the days on which it is to be judged.
+    """Checks that a champion was trained on none of the days or rows on which it is to be judged.
 
-    It may have been if windows have changed since, or if it is of a later day.
+    It may have been if the configuration of the windows has changed since, or if it is of a later
+    day.
 
     Args:
       store: ML Metadata.
       champion: the champion.
-      evaluated: the eval window; None if the data has no timestamp.
+      evaluated: what it is to be judged on.
 
     Raises:
-      BadInput: it was trained on some of them.
+      BadInput: it was, or may have been, trained on some of them.
     """
     for examples in lineage.artifacts_of_run(store, champion.run_id, "Examples"):
-        trained = ExamplesFacts.read(examples).windows.get("train")
-        if trained and evaluated and trained[0] <= evaluated[1] and evaluated[0] <= trained[1]:
+        theirs = ExamplesFacts.read(examples)
+        trained = theirs.windows.get("train")
+        if isinstance(evaluated, HeldOut):
+            if trained or (theirs.held_out and not theirs.held_out.contains(evaluated)):
+                raise BadInput(
+                    "it may have been trained on eval rows, because train and eval were split by "
+                    "another rule then (timestamp, id, columns or windows.hash_eval_percent)"
+                )
+        elif evaluated and theirs.held_out:
+            raise BadInput(
+                "it may have been trained on eval days, because its train rows were chosen "
+                "without timestamps"
+            )
+        elif trained and evaluated and trained[0] <= evaluated[1] and evaluated[0] <= trained[1]:
             first, last = max(trained[0], evaluated[0]), min(trained[1], evaluated[1])
             days, of = _days(first, last), _days(*evaluated)
             raise BadInput(f"it was trained on {days} of the {of} eval days, {first} … {last}")
@@ -76,7 +89,7 @@ def needed(
     champions: Iterable[lineage.Champion],
     ours: InputSpecification,
     fingerprint: str,
-    evaluated: Days | None,
+    evaluated: Evaluated,
 ) -> InputSpecification | None:
     """The champion's specification if our examples do not contain its inputs.
 
@@ -85,7 +98,7 @@ def needed(
       champions: all champions, newest first, as the resolver of the champion considers them.
       ours: what our examples are computed from.
       fingerprint: identifies our data, as a property of its examples.
-      evaluated: our eval window; None if the data has no timestamp.
+      evaluated: what we evaluate on.
 
     Raises:
       BadInput: the champion cannot be judged; the message says why, as the rest of a sentence.
@@ -114,7 +127,7 @@ def can_judge(
     champion: lineage.Champion,
     model: Any,
 ) -> bool:
-    """Whether eval examples contain the champion's inputs, and no day that it was trained on.
+    """Whether eval examples contain the champion's inputs, and nothing that it was trained on.
 
     Args:
       store: ML Metadata.
@@ -125,7 +138,7 @@ def can_judge(
     """
     facts = ExamplesFacts.read(examples)
     try:
-        check_unseen(store, champion, facts.windows.get("eval"))
+        check_unseen(store, champion, facts.windows.get("eval") or facts.held_out)
         theirs = specification_of(model)
         is_embedded = facts.champion_column == theirs.column
         return is_embedded or specification_of(challenger).provides(theirs)

@@ -32,6 +32,7 @@ from fraud.pipeline import lineage
 from fraud.pipeline.components import champion_inputs
 from fraud.pipeline.components.executors import LocalBeam
 from fraud.pipeline.config import Config, WindowLengths
+from fraud.pipeline.data_facts import HELD_OUT, HeldOut
 from fraud.pipeline.ingestion import stages
 from fraud.pipeline.ingestion.source import IngestionPlan, plan_ingestion, with_champion
 from fraud.pipeline.ingestion.stages import Ingestion, Shard
@@ -69,6 +70,13 @@ def _plan(exec_properties: dict[str, Any]) -> IngestionPlan:
     return plan_ingestion(exec_properties["data"], _config(exec_properties), as_of)
 
 
+def _held_out(config: Config) -> HeldOut:
+    """The rows that `Ingestion.splits` puts into eval if the data has no timestamp."""
+    dataset = config.dataset
+    hashed = (dataset.id,) if dataset.id else dataset.columns
+    return HeldOut(hashed, config.windows.hash_eval_percent)
+
+
 class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
     """Records the plan of the ingestion, or why there is none, in the execution properties.
 
@@ -99,7 +107,7 @@ class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
         """Adds the champion's inputs to the plan if our examples do not contain them."""
         config = _config(exec_properties)
         window = plan.windows.eval if plan.windows else None
-        evaluated = (str(window.first), str(window.last)) if window else None
+        evaluated = (str(window.first), str(window.last)) if window else _held_out(config)
         try:
             with self._mlmd_connection as metadata:
                 champions = lineage.standing_champions(metadata.store)
@@ -149,6 +157,8 @@ class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
         config = _config(exec_properties)
         _describe(examples, shards, plan, config.dataset.label_time is not None)
         examples.set_string_custom_property(INPUTS, codec.to_json(config.inputs))
+        if plan.windows is None:
+            examples.set_string_custom_property(HELD_OUT, codec.to_json(_held_out(config)))
         for split in artifact_utils.decode_split_names(examples.split_names):
             _publish(split, [s for s in shards if s.split == split and s.rows], examples)
         fileio.rmtree(directory)
@@ -209,7 +219,8 @@ class TransactionExampleGen(base_beam_component.BaseBeamComponent):
     Output `examples`: tf.Examples in the splits train, eval and, with a label delay, recent (whose
     examples have no label). Custom properties: `as_of` (a day), `input_fingerprint`, and as JSON
     `windows` (split → [first, last] day), `rows` and `positives` (split → count). Without a
-    timestamp there are no windows; rows are split into train and eval by a hash. `history` (JSON):
+    timestamp there are no windows; rows are split into train and eval by a hash, of which
+    `held_out` (JSON) says which columns and how many percent. `history` (JSON):
     how many days before the train window are `needed` by features and `available`. `unlabelled`
     (JSON), with label times: split → number of transactions left out because their label is not
     known yet. `inputs` (JSON): the `InputSpecification` that they were computed with.

@@ -15,9 +15,15 @@ from typing import Any
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from fraud.codec import to_json
 from fraud.errors import BadInput
 from fraud.files import digest, write_atomically
-from fraud.models.specification import InputSpecification
+from fraud.models.specification import (
+    EXAMPLE_VALUES_FILE,
+    EXTRA,
+    InputSpecification,
+    example_values,
+)
 from fraud.pipeline import cli, lineage, production, releases
 from fraud.pipeline.artifacts import RunSummary
 from fraud.pipeline.commands import status
@@ -129,6 +135,17 @@ def test_a_champion_that_cannot_be_judged_is_said_to_be_one(bank, monkeypatch):
     assert document["live"]["judging_problem"] is None
     assert "warning" not in status.render(document)
 
+    # The code of a feature has changed since the model was exported.
+    champion = next(lineage.champions(bank.store))
+    (model,) = bank.store.get_artifacts_by_id([champion.model_id])
+    monkeypatch.setattr(InputSpecification, "read", lambda folder: Config().inputs)
+    values = lineage.model_folder(model) / EXTRA / EXAMPLE_VALUES_FILE
+    values.parent.mkdir()
+    values.write_text(to_json(example_values(Config().inputs) | {"night": []}))
+    problem = status.status(Config(), bank.root)["live"]["judging_problem"]
+    assert problem == "the code of its features has changed, which are now other values: night"
+    values.unlink()
+
     # The latest run pushed nothing, and its data lacked what the champion reads.
     bank.run("3", "c", as_of="2026-03-22", blessed=0)
     (examples,) = lineage.artifacts_of_run(bank.store, "3", "Examples")
@@ -137,12 +154,30 @@ def test_a_champion_that_cannot_be_judged_is_said_to_be_one(bank, monkeypatch):
     document = status.status(Config(), bank.root)
     assert document["live"]["judging_problem"] == "column MCC is missing"
 
-    champion = next(lineage.champions(bank.store))
-    (model,) = bank.store.get_artifacts_by_id([champion.model_id])
     model.state = mlmd.Artifact.DELETED
     bank.store.put_artifacts([model])
     problem = status.status(Config(), bank.root)["live"]["judging_problem"]
     assert problem == f"its model, artifact {model.id}, is recorded as deleted"
+
+
+def test_a_problem_of_another_champion_is_none_of_the_live_ones(bank, monkeypatch):
+    monkeypatch.setattr(InputSpecification, "read", lambda folder: None)
+
+    def problem(of_run: str) -> str | None:
+        """What `status` says once a run could not judge the champion."""
+        (examples,) = lineage.artifacts_of_run(bank.store, of_run, "Examples")
+        examples.custom_properties["champion_problem"].string_value = "column MCC is missing"
+        bank.store.put_artifacts([examples])
+        return status.status(Config(), bank.root)["live"]["judging_problem"]
+
+    # It was of the champion before, and what was not compared was pushed on request.
+    assert problem("2") is None
+    bank.run("2-again", "b", as_of="2026-03-21")
+    assert status.status(Config(), bank.root)["live"]["judging_problem"] is None
+    bank.run("3", "c", as_of="2026-03-22", blessed=0)
+    assert problem("3") == "column MCC is missing"
+    production.roll_back(Metadata(), bank.root, "the model before can be judged")
+    assert status.status(Config(), bank.root)["live"]["judging_problem"] is None
 
 
 def texts(value: Any) -> Iterator[str]:

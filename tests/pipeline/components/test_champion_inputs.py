@@ -26,6 +26,7 @@ from fraud.pipeline import lineage
 from fraud.pipeline.components import champion_inputs
 from fraud.pipeline.components.champion import ChampionModel
 from fraud.pipeline.config import Config
+from fraud.pipeline.data_facts import HeldOut
 from fraud.pipeline.lineage import RUN_CONTEXT
 
 EVALUATED = ("2026-02-07", "2026-02-13")
@@ -52,8 +53,12 @@ class Lineage:
         inputs: InputSpecification | None,
         fingerprint: str,
         train: tuple[str, str] = ("2026-01-01", "2026-01-30"),
+        held_out: HeldOut | None = None,
     ) -> int:
-        """A run that pushes a model of these inputs; returns the id of the model."""
+        """A run that pushes a model of these inputs; returns the id of the model.
+
+        If `held_out` is given, its data has no timestamp.
+        """
         uri = self.folder / run_id
         if inputs is not None:
             write_specification(uri, inputs)
@@ -61,8 +66,10 @@ class Lineage:
         type_id = self.store.put_context_type(mlmd.ContextType(name=RUN_CONTEXT))
         context = mlmd.Context(type_id=type_id, name=run_id)
         (context_id,) = self.store.put_contexts([context])
+        split = {"held_out": to_json(held_out)} if held_out else {}
+        windows = to_json({} if held_out else {"train": train})
         examples = self._artifact(
-            "Examples", input_fingerprint=fingerprint, windows=to_json({"train": train})
+            "Examples", input_fingerprint=fingerprint, windows=windows, **split
         )
         self._execution("TransactionExampleGen", context_id, {}, {"examples": examples})
         folder = self.folder / "pushed" / run_id
@@ -77,7 +84,7 @@ class Lineage:
         self,
         ours: InputSpecification,
         fingerprint: str,
-        evaluated: tuple[str, str] | None = EVALUATED,
+        evaluated: champion_inputs.Evaluated = EVALUATED,
     ) -> InputSpecification | None:
         champions = lineage.champions(self.store)
         return champion_inputs.needed(self.store, champions, ours, fingerprint, evaluated)
@@ -182,6 +189,36 @@ def test_a_champion_is_not_judged_on_days_that_it_was_trained_on(
     assert runs.needed(ALL, "today", evaluated=None) is None
 
 
+BY_ID = HeldOut(("ID",), 20)
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "problem"),
+    [
+        (BY_ID, BY_ID, ""),
+        (replace(BY_ID, percent=21), BY_ID, ""),
+        (replace(BY_ID, percent=19), BY_ID, "trained on eval rows"),
+        (HeldOut(("AMOUNT", "LABEL"), 20), BY_ID, "trained on eval rows"),
+        (HeldOut(("AMOUNT",), 20), HeldOut(("AMOUNT", "AGE"), 20), "trained on eval rows"),
+        (None, BY_ID, "trained on eval rows"),
+        (BY_ID, EVALUATED, "trained on eval days"),
+    ],
+)
+def test_a_champion_is_not_judged_on_rows_that_it_may_have_been_trained_on(
+    runs: Lineage,
+    then: HeldOut | None,
+    now: HeldOut | tuple[str, str],
+    problem: str,
+) -> None:
+    """Without timestamps, rows are split by a hash; by another one, train rows become eval rows."""
+    runs.push("1", ALL, "yesterday", held_out=then)
+    if not problem:
+        assert runs.needed(ALL, "today", evaluated=now) is None
+        return
+    with pytest.raises(BadInput, match=problem):
+        runs.needed(ALL, "today", evaluated=now)
+
+
 def test_a_champion_whose_features_have_other_code_is_not_judged(
     runs: Lineage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,3 +283,22 @@ def test_a_champion_that_was_trained_on_the_examples_is_not_resolved(
     inputs = {"challenger": [ours], "examples": [examples], "model": [model], "pushed_model": []}
     resolved = ChampionModel().resolve_artifacts(runs.store, inputs)
     assert resolved["model"] == ([] if problem else [model])
+
+
+@pytest.mark.parametrize(("percent", "is_judged"), [(20, True), (21, False)])
+def test_a_champion_that_may_have_been_trained_on_the_examples_is_not_resolved(
+    runs: Lineage, percent: int, is_judged: bool
+) -> None:
+    model = standard_artifacts.Model()
+    model.id, model.uri = (
+        runs.push("1", ALL, "yesterday", held_out=BY_ID),
+        str(runs.folder / "1"),
+    )
+    ours = standard_artifacts.Model()
+    ours.id, ours.uri = 99, str(runs.folder / "challenger")
+    write_specification(runs.folder / "challenger", ALL)
+    examples = standard_artifacts.Examples()
+    examples.set_string_custom_property("held_out", to_json(replace(BY_ID, percent=percent)))
+    inputs = {"challenger": [ours], "examples": [examples], "model": [model], "pushed_model": []}
+    resolved = ChampionModel().resolve_artifacts(runs.store, inputs)
+    assert resolved["model"] == ([model] if is_judged else [])

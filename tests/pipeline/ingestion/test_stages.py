@@ -225,6 +225,7 @@ def test_without_timestamp_rows_are_split_by_a_hash_of_the_id(tmp_path: Path) ->
     assert set(ids) == {"train", "eval"}
     assert sorted(ids["train"] + ids["eval"]) == list(range(3000))
     assert 0.17 < len(ids["eval"]) / 3000 < 0.23
+    assert ingested.properties["held_out"] == {"columns": ["TRANSACTION_ID"], "percent": 20}
     # More rows, in several files and another order: every row stays in its split.
     more = transactions.make(4000).take(pa.array(np.arange(4000)[::-1]))
     folder = tmp_path / "parts"
@@ -247,6 +248,7 @@ def test_without_timestamp_and_id_equal_rows_are_in_the_same_split(tmp_path: Pat
     }
     assert ingested.properties["rows"]["train"] + ingested.properties["rows"]["eval"] == 1000
     assert rows["eval"] and not rows["train"] & rows["eval"]
+    assert ingested.properties["held_out"]["columns"] == list(config.dataset.columns)
 
 
 def test_a_dataset_without_entities_or_amount(tmp_path: Path) -> None:

@@ -162,6 +162,7 @@ def read_back(examples: Any) -> Ingested:
         name: json.loads(custom[name].string_value)
         for name in ("windows", "rows", "positives", "history", "unlabelled")
     }
+    properties["held_out"] = json.loads(custom["held_out"].string_value or "null")
     for name in ("as_of", "champion_column", "champion_problem"):
         properties[name] = custom[name].string_value
     return Ingested(splits, properties, names_of)
