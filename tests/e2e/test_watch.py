@@ -256,10 +256,12 @@ def test_a_day_in_the_life(new_bank, tmp_path: Path) -> None:
             watch.communicate(timeout=SECONDS)
     live = production.live(Metadata(), Root(bank.root))
     assert live and live.version == version
-    status = bank.call("status")
-    assert version in status.stdout
+    status = bank.call("status").stdout
+    assert f"live      version {version} " in status
+    assert f"  {trained[-1].day}  version {version} went live: drift/TX_AMOUNT" in status
     told = bank.call("lineage", version)
-    assert told.returncode == 0 and version in told.stdout
+    assert told.returncode == 0, told.stderr
+    assert version in told.stdout and trained[-1].training.run_id in told.stdout
     assert {"drift", "push"} <= {r.alert.kind for r in raised_in(bank.root / "alerts")}
 
 
