@@ -45,12 +45,14 @@ class Changes:
 
     Attributes:
       spans: when each change began and ended, in seconds since 1970.
+      commands: the same of each command.
       live_since: version → when it was first seen to answer.
       models: version → the index of the model that it is a copy of.
       order: the versions, in the order in which they went live.
     """
 
     spans: list[tuple[float, float]] = field(default_factory=list)
+    commands: list[tuple[float, float]] = field(default_factory=list)
     live_since: dict[int, float] = field(default_factory=dict)
     models: dict[int, int] = field(default_factory=dict)
     order: list[int] = field(default_factory=list)
@@ -108,21 +110,25 @@ def measure(root: Path, folder: Path, arguments: argparse.Namespace) -> dict[str
         ]
         for number in range(arguments.rollbacks + arguments.swaps):
             time.sleep(PAUSE)
-            started = time.time()
             before = changes.order[-1]
             target = 1 - changes.models[before]
+            command = None
+            began = time.time()
             if number < arguments.rollbacks:
-                _fraud(
-                    "rollback", "--root", root, "--to", changes.order[-2], "--reason", "measured"
-                )
-                version = max(int(path.name) for path in pushed.glob("[0-9]*"))
+                options = ["--root", root, "--to", changes.order[-2], "--reason", "measured"]
+                command = subprocess.Popen([*FRAUD, "rollback", *map(str, options)], cwd=REPOSITORY)
+                version = _appeared(pushed, before, command)
             else:
                 version = before + 1
                 _push(models[target], pushed, version)
+            started = time.time()
             changes.models[version] = target
             changes.order.append(version)
             changes.live_since[version] = _wait_for(url, log, version, before)
             changes.spans.append((started, time.time()))
+            if command is not None:
+                command.wait()
+                changes.commands.append((began, time.time()))
         time.sleep(PAUSE)
         stop.touch()
         for sender in senders:
@@ -159,26 +165,51 @@ def _summary(seen: list[list[Any]], changes: Changes) -> dict[str, Any]:
         if at > changes.live_since.get(after.get(version, 0), float("inf"))
     ]
     during: list[float] = []
+    beside_command: list[float] = []
     otherwise: list[float] = []
+
+    def within(at: float, end: float, spans: list[tuple[float, float]]) -> bool:
+        return any(a <= end and at <= b for a, b in spans)
+
     for at, milliseconds, _, _ in seen:
-        end = at + milliseconds / 1000
-        is_during = any(a <= end and at <= b for a, b in changes.spans)
-        (during if is_during else otherwise).append(milliseconds / 1000)
-    p99 = quantile(during, 0.99), quantile(otherwise, 0.99)
+        seconds = milliseconds / 1000
+        if within(at, at + seconds, changes.spans):
+            during.append(seconds)
+        elif within(at, at + seconds, changes.commands):
+            beside_command.append(seconds)
+        else:
+            otherwise.append(seconds)
     return {
         "requests": len(seen),
         "failed": len(failed),
         "problems": sorted(set(failed))[:5],
         "stale": len(stale),
         "versions_that_answered": len({version for _, version in answered}),
-        "during": {"requests": len(during), "p50_ms": quantile(during, 0.5), "p99_ms": p99[0]},
-        "otherwise": {
-            "requests": len(otherwise),
-            "p50_ms": quantile(otherwise, 0.5),
-            "p99_ms": p99[1],
-        },
-        "p99_ratio": round(p99[0] / p99[1], 2),
+        "during": _latency(during),
+        "beside_command": _latency(beside_command),
+        "otherwise": _latency(otherwise),
+        "p99_ratio": round(quantile(during, 0.99) / quantile(otherwise, 0.99), 2),
     }
+
+
+def _latency(seconds: list[float]) -> dict[str, float]:
+    if not seconds:
+        return {"requests": 0}
+    return {
+        "requests": len(seconds),
+        "p50_ms": quantile(seconds, 0.5),
+        "p99_ms": quantile(seconds, 0.99),
+    }
+
+
+def _appeared(pushed: Path, before: int, command: subprocess.Popen[bytes]) -> int:
+    """Waits until a command has published a version later than another; returns it."""
+    while True:
+        if (version := max(int(path.name) for path in pushed.glob("[0-9]*"))) > before:
+            return version
+        if command.poll():
+            raise SystemExit("the rollback failed; see above")
+        time.sleep(0.02)
 
 
 def _fraud(*arguments: Any) -> None:
