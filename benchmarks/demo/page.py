@@ -43,14 +43,15 @@ class Document:
 def table(of: Document) -> str:
     """The results as Markdown: of the policies and, if there were any, of the events."""
     lines = [
-        "| policy | average precision | money saved | trainings | pushed | with broken days "
-        "| CPU s |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| policy | average precision | money saved | cards that alert a day | trainings | pushed "
+        "| with broken days | CPU s |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for r in of.policies:
         lines.append(
-            f"| {r.policy} | {r.average_precision:.3f} | {r.saved:,.0f} | {r.trainings} "
-            f"| {r.trainings - len(r.refused)} | {r.trained_on_broken} | {r.cpu_seconds:.0f} |"
+            f"| {r.policy} | {r.average_precision:.3f} | {r.saved:,.0f} "
+            f"| {r.cards_a_day:.0f} | {r.trainings} | {r.trainings - len(r.refused)} "
+            f"| {r.trained_on_broken} | {r.cpu_seconds:.0f} |"
         )
     if of.loop and of.events:
         names = [r.policy for r in of.policies]

@@ -154,7 +154,12 @@ def test_money_and_precision_are_counted_by_week():
     alarming = replace(perfect, threshold=0.0)
     course.goes_live(alarming, START + 12 * DAY)
     course.answer(of.rows(START + 12 * DAY, START + 12 * DAY))
-    assert results.saved(of, course, of.rows(START + 12 * DAY, START + 12 * DAY)) == 50 - 4 * 5
+    day = of.rows(START + 12 * DAY, START + 12 * DAY)
+    assert results.cards_a_day(of, course, day) == 4
+    for budget, cards in ((9, 4), (2, 2), (1, 1)):
+        evaluation = replace(CONFIG.evaluation, alert_budget=budget)
+        limited = Bank(of.table, replace(CONFIG, evaluation=evaluation))
+        assert results.saved(limited, course, day) == 50 - cards * 5
 
 
 @pytest.mark.parametrize(("policy", "days"), [(NEVER, []), (WEEKLY, [6, 13]), (DAILY, range(15))])
