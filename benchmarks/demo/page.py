@@ -43,15 +43,16 @@ class Document:
 def table(of: Document) -> str:
     """The results as Markdown: of the policies and, if there were any, of the events."""
     lines = [
-        "| policy | average precision | money saved | cards that alert a day | trainings | pushed "
-        "| with broken days | CPU s |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| policy | average precision | money saved | by all alerts | cards that alert a day "
+        "| trainings | pushed | with broken days | CPU s |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for r in of.policies:
+        pushed = r.trainings - len(r.refused)
         lines.append(
-            f"| {r.policy} | {r.average_precision:.3f} | {r.saved:,.0f} "
-            f"| {r.cards_a_day:.0f} | {r.trainings} | {r.trainings - len(r.refused)} "
-            f"| {r.trained_on_broken} | {r.cpu_seconds:.0f} |"
+            f"| {r.policy} | {r.average_precision:.3f} | {r.saved:,.0f} | {r.saved_by_alerts:,.0f} "
+            f"| {r.cards_a_day:.0f} | {r.trainings} | {pushed} | {r.trained_on_broken} "
+            f"| {r.cpu_seconds:.0f} |"
         )
     if of.loop and of.events:
         names = [r.policy for r in of.policies]

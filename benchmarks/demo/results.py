@@ -29,7 +29,7 @@ class Week:
       first, last: its days.
       transactions, frauds: how many.
       average_precision: of the scores that were answered.
-      saved: by what analysts could check, less checks, in the currency of the amounts.
+      saved: by checking cards, in the currency of the amounts; see `saved`.
     """
 
     first: date
@@ -81,7 +81,8 @@ class Result:
       policy: its name.
       weeks: of production.
       average_precision: mean of the weeks.
-      saved: by what analysts could check, on all days.
+      saved: on all days; see `saved`.
+      saved_by_alerts: the same if every card that alerts is checked.
       cards_a_day: cards that alerted on a day.
       trainings: how many, the first model not counted.
       trained: their days.
@@ -97,6 +98,7 @@ class Result:
     weeks: tuple[Week, ...]
     average_precision: float
     saved: float
+    saved_by_alerts: float
     cards_a_day: float
     trainings: int
     trained: tuple[date, ...]
@@ -152,12 +154,20 @@ def weeks(bank: Bank, course: Course, first: date, last: date) -> tuple[Week, ..
     return tuple(found)
 
 
-def saved(bank: Bank, course: Course, rows: slice) -> float:
-    """What analysts saved by checking the cards that alert on some days, as many as they can."""
+def saved(bank: Bank, course: Course, rows: slice, by_alerts: bool = False) -> float:
+    """What analysts saved on some days by checking cards.
+
+    Args:
+      bank, course: what happened, and what was answered.
+      rows: of the days.
+      by_alerts: whether they check every card that alerts. Otherwise they check as many as they can
+        on a day, the alert budget, those with the highest scores: then what is measured does not
+        depend on how well the threshold fits, and a model gains nothing by alerting too often.
+    """
     evaluation = bank.config.evaluation
     return metrics.expected_cost_saved(
         bank.labels[rows],
-        course.alert[rows] & checked(bank, course, rows),
+        course.alert[rows] if by_alerts else most_suspicious(bank, course, rows),
         bank.amounts[rows],
         bank.days[rows],
         bank.cards[rows],
@@ -166,16 +176,12 @@ def saved(bank: Bank, course: Course, rows: slice) -> float:
     )
 
 
-def checked(bank: Bank, course: Course, rows: slice) -> NDArray[np.bool_]:
-    """Which rows are of cards within the alert budget of their day: those with the highest scores.
-
-    A model that alerts more often than analysts can check would otherwise seem to save the more
-    the worse its threshold fits.
-    """
+def most_suspicious(bank: Bank, course: Course, rows: slice) -> NDArray[np.bool_]:
+    """Which rows are of the cards that are checked on their day, as in Card Precision@k."""
     days, cards, scores = bank.days[rows], bank.cards[rows], course.score[rows]
     budget = bank.config.evaluation.budget(bank.config.dataset)
     most = max(1, round(budget.cards(metrics.cards_a_day(days, cards))))
-    within = np.zeros(len(days), bool)
+    found = np.zeros(len(days), bool)
     for day in np.unique(days):
         of_day = np.flatnonzero(days == day)
         names, card = np.unique(cards[of_day], return_inverse=True)
@@ -183,8 +189,8 @@ def checked(bank: Bank, course: Course, rows: slice) -> NDArray[np.bool_]:
         np.maximum.at(highest, card, scores[of_day])
         chosen = np.zeros(len(names), bool)
         chosen[np.argsort(-highest, kind="stable")[:most]] = True
-        within[of_day] = chosen[card]
-    return within
+        found[of_day] = chosen[card]
+    return found
 
 
 def cards_a_day(bank: Bank, course: Course, rows: slice) -> float:
@@ -218,6 +224,7 @@ def result(
         weeks=by_week,
         average_precision=sum(w.average_precision for w in by_week) / len(by_week),
         saved=saved(bank, course, bank.rows(first, last)),
+        saved_by_alerts=saved(bank, course, bank.rows(first, last), by_alerts=True),
         cards_a_day=cards_a_day(bank, course, bank.rows(first, last)),
         trainings=len(course.attempts),
         trained=tuple(a.day for a in course.attempts),

@@ -150,16 +150,26 @@ def test_money_and_precision_are_counted_by_week():
     course.answer(of.rows(START + 12 * DAY, START + 19 * DAY))
     (week,) = results.weeks(of, course, START + 12 * DAY, START + 19 * DAY)
     assert (week.transactions, week.frauds, week.average_precision) == (28, 7, 1.0)
-    assert week.saved == 7 * (0.5 * 100 - 5)
+    day = of.rows(START + 12 * DAY, START + 12 * DAY)
+    assert results.saved(of, course, day, by_alerts=True) == 0.5 * 100 - 5
     alarming = replace(perfect, threshold=0.0)
     course.goes_live(alarming, START + 12 * DAY)
-    course.answer(of.rows(START + 12 * DAY, START + 12 * DAY))
-    day = of.rows(START + 12 * DAY, START + 12 * DAY)
+    course.answer(day)
+    assert results.saved(of, course, day, by_alerts=True) == 50 - 4 * 5
     assert results.cards_a_day(of, course, day) == 4
-    for budget, cards in ((9, 4), (2, 2), (1, 1)):
-        evaluation = replace(CONFIG.evaluation, alert_budget=budget)
-        limited = Bank(of.table, replace(CONFIG, evaluation=evaluation))
-        assert results.saved(limited, course, day) == 50 - cards * 5
+
+
+@pytest.mark.parametrize("budget", [1, 2, 9])
+def test_the_most_suspicious_cards_are_checked_whether_they_alert_or_not(budget):
+    of = bank(20)
+    of = Bank(of.table, replace(CONFIG, evaluation=replace(CONFIG.evaluation, alert_budget=budget)))
+    course = Course.of("x", len(of.days))
+    course.goes_live(model(of, START + 15 * DAY, of.labels * 0.4), START + 12 * DAY)
+    day = of.rows(START + 12 * DAY, START + 12 * DAY)
+    course.answer(day)
+    assert not course.alert[day].any()
+    assert results.saved(of, course, day) == 0.5 * 100 - 5 * min(budget, 4)
+    assert results.most_suspicious(of, course, day)[0]
 
 
 @pytest.mark.parametrize(("policy", "days"), [(NEVER, []), (WEEKLY, [6, 13]), (DAILY, range(15))])
