@@ -6,14 +6,14 @@ transactions alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fraud.features.batch import calendar_features, entity_history, features_of_entities
-from fraud.features.history import Queries
+from fraud.features.history import FEW, Queries
 from fraud.features.spans import Floats, Ints
 from fraud.features.spec import Dataset, Features
 
@@ -66,22 +66,40 @@ def online_features(
       BadInput: as in `entity_features`.
     """
     features = calendar_features(spec, dataset, timestamps)
-    if not dataset.entities:
-        return features
-    keys = {entity: rows.query_keys[entity] for entity in dataset.entities}
-    # All entities at once: for few transactions, the number of calls is what takes time.
+    # For few transactions the number of calls is what takes time; for many, it is that features of
+    # one entity would be computed of all.
+    together = len(timestamps) <= FEW
+    groups = [dataset.entities] if together else [(entity,) for entity in dataset.entities]
+    for entities in filter(None, groups):
+        features |= _of_entities(spec, dataset, delay_days, timestamps, amounts, rows, entities)
+    return features
+
+
+def _of_entities(
+    spec: Features,
+    dataset: Dataset,
+    delay_days: int,
+    timestamps: NDArray[np.datetime64],
+    amounts: Floats,
+    rows: EntityRows,
+    entities: Sequence[str],
+) -> dict[str, NDArray[np.float32]]:
+    """The features of some entities; arguments and result as of `online_features`."""
+    keys = {entity: rows.query_keys[entity] for entity in entities}
+    asked = np.concatenate(list(keys.values()))
+    mine = slice(None) if len(keys) == len(rows.query_keys) else np.isin(rows.keys, asked)
     history = entity_history(
         spec,
-        rows.keys,
-        rows.timestamps,
-        rows.amounts,
-        rows.labels,
+        rows.keys[mine],
+        rows.timestamps[mine],
+        rows.amounts[mine],
+        rows.labels[mine],
         np.timedelta64(delay_days, "D"),
-        rows.label_times if dataset.label_time else None,
+        rows.label_times[mine] if dataset.label_time else None,
         Queries(
-            np.concatenate(list(keys.values())),
+            asked,
             np.concatenate([timestamps] * len(keys)),
             np.concatenate([amounts] * len(keys)),
         ),
     )
-    return features | features_of_entities(spec, dataset, history, keys)
+    return features_of_entities(spec, dataset, history, keys)

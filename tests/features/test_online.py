@@ -41,6 +41,39 @@ def test_queries_have_the_features_of_rows(count, label_time):
         np.testing.assert_array_equal(values, batch[name].to_numpy()[asked], err_msg=name)
 
 
+@pytest.mark.parametrize("count", [3, FEW + 3])
+def test_each_entity_has_its_own_features(count):
+    """Two entities whose values have the same codes in batch, and families of one of them only."""
+    rng = np.random.default_rng(count)
+    rows = 300
+    time = np.datetime64("2024-01-01", "us") + rng.integers(0, 480, rows) * np.timedelta64(1, "h")
+    amount, label = rng.lognormal(3, 1, rows), (rng.random(rows) < 0.3).astype(float)
+    card, shop = rng.integers(0, 9, rows), rng.integers(0, 5, rows)
+    dataset = Dataset(entities=("CARD", "SHOP"))
+    spec = Features(
+        groups=(
+            FeatureGroup(("count", "median", "risk"), windows=(3,), entities=("CARD",)),
+            FeatureGroup(("risk", "known_count"), windows=(3, 10)),
+        )
+    )
+    columns = {"TX_DATETIME": time, "CARD": card, "SHOP": shop}
+    table = pa.table({**columns, "TX_AMOUNT": amount, "TX_FRAUD": label})
+    batch = add_features(table, dataset, spec, 2)
+    asked = rng.choice(rows, count, replace=False)
+    history = EntityRows(
+        np.concatenate([card, shop + 100]),
+        np.concatenate([time, time]),
+        np.concatenate([amount, amount]),
+        np.concatenate([label, label]),
+        np.full(2 * rows, np.datetime64("NaT"), "datetime64[us]"),
+        {"CARD": card[asked], "SHOP": shop[asked] + 100},
+    )
+    online = online_features(spec, dataset, 2, time[asked], amount[asked], history)
+    assert tuple(online) == feature_names(spec, dataset)
+    for name, values in online.items():
+        np.testing.assert_array_equal(values, batch[name].to_numpy()[asked], err_msg=name)
+
+
 @pytest.mark.parametrize("count", [2, FEW + 2])
 def test_queries_of_unknown_or_missing_entities_have_no_past(count):
     rows = 40
