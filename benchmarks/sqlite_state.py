@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,20 +54,24 @@ class SqliteStore:
         return self._newest
 
     def exchange(
-        self, definition: StateDefinition, entries: Sequence[Entry]
+        self,
+        definition: StateDefinition,
+        entries: Sequence[Entry],
+        choose: Callable[[int], Sequence[bool]] | None,
     ) -> tuple[list[bytes | None], NDArray]:
         """See `StateStore`."""
+        chosen = [False] * len(entries) if choose is None else choose(self._newest)
         entities = sorted({key for entry in entries for key in entry.entities} - {rows.NO_KEY})
-        with self._transaction(write=any(entry.record for entry in entries)) as connection:
+        with self._transaction(write=any(chosen)) as connection:
             chunks = self._select("key, chunk, rows FROM entities", entities)
             keys = [entry.key for entry in entries]
             known = dict(self._select("key, stored FROM transactions", keys))
             before: list[bytes | None] = []
             new: list[tuple[bytes, bytes]] = []
             added: dict[bytes, bytes] = {}
-            for entry in entries:
+            for entry, record in zip(entries, chosen, strict=True):
                 before.append(known.get(entry.key))
-                if before[-1] is not None or not entry.record:
+                if before[-1] is not None or not record:
                     continue
                 known[entry.key] = entry.stored
                 new.append((entry.key, entry.stored))

@@ -7,10 +7,11 @@ import logging
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -91,8 +92,12 @@ class Challenger:
         by = dataset.card_entity or dataset.id
         if by is None or not self.canary_percent:
             return np.zeros(len(transactions), bool)
-        shares = [_share(name) for name in transactions.columns[by].to_pylist()]
+        shares = [_share(name or "") for name in transactions.texts[by]]
         return np.array(shares) < self.canary_percent / 100
+
+
+def _at_once(function: Callable[[], None]) -> None:
+    function()
 
 
 class Scorer:
@@ -154,13 +159,20 @@ class Scorer:
                 seen = self._state.read(raw.for_state())
         _answer(model, [row], seen, np.ones(1, bool), explain=False, raw=raw)
 
-    def score(self, model: Model, rows: Any, explain: bool = False) -> list[dict[str, Any]]:
+    def score(
+        self,
+        model: Model,
+        rows: Any,
+        explain: bool = False,
+        later: Callable[[Callable[[], None]], object] = _at_once,
+    ) -> list[dict[str, Any]]:
         """Scores transactions.
 
         Args:
           model: the live version, which has passed `check`.
           rows: the decoded JSON, a list of objects.
           explain: whether to give reasons.
+          later: is given what may wait until the client has its answer, and calls it then.
 
         Returns:
           For each, in the same order: `id`, `score`, `alert`, `version`, `outcome` and, if asked
@@ -191,7 +203,7 @@ class Scorer:
             answers.append(_answer(model, rows, seen, ~by_challenger, explain, raw))
         milliseconds = (time.perf_counter() - started) * 1000
         outcomes = _outcomes(seen, len(raw))
-        self._finish(model, rows, seen, answers, outcomes, milliseconds)
+        self._finish(model, rows, seen, answers, outcomes, milliseconds, later)
         results: list[dict[str, Any]] = [{}] * len(raw)
         for answer in answers:
             positions = np.flatnonzero(answer.mask).tolist()
@@ -246,6 +258,7 @@ class Scorer:
         answers: list[_Answer],
         outcomes: NDArray[np.str_],
         milliseconds: float,
+        later: Callable[[Callable[[], None]], object],
     ) -> None:
         """Logs the answers, with shadow scores if there is a challenger.
 
@@ -254,7 +267,7 @@ class Scorer:
         """
         for answer in answers:
             if self._challenger is None or self._shadows is None:
-                self._write(answer, None, outcomes, milliseconds)
+                later(partial(self._write, answer, None, outcomes, milliseconds))
             elif answer.model is self._challenger.model:
                 shadow = self._shadow(model, rows, seen, answer)
                 self._write(answer, shadow, outcomes, milliseconds)
@@ -338,7 +351,7 @@ class _Logged:
 
     def __init__(self) -> None:
         # A dict would look through the places of all that were deleted to find its first: 15 µs.
-        self._ids: OrderedDict[str, None] = OrderedDict()
+        self._ids: OrderedDict[str | None, None] = OrderedDict()
         self._lock = threading.Lock()
 
     def add(self, raw: RawTransactions, repeated: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -351,9 +364,7 @@ class _Logged:
             return np.ones(len(raw), bool)
         keep = []
         with self._lock:
-            for id_, again in zip(
-                raw.columns[raw.dataset.id].to_pylist(), repeated.tolist(), strict=True
-            ):
+            for id_, again in zip(raw.texts[raw.dataset.id], repeated.tolist(), strict=True):
                 keep.append(not again or id_ not in self._ids)
                 self._ids[id_] = None
             for _ in range(len(self._ids) - _REMEMBERED_IDS):
@@ -435,17 +446,10 @@ def _answer(
         columns |= seen.features(specification)
     if not mask.all():
         columns = {name: values[mask] for name, values in columns.items()}
-        raw = _masked(raw, mask)
+        raw = raw.only(mask)
     explanations = model.explain(columns) if explain else None
     scores = explanations.scores if explanations else model.score(columns)
     return _Answer(model, mask, raw, columns, names, scores.score, scores.alert, explanations)
-
-
-def _masked(raw: RawTransactions, mask: NDArray[np.bool_]) -> RawTransactions:
-    ids = [id_ for id_, keep in zip(raw.ids, mask.tolist(), strict=True) if keep]
-    in_mask = pa.array(mask)
-    columns = {name: column.filter(in_mask) for name, column in raw.columns.items()}
-    return RawTransactions(ids, columns, raw.dataset)
 
 
 def _only(scored: Scored, keep: NDArray[np.bool_]) -> Scored:

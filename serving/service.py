@@ -6,12 +6,12 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -30,8 +30,6 @@ from fraud.serving.scorer import Challenger, Scorer, available
 from fraud.serving.server import Service
 from fraud.serving.spec import Serving
 from fraud.serving.state import State, StateDefinition, check_location, create_state, is_server
-
-T = TypeVar("T")
 
 _ROWS_AT_ONCE = 16
 """Up to so many rows scoring is shorter than what it takes to hand it to another thread."""
@@ -223,10 +221,8 @@ class _Scoring:
 def _router(inference: Inference, scoring: _Scoring, threads: ThreadPoolExecutor) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["Transactions"])
 
-    async def call(rows: int, model: LoadedModel, function: Callable[..., T], *arguments: Any) -> T:
-        if rows <= _ROWS_AT_ONCE and not scoring.waits:
-            return function(*arguments)
-        return await inference.in_thread(threads, model, function, *arguments)
+    def is_quick(rows: int) -> bool:
+        return rows <= _ROWS_AT_ONCE and not scoring.waits
 
     def rows_of(document: dict[str, Any], field: str, *others: str) -> list[Any]:
         if unknown := sorted(document.keys() - {field, *others}):
@@ -248,14 +244,17 @@ def _router(inference: Inference, scoring: _Scoring, threads: ThreadPoolExecutor
             raise BadInput("explain: expected true or false")
         if explain:
             check_explained(len(rows))
+        # Called once the event loop has sent the answer.
+        later = asyncio.get_running_loop().call_soon
         with inference.versions.lease() as model:
-            work = len(rows) * (_ROWS_AT_ONCE if explain else 1)
-            results = await call(work, model, scoring.scorer.score, model, rows, explain)
-        for result in results:
-            metrics.ROWS.labels(result["version"]).inc()
-            metrics.OUTCOMES.labels(result["outcome"]).inc()
-            if result["alert"]:
-                metrics.ALERTS.labels(result["version"]).inc()
+            scorer = scoring.scorer
+            if is_quick(len(rows) * (_ROWS_AT_ONCE if explain else 1)):
+                results = scorer.score(model, rows, explain, later)
+            else:
+                results = await inference.in_thread(
+                    threads, model, scorer.score, model, rows, explain
+                )
+        later(_count, results)
         versions = {result["version"] for result in results} or {model.version}
         # The challenger may have answered some of them: each result says by which version it is.
         headers = {VERSION_HEADER: versions.pop()} if len(versions) == 1 else {}
@@ -266,12 +265,25 @@ def _router(inference: Inference, scoring: _Scoring, threads: ThreadPoolExecutor
         """Records what transactions turned out to be."""
         rows = rows_of(parse_json(await request.body()), "labels")
         with inference.versions.lease() as model:
-            counts = await call(len(rows), model, scoring.scorer.label, model, rows)
+            scorer = scoring.scorer
+            if is_quick(len(rows)):
+                counts = scorer.label(model, rows)
+            else:
+                counts = await inference.in_thread(threads, model, scorer.label, model, rows)
         for outcome, count in counts.items():
             metrics.LABELS.labels(outcome).inc(count)
         return json_response(counts)
 
     return router
+
+
+def _count(results: list[dict[str, Any]]) -> None:
+    """Counts answers in the metrics."""
+    for result in results:
+        metrics.ROWS.labels(result["version"]).inc()
+        metrics.OUTCOMES.labels(result["outcome"]).inc()
+        if result["alert"]:
+            metrics.ALERTS.labels(result["version"]).inc()
 
 
 _VALUE = {"type": ["string", "number", "boolean", "null"]}

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NoReturn
 
 import numpy as np
@@ -26,6 +27,10 @@ from fraud.serving.state import Labels, Transactions
 from fraud.time import TIME_UNITS
 
 _ISO = re.compile(r"\s*\d{4}-\d\d-\d\d")
+_USUAL_TIME = re.compile(
+    r"(?!0000)[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+    r"(\.[0-9]{1,6})?Z"
+)
 
 LONGEST_TEXT = 1000
 """Characters in a value of a transaction; a longer one is taken for a mistake."""
@@ -33,44 +38,69 @@ LONGEST_TEXT = 1000
 
 @dataclass(frozen=True)
 class RawTransactions:
-    """Transactions of one request, checked.
+    """Transactions of one request, checked: the dataset's columns in their canonical form.
+
+    They are kept as lists and numpy arrays: of a single transaction, Arrow arrays take as long to
+    make as everything else here.
 
     Attributes:
       ids: as they were sent, for the answer; None where the data has no ids, [n].
-      columns: the dataset's columns but for the label, in their canonical form, [n] each;
-        identifiers are text.
+      times: of the transactions, datetime64[us] in UTC, [n]; None if the data has no timestamp.
+      numbers: amount and numeric columns, NaN where missing, [n] each.
+      texts: all other columns but for the label, None where missing, [n] each.
       dataset: the roles of the columns.
     """
 
     ids: list[Any]
-    columns: dict[str, pa.Array]
+    times: NDArray[np.datetime64] | None
+    numbers: dict[str, NDArray[np.float64]]
+    texts: dict[str, list[str | None]]
     dataset: Dataset
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    @cached_property
+    def columns(self) -> dict[str, pa.Array]:
+        """The columns as Arrow arrays, null where missing."""
+        columns = {name: pa.array(values, pa.string()) for name, values in self.texts.items()}
+        for name, numbers in self.numbers.items():
+            columns[name] = pa.array(numbers, from_pandas=True)
+        if self.dataset.timestamp is not None:
+            columns[self.dataset.timestamp] = pa.array(self.times, values.TIME)
+        return columns
+
     def for_state(self) -> Transactions:
         """What the state remembers of them. The data has a timestamp."""
         dataset = self.dataset
-        assert dataset.timestamp is not None
+        assert self.times is not None
         return Transactions(
-            timestamps=self.columns[dataset.timestamp].to_numpy(),
-            amounts=_floats(self.columns[dataset.amount]) if dataset.amount else None,
-            entities={name: self.columns[name] for name in dataset.entities},
-            ids=self.columns[dataset.id] if dataset.id else None,
+            timestamps=self.times,
+            amounts=self.numbers[dataset.amount] if dataset.amount else None,
+            entities={name: self.texts[name] for name in dataset.entities},
+            ids=self.texts[dataset.id] if dataset.id else None,
         )
 
     def inputs(self) -> dict[str, NDArray]:
         """The columns that a model reads as they are: float32, or bytes as objects, [n] each."""
         dataset = self.dataset
         numeric = (dataset.amount, *dataset.numeric) if dataset.amount else dataset.numeric
-        read: dict[str, NDArray] = {
-            name: _floats(self.columns[name]).astype(np.float32) for name in numeric
-        }
+        read: dict[str, NDArray] = {name: self.numbers[name].astype(np.float32) for name in numeric}
         for name in dataset.categorical:
-            texts = self.columns[name].to_pylist()
-            read[name] = np.array([(text or "").encode() for text in texts], object)
+            texts = [(text or "").encode() for text in self.texts[name]]
+            read[name] = np.array(texts, object)
         return read
+
+    def only(self, mask: NDArray[np.bool_]) -> RawTransactions:
+        """Those in a mask, [n]."""
+        rows = np.flatnonzero(mask).tolist()
+        return RawTransactions(
+            [self.ids[row] for row in rows],
+            None if self.times is None else self.times[mask],
+            {name: numbers[mask] for name, numbers in self.numbers.items()},
+            {name: [texts[row] for row in rows] for name, texts in self.texts.items()},
+            self.dataset,
+        )
 
 
 def parse_transactions(rows: Any, dataset: Dataset) -> RawTransactions:
@@ -87,8 +117,9 @@ def parse_transactions(rows: Any, dataset: Dataset) -> RawTransactions:
       BadInput: naming index, field and fix.
     """
     rows = _objects(rows, "transactions")
-    columns: dict[str, pa.Array] = {}
-    texts: dict[str, tuple[_Field, list[str | None]]] = {}
+    times: NDArray[np.datetime64] | None = None
+    numbers: dict[str, NDArray[np.float64]] = {}
+    texts: dict[str, list[str | None]] = {}
     optional = set(dataset.slices) - {*dataset.entities, *dataset.numeric, *dataset.categorical}
     for name in dataset.columns:
         if name in (dataset.label, dataset.label_time):
@@ -96,17 +127,17 @@ def parse_transactions(rows: Any, dataset: Dataset) -> RawTransactions:
         field = _Field("transactions", name, rows)
         given = field.values(required=name not in optional)
         if name == dataset.timestamp:
-            columns[name] = _times(given, dataset, field)
+            times = _times(given, dataset, field)
         elif name in (dataset.amount, *dataset.numeric):
             is_amount = name == dataset.amount
-            columns[name] = _numbers(given, LARGEST if is_amount else LARGEST_NUMBER, field)
+            numbers[name] = _numbers(given, LARGEST if is_amount else LARGEST_NUMBER, field)
         elif name in (dataset.id, *dataset.entities):
-            texts[name] = field, [_identifier(v, row, field) for row, v in enumerate(given)]
+            identifiers = [_identifier(value, row, field) for row, value in enumerate(given)]
+            texts[name] = field.texts(identifiers)
         else:
-            texts[name] = field, [_category(v, row, field) for row, v in enumerate(given)]
-    columns |= _text_columns(texts)
+            texts[name] = field.texts([_category(v, row, field) for row, v in enumerate(given)])
     ids = [row[dataset.id] for row in rows] if dataset.id else [None] * len(rows)
-    return RawTransactions(ids, columns, dataset)
+    return RawTransactions(ids, times, numbers, texts, dataset)
 
 
 def parse_labels(rows: Any, dataset: Dataset) -> Labels:
@@ -139,8 +170,7 @@ def parse_labels(rows: Any, dataset: Dataset) -> Labels:
         for row, end in zip(given, ends, strict=True):
             spread[row] = end if end is not None else ""
         some = _Field("labels", "known_at", [rows[row] for row in given], tuple(given))
-        parsed = _times([spread[row] for row in given], dataset, some)
-        known_at[given] = parsed.to_numpy()
+        known_at[given] = _times([spread[row] for row in given], dataset, some)
     return Labels(ids, labels, known_at)
 
 
@@ -176,35 +206,18 @@ class _Field:
             row = next(i for i, row in enumerate(self.rows) if self.name not in row)
             self.refuse(row, "missing; send it, or null if it is unknown")
 
-    def texts(self, texts: list[str | None]) -> pa.Array:
-        """Text as a column; "" becomes null."""
-        self.check_lengths(texts)
-        try:
-            return pa.array([text or None for text in texts], pa.string())
-        except UnicodeEncodeError as error:
-            row = texts.index(error.object)
-            self.refuse(row, f"{error.object[error.start]!r} is not a character; remove it")
-
-    def check_lengths(self, texts: list[str | None]) -> None:
-        """Refuses text that is too long."""
+    def texts(self, texts: Sequence[str | None]) -> list[str | None]:
+        """Text that is not too long and can be encoded; "" becomes None."""
         for row, text in enumerate(texts):
             if text is not None and len(text) > LONGEST_TEXT:
                 self.refuse(row, f"has {len(text):,} characters; the most are {LONGEST_TEXT:,}")
-
-
-def _text_columns(texts: dict[str, tuple[_Field, list[str | None]]]) -> dict[str, pa.Array]:
-    """Texts as columns; made at once, since that takes about as long as to make one of them."""
-    for field, of_field in texts.values():
-        field.check_lengths(of_field)
-    joined = [text or None for _, of_field in texts.values() for text in of_field]
-    try:
-        column = pa.array(joined, pa.string())
-    except UnicodeEncodeError:
-        return {
-            name: field.texts(of_field) for name, (field, of_field) in texts.items()
-        }  # says where
-    count = len(joined) // max(len(texts), 1)
-    return {name: column.slice(i * count, count) for i, name in enumerate(texts)}
+        try:
+            "".join(filter(None, texts)).encode()
+        except UnicodeEncodeError as error:
+            wrong = error.object[error.start]
+            row = next(row for row, text in enumerate(texts) if text and wrong in text)
+            self.refuse(row, f"{wrong!r} is not a character; remove it")
+        return [text or None for text in texts]
 
 
 def _objects(rows: Any, name: str) -> list[dict[str, Any]]:
@@ -216,8 +229,8 @@ def _objects(rows: Any, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _times(given: list[Any], dataset: Dataset, field: _Field) -> pa.Array:
-    """Times as timestamp[us] in UTC: in ISO 8601, or as the dataset writes them.
+def _times(given: list[Any], dataset: Dataset, field: _Field) -> NDArray[np.datetime64]:
+    """Times as datetime64[us] in UTC: in ISO 8601, or as the dataset writes them.
 
     Without `dataset.time_format`, that is as whole numbers since 1970.
     """
@@ -226,8 +239,11 @@ def _times(given: list[Any], dataset: Dataset, field: _Field) -> pa.Array:
             shown = "null" if value is None else _shown(value)
             field.refuse(row, f"is {shown}; write a time as 2018-04-01T13:45:00Z")
     texts = field.texts([str(value) for value in given])
+    if dataset.time_format is None and (usual := _usual_times(texts)) is not None:
+        return usual
+    column = pa.array(texts, pa.string())
     try:
-        return _parsed_times(texts, dataset, field)
+        return _parsed_times(column, dataset, field).to_numpy()
     except BadInput:
         if len(given) == 1:
             raise
@@ -236,8 +252,21 @@ def _times(given: list[Any], dataset: Dataset, field: _Field) -> pa.Array:
     for row in range(len(given)):
         index = row if field.positions is None else field.positions[row]
         alone = _Field(field.of, field.name, field.rows[row : row + 1], (index,))
-        parsed.append(_parsed_times(texts.slice(row, 1), dataset, alone))
-    return pa.concat_arrays(parsed)
+        parsed.append(_parsed_times(column.slice(row, 1), dataset, alone))
+    return pa.concat_arrays(parsed).to_numpy()
+
+
+def _usual_times(texts: list[str | None]) -> NDArray[np.datetime64] | None:
+    """Times that are all in ISO 8601 in UTC, with a Z, as `values.times` parses them, but sooner.
+
+    None if one is in another form or does not exist.
+    """
+    if not all(text and _USUAL_TIME.fullmatch(text) for text in texts):
+        return None
+    try:
+        return np.array([text[:-1] for text in texts if text], "datetime64[us]")
+    except ValueError:  # February 30
+        return None
 
 
 def _may_be_time(value: Any, dataset: Dataset) -> bool:
@@ -256,8 +285,8 @@ def _parsed_times(texts: pa.Array, dataset: Dataset, field: _Field) -> pa.Array:
     return values.times(written, field.name, dataset.timezone, field)
 
 
-def _numbers(given: list[Any], largest: float, field: _Field) -> pa.Array:
-    """Numbers as float64, null where null."""
+def _numbers(given: list[Any], largest: float, field: _Field) -> NDArray[np.float64]:
+    """Numbers, NaN where null, [n]."""
     for row, value in enumerate(given):
         if value is None:
             continue
@@ -266,7 +295,7 @@ def _numbers(given: list[Any], largest: float, field: _Field) -> pa.Array:
         if not abs(value) <= largest:  # also if it is NaN
             shown = f"{value:g}" if isinstance(value, float) else _shown(value)
             field.refuse(row, f"is {shown}, beyond ±{largest:g}; send null if it is unknown")
-    return pa.array([None if v is None else float(v) for v in given], pa.float64())
+    return np.array([math.nan if value is None else value for value in given], np.float64)
 
 
 def _identifier(value: Any, row: int, field: _Field) -> str:
@@ -314,8 +343,3 @@ def _shown(value: Any) -> str:
         return "a number of too many digits"
     text = repr(value)
     return text if len(text) <= 40 else text[:40] + "…"
-
-
-def _floats(column: pa.Array) -> NDArray[np.float64]:
-    """Numbers, NaN where null, [n]."""
-    return column.to_numpy(zero_copy_only=False)

@@ -21,7 +21,7 @@ import fcntl
 import itertools
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -244,11 +244,14 @@ class LmdbStore:
             return newest_in(txn, generation)
 
     def exchange(
-        self, definition: StateDefinition, entries: Sequence[Entry]
+        self,
+        definition: StateDefinition,
+        entries: Sequence[Entry],
+        choose: Callable[[int], Sequence[bool]] | None,
     ) -> tuple[list[bytes | None], NDArray]:
         """See `StateStore`."""
         entities = sorted({key for entry in entries for key in entry.entities} - {rows.NO_KEY})
-        with self._begin(write=any(entry.record for entry in entries)) as (txn, generation):
+        with self._begin(write=choose is not None) as (txn, generation):
             if definition != self._definition:
                 raise StateReplaced
             stored = txn.cursor(generation.entity_rows).getmulti(
@@ -256,11 +259,12 @@ class LmdbStore:
             )
             before = []
             journaling = txn.get(_JOURNALING, db=generation.meta) is not None
-            newest = 0
-            for entry in entries:
+            newest = newest_in(txn, generation)
+            chosen = [False] * len(entries) if choose is None else choose(newest)
+            for entry, record in zip(entries, chosen, strict=True):
                 known = _get(txn, entry.key, generation.transactions)
                 before.append(known)
-                if known is None and entry.record:
+                if known is None and record:
                     insert(txn, generation, entry.key, entry.stored)
                     newest = max(newest, rows.time_of(entry.head))
                     if journaling:

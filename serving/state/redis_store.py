@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -224,9 +224,13 @@ class RedisStore:
             self._reopen(names)
 
     def exchange(
-        self, definition: StateDefinition, entries: Sequence[Entry]
+        self,
+        definition: StateDefinition,
+        entries: Sequence[Entry],
+        choose: Callable[[int], Sequence[bool]] | None,
     ) -> tuple[list[bytes | None], NDArray]:
         """See `StateStore`."""
+        chosen = [False] * len(entries) if choose is None else choose(self.newest())
         entities = sorted({key for entry in entries for key in entry.entities} - {rows.NO_KEY})
         number = {key: i for i, key in enumerate(entities, 1)}
         while True:
@@ -241,8 +245,8 @@ class RedisStore:
                 len(entities),
                 kept // 1000,
             ]
-            for entry in entries:
-                arguments += [entry.stored if entry.record else b"", entry.key[:8]]
+            for entry, record in zip(entries, chosen, strict=True):
+                arguments += [entry.stored if record else b"", entry.key[:8]]
                 arguments += [_numbers(entry.stored, number), _sortable(rows.time_of(entry.head))]
             keys: list[Any] = [CURRENT, names.newest, names.journal, names.journaling]
             keys += [names.transaction(entry.key) for entry in entries]

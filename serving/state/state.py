@@ -171,16 +171,21 @@ class State:
         self, transactions: Transactions, heads: NDArray, keys: list[bytes], record: bool
     ) -> Seen:
         definition = self.definition
-        planned = self._planned(heads, definition)
         columns = {entity: _entity_keys(transactions, entity) for entity in definition.entities}
         of_rows = zip(*columns.values(), strict=True) if columns else [()] * len(keys)
         entries = [
-            Entry(key, head, entities, record and outcome.recorded)
-            for key, head, entities, outcome in zip(
-                keys, _split(heads), of_rows, planned, strict=True
-            )
+            Entry(key, head, entities)
+            for key, head, entities in zip(keys, _split(heads), of_rows, strict=True)
         ]
-        before, stored = self._store.exchange(definition, entries)
+        planned: list[Outcome] = []
+
+        def choose(newest: int) -> list[bool]:
+            planned[:] = self._planned(heads, definition, newest)
+            return [outcome.recorded for outcome in planned]
+
+        before, stored = self._store.exchange(definition, entries, choose if record else None)
+        if not record:
+            choose(self._store.newest())
         outcomes = tuple(map(_outcome, entries, planned, before))
         new = np.array([record and outcome.recorded for outcome in outcomes], bool)
         remembered = _entity_rows(columns, stored, heads, new)
@@ -193,11 +198,10 @@ class State:
         keys = rows.keys_of("", transactions.ids)
         return [os.urandom(rows.KEY_BYTES) if key == rows.NO_KEY else key for key in keys]
 
-    def _planned(self, heads: NDArray, definition: StateDefinition) -> list[Outcome]:
+    def _planned(self, heads: NDArray, definition: StateDefinition, newest: int) -> list[Outcome]:
         """The outcomes of transactions that were not recorded before, [n]."""
         latest = rows.stored_time(self._clock() + AHEAD)
         times = heads["time"].astype(np.int64)
-        newest = self._store.newest()
         outcomes = []
         for moment in times.tolist():
             if moment > latest:

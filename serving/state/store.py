@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,13 +23,11 @@ class Entry:
       key: of its identifier.
       head: what is stored of it, of dtype HEAD.
       entities: its keys in the order of `StateDefinition.entities`, NO_KEY where it has none.
-      record: whether to record it, unless its key is already there.
     """
 
     key: bytes
     head: bytes
     entities: tuple[bytes, ...]
-    record: bool
 
     @property
     def stored(self) -> bytes:
@@ -72,13 +70,18 @@ class StateStore(Protocol):
         ...
 
     def exchange(
-        self, definition: StateDefinition, entries: Sequence[Entry]
+        self,
+        definition: StateDefinition,
+        entries: Sequence[Entry],
+        choose: Callable[[int], Sequence[bool]] | None,
     ) -> tuple[list[bytes | None], NDArray]:
         """Records transactions; atomic, so that of two transactions one sees the other.
 
         Args:
           definition: the one that the entries were made for.
           entries: the transactions.
+          choose: which of them to record, unless their keys are already there, given `newest`, [n];
+            None to record none. It may be called more than once.
 
         Returns:
           `Entry.stored` of those that had been recorded before, by an earlier entry of this call

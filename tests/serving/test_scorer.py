@@ -20,6 +20,7 @@ from fraud.serving.prediction_log import PredictionLog
 from fraud.serving.scorer import Challenger, Scorer
 from fraud.serving.spec import PredictionLogSettings
 from fraud.serving.state import StateDefinition, create_state
+from fraud.serving.transactions import parse_transactions
 from tests.serving.models import LinearModel, of_default_features
 
 SPECIFICATION = of_default_features(categorical=("CHANNEL",))
@@ -309,10 +310,8 @@ def test_a_canary_answers_a_share_of_the_cards_and_always_the_same(state, model,
     assert set(read.shadow_version[~read.canary]) == {"canary"}
     assert not np.isnan(read.shadow_score).any()
     more = Challenger(canary, canary_percent=60)
-    raw = pa.array([str(card) for card in range(200)])
-    from fraud.serving.transactions import RawTransactions
-
-    cards = RawTransactions([None] * 200, {"CUSTOMER_ID": raw}, SPECIFICATION.dataset)
+    rows = [transaction(n, card=n) for n in range(200)]
+    cards = parse_transactions(rows, SPECIFICATION.dataset)
     before = Challenger(canary, canary_percent=30).answers(cards)
     assert (more.answers(cards) >= before).all()  # a higher share keeps those it has
 
