@@ -24,13 +24,14 @@ from fraud.features.history import LARGEST
 from fraud.features.spec import Dataset
 from fraud.features.values import LARGEST_NUMBER
 from fraud.serving.state import Labels, Transactions
-from fraud.time import TIME_UNITS
+from fraud.time import TIME_UNITS, UTC
 
 _ISO = re.compile(r"\s*\d{4}-\d\d-\d\d")
-_USUAL_TIME = re.compile(
+_ISO_UTC = re.compile(
     r"(?!0000)[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
-    r"(\.[0-9]{1,6})?Z"
+    r"(\.[0-9]{1,6})?Z?"
 )
+_ISO_Z = re.compile(_ISO_UTC.pattern.removesuffix("?"))
 
 LONGEST_TEXT = 1000
 """Characters in a value of a transaction; a longer one is taken for a mistake."""
@@ -239,8 +240,10 @@ def _times(given: list[Any], dataset: Dataset, field: _Field) -> NDArray[np.date
             shown = "null" if value is None else _shown(value)
             field.refuse(row, f"is {shown}; write a time as 2018-04-01T13:45:00Z")
     texts = field.texts([str(value) for value in given])
-    if dataset.time_format is None and (usual := _usual_times(texts)) is not None:
-        return usual
+    if dataset.time_format is None:
+        usual = _usual_times(texts, dataset.timezone)
+        if usual is not None:
+            return usual
     column = pa.array(texts, pa.string())
     try:
         return _parsed_times(column, dataset, field).to_numpy()
@@ -256,15 +259,16 @@ def _times(given: list[Any], dataset: Dataset, field: _Field) -> NDArray[np.date
     return pa.concat_arrays(parsed).to_numpy()
 
 
-def _usual_times(texts: list[str | None]) -> NDArray[np.datetime64] | None:
-    """Times that are all in ISO 8601 in UTC, with a Z, as `values.times` parses them, but sooner.
+def _usual_times(texts: list[str | None], timezone: str) -> NDArray[np.datetime64] | None:
+    """Times in ISO 8601 and UTC as `values.times` parses them, but sooner.
 
     None if one is in another form or does not exist.
     """
-    if not all(text and _USUAL_TIME.fullmatch(text) for text in texts):
+    usual = _ISO_UTC if timezone == UTC else _ISO_Z
+    if not all(text and usual.fullmatch(text) for text in texts):
         return None
     try:
-        return np.array([text[:-1] for text in texts if text], "datetime64[us]")
+        return np.array([text.rstrip("Z") for text in texts if text], "datetime64[us]")
     except ValueError:  # February 30
         return None
 

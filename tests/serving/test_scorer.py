@@ -258,6 +258,17 @@ def test_every_scored_transaction_is_logged_once(state, model, logged):
     assert (read.latency_ms > 0).all()
 
 
+def test_what_may_wait_until_the_client_has_its_answer_is_left_to_the_caller(state, model, logged):
+    scorer, waiting = logged.scorer(state), []
+    (result,) = scorer.score(model, [transaction(1)], later=waiting.append)
+    assert result["outcome"] == "new"
+    (write,) = waiting
+    scorer.score(model, [transaction(2, 1)])
+    write()
+    scorer.close()
+    assert logged.log.read().transactions["TRANSACTION_ID"].to_pylist() == ["2", "1"]
+
+
 def test_the_first_and_the_last_moment_are_answered_and_logged(state, model, logged):
     scorer = logged.scorer(state)
     scorer.score(model, [transaction(1)])

@@ -100,6 +100,44 @@ def test_times_are_written_as_in_files_or_in_iso_8601(time_format, value, moment
     assert labels.known_at.tolist() == [moment]
 
 
+PARTS = st.tuples(
+    st.integers(0, 9999), st.integers(0, 13), st.integers(0, 32), st.sampled_from("T t"),
+    st.integers(0, 24), st.integers(0, 60), st.integers(0, 61),
+    st.sampled_from(["", ".", ".5", ".123456", ".1234567"]),
+    st.sampled_from(["", "Z", "z", "+01:00", " "]),
+)  # fmt: skip
+
+
+@given(st.lists(PARTS, min_size=1, max_size=3), st.sampled_from(["UTC", "Europe/Berlin"]))
+@settings(max_examples=300, deadline=None)
+def test_iso_times_are_parsed_as_those_of_files(parts, timezone):
+    texts = [
+        f"{y:04}-{m:02}-{d:02}{sep}{h:02}:{mi:02}:{s:02}{fraction}{zone}"
+        for y, m, d, sep, h, mi, s, fraction, zone in parts
+    ]
+    dataset = replace(DATASET, timezone=timezone)
+
+    def of_files(text):
+        column = pa.array([text])
+        return values.times(column, "time", timezone, values_origin).to_pylist()[0]
+
+    try:
+        expected = [of_files(text) for text in texts]
+    except BadInput:
+        expected = None
+    try:
+        seen = parsed(*({"time": text} for text in texts), dataset=dataset).times.tolist()
+    except BadInput:
+        seen = None
+    assert seen == expected
+
+
+class values_origin:  # noqa: N801
+    @staticmethod
+    def refuse(row, problem):
+        raise BadInput(problem)
+
+
 def test_a_time_of_another_format_is_refused():
     dataset = replace(DATASET, time_format="%d.%m.%Y")
     message = re.escape("transactions[0].time: is '1772366400', not written as dataset.time_format")
