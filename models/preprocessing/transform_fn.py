@@ -45,12 +45,12 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, str]) -> d
     folder = Path(custom_config["analysis"])
     outputs = {}
     if columns.numeric:
-        x = tf.concat([tf.reshape(inputs[c], [-1, 1]) for c in columns.numeric], axis=1)
+        x = tf.concat([inputs[column] for column in columns.numeric], axis=1)
         outputs[NUMERIC] = positions(x, read_edges(folder))
     if columns.categorical:
         outputs[CATEGORICAL] = tf.concat(
             [
-                _index(tf.reshape(inputs[c], [-1, 1]), c, vocabulary_path(folder, c), network)
+                _index(inputs[c], c, vocabulary_path(folder, c), network)
                 for c in columns.categorical
             ],
             axis=1,
