@@ -53,6 +53,7 @@ With several workers it must be picklable."""
 
 _SECONDS_TO_RESTART = 1.0
 _WAITING_CONNECTIONS = 2048
+_SWITCH_SECONDS = 0.001
 _SECONDS_TO_WAIT = 75
 """How long a connection waits for its client."""
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
@@ -99,6 +100,8 @@ class _Worker:
         from fraud.serving.api import rest, rpc
         from fraud.serving.versions import Watch
 
+        # For so long, a thread that loads a version or writes the log keeps a request waiting.
+        sys.setswitchinterval(_SWITCH_SECONDS)
         settings, inference = self._settings, self._inference
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
