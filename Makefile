@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself: `make run` on a fresh clone is enough.
 .DEFAULT_GOAL := help
 .PHONY: help setup browser run serve test test-slow unit test-modern mutants airflow kubeflow notebooks \
-	demo bench bench-models bench-serving lint format docs lock clean
+	demo bench bench-models bench-serving manifests manifests-apply alerts lint format docs lock clean
 bin := .venv/bin
 ROOT := fraud-root
 
@@ -84,6 +84,20 @@ bench-models: setup ## compare the network with boosting and others on public ta
 	$(bin)/python -m benchmarks.models.$(if $(DATA),compare $(DATA) --first-test-day $(FIRST),tables) $(ARGS)
 	$(if $(DATA),,.venv-bench/bin/python -m benchmarks.models.tables_plot build/tables/tables.json build/tables/tables.svg)
 
+manifests: setup ## build the Kubernetes manifests and check them: schemas, policies (needs Go)
+	scripts/setup_beside.sh kubernetes
+	scripts/setup_go.sh linters
+	.venv-kubernetes/bin/python deploy/kubernetes/check.py --tools .go-tools/linters --out build/manifests
+
+manifests-apply: manifests ## apply them to a real API server, which is built first (needs Go; half an hour once)
+	scripts/setup_go.sh cluster
+	.venv-kubernetes/bin/python deploy/kubernetes/api_server.py --tools .go-tools/cluster \
+		--kustomize .go-tools/linters/kustomize --out build/manifests
+
+alerts: ## check and test the alerts (needs Prometheus's promtool)
+	promtool check rules deploy/observability/alerts.yaml
+	promtool test rules deploy/observability/alerts_test.yaml deploy/observability/alerts_days_test.yaml
+
 lint: setup ## ruff and mypy
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
@@ -93,11 +107,12 @@ format: setup ## ruff's formatting and safe fixes
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 
-docs: setup ## generate docs/configuration.md and docs/config.schema.json from the code
+docs: setup ## generate docs/configuration.md, docs/config.schema.json and deploy/observability's dashboards
 	$(bin)/python scripts/document_configuration.py
+	$(bin)/python deploy/observability/generate.py
 
 lock: setup ## renew the pins of both stacks from setup.py and pyproject.toml
 	scripts/lock.sh
 
 clean: ## remove .venv, .venv-* and the tools' caches; results (fraud-root) stay
-	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv-* .go-tools .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -5,7 +5,8 @@
 #   modern.txt      the same for Python 3.11 to 3.13, Linux and macOS
 #   *-dev.txt       development tools (pyproject.toml's group), compatible with the file above
 #   uv.txt          the installer itself
-#   airflow.txt, kubeflow.txt, bench*.txt   for separate environments; see scripts/setup_beside.sh
+#   airflow.txt, kubeflow.txt, kubernetes.txt, bench*.txt   for separate environments; see
+#                   scripts/setup_beside.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,6 +27,7 @@ lock_stack modern --python-version 3.11 --universal
 compile --python-version 3.10 --universal - -o requirements/uv.txt <<<uv
 compile --python-version 3.10 --universal - -o requirements/airflow.txt <<<apache-airflow
 compile --python-version 3.10 --universal - -o requirements/kubeflow.txt <<<'kfp[kubernetes]'
+compile --python-version 3.10 --universal - -o requirements/kubernetes.txt <<<$'kubernetes-validate\npyyaml'
 compile --python-version 3.10 --universal - -o requirements/bench.txt \
     <<<$'catboost\nlightgbm\nmatplotlib\npyyaml\nrdatasets\nscikit-learn\nxgboost-cpu'
 compile --python-version 3.10 --python-platform linux - -o requirements/bench-mlserver.txt \

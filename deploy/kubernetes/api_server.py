@@ -1,0 +1,221 @@
+"""Applies every overlay to a real API server: `make manifests-apply`.
+
+etcd and kube-apiserver run on this machine's loopback address for the time of the check. There are
+no nodes and no controllers, so no pod starts; but resources are admitted, defaulted and stored as
+in a cluster. Unknown fields are errors, and a pod of each kind is submitted, which Pod Security's
+level `restricted` must admit.
+
+Requires what check.py requires, the tools of tools/cluster, and openssl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from check import OVERLAYS, Invalid, build, definition_files
+
+SECONDS_TO_START = 300
+NAMESPACE = "fraud"
+
+
+def free_port() -> int:
+    """A port that nothing listens at."""
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        return int(made.getsockname()[1])
+
+
+class Cluster:
+    """A running API server.
+
+    Args:
+      tools: the folder with kubectl.
+      kubeconfig: how kubectl reaches the server.
+    """
+
+    def __init__(self, tools: Path, kubeconfig: Path) -> None:
+        self._kubectl = [str(tools / "kubectl"), f"--kubeconfig={kubeconfig}"]
+
+    def run(self, *arguments: str, text: str | None = None) -> str:
+        """What kubectl prints.
+
+        Raises:
+          Invalid: it failed, or warned.
+        """
+        done = subprocess.run(
+            [*self._kubectl, *arguments], input=text, capture_output=True, text=True
+        )
+        if done.returncode or "Warning:" in done.stderr:
+            raise Invalid(done.stderr.strip())
+        return done.stdout
+
+    def apply(self, resources: list[dict[str, Any]]) -> None:
+        """Applies resources as a deployment does, but refuses unknown fields.
+
+        Raises:
+          Invalid: the server refuses one, or warns.
+        """
+        self.run("apply", "--server-side", "--validate=strict", "-f", "-", text=yamls(resources))
+
+    def wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        """Waits for the server.
+
+        Raises:
+          Invalid: it ended, or is too slow.
+        """
+        end = time.monotonic() + SECONDS_TO_START
+        while time.monotonic() < end and process.poll() is None:
+            with contextlib.suppress(Invalid):
+                self.run("get", "--raw", "/readyz")
+                self.run("get", "serviceaccounts", "--namespace=default")
+                return
+            time.sleep(1)
+        raise Invalid("kube-apiserver does not start")
+
+
+def yamls(resources: list[dict[str, Any]]) -> str:
+    """Resources as one YAML text."""
+    return yaml.safe_dump_all(resources)
+
+
+@contextlib.contextmanager
+def running(tools: Path, folder: Path) -> Iterator[Cluster]:
+    """A new, empty cluster of an API server and etcd, both stopped afterwards.
+
+    Args:
+      tools: the folder with etcd, kube-apiserver and kubectl.
+      folder: an empty folder for their files and logs.
+    """
+    client, peer, port = free_port(), free_port(), free_port()
+    key, token = folder / "accounts.key", secrets.token_hex(24)
+    command = ["openssl", "genrsa", "-out", str(key), "2048"]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    (folder / "tokens.csv").write_text(f"{token},admin,admin,system:masters\n", encoding="utf-8")
+    server = f"https://127.0.0.1:{port}"
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {"name": "c", "cluster": {"server": server, "insecure-skip-tls-verify": True}}
+        ],
+        "users": [{"name": "u", "user": {"token": token}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(config), encoding="utf-8")
+    address = f"http://127.0.0.1:{client}"
+    etcd = [
+        str(tools / "etcd"),
+        f"--data-dir={folder / 'etcd'}",
+        f"--listen-client-urls={address}",
+        f"--advertise-client-urls={address}",
+        f"--listen-peer-urls=http://127.0.0.1:{peer}",
+        f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
+        f"--initial-cluster=default=http://127.0.0.1:{peer}",
+        "--unsafe-no-fsync",
+    ]
+    api_server = [
+        str(tools / "kube-apiserver"),
+        f"--etcd-servers={address}",
+        "--bind-address=127.0.0.1",
+        "--advertise-address=127.0.0.1",
+        "--endpoint-reconciler-type=none",
+        f"--secure-port={port}",
+        f"--cert-dir={folder}",
+        f"--token-auth-file={folder / 'tokens.csv'}",
+        "--authorization-mode=RBAC",
+        "--service-cluster-ip-range=10.0.0.0/24",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-key-file={key}",
+        f"--service-account-signing-key-file={key}",
+    ]
+    processes: list[subprocess.Popen[bytes]] = []
+    with contextlib.ExitStack() as stack:
+        for name, command in (("etcd", etcd), ("kube-apiserver", api_server)):
+            log = stack.enter_context(open(folder / f"{name}.log", "wb"))
+            processes.append(subprocess.Popen(command, stdout=log, stderr=log))
+            stack.callback(processes[-1].wait)
+            stack.callback(processes[-1].terminate)
+        cluster = Cluster(tools, kubeconfig)
+        cluster.wait_until_ready(processes[1])
+        yield cluster
+
+
+def pods(resources: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A pod of each workload."""
+    made = []
+    for resource in resources:
+        spec = resource.get("spec", {})
+        spec = spec.get("jobTemplate", {}).get("spec", spec)
+        template = spec.get("template")
+        if resource["kind"] in ("Deployment", "StatefulSet", "CronJob", "Job") and template:
+            pod = {"apiVersion": "v1", "kind": "Pod", **template}
+            metadata = {"name": resource["metadata"]["name"], "namespace": NAMESPACE}
+            made.append({**pod, "metadata": {**template["metadata"], **metadata}})
+    return made
+
+
+def check(cluster: Cluster, resources: list[dict[str, Any]]) -> int:
+    """Applies resources; returns how many kinds of pods were admitted.
+
+    Raises:
+      Invalid: what the server refuses, or that it admits a pod that it must not.
+    """
+    for file in definition_files():
+        cluster.run("apply", "--server-side", "-f", str(file))
+    cluster.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+    cluster.apply(resources)
+    cluster.apply(resources)  # an upgrade to the same changes nothing and is no conflict
+    admitted = pods(resources)
+    for pod in admitted:
+        cluster.run("create", "--dry-run=server", "--validate=strict", "-f", "-", text=yamls([pod]))
+    root = {**admitted[0], "spec": {**admitted[0]["spec"], "securityContext": {"runAsUser": 0}}}
+    try:
+        cluster.run("create", "--dry-run=server", "-f", "-", text=yamls([root]))
+    except Invalid as error:
+        if "violates PodSecurity" not in str(error):
+            raise
+        return len(admitted)
+    raise Invalid("a pod that runs as root was admitted")
+
+
+def main() -> int:
+    """Applies all overlays, each to an empty cluster."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--tools", type=Path, required=True, help="folder with etcd, kube-apiserver and kubectl"
+    )
+    parser.add_argument("--kustomize", type=Path, required=True, help="the program kustomize")
+    parser.add_argument("--out", type=Path, required=True, help="folder for what is built")
+    options = parser.parse_args()
+    failed = False
+    for overlay in OVERLAYS:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                resources = build(overlay, options.kustomize, options.out / f"{overlay}.yaml")
+                with running(options.tools, Path(folder)) as cluster:
+                    count = check(cluster, resources)
+            except Invalid as error:
+                failed = True
+                print(f"{overlay}: {error}", file=sys.stderr)
+            else:
+                print(f"{overlay}: {len(resources)} resources applied, {count} pods admitted")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
