@@ -19,20 +19,17 @@ from fraud.errors import BadInput, FraudPipelineError
 from fraud.pipeline import tls
 from fraud.pipeline.config import Metadata
 from fraud.pipeline.data_facts import value
+from fraud.pipeline.records import ROLLBACK, RUN_CONTEXT, Code, code_of_properties
 from fraud.pipeline.root import Root
 
 PASSWORD = "FRAUD_METADATA_PASSWORD"
 """The environment variable that contains the password of a metadata server."""
 
-RUN_CONTEXT = "pipeline_run"
 OBSERVATION = "fraud.Observation"
 """The artifact type of what the monitor saw."""
 MONITOR_RUN = "monitor-"
 """How the ids of the monitor's own runs begin; they train nothing."""
 CODE_FINGERPRINT = "code_fingerprint"
-ROLLBACK = "fraud.Rollback"
-"""The execution type of a rollback."""
-
 PUSHED_TO = "pushed_destination"
 """The property of a PushedModel that names the folder of the version."""
 
@@ -114,23 +111,6 @@ class NodeRecord:
     def is_finished(self) -> bool:
         """Whether it succeeded, by running or from the cache."""
         return self.state in ("COMPLETE", "CACHED")
-
-
-@dataclass(frozen=True)
-class Code:
-    """The code of the process that ran a node.
-
-    Attributes:
-      version: of this package; empty if it is not installed.
-      commit: the git commit of the sources; empty outside a git work tree.
-      dirty: whether the sources differ from that commit.
-      packages: name → version of the packages that results depend on.
-    """
-
-    version: str
-    commit: str
-    dirty: bool
-    packages: dict[str, str]
 
 
 def connection_config(config: Metadata, root: Root) -> mlmd.ConnectionConfig:
@@ -487,11 +467,8 @@ def code_of(store: metadata_store.MetadataStore, artifact_id: int) -> Code | Non
 
 def code_recorded(execution: mlmd.Execution) -> Code | None:
     """The code that an execution ran; None if that was not recorded."""
-    packages = value(execution, "package_versions")
-    if packages is None:
-        return None
-    version, commit = value(execution, "fraud_version"), value(execution, "git_commit")
-    return Code(version, commit, value(execution, "git_dirty") == 1, json.loads(packages))
+    names = ("package_versions", "fraud_version", "git_commit", "git_dirty")
+    return code_of_properties({name: value(execution, name) for name in names})
 
 
 def cancel_dead_executions(store: metadata_store.MetadataStore) -> list[str]:

@@ -17,16 +17,15 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import json_format
-from google.protobuf.message import Message
-from ml_metadata import errors
-from ml_metadata.metadata_store import metadata_store
-from ml_metadata.proto import metadata_store_pb2 as mlmd
-
 from fraud.errors import BadInput
-from fraud.pipeline import lineage
-from fraud.pipeline.data_facts import value
-from fraud.pipeline.lineage import ROLLBACK, RUN_CONTEXT, Code
+from fraud.pipeline.records import (
+    ROLLBACK,
+    ArtifactRecord,
+    Code,
+    ExecutionRecord,
+    Records,
+    code_of_properties,
+)
 
 COMPARED = ("baseline_model", "baseline_statistics")
 """Inputs that something was compared with. A walk back names them, but does not go on from them:
@@ -40,10 +39,7 @@ _NOT_SETTINGS = {
     *("code_fingerprint", "fraud_version", "git_commit", "git_dirty", "package_versions"),
     *("input_fingerprint", "bad_input", "state_change_time", _PLAN),
 }
-"""Properties of an execution that are told apart from its settings; so are those with `__`."""
-
-_WINDOW_PROPERTIES = ("windows", "history", "as_of")
-_CHUNK = 100  # ML Metadata's limit of the nodes that a subgraph starts from
+"""Properties of an execution that are told apart from its settings."""
 
 
 @dataclass(frozen=True)
@@ -265,13 +261,11 @@ class Reach:
     forward: Graph
 
 
-def find(
-    store: metadata_store.MetadataStore, pushed: Path, asked: str | None = None
-) -> Origin | Reach:
+def find(records: Records, pushed: Path, asked: str | None = None) -> Origin | Reach:
     """The lineage of a version, a day, a run or an artifact.
 
     Args:
-      store: ML Metadata.
+      records: of the root.
       pushed: the push folder.
       asked: a version, a day (YYYY-MM-DD), a run, or an artifact by its id or folder; None for the
         version that is live.
@@ -280,40 +274,40 @@ def find(
       BadInput: there is no such thing.
     """
     if asked is not None and re.fullmatch(r"\d{4}-\d\d-\d\d", asked):
-        return reach(store, pushed, asked)
-    known = releases(store, pushed)
+        return reach(records, pushed, asked)
+    known = releases(records, pushed)
     if asked is None:
         live = next((r for r in known if r.is_live), None)
         if live is None:
             raise BadInput("nothing is live; name a version, a day, a run or an artifact")
-        return _of_release(store, known, live.version, live)
+        return _of_release(records, known, live.version, live)
     release = next((r for r in known if r.version == asked), None)
     if release:
-        return _of_release(store, known, asked, release)
-    if is_run(store, asked):
-        return _of_run(store, asked)
+        return _of_release(records, known, asked, release)
+    if is_run(records, asked):
+        return _of_run(records, asked)
     found = []
     if asked.isdecimal() and len(asked) < 19:  # ids have 64 bits
-        found = store.get_artifacts_by_id([int(asked)])
+        found = records.artifacts([int(asked)])
     elif "/" in asked:
-        found = store.get_artifacts_by_uri(asked.rstrip("/"))
+        found = records.artifacts_at(asked.rstrip("/"))
     if not found:
         raise BadInput(
             f"{asked}: no version, day, run or artifact; `fraud-pipeline status` lists runs and "
             "the live version, an artifact is named by its id or its folder"
         )
     ids = [artifact.id for artifact in found]
-    back = walk_back(store, ids)
-    forward = walk_forward(store, ids)
+    back = walk_back(records, ids)
+    forward = walk_forward(records, ids)
     return Origin(asked, "artifact", tuple(ids), None, (), (), data_of(back), back, forward)
 
 
-def is_run(store: metadata_store.MetadataStore, run_id: str) -> bool:
+def is_run(records: Records, run_id: str) -> bool:
     """Whether there is such a run."""
-    return store.get_context_by_type_and_name(RUN_CONTEXT, run_id) is not None
+    return records.executions_of_run(run_id) is not None
 
 
-def reach(store: metadata_store.MetadataStore, pushed: Path, day: str) -> Reach:
+def reach(records: Records, pushed: Path, day: str) -> Reach:
     """What a day of data went into.
 
     Raises:
@@ -325,8 +319,8 @@ def reach(store: metadata_store.MetadataStore, pushed: Path, day: str) -> Reach:
         raise BadInput(f"{day}: {error}") from None
     of_examples = {}
     first, last = "9999", ""
-    for artifact in _of_type(store, "Examples"):
-        windows = _windows({name: value(artifact, name) for name in _WINDOW_PROPERTIES})
+    for artifact in records.artifacts_of_type("Examples"):
+        windows = _windows(artifact.properties)
         if windows:
             role = Data(artifact.id, "", "", None, windows, {}, ()).role(day)
             first = min(first, *(a for a, _ in windows.values()))
@@ -336,8 +330,8 @@ def reach(store: metadata_store.MetadataStore, pushed: Path, day: str) -> Reach:
     if not of_examples:
         read = f"runs have read {first} … {last}" if last else "no run has read data with days"
         raise BadInput(f"{day}: no run has read this day; {read}")
-    forward = walk_forward(store, of_examples, ("verdict", "model", "pushed_model"))
-    by_id, known = forward.by_id, releases(store, pushed)
+    forward = walk_forward(records, of_examples, ("verdict", "model", "pushed_model"))
+    by_id, known = forward.by_id, releases(records, pushed)
     readers = _readers(forward)
     data = {facts.examples: facts for facts in data_of(forward)}
     runs: dict[int, list[str]] = {examples: [] for examples in of_examples}
@@ -370,44 +364,41 @@ def reach(store: metadata_store.MetadataStore, pushed: Path, day: str) -> Reach:
     return Reach(day, tuple(sorted(touched, key=lambda t: (t.as_of, t.examples))), forward)
 
 
-def releases(store: metadata_store.MetadataStore, pushed: Path) -> tuple[Release, ...]:
+def releases(records: Records, pushed: Path) -> tuple[Release, ...]:
     """Every version, oldest first.
 
     Args:
-      store: ML Metadata.
+      records: of the root.
       pushed: the push folder.
     """
-    artifacts = [a for a in _of_type(store, "PushedModel") if value(a, "pushed") == 1]
-    artifacts.sort(key=lambda a: (int(value(a, "pushed_version")), a.id))
+    found = [a for a in records.artifacts_of_type("PushedModel") if a.properties.get("pushed") == 1]
+    versions = {a.id: a.properties["pushed_version"] for a in found}
+    artifacts = sorted(found, key=lambda a: (int(versions[a.id]), a.id))
     # The rule of lineage.champions: recorded, kept, and there.
     live = next(
-        (
-            a.id
-            for a in reversed(artifacts)
-            if lineage.is_kept(a) and (pushed / value(a, "pushed_version")).is_dir()
-        ),
+        (a.id for a in reversed(artifacts) if a.is_kept and (pushed / versions[a.id]).is_dir()),
         None,
     )
     result = []
     for artifact, after in zip_longest(artifacts, artifacts[1:]):
         result.append(
             Release(
-                version=value(artifact, "pushed_version"),
+                version=versions[artifact.id],
                 artifact_id=artifact.id,
-                since=_iso(artifact.create_time_since_epoch),
-                until=_iso(after.create_time_since_epoch) if after else None,
-                replaced_by=value(after, "pushed_version") if after else None,
+                since=_iso(artifact.created),
+                until=_iso(after.created) if after else None,
+                replaced_by=versions[after.id] if after else None,
                 is_live=artifact.id == live,
-                is_kept=lineage.is_kept(artifact),
-                restored=value(artifact, "restored_version"),
-                user=value(artifact, "user") or "",
-                reason=value(artifact, "reason") or "",
+                is_kept=artifact.is_kept,
+                restored=artifact.properties.get("restored_version"),
+                user=artifact.properties.get("user") or "",
+                reason=artifact.properties.get("reason") or "",
             )
         )
     return tuple(result)
 
 
-def walk_back(store: metadata_store.MetadataStore, artifact_ids: Iterable[int]) -> Graph:
+def walk_back(records: Records, artifact_ids: Iterable[int]) -> Graph:
     """Everything that artifacts were made from, up to the files of transactions.
 
     What they were only compared with (see `COMPARED`) is included, but not what that was made from.
@@ -416,23 +407,23 @@ def walk_back(store: metadata_store.MetadataStore, artifact_ids: Iterable[int]) 
     artifacts = frontier = set(known)
     while frontier:
         made_by: dict[int, int] = {}
-        for event in _events(store, frontier, of="artifact"):
-            if event.type in lineage.OUTPUT_EVENTS:
-                before = made_by.get(event.artifact_id, event.execution_id)
-                made_by[event.artifact_id] = min(event.execution_id, before)
+        for link in records.links_of_artifacts(frontier):
+            if link.is_output:
+                before = made_by.get(link.artifact_id, link.execution_id)
+                made_by[link.artifact_id] = min(link.execution_id, before)
         makers = set(made_by.values()) - executions
         executions |= makers
         inputs = set[int]()
-        for event in _events(store, makers, of="execution"):
-            if event.type in lineage.INPUT_EVENTS:
-                (compared if _key(event) in COMPARED else inputs).add(event.artifact_id)
+        for link in records.links_of_executions(makers):
+            if not link.is_output:
+                (compared if link.key in COMPARED else inputs).add(link.artifact_id)
         frontier = inputs - artifacts
         artifacts = artifacts | frontier
-    return _graph(store, executions, artifacts | compared)
+    return _graph(records, executions, artifacts | compared)
 
 
 def walk_forward(
-    store: metadata_store.MetadataStore,
+    records: Records,
     artifact_ids: Iterable[int],
     keys: Collection[str] | None = None,
 ) -> Graph:
@@ -441,32 +432,29 @@ def walk_forward(
     What was only compared with them is not.
 
     Args:
-      store: ML Metadata.
+      records: of the root.
       artifact_ids: where to begin.
       keys: the outputs of nodes to go through; None means all.
     """
     artifacts = frontier = set(artifact_ids)
-    executions = {
-        event.execution_id
-        for event in _events(store, frontier, of="artifact")
-        if event.type in lineage.OUTPUT_EVENTS
-    }
+    links = records.links_of_artifacts(frontier)
+    executions = {link.execution_id for link in links if link.is_output}
     while frontier:
         readers = {
-            event.execution_id
-            for event in _events(store, frontier, of="artifact")
-            if event.type in lineage.INPUT_EVENTS and _key(event) not in COMPARED
+            link.execution_id
+            for link in records.links_of_artifacts(frontier)
+            if not link.is_output and link.key not in COMPARED
         } - executions
         makers = {
-            event.artifact_id: event.execution_id
-            for event in _events(store, readers, of="execution")
-            if event.type in lineage.OUTPUT_EVENTS and (keys is None or _key(event) in keys)
+            link.artifact_id: link.execution_id
+            for link in records.links_of_executions(readers)
+            if link.is_output and (keys is None or link.key in keys)
         }
         # With some keys only, the nodes that have none of them do not matter.
         executions |= readers if keys is None else set(makers.values())
         frontier = set(makers) - artifacts
         artifacts = artifacts | frontier
-    return _graph(store, executions, artifacts, None if keys is None else artifacts)
+    return _graph(records, executions, artifacts, None if keys is None else artifacts)
 
 
 def data_of(graph: Graph) -> tuple[Data, ...]:
@@ -491,7 +479,7 @@ def data_of(graph: Graph) -> tuple[Data, ...]:
 
 
 def _of_release(
-    store: metadata_store.MetadataStore, known: tuple[Release, ...], asked: str, release: Release
+    records: Records, known: tuple[Release, ...], asked: str, release: Release
 ) -> Origin:
     by_version = {r.version: r for r in known}
 
@@ -502,7 +490,7 @@ def _of_release(
         return int(version.version)
 
     later = [r for r in known if r.restored and int(r.version) > int(release.version)]
-    back = walk_back(store, [release.artifact_id])
+    back = walk_back(records, [release.artifact_id])
     return Origin(
         asked,
         "version",
@@ -515,17 +503,13 @@ def _of_release(
     )
 
 
-def _of_run(store: metadata_store.MetadataStore, run_id: str) -> Origin:
+def _of_run(records: Records, run_id: str) -> Origin:
     """What the last nodes of a run made: what no other node of it read."""
-    records = lineage.nodes(store, run_id).values()
-    made = {a.id for record in records for of_key in record.outputs.values() for a in of_key}
-    read = {
-        event.artifact_id
-        for event in _events(store, made, of="artifact")
-        if event.type in lineage.INPUT_EVENTS
-    }
+    of_run = records.links_of_executions(records.executions_of_run(run_id) or ())
+    made = {link.artifact_id for link in of_run if link.is_output}
+    read = {link.artifact_id for link in records.links_of_artifacts(made) if not link.is_output}
     starts = tuple(sorted(made - read or made))
-    back = walk_back(store, starts)
+    back = walk_back(records, starts)
     return Origin(run_id, "run", starts, None, (), (), data_of(back), back)
 
 
@@ -557,7 +541,7 @@ def _ids(of_keys: Mapping[str, tuple[int, ...]]) -> Iterator[int]:
 
 
 def _graph(
-    store: metadata_store.MetadataStore,
+    records: Records,
     execution_ids: Collection[int],
     artifact_ids: set[int],
     only: Collection[int] | None = None,
@@ -565,133 +549,62 @@ def _graph(
     """The records of executions and artifacts, and of what else the executions read and wrote.
 
     Args:
-      store: ML Metadata.
+      records: of the root.
       execution_ids, artifact_ids: the records.
       only: the artifacts that the executions may refer to; None means all.
     """
     sides: dict[int, tuple[dict[str, list[int]], dict[str, list[int]]]] = {}
-    for event in _events(store, execution_ids, of="execution"):
-        if only is not None and event.artifact_id not in only:
-            continue
-        inputs, outputs = sides.setdefault(event.execution_id, ({}, {}))
-        if event.type in lineage.INPUT_EVENTS:
-            inputs.setdefault(_key(event), []).append(event.artifact_id)
-        elif event.type in lineage.OUTPUT_EVENTS:
-            outputs.setdefault(_key(event), []).append(event.artifact_id)
+    for link in records.links_of_executions(execution_ids):
+        if only is None or link.artifact_id in only:
+            side = sides.setdefault(link.execution_id, ({}, {}))[link.is_output]
+            side.setdefault(link.key, []).append(link.artifact_id)
     linked = {i for side in sides.values() for keys in side for ids in keys.values() for i in ids}
-    artifacts = store.get_artifacts_by_id(sorted(artifact_ids | linked))
-    contexts = _contexts(store, execution_ids)
-    executions = []
-    for record in store.get_executions_by_id(sorted(execution_ids)) if execution_ids else ():
-        node, run_id = contexts.get(record.id, ("", ""))
-        inputs, outputs = sides.get(record.id, ({}, {}))
-        executions.append(_execution(record, node, run_id, inputs, outputs))
+    places = records.places(execution_ids)
     return Graph(
-        tuple(sorted(map(_artifact, artifacts), key=lambda a: a.id)),
-        tuple(sorted(executions, key=lambda e: e.id)),
+        tuple(map(_artifact, records.artifacts(artifact_ids | linked))),
+        tuple(
+            _execution(record, *places[record.id], *sides.get(record.id, ({}, {})))
+            for record in records.executions(execution_ids)
+        ),
     )
 
 
 def _execution(
-    record: mlmd.Execution,
+    record: ExecutionRecord,
     node: str,
     run_id: str,
     inputs: Mapping[str, Iterable[int]],
     outputs: Mapping[str, Iterable[int]],
 ) -> Execution:
-    named = {**record.properties, **record.custom_properties}
-    lasted = record.last_update_time_since_epoch - record.create_time_since_epoch
     return Execution(
         id=record.id,
         node="rollback" if record.type == ROLLBACK else node,
         run_id=run_id,
-        state=mlmd.Execution.State.Name(record.last_known_state),
-        began=_iso(record.create_time_since_epoch),
-        seconds=lasted / 1000,
-        code=lineage.code_recorded(record),
+        state=record.state,
+        began=_iso(record.created),
+        seconds=(record.updated - record.created) / 1000,
+        code=code_of_properties(record.properties),
         settings={
-            name: _json(value(record, name))
-            for name in sorted(named)
-            if name not in _NOT_SETTINGS and not name.startswith("__")
+            name: _json(content)
+            for name, content in sorted(record.properties.items())
+            if name not in _NOT_SETTINGS
         },
-        files=_files(value(record, _PLAN)),
+        files=_files(record.properties.get(_PLAN)),
         inputs={key: tuple(sorted(ids)) for key, ids in sorted(inputs.items())},
         outputs={key: tuple(sorted(ids)) for key, ids in sorted(outputs.items())},
-        error=str(value(record, "__execution_result__") or ""),
+        error=record.error,
     )
 
 
-def _artifact(record: mlmd.Artifact) -> Artifact:
-    named = sorted({*record.properties, *record.custom_properties})
+def _artifact(record: ArtifactRecord) -> Artifact:
     return Artifact(
         id=record.id,
         type=record.type,
         uri=record.uri,
-        created=_iso(record.create_time_since_epoch),
-        is_kept=lineage.is_kept(record),
-        properties={name: _of_message(value(record, name)) for name in named},
+        created=_iso(record.created),
+        is_kept=record.is_kept,
+        properties=dict(sorted(record.properties.items())),
     )
-
-
-def _contexts(
-    store: metadata_store.MetadataStore, execution_ids: Collection[int]
-) -> dict[int, tuple[str, str]]:
-    """Execution → its node and its run."""
-    nodes: dict[int, str] = {}
-    runs: dict[int, str] = {}
-    for execution_id, kind, name in _named_contexts(store, execution_ids):
-        if kind == "node":
-            nodes[execution_id] = name.split(".", 1)[1]
-        elif kind == RUN_CONTEXT:
-            runs[execution_id] = name
-    return {i: (nodes.get(i, ""), runs.get(i, "")) for i in execution_ids}
-
-
-def _named_contexts(
-    store: metadata_store.MetadataStore, execution_ids: Collection[int]
-) -> Iterator[tuple[int, str, str]]:
-    """(execution, type of a context of it, the context's name)."""
-    # One question for each execution would search all of ML Metadata's associations each time.
-    for ids in _chunks(execution_ids):
-        query = mlmd.LineageSubgraphQueryOptions(max_num_hops=0)
-        query.starting_executions.filter_query = f"id IN ({', '.join(map(str, ids))})"
-        try:
-            found = store.get_lineage_subgraph(query, ["contexts", "associations", "context_types"])
-        except errors.UnimplementedError:  # ML Metadata 1.21 has no filters any more
-            for i in ids:
-                with suppress(errors.NotFoundError):  # a rollback has none
-                    for context in store.get_contexts_by_execution(i):
-                        yield i, context.type, context.name
-            continue
-        types = {kind.id: kind.name for kind in found.context_types}
-        contexts = {context.id: context for context in found.contexts}
-        for association in found.associations:
-            context = contexts[association.context_id]
-            yield association.execution_id, types[context.type_id], context.name
-
-
-def _events(
-    store: metadata_store.MetadataStore, ids: Collection[int], of: str
-) -> Iterable[mlmd.Event]:
-    if not ids:
-        return ()
-    if of == "artifact":
-        return store.get_events_by_artifact_ids(sorted(ids))
-    return store.get_events_by_execution_ids(sorted(ids))
-
-
-def _chunks(ids: Collection[int]) -> Iterator[list[int]]:
-    ordered = sorted(ids)
-    for start in range(0, len(ordered), _CHUNK):
-        yield ordered[start : start + _CHUNK]
-
-
-def _key(event: mlmd.Event) -> str:
-    return event.path.steps[0].key if event.path.steps else ""
-
-
-def _of_type(store: metadata_store.MetadataStore, name: str) -> list[mlmd.Artifact]:
-    return list(store.get_artifacts_by_type(name))
 
 
 def _windows(properties: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -723,16 +636,10 @@ def _files(plan: str | None) -> tuple[File, ...]:
 
 def _json(content: Any) -> Any:
     """The document that a property contains, if it contains one; else the property."""
-    content = _of_message(content)
     if isinstance(content, str) and content[:1] in ("{", "["):
         with suppress(ValueError):
             return json.loads(content)
     return content
-
-
-def _of_message(content: Any) -> Any:
-    """A property that is a protocol buffer, such as one that TFX wrote as JSON, as plain values."""
-    return json_format.MessageToDict(content) if isinstance(content, Message) else content
 
 
 def _iso(milliseconds: int) -> str:

@@ -18,6 +18,7 @@ from fraud.pipeline.decisions import Demands
 from fraud.pipeline.distributions import Distribution, Divergence
 from fraud.pipeline.lineage import NodeRecord
 from fraud.pipeline.lineage_graph import Origin
+from fraud.pipeline.records import StoreRecords
 from fraud.report import charts, figures, lineage_picture, lineage_text
 from fraud.report.charts import Axis, Estimate
 from fraud.report.figures import CHAMPION, words
@@ -221,7 +222,7 @@ def _columns(store: Any, outputs: Mapping[str, Any], verdict: Verdict | None) ->
 
 
 def _origin(store: Any, pushed: Path, run_id: str) -> Origin | None:
-    found = lineage_graph.find(store, pushed, run_id)
+    found = lineage_graph.find(StoreRecords(store), pushed, run_id)
     return found if isinstance(found, Origin) and found.starts else None
 
 

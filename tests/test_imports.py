@@ -56,6 +56,7 @@ MAY_IMPORT = {
         "fraud.pipeline.distributions",
         "fraud.pipeline.lineage",
         "fraud.pipeline.lineage_graph",
+        "fraud.pipeline.records",
     ),
     # It measures with the arithmetic of the pipeline, and runs none of its components.
     "fraud.monitoring": (

@@ -51,12 +51,13 @@ def run(arguments: argparse.Namespace) -> int:
     config, root = common.config_and_root(arguments)
 
     from fraud.codec import to_json
-    from fraud.pipeline import lineage, lineage_graph
+    from fraud.pipeline import lineage_graph
+    from fraud.pipeline.records import find_records
 
-    store = lineage.find_store(config.metadata, root)
-    if store is None:
+    records = find_records(config.metadata, root)
+    if records is None:
         raise BadInput(f"{root.path}: nothing has run here; check --root")
-    found = lineage_graph.find(store, root.pushed, arguments.asked)
+    found = lineage_graph.find(records, root.pushed, arguments.asked)
     if arguments.openlineage:
         from fraud.report import openlineage_events
 

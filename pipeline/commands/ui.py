@@ -57,11 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
     import uvicorn
 
     from fraud.pipeline import lineage, production
+    from fraud.pipeline.records import find_records
     from fraud.report.web.app import create_app
     from fraud.report.web.content import Reader
 
     store = lineage.find_store(config.metadata, root)
-    if store is None:
+    records = find_records(config.metadata, root)
+    if store is None or records is None:
         raise BadInput(f"{root.path}: nothing has run here; check --root")
 
     def roll_back(version: str, reason: str) -> str:
@@ -71,7 +73,13 @@ def run(arguments: argparse.Namespace) -> int:
     hosts = ["localhost", "127.0.0.1", arguments.host]
     with _tensorboard(root, arguments) as board:
         app = create_app(
-            Reader(store, root), store, root, hosts, board, os.environ.get(TOKEN), roll_back
+            Reader(store, records, root),
+            records,
+            root,
+            hosts,
+            board,
+            os.environ.get(TOKEN),
+            roll_back,
         )
         print(f"http://{arguments.host}:{arguments.port}/", flush=True)
         uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning")

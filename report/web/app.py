@@ -20,6 +20,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.pipeline import lineage_graph
+from fraud.pipeline.records import Records
 from fraud.report import lineage_picture
 from fraud.report.pages import render_page
 from fraud.report.web.content import Reader
@@ -35,7 +36,7 @@ REFRESH_SECONDS = 5
 
 def create_app(
     reader: Reader,
-    store: Any,
+    records: Records,
     root: Any,
     hosts: Sequence[str],
     tensorboard: str | None,
@@ -46,7 +47,7 @@ def create_app(
 
     Args:
       reader: reads the root.
-      store: ML Metadata.
+      records: the lineage of the root.
       root: a `fraud.pipeline.root.Root`.
       hosts: the host names that requests may be for.
       tensorboard: the address of TensorBoard; None if it was not started.
@@ -84,7 +85,7 @@ def create_app(
     @app.get("/runs/{run_id}", response_class=HTMLResponse)
     def run(run_id: str) -> HTMLResponse:
         with lock:
-            if not lineage_graph.is_run(store, run_id):
+            if not lineage_graph.is_run(records, run_id):
                 raise BadInput(f"{run_id}: no such run")
             return HTMLResponse(reader.run_page(run_id))
 
@@ -97,7 +98,7 @@ def create_app(
     @app.get("/lineage", response_class=HTMLResponse)
     def lineage(of: str = "") -> HTMLResponse:
         with lock:
-            found = lineage_graph.find(store, root.pushed, of or None)
+            found = lineage_graph.find(records, root.pushed, of or None)
         return HTMLResponse(lineage_picture.to_html(found, link="/lineage?of="))
 
     @app.post("/rollback")

@@ -14,6 +14,7 @@ from fraud.monitoring.checks import Check, Observation, Verdict
 from fraud.pipeline import artifacts, lineage, lineage_graph
 from fraud.pipeline.artifacts import RunSummary
 from fraud.pipeline.lineage_graph import Release
+from fraud.pipeline.records import Records
 from fraud.report import charts, run_report
 from fraud.report.charts import Axis, Line
 from fraud.report.figures import words
@@ -84,11 +85,12 @@ class Reader:
 
     Args:
       store: ML Metadata.
+      records: the same, for lineage.
       root: a `fraud.pipeline.root.Root`.
     """
 
-    def __init__(self, store: Any, root: Any) -> None:
-        self._store, self._root = store, root
+    def __init__(self, store: Any, records: Records, root: Any) -> None:
+        self._store, self._records, self._root = store, records, root
         self._summaries: dict[str, RunSummary] = {}
         self._observations: dict[int, Observation] = {}
 
@@ -104,7 +106,7 @@ class Reader:
                 older = (r for r in known[start + i + 1 : stop + PAGE] if self.summary(r))
                 shown[i] = replace(run, before=next(older, None))
         recent = [s for s in map(self.summary, known[:CHARTED]) if s is not None][::-1]
-        releases = lineage_graph.releases(self._store, self._root.pushed)[::-1]
+        releases = lineage_graph.releases(self._records, self._root.pushed)[::-1]
         live = next((release for release in releases if release.is_live), None)
         seen = production.latest_by_day(self._observed())
         progress = {}

@@ -10,6 +10,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from fraud.pipeline import lineage
 from fraud.pipeline.config import Metadata
+from fraud.pipeline.records import SqliteRecords
 from fraud.pipeline.root import Root
 
 CODE = {
@@ -26,6 +27,7 @@ class Records:
     def __init__(self, folder: Path):
         self.root = Root(folder)
         self.store = lineage.open_store(lineage.connection_config(Metadata(), self.root))
+        self.plain = SqliteRecords(self.root.metadata)
 
     def artifact(self, type_name: str, uri: str = "", **properties: object) -> mlmd.Artifact:
         """An artifact that is not written yet."""

@@ -10,6 +10,7 @@ import pytest
 from fraud.errors import BadInput
 from fraud.pipeline import cli, lineage, lineage_graph
 from fraud.pipeline.lineage_graph import FEATURES, Origin, Reach
+from fraud.pipeline.records import StoreRecords
 from tests.pipeline.recorded_runs import Records
 
 HOSTILE = "<script>alert(1)</script> \"'& " + "‮" + "x" * 200
@@ -25,7 +26,10 @@ def records(tmp_path) -> Records:
 
 
 def find(records: Records, asked: str | None = None) -> Origin | Reach:
-    return lineage_graph.find(records.store, records.root.pushed, asked)
+    """The answer, which is the same from the SQLite file and from ML Metadata's client."""
+    found = lineage_graph.find(records.plain, records.root.pushed, asked)
+    assert found == lineage_graph.find(StoreRecords(records.store), records.root.pushed, asked)
+    return found
 
 
 def rolled_back(records: Records, reason: str = "too many alerts") -> str:
@@ -185,21 +189,36 @@ def test_properties_that_are_structures_become_plain_values(records, capsys):
     assert found["properties"] == {"blessed": {"recent_train": 1}}
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 11), reason="ML Metadata 1.21 has no filters")
-def test_questions_do_not_multiply_with_the_runs(records):
+class Counting:
+    """Counts the questions that another object is asked."""
+
+    def __init__(self, asked):
+        self.asked, self.questions = asked, 0
+
+    def __getattr__(self, name):
+        self.questions += 1
+        return getattr(self.asked, name)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "plain",
+        pytest.param(
+            "store",
+            marks=pytest.mark.skipif(
+                sys.version_info >= (3, 11), reason="ML Metadata 1.21 has no filters"
+            ),
+        ),
+    ],
+)
+def test_questions_do_not_multiply_with_the_runs(records, kind):
     """Every answer takes a fixed number of questions, whatever the number of runs."""
 
-    class Counting:
-        def __init__(self, store):
-            self.store, self.questions = store, 0
-
-        def __getattr__(self, name):
-            self.questions += 1
-            return getattr(self.store, name)
-
     def questions(asked: str) -> int:
-        counting = Counting(records.store)
-        lineage_graph.find(counting, records.root.pushed, asked)
+        counting = Counting(getattr(records, kind))
+        counted = counting if kind == "plain" else StoreRecords(counting)
+        lineage_graph.find(counted, records.root.pushed, asked)
         return counting.questions
 
     before = questions("200"), questions("2026-01-03")

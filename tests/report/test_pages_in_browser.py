@@ -33,7 +33,7 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     from fraud.pipeline import lineage_graph
     from fraud.report import lineage_picture
 
-    found = lineage_graph.find(root.records.store, root.records.root.pushed, "r")
+    found = lineage_graph.find(root.records.plain, root.records.root.pushed, "r")
     pages["lineage"].write_text(lineage_picture.to_html(found), encoding="utf-8")
     return pages
 

@@ -24,10 +24,10 @@ class Site:
 
     def __init__(self, records: Records, token: str | None = "secret"):
         self.records, self.done = records, []
-        self.reader = Reader(records.store, records.root)
+        self.reader = Reader(records.store, records.plain, records.root)
         self.app = create_app(
             self.reader,
-            records.store,
+            records.plain,
             records.root,
             ["127.0.0.1", "localhost"],
             "http://127.0.0.1:8601/",
