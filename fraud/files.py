@@ -96,6 +96,26 @@ def sign(file: TextIO) -> None:
         os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
 
 
+def is_signed_by_living(path: Path) -> bool | None:
+    """Whether the process that locked a file last is alive; the lock is not touched.
+
+    Returns:
+      None if that cannot be told: nobody has locked it, or a process of another machine.
+    """
+    try:
+        _, number, _, host = path.read_text(encoding="utf-8").split(" ", 3)
+        if host != socket.gethostname():
+            return None
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    except (OSError, ValueError):
+        return None
+    return True
+
+
 def _flock(file: TextIO, operation: int) -> None:
     try:
         fcntl.flock(file, operation)

@@ -23,23 +23,26 @@ from fraud.pipeline.lineage import Champion, Code
 
 @dataclass(frozen=True)
 class Demands:
-    """What the Evaluator demanded of a challenger over all examples.
+    """What the Evaluator demanded of a challenger, over all examples and of each slice.
 
     Attributes:
       minima: metric → the lowest value.
       max_drops: metric → how far it may be below the champion's.
       max_drop_probability: the highest probability that it is further below.
+      max_gaps: metric → how much worse a slice may be than all examples.
     """
 
     minima: dict[str, float] = field(default_factory=dict)
     max_drops: dict[str, float] = field(default_factory=dict)
     max_drop_probability: float | None = None
+    max_gaps: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def read(cls, eval_config: str) -> Demands:
         """Reads the Evaluator's EvalConfig, in JSON."""
         minima: dict[str, float] = {}
         max_drops: dict[str, float] = {}
+        max_gaps: dict[str, float] = {}
         highest = None
         for spec in json.loads(eval_config).get("metrics_specs", []):
             for metric in spec.get("metrics", []):
@@ -49,11 +52,13 @@ class Demands:
                     bounds = limit["threshold"].get("value_threshold", {})
                     if "lower_bound" in bounds:
                         minima[arguments["name"]] = bounds["lower_bound"]
+                    if "upper_bound" in bounds:
+                        max_gaps[arguments["name"]] = bounds["upper_bound"]
             for name, limits in spec.get("per_slice_thresholds", {}).items():
                 if name in map(DROP_PROBABILITY.format, max_drops):
                     (limit,) = limits["thresholds"]
                     highest = limit["threshold"]["value_threshold"]["upper_bound"]
-        return cls(minima, max_drops, highest)
+        return cls(minima, max_drops, highest, max_gaps)
 
 
 @dataclass(frozen=True)

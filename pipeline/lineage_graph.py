@@ -584,16 +584,21 @@ def _execution(
         began=_iso(record.created),
         seconds=(record.updated - record.created) / 1000,
         code=code_of_properties(record.properties),
-        settings={
-            name: _json(content)
-            for name, content in sorted(record.properties.items())
-            if name not in _NOT_SETTINGS
-        },
+        settings=settings_of(record),
         files=_files(record.properties.get(_PLAN)),
         inputs={key: tuple(sorted(ids)) for key, ids in sorted(inputs.items())},
         outputs={key: tuple(sorted(ids)) for key, ids in sorted(outputs.items())},
         error=record.error,
     )
+
+
+def settings_of(record: ExecutionRecord) -> dict[str, Any]:
+    """What an execution was configured with, by name."""
+    return {
+        name: _json(content)
+        for name, content in sorted(record.properties.items())
+        if name not in _NOT_SETTINGS
+    }
 
 
 def _artifact(record: ArtifactRecord) -> Artifact:

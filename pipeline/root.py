@@ -60,6 +60,11 @@ class Root:
         return self.path / "monitoring"
 
     @property
+    def alerts(self) -> Path:
+        """What people were told, a file for each alert."""
+        return self.path / "alerts"
+
+    @property
     def staging(self) -> Path:
         """Models on their way into the push folder, hidden in it: that may be mounted by itself."""
         return self.pushed / ".staging"
@@ -170,6 +175,13 @@ class Root:
         """Whether no run is using the root; if so, none can start meanwhile."""
         with self._open(self.path / ".lock") as file:
             yield not files.try_lock(file)
+
+    def is_in_use(self) -> bool | None:
+        """Whether the process that used the root last is alive; None if that cannot be told.
+
+        Unlike `idle`, it keeps no run from starting.
+        """
+        return files.is_signed_by_living(self.path / ".lock")
 
     def _open(self, path: Path) -> TextIO:
         try:

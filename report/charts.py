@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 360, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 10, 34
 _ROW = 22  # height of a row of names
-_NAME = 17  # characters of a name in a chart; the whole is in its tooltip
-_TAIL = 10  # of these, from its end, which tells names with the same beginning apart
+_MOST_ROOM = 200  # for names beside a chart; the whole of a longer one is in its tooltip
+_WIDE, _NARROW = 8.0, 6.7  # of a capital letter and of others, at most, in most fonts
+_TAIL = 0.6  # the share from the end of a name, which tells names with the same beginning apart
 _BASELINE = 4  # from the middle of a line of text to its baseline
 
 Point = tuple[float, float]
@@ -49,6 +50,7 @@ class Estimate:
       value: None if it is undefined.
       low, high: the limits; None if unknown.
       kind: a class.
+      absent: what is said in place of a value.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Estimate:
     low: float | None = None
     high: float | None = None
     kind: str = "s0"
+    absent: str = "undefined"
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ def rows(
     form: Callable[[float], str] = number,
 ) -> Markup:
     """Lying bars, a row for each name, that begin at 0; of a single series, with their values."""
-    left, most = 134, max((v for of in series.values() for v in of), default=0) or 1
+    left, most = _room(names), max((v for of in series.values() for v in of), default=0) or 1
     thick = 16 if len(series) == 1 else 6
     height = max(_ROW, thick * len(series) + 6)
     at = Axis("", 0, most).scale(left, WIDTH - (58 if len(series) == 1 else _RIGHT))
@@ -229,7 +232,7 @@ def estimates(
       at_line: where an upright line is drawn.
       limits: row → a value that is marked in it.
     """
-    left, foot = 134, len(drawn) * _ROW + 4
+    left, foot = _room([row.name for row in drawn]), len(drawn) * _ROW + 4
     at = axis.scale(left, WIDTH - _RIGHT)
     parts = _scale_below(axis, at, foot)
     if at_line is not None:
@@ -238,9 +241,7 @@ def estimates(
         y = i * _ROW + _ROW / 2
         parts.append(_name(row.name, left - 6, y + _BASELINE))
         if row.value is None:
-            parts.append(
-                Markup('<text x="{:.1f}" y="{:.1f}">undefined</text>').format(left, y + _BASELINE)
-            )
+            parts.append(_text(row.absent, left, y + _BASELINE, "start"))
             continue
         told = f"{row.name}: {row.value:.4g}"
         if row.low is not None and row.high is not None:
@@ -366,10 +367,32 @@ def _scale_below(axis: Axis, at: Callable[[float], float], foot: float) -> list[
     return [*parts, _text(axis.title, (at(axis.low) + at(axis.high)) / 2, foot + 29, "middle")]
 
 
-def _name(name: str, x: float, y: float) -> Markup:
+def _length(text: str) -> float:
+    """About how wide a text is, rather more."""
+    return sum(_WIDE if letter.isupper() or letter in "=…%@" else _NARROW for letter in text)
+
+
+def _room(names: Sequence[str]) -> float:
+    """The width that names beside a chart need."""
+    longest = max((_length(" ".join(name.split())) for name in names), default=0.0)
+    return min(max(longest, 40.0), _MOST_ROOM) + 8
+
+
+def _shortened(name: str, room: float) -> str:
+    """A name that fits, without its middle if need be."""
     short = " ".join(name.split())
-    if len(short) > _NAME:
-        short = f"{short[: _NAME - _TAIL - 1]}…{short[-_TAIL:]}"
+    if _length(short) <= room:
+        return short
+    kept = int(room / max(_length(short) / len(short), 1.0)) - 1
+    tail = int(kept * _TAIL)
+    while _length(f"{short[: kept - tail]}…{short[-tail:]}") > room and kept > 2:
+        kept -= 1
+        tail = int(kept * _TAIL)
+    return f"{short[: kept - tail]}…{short[-tail:]}"
+
+
+def _name(name: str, x: float, y: float) -> Markup:
+    short = _shortened(name, x)
     return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="end">{}{}</text>').format(
         x, y, short, _title(name)
     )

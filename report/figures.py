@@ -88,12 +88,12 @@ def training(history: Mapping[str, list[float]]) -> dict[str, Markup]:
         "val_average_precision": "average precision on held-out cards",
     }
     shown = {}
-    for name, title in titles.items():
+    for name, text in titles.items():
         values = [value for value in history.get(name, []) if value is not None]
         if len(values) > 1:
             low, high = min(values), max(values)
-            shown[title.capitalize()] = charts.lines(
-                f"{title} by epoch",
+            shown[title(text)] = charts.lines(
+                f"{text} by epoch",
                 Axis("epoch", 1, len(values)),
                 Axis(words(name.removeprefix("val_")), low, high if high > low else low + 1),
                 [Line("", [(i + 1, v) for i, v in enumerate(values)], marks=len(values) < 40)],
@@ -116,7 +116,12 @@ def importance(of_columns: Mapping[str, float]) -> Markup | None:
 
 def words(name: str) -> str:
     """A metric's name in words."""
-    return name.replace("_", " ").replace("roc auc", "ROC AUC")
+    return name.replace("_", " ").replace("roc auc", "ROC AUC").replace("brier", "Brier")
+
+
+def title(text: str) -> str:
+    """A text as the title of a chart."""
+    return text[:1].upper() + text[1:]
 
 
 def _of_models(models: Mapping[str, Any], points: Any, marks: bool = False) -> list[Line]:

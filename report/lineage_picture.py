@@ -11,7 +11,7 @@ from fraud.report import lineage_text
 from fraud.report.pages import render_page
 
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 216, 54, 22, 40
-_MOST = 29  # characters in a box
+_MOST = 28  # characters in a box
 _ROUNDS = 8
 
 
@@ -181,7 +181,7 @@ def _order(
 
 def _lines(execution: Execution, graph: Graph) -> tuple[str, ...]:
     made = [graph.by_id[i] for ids in execution.outputs.values() for i in ids]
-    shown = [lineage_text.phrase(a) or f"{a.type} {a.id}" for a in made]
+    shown = list(filter(None, map(lineage_text.phrase, made))) or [f"{a.type} {a.id}" for a in made]
     text = ", ".join(shown) or execution.state
     return (execution.node, text if len(text) <= _MOST else text[: _MOST - 1] + "…")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,15 @@ def _environment() -> Any:
     )
     environment.filters["as_json"] = partial(to_json, indent=1)
     environment.filters["moment"] = moment
+    environment.filters["unix_moment"] = unix_moment
     return environment
 
 
 def moment(iso: str) -> str:
     """A moment in UTC, to the minute."""
     return f"{iso[:10]} {iso[11:16]} UTC"
+
+
+def unix_moment(seconds: float) -> str:
+    """A moment in UTC, to the minute, given as seconds since 1970."""
+    return moment(datetime.fromtimestamp(seconds, timezone.utc).isoformat())

@@ -21,9 +21,10 @@ from fraud.pipeline.lineage_graph import Origin
 from fraud.pipeline.records import StoreRecords
 from fraud.report import charts, figures, lineage_picture, lineage_text
 from fraud.report.charts import Axis, Estimate
-from fraud.report.figures import CHAMPION, words
+from fraud.report.figures import CHAMPION, title, words
 from fraud.report.pages import render_page
 
+TOO_SMALL = "too few examples"
 _SPLITS: tuple[str, ...] = ("train", "eval", "recent")
 
 WORDS = {
@@ -163,9 +164,14 @@ def read(store: Any, pushed: Path, run_folder: Path, run_id: str) -> Facts:
     )
 
 
-def render(facts: Facts) -> str:
-    """The report as a page."""
-    return render_page("run_report.html", **_content(facts))
+def render(facts: Facts, link: str = "") -> str:
+    """The report as a page.
+
+    Args:
+      facts: about the run.
+      link: what the addresses of lineages begin with; "" for a page without links.
+    """
+    return render_page("run_report.html", link=link, **_content(facts))
 
 
 def pictures(facts: Facts) -> dict[str, str]:
@@ -177,14 +183,15 @@ def pictures(facts: Facts) -> dict[str, str]:
     drawn: dict[str, Markup] = {
         **_quality(facts),
         **{f"Slices {metric}": chart for metric, chart in _slices(facts).items()},
-        **{f"Training {title}": chart for title, chart in training.items()},
+        **{f"Slices {gap}": chart for gap, chart in _gaps(facts).items()},
+        **{f"Training {name}": chart for name, chart in training.items()},
         **({"Importance": importance} if importance else {}),
     }
     return {
-        re.sub(r"\W+", "_", title.lower()).strip("_") + ".html": render_page(
-            "chart.html", title=title, chart=chart
+        re.sub(r"\W+", "_", name.lower()).strip("_") + ".html": render_page(
+            "chart.html", title=name, chart=chart
         )
-        for title, chart in drawn.items()
+        for name, chart in drawn.items()
     }
 
 
@@ -244,12 +251,13 @@ def _content(facts: Facts) -> dict[str, Any]:
         "metrics": tuple(_metrics(facts)),
         "quality": _quality(facts),
         "slices": _slices(facts),
+        "gaps": _gaps(facts),
         "training": figures.training(facts.training.history) if facts.training else {},
         "importance": figures.importance(facts.training.importance) if facts.training else None,
         "picture": lineage_picture.picture(origin.back) if origin else None,
         "code": tuple(lineage_text.code_of(origin.back)) if origin else (),
         "seconds": _seconds(facts),
-        "number": _number,
+        "number": number,
     }
 
 
@@ -363,13 +371,13 @@ def _metrics(facts: Facts) -> Iterator[Measured]:
         low, high = intervals.get(name, (None, None))
         yield Measured(
             title=words(name),
-            value=_number(own),
+            value=number(own),
             interval=_interval(low, high),
-            minimum=_number(facts.demands.minima.get(name), ""),
-            champion=_number(before.get(name), ""),
-            change=_number(change.change, "", "+.4f") + _brackets(change.low, change.high),
-            max_drop=_number(facts.demands.max_drops.get(name), ""),
-            drop_probability=_number(change.drop_probability, "", ".3f"),
+            minimum=number(facts.demands.minima.get(name), ""),
+            champion=number(before.get(name), ""),
+            change=number(change.change, "", "+.4f") + _brackets(change.low, change.high),
+            max_drop=number(facts.demands.max_drops.get(name), ""),
+            drop_probability=number(change.drop_probability, "", ".3f"),
         )
 
 
@@ -417,12 +425,35 @@ def _slices(facts: Facts) -> dict[str, Markup]:
             low, high = limits.get(metric, (None, None))
             drawn.append(Estimate(name, _finite(row.get(metric)), low, high))
         overall = drawn[0].value
-        shown[words(metric)] = charts.estimates(
+        shown[title(words(metric))] = charts.estimates(
             f"{words(metric)} of each slice, with 95 % interval",
             Axis(words(metric), 0, 1),
             drawn,
             at_line=overall,
         )
+    return shown
+
+
+def _gaps(facts: Facts) -> dict[str, Markup]:
+    """A chart of each gap over the slices, with the largest that is allowed."""
+    slices = facts.summary.metrics.get("slices", {}) if facts.summary else {}
+    shown = {}
+    for name, most in facts.demands.max_gaps.items():
+        drawn = [
+            Estimate(of_slice, _finite(row[name]), absent=TOO_SMALL)
+            for of_slice, row in sorted(slices.items())
+            if name in row
+        ]
+        known = [gap.value for gap in drawn if gap.value is not None]
+        if known:
+            reach = 1.1 * max(abs(most), *map(abs, known))
+            shown[title(words(name))] = charts.estimates(
+                f"{words(name)} of each slice, with the largest that is allowed",
+                Axis("worse than overall by", -reach, reach),
+                drawn,
+                at_line=0,
+                limits={gap.name: most for gap in drawn if gap.value is not None},
+            )
     return shown
 
 
@@ -443,13 +474,14 @@ def _finite(number: float | None) -> float | None:
     return number if number is not None and math.isfinite(number) else None
 
 
-def _number(number: float | None, absent: str = "–", form: str = "") -> str:
-    if number is None or not math.isfinite(number):
+def number(value: float | None, absent: str = "–", form: str = "") -> str:
+    """A number as text, counts without decimals."""
+    if value is None or not math.isfinite(value):
         return absent
     if form:
-        return format(number, form)
-    is_count = number == int(number) and abs(number) > 1
-    return f"{number:,.0f}" if is_count or abs(number) >= 1000 else f"{number:.4f}"
+        return format(value, form)
+    is_count = value == int(value) and abs(value) > 1
+    return f"{value:,.0f}" if is_count or abs(value) >= 1000 else f"{value:.4f}"
 
 
 def _interval(low: float | None, high: float | None) -> str:

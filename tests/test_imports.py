@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "fraud.pipeline.cli": tuple(f"fraud.{room}" for room in ROOMS),
     "fraud.pipeline.commands": tuple(f"fraud.{room}" for room in ROOMS),
     "fraud.report": (
+        "fraud.monitoring.alerts",
         "fraud.monitoring.checks",
         "fraud.pipeline.artifacts",
         "fraud.pipeline.decisions",

@@ -23,7 +23,7 @@ from fraud.pipeline import lineage_graph
 from fraud.pipeline.records import Records
 from fraud.report import lineage_picture
 from fraud.report.pages import render_page
-from fraud.report.web.content import Reader
+from fraud.report.web.content import LINEAGE, Reader
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; "
@@ -99,7 +99,7 @@ def create_app(
     def lineage(of: str = "") -> HTMLResponse:
         with lock:
             found = lineage_graph.find(records, root.pushed, of or None)
-        return HTMLResponse(lineage_picture.to_html(found, link="/lineage?of="))
+        return HTMLResponse(lineage_picture.to_html(found, link=LINEAGE))
 
     @app.post("/rollback")
     async def rollback(request: Request) -> RedirectResponse:

@@ -9,16 +9,25 @@ from typing import Any
 
 from markupsafe import Markup
 
+from fraud.codec import to_json
 from fraud.errors import BadInput
+from fraud.monitoring.alerts import Raised, raised_in
 from fraud.monitoring.checks import Check, Observation, Verdict
 from fraud.pipeline import artifacts, lineage, lineage_graph
 from fraud.pipeline.artifacts import RunSummary
+from fraud.pipeline.lineage import NodeRecord
 from fraud.pipeline.lineage_graph import Release
 from fraud.pipeline.records import Records
 from fraud.report import charts, run_report
 from fraud.report.charts import Axis, Line
-from fraud.report.figures import words
+from fraud.report.figures import title, words
 from fraud.report.web import production
+
+LINEAGE = "/lineage?of="
+"""What the addresses of lineages begin with."""
+
+LONGEST_SETTING = 300
+"""Characters."""
 
 PAGE = 50
 """Runs on one page of the list."""
@@ -26,7 +35,10 @@ PAGE = 50
 CHARTED = 100
 """Finished runs, the latest, in the charts over time."""
 
-ENDED = ("COMPLETE", "CACHED")
+ALERTS = 20
+"""Alerts on the page, the latest."""
+
+SPLITS = ("train", "eval", "recent")
 
 
 @dataclass(frozen=True)
@@ -49,19 +61,42 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """A run in progress.
+
+    Attributes:
+      run_id: the run.
+      nodes: those that began, in their order.
+      expected: how many the last finished run had that was not stopped; 0 if there is none.
+    """
+
+    run_id: str
+    nodes: tuple[NodeRecord, ...]
+    expected: int
+
+    @property
+    def ended(self) -> int:
+        """How many nodes have ended."""
+        return sum(node.is_finished for node in self.nodes)
+
+
+@dataclass(frozen=True)
 class Overview:
     """The first page.
 
     Attributes:
       live: the version in production; None if nothing is.
+      pushed_by: the run that pushed it; None if a rollback did.
       runs: one page of the list, the latest first.
       page, pages: which one, from 1, and how many there are.
       total: the number of runs.
-      progress: node → state of the run that has not finished; empty if there is none.
-      alerts: what needs a person, the most urgent first.
+      progress: of the run in progress; None if there is none.
+      urgent: what needs a person, the most urgent first.
+      alerts: what the loop told people, the latest first.
       over_time: charts by title.
       observation: the monitor's last look at production; None before the first.
-      checks: those of it that are not ok, the worst first.
+      checks: those of it that act or warn, the worst first.
+      unjudged: why others could not be judged → their names.
       production: charts by title.
       releases: every version, the newest first.
     """
@@ -71,11 +106,14 @@ class Overview:
     page: int
     pages: int
     total: int
-    progress: Mapping[str, str] = field(default_factory=dict)
-    alerts: tuple[str, ...] = ()
+    pushed_by: Run | None = None
+    progress: Progress | None = None
+    urgent: tuple[str, ...] = ()
+    alerts: tuple[Raised, ...] = ()
     over_time: Mapping[str, Markup] = field(default_factory=dict)
     observation: Observation | None = None
     checks: tuple[Check, ...] = ()
+    unjudged: Mapping[str, Sequence[str]] = field(default_factory=dict)
     production: Mapping[str, Markup] = field(default_factory=dict)
     releases: tuple[Release, ...] = ()
 
@@ -100,7 +138,7 @@ class Reader:
         pages = max(1, -(-len(known) // PAGE))
         page = min(max(page, 1), pages)
         start, stop = (page - 1) * PAGE, page * PAGE
-        shown = [self._run(run_id) for run_id in known[start:stop]]
+        shown = [self._run(run_id, run_id == known[0]) for run_id in known[start:stop]]
         for i, run in enumerate(shown):
             if run.summary is not None:
                 older = (r for r in known[start + i + 1 : stop + PAGE] if self.summary(r))
@@ -109,26 +147,38 @@ class Reader:
         releases = lineage_graph.releases(self._records, self._root.pushed)[::-1]
         live = next((release for release in releases if release.is_live), None)
         seen = production.latest_by_day(self._observed())
-        progress = {}
-        if known and self.summary(known[0]) is None:
-            nodes = lineage.nodes(self._store, known[0])
-            progress = {node.name: node.state for node in nodes.values()}
-            if "RUNNING" not in progress.values():
-                progress = {}
+        pushed_by = None
+        if live and not live.restored:
+            links = self._records.links_of_artifacts([live.artifact_id])
+            # Later ones took the push from the cache.
+            pushed = min(link.execution_id for link in links if link.is_output)
+            _, run_id = self._records.places([pushed])[pushed]
+            pushed_by = Run(run_id, "pushed", "good", self.summary(run_id))
         return Overview(
             live=live,
             runs=tuple(shown),
             page=page,
             pages=pages,
             total=len(known),
-            progress=progress,
-            alerts=tuple(_alerts(live, shown, recent, seen)),
+            pushed_by=pushed_by,
+            progress=self._progress(known, recent),
+            urgent=tuple(_urgent(live, shown if page == 1 else (), recent, seen)),
+            alerts=tuple(raised_in(self._root.alerts)[:ALERTS]),
             over_time=_over_time(recent),
             observation=seen[-1] if seen else None,
             checks=tuple(production.to_show(seen[-1])) if seen else (),
+            unjudged=production.unjudged(seen[-1]) if seen else {},
             production=production.over_time(seen),
             releases=releases,
         )
+
+    def _progress(self, known: Sequence[str], recent: Sequence[RunSummary]) -> Progress | None:
+        """Of the latest run, if it is running."""
+        if not known or self._run(known[0], is_latest=True).kind != "open":
+            return None
+        whole = (len(s.seconds) - 1 for s in reversed(recent) if s.outcome != "gate_stopped")
+        nodes = lineage.nodes(self._store, known[0]).values()
+        return Progress(known[0], tuple(nodes), next(whole, 0))  # one entry is no node: loading TFX
 
     def _observed(self) -> list[Observation]:
         """What the monitor saw, the latest looks, the first one first; each is read once."""
@@ -154,7 +204,7 @@ class Reader:
             self._summaries[run_id] = found
         return self._summaries[run_id]
 
-    def _run(self, run_id: str) -> Run:
+    def _run(self, run_id: str, is_latest: bool) -> Run:
         summary = self.summary(run_id)
         if summary is not None:
             kind = "good" if summary.outcome == "pushed" else "bad"
@@ -162,15 +212,21 @@ class Reader:
         nodes = lineage.nodes(self._store, run_id).values()
         failed = [n.name for n in nodes if n.state in ("FAILED", "CANCELED")]
         running = [n.name for n in nodes if n.state == "RUNNING"]
-        if running and not failed:
+        if failed:
+            return Run(run_id, f"failed in {failed[-1]}", "bad")
+        # What killed processes leave is marked as running until the next run.
+        alive = self._root.is_in_use()
+        if running and alive is not False:
             return Run(run_id, f"running {', '.join(running)}", "open")
-        return Run(run_id, f"failed in {failed[-1]}" if failed else "ended early", "bad")
+        if is_latest and alive:
+            return Run(run_id, "between two nodes", "open")
+        return Run(run_id, f"killed in {', '.join(running)}" if running else "ended early", "bad")
 
     def run_page(self, run_id: str) -> str:
         """The report on a run."""
         folder = self._root.run(run_id)
         facts = run_report.read(self._store, self._root.pushed, folder, run_id)
-        return run_report.render(facts)
+        return run_report.render(facts, link=LINEAGE)
 
     def compare(self, first: str, second: str) -> list[tuple[str, str, str, str]]:
         """What two finished runs measured: name, both values, and the difference.
@@ -185,26 +241,58 @@ class Reader:
         a, b = (summary for summary in found if summary is not None)
         rows = [("as of", a.as_of or "", b.as_of or "", "")]
         rows += [("outcome", run_report.WORDS[a.outcome], run_report.WORDS[b.outcome], "")]
-        for split in a.rows.keys() | b.rows.keys():
+        for split in [split for split in SPLITS if split in a.rows or split in b.rows]:
+            days = [" … ".join(s.windows.get(split, ())) for s in (a, b)]
+            rows.append((f"{split}: days", days[0], days[1], ""))
             rows.append(_difference(f"{split}: transactions", a.rows.get(split), b.rows.get(split)))
-        for name in dict.fromkeys([*a.metrics.get("overall", {}), *b.metrics.get("overall", {})]):
+        measured = [*a.metrics.get("overall", {}), *b.metrics.get("overall", {})]
+        rest = [name for name in measured if name not in artifacts.HEADLINE]
+        for name in dict.fromkeys([m for m in artifacts.HEADLINE if m in measured] + rest):
             values = (s.metrics.get("overall", {}).get(name) for s in (a, b))
             rows.append(_difference(words(name), *values))
         for of_slice in sorted({*a.metrics.get("slices", {}), *b.metrics.get("slices", {})}):
             for name in artifacts.HEADLINE:
                 values = (s.metrics.get("slices", {}).get(of_slice, {}).get(name) for s in (a, b))
                 rows.append(_difference(f"{of_slice}: {words(name)}", *values))
-        rows.append(_difference("seconds", sum(a.seconds.values()), sum(b.seconds.values())))
-        return rows
+        seconds = [round(sum(s.seconds.values())) for s in (a, b)]
+        rows.append(_difference("seconds", *seconds))
+        return rows + self._settings(first, second)
+
+    def _settings(self, first: str, second: str) -> list[tuple[str, str, str, str]]:
+        """The settings of the nodes of two runs that differ."""
+        found = []
+        for run_id in (first, second):
+            executions = self._records.executions(self._records.executions_of_run(run_id) or ())
+            places = self._records.places([execution.id for execution in executions])
+            found.append(
+                {
+                    f"{places[execution.id][0]}: {name}": value
+                    for execution in executions
+                    for name, value in lineage_graph.settings_of(execution).items()
+                }
+            )
+        a, b = found
+        names = sorted({name for name in a.keys() | b.keys() if a.get(name) != b.get(name)})
+        return [(name, _short(a.get(name)), _short(b.get(name)), "") for name in names]
 
 
 def _difference(name: str, first: float | None, second: float | None) -> tuple[str, str, str, str]:
-    change = f"{second - first:+,.4g}" if first is not None and second is not None else ""
-    a, b = ("–" if value is None else f"{value:,.6g}" for value in (first, second))
-    return name, a, b, change
+    change = ""
+    if first is not None and second is not None:
+        is_count = first == int(first) and second == int(second)
+        change = f"{second - first:+,.0f}" if is_count else f"{second - first:+,.4f}"
+    return name, run_report.number(first), run_report.number(second), change
 
 
-def _alerts(
+def _short(setting: Any) -> str:
+    """A setting in at most a line or two."""
+    if setting is None:
+        return "–"
+    text = setting if isinstance(setting, str) else to_json(setting)
+    return text if len(text) <= LONGEST_SETTING else f"{text[:LONGEST_SETTING]}…"
+
+
+def _urgent(
     live: Release | None,
     runs: Sequence[Run],
     recent: Sequence[RunSummary],
@@ -224,14 +312,15 @@ def _alerts(
     if recent:
         told += [f"Warning: {problem}" for problem in recent[-1].disagreements]
         if recent[-1].outcome == "gate_stopped":
-            told += [f"The data gate stopped the latest run: {r}" for r in recent[-1].reasons[:3]]
+            stopped = f"The data gate stopped run {recent[-1].run_id}"
+            told += [f"{stopped}: {reason}" for reason in recent[-1].reasons[:3]]
     unpushed = 0
     for summary in reversed(recent):
         if summary.outcome == "pushed":
             break
         unpushed += 1
     if unpushed > 1:
-        told.append(f"The latest {unpushed} runs pushed nothing.")
+        told.append(f"The latest {unpushed} finished runs pushed nothing.")
     return told
 
 
@@ -253,8 +342,7 @@ def _over_time(summaries: Sequence[RunSummary]) -> dict[str, Markup]:
             ]
             model = "challenger" if name == "metrics" else "champion"
             drawn.append(Line(model, sorted(points), f"s{place}", marks=len(points) < 40))
-        title = words(metric)
-        shown[title[0].upper() + title[1:]] = charts.lines(
+        shown[title(words(metric))] = charts.lines(
             f"{words(metric)} by as-of day", x, Axis(words(metric), 0, 1), drawn
         )
     strains = sorted((day, max(s.drift.values())) for day, s in dated if s.drift)

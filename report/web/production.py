@@ -18,15 +18,22 @@ def latest_by_day(observations: Iterable[Observation]) -> list[Observation]:
 
 
 def to_show(observation: Observation) -> list[Check]:
-    """The checks that are not ok, the worst first; of slices, only those that warn."""
-    order = (Verdict.ACT, Verdict.WARN, Verdict.CANNOT_JUDGE)
-    shown = [
-        check
-        for check in observation.checks
-        if check.verdict in order[:2]
-        or (check.verdict is Verdict.CANNOT_JUDGE and "=" not in check.subject)
-    ]
+    """The checks that act or warn, the worst first."""
+    order = (Verdict.ACT, Verdict.WARN)
+    shown = [check for check in observation.checks if check.verdict in order]
     return sorted(shown, key=lambda check: order.index(check.verdict))
+
+
+def unjudged(observation: Observation) -> dict[str, list[str]]:
+    """Why checks could not be judged → their names; without those of slices.
+
+    There are many of them after a push, when nothing has been scored by the new version yet.
+    """
+    found: dict[str, list[str]] = {}
+    for check in observation.checks:
+        if check.verdict is Verdict.CANNOT_JUDGE and "=" not in check.subject:
+            found.setdefault(check.detail, []).append(check.name)
+    return found
 
 
 def day_axis(first: int, last: int, title: str) -> Axis:

@@ -2,43 +2,80 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 import uvicorn
 
-from fraud.pipeline import cli
+from benchmarks.demo import page as demo_page
+from fraud.codec import to_json
+from fraud.models.evaluation import curves
+from fraud.monitoring.alerts import Alert, Delivery, Raised
+from fraud.monitoring.checks import Verdict as Check
+from fraud.pipeline import cli, lineage
+from fraud.pipeline.config import ModelCardText
 from fraud.pipeline.data_facts import Verdict
+from fraud.report import document, model_card
+from tests.benchmarks.test_demo import document as demo_document
 from tests.browser import DESKTOP, PHONE, assert_accessible, assert_fits, browser, opened
 from tests.pipeline.recorded_runs import Records
+from tests.report.test_model_card import FACTS, OVERALL
 from tests.report.test_run_report import HOSTILE, Root, evaluated
-from tests.report.web.test_app import Site, summary
+from tests.report.web.test_app import Site, observed, summary
 
 __all__ = ["browser"]
+
+PAGES = ("report", "lineage", "day", "card", "demo")
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, Path]:
-    """A report and a lineage, with hostile names in them."""
+    """A report, lineages, a model card and the demo's page, with hostile names in them."""
     folder = tmp_path_factory.mktemp("root")
     root = Root(folder)
     root.data(Verdict(True, notes=(HOSTILE,)))
     root.model(pushed=False)
     evaluated(root, "not_blessed")
-    pages = {name: folder / f"{name}.html" for name in ("report", "lineage")}
+    pages = {name: folder / f"{name}.html" for name in PAGES}
     assert cli.main(["report", "r", "--root", str(folder), "--out", str(pages["report"])]) == 0
     from fraud.pipeline import lineage_graph
     from fraud.report import lineage_picture
 
-    found = lineage_graph.find(root.records.plain, root.records.root.pushed, "r")
-    pages["lineage"].write_text(lineage_picture.to_html(found), encoding="utf-8")
+    root.records.run(HOSTILE[:100], "2026-01-12", ("2026-01-03", "2026-01-06"), "200")
+    for name, asked in {"lineage": "r", "day": "2026-01-04"}.items():
+        found = lineage_graph.find(root.records.plain, root.records.root.pushed, asked)
+        pages[name].write_text(lineage_picture.to_html(found), encoding="utf-8")
+    pages["card"].write_text(document.to_html(model_card.document(hostile_card())), "utf-8")
+    pages["demo"].write_text(demo_page.render(demo_document()), encoding="utf-8")
     return pages
 
 
-@pytest.mark.parametrize("name", ["report", "lineage"])
+def hostile_card() -> model_card.Facts:
+    """A model card whose every text is hostile."""
+    words = dataclasses.asdict(ModelCardText(owners=(HOSTILE,), intended_use=HOSTILE))
+    metrics = {"overall": OVERALL, "slices": {f"CHANNEL={HOSTILE}": OVERALL}}
+    random = np.random.default_rng(0)
+    labels = (random.random(500) < 0.1).astype(int)
+    scores = np.clip(labels * 0.5 + random.normal(0.2, 0.2, 500), 0.0005, 1)
+    return dataclasses.replace(
+        FACTS,
+        words=words,
+        numeric=(HOSTILE,),
+        categorical=(f"category {HOSTILE}",),
+        metrics=metrics,
+        notes=(HOSTILE,),
+        curves={"challenger": curves.describe(labels, scores, scores > 0.5)},
+        importance={HOSTILE: 0.5},
+    )
+
+
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize(("window", "scheme"), [(PHONE, "dark"), (DESKTOP, "light")])
 def test_it_fits_and_is_accessible(browser, pages, name, window, scheme):
     with opened(browser, pages[name].as_uri(), viewport=window, color_scheme=scheme) as page:
@@ -47,10 +84,11 @@ def test_it_fits_and_is_accessible(browser, pages, name, window, scheme):
         assert_accessible(page)
 
 
-def test_hostile_names_are_on_the_page_as_text(browser, pages):
-    with opened(browser, pages["report"].as_uri()) as page:
+@pytest.mark.parametrize(("name", "times"), [("report", 4), ("day", 1), ("card", 5)])
+def test_hostile_names_are_on_the_page_as_text(browser, pages, name, times):
+    with opened(browser, pages[name].as_uri()) as page:
         assert page.locator("script").count() == 0
-        assert page.get_by_text("<script>alert(1)</script>").count() > 3
+        assert page.get_by_text("<script>alert(1)</script>").count() >= times
 
 
 def test_the_page_can_be_read_by_keyboard(browser, pages):
@@ -71,6 +109,17 @@ def address(tmp_path_factory) -> Iterator[str]:
         records.run(f"r{number}", f"2026-01-1{number}", train, f"{number}00")
         summary(records, f"r{number}", f"2026-01-1{number}")
     records.node("r3", "Trainer", {}, {}, state="FAILED", __execution_result__=HOSTILE)
+    restored = next(push for push in lineage.pushes(records.store) if push.version == "100")
+    (records.root.pushed / "300").mkdir()
+    facts = {"restored_version": "100", "replaced_version": "200", "user": HOSTILE}
+    lineage.record_rollback(
+        records.store, restored, records.root.pushed / "300", {**facts, "reason": HOSTILE}
+    )
+    observed(records, date(2026, 1, 20), Check.ACT, 0.5)
+    observed(records, date(2026, 1, 21), Check.WARN, 0.7)
+    alert = Raised(Alert("hold", HOSTILE, HOSTILE), 1e9, (Delivery("mail"),))
+    records.root.alerts.mkdir()
+    (records.root.alerts / "1.json").write_text(to_json(alert))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
@@ -83,10 +132,20 @@ def address(tmp_path_factory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/runs/r1", "/runs/r3", "/lineage?of=200", "/compare?a=r1&b=r2"]
+    "path",
+    [
+        "/",
+        "/runs/r1",
+        "/runs/r3",
+        "/lineage?of=300",
+        "/lineage?of=2026-01-04",
+        "/compare?a=r1&b=r2",
+    ],
 )
-def test_pages_of_the_site_fit_and_are_accessible(browser, address, path):
-    with opened(browser, address + path, viewport=PHONE, color_scheme="dark") as page:
+@pytest.mark.parametrize(("window", "scheme"), [(PHONE, "dark"), (DESKTOP, "light")])
+def test_pages_of_the_site_fit_and_are_accessible(browser, address, path, window, scheme):
+    with opened(browser, address + path, viewport=window, color_scheme=scheme) as page:
+        page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
         assert_fits(page)
         assert_accessible(page)
 

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf import json_format
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from fraud.codec import to_json
+from fraud.features.spec import Dataset
 from fraud.models.evaluation import curves
+from fraud.models.evaluation.eval_config import eval_config
+from fraud.models.spec import Evaluation
 from fraud.pipeline import cli
 from fraud.pipeline.artifacts import Change, RunSummary
 from fraud.pipeline.data_facts import Anomaly, Verdict
@@ -214,6 +218,23 @@ def test_a_finished_run_has_every_section(root):
     assert "noted: history: short" in text
     assert text.index("CHANNEL") < text.index("AMOUNT")  # drifted, so it comes first
     assert "recent from champion: divergence 0.3000, threshold 0.1000: drift" in text
+
+
+def test_gaps_of_slices_are_shown_with_what_is_allowed(root):
+    metrics = {"average_precision": 0.7, "recall_gap": 0.15}
+    slices = {"CHANNEL=chip": metrics, f"CHANNEL={HOSTILE}": {**metrics, "recall_gap": None}}
+    root.summary(outcome="pushed", metrics={"overall": metrics, "slices": slices})
+    settings = Evaluation(max_slice_recall_gap=0.12)
+    asked = eval_config(Dataset(slices=("CHANNEL",)), settings)
+    root.records.node("r", "Evaluator", {}, {}, eval_config=json_format.MessageToJson(asked))
+    page = root.page()
+    assert "Gaps" in page.text and "Recall gap" in page.text
+    assert "too few examples" in page.text and "CHANNEL=chip: 0.15" in page.text
+    facts = run_report.read(
+        root.records.store, root.records.root.pushed, root.records.root.run("r"), "r"
+    )
+    assert facts.demands.max_gaps["recall_gap"] == 0.12
+    assert {"slices_recall_gap.html"} < set(run_report.pictures(facts))
 
 
 def test_hostile_names_are_text(root):

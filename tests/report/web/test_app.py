@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
 from datetime import date, timedelta
 
 import pytest
@@ -10,6 +13,7 @@ from starlette.testclient import TestClient
 
 from fraud.codec import to_json
 from fraud.errors import BadInput
+from fraud.monitoring.alerts import Alert, Delivery, Raised
 from fraud.monitoring.checks import Check, Day, Kind, Observation, Verdict
 from fraud.pipeline.artifacts import RunSummary
 from fraud.report.web.app import create_app
@@ -94,6 +98,15 @@ def test_a_run_is_compared_with_the_finished_one_before_it(site):
     assert 'href="/compare?a=r2&amp;b=r4"' in page and "b=r3" not in page and "b=r1" not in page
 
 
+def test_settings_that_differ_are_compared(site):
+    settings = {"custom_config": json.dumps({"epochs": 9}), "same": "x"}
+    site.records.node("r2", "Tuner", {}, {}, **settings)
+    site.records.node("r1", "Tuner", {}, {}, **{**settings, "custom_config": HOSTILE * 9})
+    page = site.get("/compare?a=r1&b=r2")
+    assert "Tuner: custom_config" in page and "&#34;epochs&#34;" in page
+    assert "Tuner: same" not in page and "Trainer: custom_config" not in page
+
+
 def test_pages_of_the_list(site):
     for number in range(3, PAGE + 5):
         site.records.run(f"r{number}", "2026-01-12", ("2026-01-04", "2026-01-07"))
@@ -107,8 +120,66 @@ def test_a_run_in_progress_is_shown_and_the_page_is_loaded_again(site):
     assert "Refresh" not in site.client.get("/").headers
     site.records.node("r3", "Trainer", {}, {}, state="RUNNING")
     answer = site.client.get("/")
-    assert "Running now: r3" in answer.text and "Trainer: RUNNING" in answer.text
+    assert "Running now:" in answer.text and "Trainer: RUNNING" in answer.text
     assert int(answer.headers["Refresh"]) > 1
+
+
+def test_progress_counts_the_nodes_that_the_last_run_had(site):
+    summary(
+        site.records,
+        "r3",
+        "2026-01-12",
+        seconds={"loading TFX": 1.0, "Trainer": 1.0, "Pusher": 1.0},
+    )
+    site.records.node("r3", "Trainer", {}, {})
+    site.records.node("r4", "Trainer", {}, {})
+    sign_lock(site.records, os.getpid())
+    page = site.get("/")
+    assert "1 of 2 nodes have ended" in page and '<progress max="2" value="1"' in page
+
+
+def sign_lock(records: Records, process: int) -> None:
+    """Signs the root's lock as a process of this machine does."""
+    path = records.root.path / ".lock"
+    path.write_text(f"process {process} on {socket.gethostname()}")
+
+
+def test_a_run_between_two_nodes_is_running(site):
+    site.records.node("r3", "Trainer", {}, {})
+    assert "ended early" in site.get("/")
+    sign_lock(site.records, os.getpid())
+    page = site.get("/")
+    assert "ended early" not in page and "between two nodes" in page and "Running now" in page
+
+
+def test_a_killed_run_is_not_running(site):
+    site.records.node("r3", "Trainer", {}, {}, state="RUNNING")
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    sign_lock(site.records, dead.pid)
+    page = site.get("/")
+    assert "killed in Trainer" in page and "Running now" not in page
+
+
+def test_the_live_version_names_the_run_that_pushed_it(site):
+    live = site.get("/").partition("<h2>Live</h2>")[2].partition("</section>")[0]
+    assert '<a href="/runs/r2#verdicts">run r2</a> pushed it as of 2026-01-11' in live
+    assert "average precision of 0.700" in live
+
+
+def test_alerts_and_their_deliveries_are_listed(site):
+    folder = site.records.root.alerts
+    assert 'id="alerts"' not in site.get("/")
+    folder.mkdir()
+    for number, (kind, text) in enumerate([("push", "went live"), ("hold", HOSTILE)]):
+        alert = Alert(kind, kind, text)
+        raised = Raised(alert, 1e9 + number, (Delivery("mail", "given_up"),), suppressed=number)
+        (folder / f"{alert.id}.json").write_text(to_json(raised))
+    (folder / "damaged.json").write_text("{")
+    page = site.get("/")
+    assert page.index("&lt;script&gt;") < page.index("went live")
+    assert "mail: given_up" in page and "(1 times again since)" in page
+    assert "2001-09-09 01:46 UTC" in page
 
 
 def test_what_needs_a_person_is_said_first(site):
@@ -122,6 +193,7 @@ def test_runs_reports_comparisons_and_lineage_are_linked_pages(site):
     assert "pushed" in site.get("/runs/r1")
     compared = site.get("/compare?a=r1&b=r2")
     assert "average precision" in compared and "2026-01-11" in compared
+    assert "<option selected>r1</option>" in site.get("/")  # compared with r2
     lineage = site.get("/lineage?of=200")
     assert "Version 200" in lineage and 'href="/lineage?of=' in lineage
     assert "what a day" not in site.get("/lineage?of=2026-01-03").lower()
@@ -215,6 +287,7 @@ def test_production_is_shown_as_the_monitor_saw_it_last(site):
     page = site.get("/")
     assert "Production as of 2026-01-21" in page
     assert "1 of 3 checks are ok" in page
+    assert "1 could not be judged" in page and "no log: skew/x" in page
     assert "The monitor asks to act on drift/AMOUNT, as of 2026-01-21." in page
     for title in ("Average precision of what was scored", "Money saved", "Drift in production"):
         assert f"<figcaption>{title}</figcaption>" in page
