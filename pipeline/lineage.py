@@ -389,6 +389,13 @@ def began(store: metadata_store.MetadataStore, run_ids: Iterable[str]) -> float:
     return min((c.create_time_since_epoch for c in contexts if c), default=0) / 1000
 
 
+def last_update(store: metadata_store.MetadataStore, run_id: str) -> int:
+    """When a run recorded something last, in Unix milliseconds; 0 for an unknown run."""
+    context = store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+    of_run = store.get_executions_by_context(context.id) if context else []
+    return max((e.last_update_time_since_epoch for e in of_run), default=0)
+
+
 def began_after(store: metadata_store.MetadataStore, run_id: str, artifact: mlmd.Artifact) -> bool:
     """Whether a run began after an artifact was recorded, by ids, as clocks may be set back."""
     context = store.get_context_by_type_and_name(RUN_CONTEXT, run_id)

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 
 from fraud import files
-from fraud.errors import BadInput, StoppedByDataGate
+from fraud.errors import BadInput, FraudPipelineError, StoppedByDataGate
 from fraud.pipeline.commands import common, report, track
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
@@ -95,7 +95,11 @@ def _run(arguments: argparse.Namespace, config: Config, root: Root) -> int:
     from fraud.report import terminal
 
     as_of = windows.as_of if windows else None
-    summary = local.run(config, root, data, as_of, Console(), terminal.node_detail)
+    try:
+        summary = local.run(config, root, data, as_of, Console(), terminal.node_detail)
+    except FraudPipelineError:
+        track.send_finished(config, root)
+        raise
     with Console().logging_to(root.log(summary.run_id)):
         store = lineage.find_store(config.metadata, root)
         page = report.write_of_finished(store, root, summary.run_id)

@@ -12,9 +12,13 @@ from typing import Any
 
 from fraud.codec import from_json
 from fraud.pipeline import lineage
-from fraud.pipeline.artifacts import SUMMARY_FILE, RunSummary, Training
+from fraud.pipeline.artifacts import SUMMARY_FILE, ExamplesFacts, RunSummary, Training
 from fraud.pipeline.data_facts import value
+from fraud.pipeline.lineage import NodeRecord
 from fraud.pipeline.root import Root
+
+FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"
+"""How a run ended, in MLflow's words."""
 
 LONGEST_NAME, LONGEST_VALUE = 200, 5000
 """Characters; MLflow accepts names of 250 and values of 6,000."""
@@ -44,6 +48,7 @@ class Tracked:
     Attributes:
       key: identifies it in the root.
       name: what people see.
+      status: how it ended.
       began, ended: Unix milliseconds.
       parameters, tags: texts by name.
       metrics: name → its values by step, usually one; None where a step has none.
@@ -57,6 +62,7 @@ class Tracked:
     name: str
     began: int
     ended: int
+    status: str = FINISHED
     parameters: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, list[float | None]] = field(default_factory=dict)
@@ -81,16 +87,27 @@ class PushedVersion:
     key: str
 
 
-def finished(root: Root, store: Any) -> Iterator[str]:
-    """The keys of runs that ended, also at the gate, and of backtests, oldest first.
+def ended(root: Root, store: Any) -> Iterator[tuple[str, str]]:
+    """The keys of runs and of backtests that ended, with how, oldest first.
 
-    A run that failed has no results; the next attempt at it may still complete it.
+    What an orchestrator tries again may fail first, and finish then.
     """
     for run_id in lineage.runs(store) if store else ():
-        if (root.run(run_id) / SUMMARY_FILE).exists():
-            yield _key(root, "run", run_id)
+        if status := _status(root, store, run_id):
+            yield _key(root, "run", run_id), status
     for result in sorted((root.path / "backtests").glob("*/result.json")):
-        yield _key(root, "backtest", result.parent.name)
+        yield _key(root, "backtest", result.parent.name), FINISHED
+
+
+def _status(root: Root, store: Any, run_id: str) -> str | None:
+    """How a run ended; None if it has not, or nobody knows yet."""
+    if (root.run(run_id) / SUMMARY_FILE).exists():
+        return FINISHED
+    states = {node.state for node in lineage.nodes(store, run_id).values()}
+    if "FAILED" in states:
+        return FAILED
+    # The next run marks so what a killed one left.
+    return KILLED if "CANCELED" in states else None
 
 
 def read(root: Root, store: Any, key: str) -> Tracked:
@@ -98,7 +115,7 @@ def read(root: Root, store: Any, key: str) -> Tracked:
 
     Args:
       root, store: where it ran.
-      key: one of `finished`.
+      key: one of `ended`.
     """
     kind, name = key.split(" ", 2)[:2]
     return _run(root, store, key, name) if kind == "run" else _backtest(root, key, name)
@@ -130,7 +147,6 @@ def _key(root: Root, kind: str, name: str) -> str:
 
 
 def _run(root: Root, store: Any, key: str, run_id: str) -> Tracked:
-    summary = from_json(RunSummary, (root.run(run_id) / SUMMARY_FILE).read_text(encoding="utf-8"))
     nodes = lineage.nodes(store, run_id)
     outputs = {
         f"{record.name}.{name}": artifacts[-1]
@@ -139,6 +155,14 @@ def _run(root: Root, store: Any, key: str, run_id: str) -> Tracked:
         if artifacts
     }
     examples, model = outputs.get("TransactionExampleGen.examples"), outputs.get("Trainer.model")
+    status = _status(root, store, run_id) or FAILED
+    if status == FINISHED:
+        file = root.run(run_id) / SUMMARY_FILE
+        summary = from_json(RunSummary, file.read_text(encoding="utf-8"))
+        ended = int(file.stat().st_mtime * 1000)
+    else:
+        summary = _of_unfinished(root, run_id, status, nodes.values(), examples)
+        ended = lineage.last_update(store, run_id)
     training = Training.read(model) if model else Training({}, {}, {})
     began = int(lineage.began(store, [run_id]) * 1000)
     folder = lineage.model_folder(model) if model else None
@@ -153,7 +177,8 @@ def _run(root: Root, store: Any, key: str, run_id: str) -> Tracked:
         key=key,
         name=run_id,
         began=began,
-        ended=max(began, int((root.run(run_id) / SUMMARY_FILE).stat().st_mtime * 1000)),
+        ended=max(began, ended),
+        status=status,
         parameters={
             **{named(["network", name]): _text(n) for name, n in training.network.items()},
             **{named(["windows", w]): " to ".join(days) for w, days in summary.windows.items()},
@@ -164,6 +189,25 @@ def _run(root: Root, store: Any, key: str, run_id: str) -> Tracked:
         files={name: path for name, path in files.items() if path.is_file()},
         model=folder if folder and folder.is_dir() else None,
         children=tuple(_trials(key, trials, began)) if trials else (),
+    )
+
+
+def _of_unfinished(
+    root: Root, run_id: str, status: str, nodes: Iterable[NodeRecord], examples: Any
+) -> RunSummary:
+    """What is known of a run that wrote no summary."""
+    nodes = list(nodes)
+    data = ExamplesFacts.read(examples) if examples else None
+    broken = [node for node in nodes if node.state in ("FAILED", "CANCELED")]
+    return RunSummary(
+        run_id=run_id,
+        outcome=status.lower(),
+        root=str(root.path),
+        as_of=data.as_of if data else None,
+        reasons=tuple(f"{n.name}: {n.error or n.state.lower()}" for n in broken),
+        windows=data.windows if data else {},
+        rows=data.rows if data else {},
+        seconds={node.name: node.seconds for node in nodes if node.is_finished},
     )
 
 

@@ -114,12 +114,14 @@ class _Mirror:
 
     def send(self, charts: Charts, target: str) -> Sent:
         there = list(self._search(f"tags.`{KEY}` LIKE '%'"))
-        complete = {run.data.tags[KEY] for run in there if COMPLETE in run.data.tags}
+        complete = {
+            (run.data.tags[KEY], run.info.status) for run in there if COMPLETE in run.data.tags
+        }
         sent = []
-        for key in facts.finished(self._root, self._store):
-            if key in complete:
+        for key, status in facts.ended(self._root, self._store):
+            if (key, status) in complete:
                 continue
-            for run in there:  # what a killed process sent of it and its children
+            for run in there:  # what a killed process sent of it and its children, or its failure
                 if f"{run.data.tags[KEY]} ".startswith(f"{key} "):
                     self._client.delete_run(run.info.run_id)
             tracked = facts.read(self._root, self._store, key)
@@ -175,7 +177,7 @@ class _Mirror:
         for child in tracked.children:
             self._run(child, charts, run_id)
         self._client.set_tag(run_id, COMPLETE, "true")
-        self._client.set_terminated(run_id, "FINISHED", tracked.ended)
+        self._client.set_terminated(run_id, tracked.status, tracked.ended)
 
     def _log_data(self, run_id: str, tracked: Tracked) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

@@ -226,7 +226,13 @@ def test_gaps_of_slices_are_shown_with_what_is_allowed(root):
     root.summary(outcome="pushed", metrics={"overall": metrics, "slices": slices})
     settings = Evaluation(max_slice_recall_gap=0.12)
     asked = eval_config(Dataset(slices=("CHANNEL",)), settings)
-    root.records.node("r", "Evaluator", {}, {}, eval_config=json_format.MessageToJson(asked))
+    root.records.node(
+        "r",
+        "Evaluator",
+        {},
+        {},
+        eval_config=json_format.MessageToJson(asked, preserving_proto_field_name=True),
+    )
     page = root.page()
     assert "Gaps" in page.text and "Recall gap" in page.text
     assert "too few examples" in page.text and "CHANNEL=chip: 0.15" in page.text

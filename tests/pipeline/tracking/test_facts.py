@@ -51,7 +51,8 @@ def test_a_backtest_is_a_parent_of_its_folds(tmp_path):
     (folder / "result.json").write_text(json.dumps(result))
     (tmp_path / "backtests" / "unfinished").mkdir()
     root = Root(tmp_path)
-    (key,) = facts.finished(root, None)
+    ((key, status),) = facts.ended(root, None)
+    assert status == facts.FINISHED
     backtest = facts.read(root, None, key)
     assert backtest.metrics == {"average_precision": [0.7]}
     (child,) = backtest.children
