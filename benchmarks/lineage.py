@@ -1,4 +1,4 @@
-"""Times `fraud-pipeline lineage` on the records of many runs.
+"""Times `fraud-pipeline lineage` and the first page of `ui` on the records of many runs.
 
     python -m benchmarks.lineage ROOT [--runs 1000] [--repeat 5]
 
@@ -128,6 +128,7 @@ def _replay(
                 elif row.get("string_value"):
                     row["string_value"] = _moved(row["name"], row["string_value"], version, number)
                 insert(table, row)
+        linked = set()
         for values in events:
             event = dict(zip(names["Event"], values, strict=True))
             if event["artifact_id"] in made:
@@ -136,6 +137,10 @@ def _replay(
                 event["artifact_id"] = of_type[types[event["artifact_id"]]] + move - stride
             else:
                 continue
+            link = (event["artifact_id"], event["execution_id"], event["type"])
+            if link in linked:  # several of one type in earlier runs
+                continue
+            linked.add(link)
             event_id = event["id"]
             event |= {"id": event_id + move, "execution_id": event["execution_id"] + move}
             insert("Event", event)
@@ -178,6 +183,36 @@ def timed(command: list[str], repeat: int) -> dict[str, float]:
     return {"wall": round(statistics.median(wall), 2), "cpu": round(statistics.median(cpu), 2)}
 
 
+def timed_page(source: Root, target: Root, repeat: int) -> tuple[float, float]:
+    """The seconds of the first request for the first page, and the median of later ones."""
+    from starlette.testclient import TestClient
+
+    from fraud.pipeline.records import find_records
+    from fraud.report.web.app import create_app
+    from fraud.report.web.content import Reader
+
+    store, records = lineage.find_store(Metadata(), target), find_records(Metadata(), target)
+    assert store and records
+    finished = [
+        path for path in source.path.glob("runs/*/summary.json") if '"pushed"' in path.read_text()
+    ]
+    summary = json.loads(finished[-1].read_bytes())
+    for number, run_id in enumerate(lineage.runs(store)):
+        path = target.run(run_id) / "summary.json"
+        path.parent.mkdir(parents=True)
+        as_of = _later(summary["as_of"], number)
+        path.write_text(json.dumps({**summary, "run_id": run_id, "as_of": as_of}))
+    app = create_app(
+        Reader(store, records, target), records, target, ["testserver"], None, None, lambda *_: ""
+    )
+    seconds = []
+    for _ in range(repeat + 1):
+        started = time.monotonic()
+        TestClient(app).get("/").raise_for_status()
+        seconds.append(round(time.monotonic() - started, 2))
+    return seconds[0], statistics.median(seconds[1:])
+
+
 def main() -> None:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -199,6 +234,9 @@ def main() -> None:
         }
         for case, words in cases.items():
             print(json.dumps({"case": case, **timed(words, arguments.repeat)}), flush=True)
+        first, later = timed_page(Root(arguments.root), target, arguments.repeat)
+        page = {"case": "the first page of ui", "first": first, "later": later}
+        print(json.dumps(page), flush=True)
 
 
 if __name__ == "__main__":

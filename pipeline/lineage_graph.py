@@ -111,6 +111,11 @@ class Execution:
     outputs: dict[str, tuple[int, ...]]
     error: str = ""
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether it succeeded, by running or from the cache."""
+        return self.state in ("COMPLETE", "CACHED")
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -305,6 +310,14 @@ def find(records: Records, pushed: Path, asked: str | None = None) -> Origin | R
 def is_run(records: Records, run_id: str) -> bool:
     """Whether there is such a run."""
     return records.executions_of_run(run_id) is not None
+
+
+def executions_of_run(records: Records, run_id: str) -> tuple[Execution, ...]:
+    """The last execution of each node of a run, without what it read and wrote; in their order."""
+    ids = records.executions_of_run(run_id) or ()
+    places = records.places(ids)
+    last = {places[record.id][0]: record for record in records.executions(ids)}
+    return tuple(_execution(record, node, run_id, {}, {}) for node, record in last.items())
 
 
 def reach(records: Records, pushed: Path, day: str) -> Reach:
@@ -584,21 +597,16 @@ def _execution(
         began=_iso(record.created),
         seconds=(record.updated - record.created) / 1000,
         code=code_of_properties(record.properties),
-        settings=settings_of(record),
+        settings={
+            name: _json(content)
+            for name, content in sorted(record.properties.items())
+            if name not in _NOT_SETTINGS
+        },
         files=_files(record.properties.get(_PLAN)),
         inputs={key: tuple(sorted(ids)) for key, ids in sorted(inputs.items())},
         outputs={key: tuple(sorted(ids)) for key, ids in sorted(outputs.items())},
         error=record.error,
     )
-
-
-def settings_of(record: ExecutionRecord) -> dict[str, Any]:
-    """What an execution was configured with, by name."""
-    return {
-        name: _json(content)
-        for name, content in sorted(record.properties.items())
-        if name not in _NOT_SETTINGS
-    }
 
 
 def _artifact(record: ArtifactRecord) -> Artifact:

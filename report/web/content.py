@@ -15,8 +15,7 @@ from fraud.monitoring.alerts import Raised, raised_in
 from fraud.monitoring.checks import Check, Observation, Verdict
 from fraud.pipeline import artifacts, lineage, lineage_graph
 from fraud.pipeline.artifacts import RunSummary
-from fraud.pipeline.lineage import NodeRecord
-from fraud.pipeline.lineage_graph import Release
+from fraud.pipeline.lineage_graph import Execution, Release
 from fraud.pipeline.records import Records
 from fraud.report import charts, run_report
 from fraud.report.charts import Axis, Line
@@ -71,7 +70,7 @@ class Progress:
     """
 
     run_id: str
-    nodes: tuple[NodeRecord, ...]
+    nodes: tuple[Execution, ...]
     expected: int
 
     @property
@@ -177,8 +176,8 @@ class Reader:
         if not known or self._run(known[0], is_latest=True).kind != "open":
             return None
         whole = (len(s.seconds) - 1 for s in reversed(recent) if s.outcome != "gate_stopped")
-        nodes = lineage.nodes(self._store, known[0]).values()
-        return Progress(known[0], tuple(nodes), next(whole, 0))  # one entry is no node: loading TFX
+        nodes = lineage_graph.executions_of_run(self._records, known[0])
+        return Progress(known[0], nodes, next(whole, 0))  # one entry is no node: loading TFX
 
     def _observed(self) -> list[Observation]:
         """What the monitor saw, the latest looks, the first one first; each is read once."""
@@ -209,9 +208,9 @@ class Reader:
         if summary is not None:
             kind = "good" if summary.outcome == "pushed" else "bad"
             return Run(run_id, run_report.WORDS[summary.outcome], kind, summary)
-        nodes = lineage.nodes(self._store, run_id).values()
-        failed = [n.name for n in nodes if n.state in ("FAILED", "CANCELED")]
-        running = [n.name for n in nodes if n.state == "RUNNING"]
+        nodes = lineage_graph.executions_of_run(self._records, run_id)
+        failed = [n.node for n in nodes if n.state in ("FAILED", "CANCELED")]
+        running = [n.node for n in nodes if n.state == "RUNNING"]
         if failed:
             return Run(run_id, f"failed in {failed[-1]}", "bad")
         # What killed processes leave is marked as running until the next run.
@@ -262,13 +261,11 @@ class Reader:
         """The settings of the nodes of two runs that differ."""
         found = []
         for run_id in (first, second):
-            executions = self._records.executions(self._records.executions_of_run(run_id) or ())
-            places = self._records.places([execution.id for execution in executions])
             found.append(
                 {
-                    f"{places[execution.id][0]}: {name}": value
-                    for execution in executions
-                    for name, value in lineage_graph.settings_of(execution).items()
+                    f"{execution.node}: {name}": value
+                    for execution in lineage_graph.executions_of_run(self._records, run_id)
+                    for name, value in execution.settings.items()
                 }
             )
         a, b = found
