@@ -1,7 +1,10 @@
 """The main job: first run, same run again, a later day, refused data; one bank, in this order."""
 
 import json
+import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +17,7 @@ import mlflow
 import pandas as pd
 import pytest
 
-from tests.e2e.conftest import REPOSITORY, SAMPLE, free_port
+from tests.e2e.conftest import REPOSITORY, SAMPLE
 
 pytestmark = pytest.mark.e2e
 
@@ -69,6 +72,38 @@ def first(bank):
 @pytest.fixture(scope="module")
 def later(bank, first):
     return bank.run(SAMPLE, LATER)
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def mlflow_server(bank, tmp_path_factory):
+    """The address of a tracking server."""
+    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'db'}"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    with open(folder / "log", "w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            with suppress(httpx.HTTPError):
+                if httpx.get(f"{address}/health").is_success:
+                    break
+            assert server.poll() is None and time.monotonic() < deadline, (
+                folder / "log"
+            ).read_text()
+            time.sleep(0.3)
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
 
 
 def cached(run: dict) -> set[str]:

@@ -7,6 +7,9 @@ import pytest
 import yaml
 
 from tests.e2e.conftest import CONFIG, SAMPLE
+from tests.e2e.tracking_server import mlflow_server
+
+__all__ = ["mlflow_server"]
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
