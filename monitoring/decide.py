@@ -32,7 +32,8 @@ class Lags:
     Attributes:
       labels: days until performance shows a change: label delay, and half of the days that are
         judged together.
-      training: days until it is in the train window: label delay, eval window, label delay.
+      training: days until it is in the train window of a training for a change: label delay, its
+        eval window, label delay.
       window: days of the train window; 0 trains for no change a second time.
     """
 
@@ -41,15 +42,24 @@ class Lags:
     window: int = 0
 
     @classmethod
-    def of(cls, delay: int, eval_days: int, train_days: int, judged_days: int) -> Lags:
+    def of(
+        cls,
+        delay: int,
+        eval_days: int,
+        train_days: int,
+        judged_days: int,
+        change_eval_days: int | None,
+    ) -> Lags:
         """Those of a configuration.
 
         Args:
           delay: `windows.label_delay_days`.
           eval_days, train_days: of `windows`.
           judged_days: `monitoring.performance_days`.
+          change_eval_days: of `loop`.
         """
-        return cls(delay + judged_days // 2, 2 * delay + eval_days, train_days)
+        evaluated = min(eval_days, change_eval_days or eval_days)
+        return cls(delay + judged_days // 2, 2 * delay + evaluated, train_days)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Arrivals:
 
     Attributes:
       checks: of the as-of day, and of the recent days.
-      broken: recent day → the columns that were broken on it; only days that have any.
+      broken: day → the columns that were broken on it; only days that have any.
     """
 
     checks: tuple[Check, ...]
@@ -48,6 +48,7 @@ def counted_columns(dataset: Dataset) -> tuple[str, ...]:
 
 def arrivals(
     table: pa.Table,
+    first: date,
     as_of: date,
     live: Live,
     dataset: Dataset,
@@ -60,6 +61,7 @@ def arrivals(
 
     Args:
       table: what arrived.
+      first: the first day that is looked at, not after the recent days.
       as_of: the last day.
       live: what it is compared with.
       dataset: the columns.
@@ -83,8 +85,8 @@ def arrivals(
         checks += [unknown(f"drift/{name}", Kind.DRIFT, why) for name in columns]
         return Arrivals(tuple(checks), {})
     broken: dict[date, tuple[str, ...]] = {}
-    for day, of_day in zip(recent, rows, strict=True):
-        if not of_day:
+    for day in range(day_number(first), last + 1):
+        if not (days == day).any():
             continue
         of = _of_day(counted([day]), live.profile, columns, settings, configured)
         lost = tuple(check.subject for check in of if check.verdict is Verdict.ACT)

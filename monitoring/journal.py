@@ -121,6 +121,11 @@ class Entry:
         return bool(self.began or self.bad_version)
 
     @property
+    def is_urgent(self) -> bool:
+        """Whether its training is for a change, rather than because the model is old."""
+        return self.decision is not None and self.decision.changed is not None
+
+    @property
     def faults(self) -> tuple[str, ...]:
         """What is broken in its data; other holds, such as of missing predictions, are not."""
         checks = self.observation.checks if self.observation else ()

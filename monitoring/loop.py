@@ -44,6 +44,7 @@ from fraud.monitoring.journal import (
 )
 from fraud.monitoring.policy import Kind as AlertKind
 from fraud.monitoring.policy import LoopSettings
+from fraud.monitoring.spec import Monitoring
 from fraud.text import plain
 
 STATE_FILE = "state.json"
@@ -76,10 +77,13 @@ class Steps(Protocol):
     def observe(self, day: date) -> Observation:
         """Looks at production as of a day."""
 
-    def train(self, day: date, broken: Sequence[date], probation: bool, began: float) -> Training:
+    def train(
+        self, day: date, broken: Sequence[date], probation: bool, began: float, is_urgent: bool
+    ) -> Training:
         """Trains as of a day without some days, or returns what a training since `began` did.
 
-        With `probation`, a model that may be pushed is not; without, the same model is.
+        With `probation`, a model that may be pushed is not; without, the same model is. A training
+        that `is_urgent` has the eval window `loop.change_eval_days`.
         """
 
     def live(self) -> str:
@@ -88,10 +92,13 @@ class Steps(Protocol):
     def roll_back(self, bad: str, reason: str) -> str:
         """Takes a version back, unless that is done; returns the one that is live then."""
 
-    def problems(self, version: str, since: date, until: date) -> tuple[str, ...] | None:
+    def problems(
+        self, version: str, since: date, until: date, is_as_evaluated: bool
+    ) -> tuple[str, ...] | None:
         """What is wrong with a version that went live, by what it scored; None: too early to say.
 
-        `since` is the last day before it, and `until` the last day to look at.
+        `since` is the last day before it, and `until` the last day to look at. What it scores may
+        differ from what the version before would if it `is_as_evaluated`.
         """
 
     def judge(self, model: str, first: date, last: date) -> tuple[str, ...]:
@@ -125,6 +132,7 @@ class Loop:
       steps: what does it.
       policy: the configuration's section `loop`.
       lags: see `decide`.
+      monitoring: the configuration's section, for the checks that need earlier observations.
       alerts: who is told.
       say: shows a line of progress.
       doing: told what is being done, for the heartbeat.
@@ -136,12 +144,14 @@ class Loop:
         steps: Steps,
         policy: LoopSettings,
         lags: Lags,
+        monitoring: Monitoring,
         alerts: Alerts,
         say: Callable[[str], None] = lambda line: None,
         doing: Callable[[str], None] = lambda what: None,
     ) -> None:
         self._journal, self._steps, self._policy, self._lags = journal, steps, policy, lags
         self._alerts, self._say, self._doing = alerts, say, doing
+        self._monitoring = monitoring
 
     def next_day(self, first: date | None = None) -> date | None:
         """The day to process next: one that was begun, or the next that has arrived, or the last
@@ -280,7 +290,10 @@ class Loop:
         """The observation; data that cannot be read is one check, which asks for a hold."""
         try:
             self._steps.score(day)
-            return self._steps.observe(day)
+            seen = self._steps.observe(day)
+            from fraud.monitoring import promises  # which imports arrays
+
+            return promises.of_journal(seen, self._journal, self._monitoring)
         except BadInput as error:
             problem = plain(str(error))
         live = self._steps.live()
@@ -292,7 +305,8 @@ class Loop:
     ) -> Training:
         self._doing(f"training as of {entry.day}")
         try:
-            return self._steps.train(entry.day, self.broken(entry.day), probation, began)
+            broken = self.broken(entry.day)
+            return self._steps.train(entry.day, broken, probation, began, entry.is_urgent)
         except FraudPipelineError as error:
             if not (is_last_attempt or isinstance(error, BadInput)):
                 raise
@@ -328,7 +342,9 @@ class Loop:
                 self._write(entry, verified_on=day)
                 return
             assert entry.went_live is not None
-            found = self._steps.problems(entry.pushed, entry.went_live, day)
+            seen = self._journal.entry(day).observation
+            as_evaluated = seen is not None and is_as_evaluated(seen, entry.pushed)
+            found = self._steps.problems(entry.pushed, entry.went_live, day, as_evaluated)
             if found is None:
                 return
             if not found:
@@ -549,6 +565,13 @@ def _warn_of_stale_data(loop: Loop, policy: LoopSettings, alerts: Alerts) -> Non
     if hours >= policy.stale_data_hours:
         said = f"no data of {expected} yet, {hours:.0f} hours after its end"
         alerts.send(Alert("stale_data", str(expected), said, day=str(expected)))
+
+
+def is_as_evaluated(observation: Observation, version: str) -> bool:
+    """Whether a version's scores and alerts are distributed as in its own evaluation."""
+    verdicts = {check.verdict for check in observation.checks if check.kind is Kind.SCORES}
+    is_live = str(observation.version) == version
+    return is_live and bool(verdicts) and verdicts <= {Verdict.OK, Verdict.WARN}
 
 
 def _line(day: date, what: str, reasons: Sequence[str]) -> str:

@@ -29,6 +29,8 @@ from fraud.pipeline.config import Config
 from fraud.pipeline.windows import Window, last_known_day
 from fraud.time import EPOCH, day_number
 
+PROMISED = "promised"
+"""The subject of what the Evaluator measured of the live version."""
 ALL_VERSIONS = "all versions"
 """The subject of checks of what every version scored, not the live one alone."""
 
@@ -68,7 +70,8 @@ def observe(production: Production, live: Live | None, config: Config, as_of: da
     if config.data_gate.max_drift is not None:
         columns = inputs.counted_columns(dataset)
         configured = dict.fromkeys(columns, config.data_gate.max_drift) | configured
-    arrived = inputs.arrivals(table, as_of, live, dataset, settings, configured)
+    first = observed_days(as_of, config).first
+    arrived = inputs.arrivals(table, first, as_of, live, dataset, settings, configured)
     days = days_of_rows(table, dataset)
     checks = [*arrived.checks, _labels(production, days, config, as_of)]
     why = _unscored(production, config)
@@ -78,7 +81,10 @@ def observe(production: Production, live: Live | None, config: Config, as_of: da
     else:
         scored = join(production, dataset, live.aliases)
         checks.append(inputs.coverage(days, scored, as_of, settings))
-        checks += _scored_checks(production, scored, live, config, as_of)
+        broken = {day_number(day) for day in arrived.broken}
+        sound = scored.at(~np.isin(scored.days, sorted(broken)))
+        checks += _today_checks(production, scored, live, config, as_of)
+        checks += _scored_checks(production, sound, live, config, as_of)
     checks += _age_checks(table, days, live, config, as_of)
     return Observation(
         as_of,
@@ -174,17 +180,28 @@ def _unscored_checks(why: str, live: Live, config: Config) -> list[Check]:
     ]
 
 
+def _today_checks(
+    production: Production, scored: Scored, live: Live, config: Config, as_of: date
+) -> list[Check]:
+    """Whether what was scored on the as-of day is what arrived, broken or not."""
+    today = scored.at(scored.is_live).between(as_of, as_of)
+    features = tuple(live.shapes)
+    return inputs.skew(production, today, config.dataset, features, config.monitoring)
+
+
 def _scored_checks(
     production: Production, scored: Scored, live: Live, config: Config, as_of: date
 ) -> list[Check]:
+    """Checks of what was scored on days that were not broken.
+
+    What a model says of broken data tells of the data.
+    """
     settings, dataset = config.monitoring, config.dataset
     evaluation = config.evaluation
     by_live = scored.at(scored.is_live)
     recent, labels = recent_days(as_of, config), labelled_days(as_of, config)
     recent_rows = by_live.between(recent.first, recent.last)
     checks = inputs.feature_drift(production, recent_rows, live, settings)
-    today = by_live.between(as_of, as_of)
-    checks += inputs.skew(production, today, dataset, tuple(live.shapes), settings)
     checks += performance.score_checks(recent_rows, live.promise, settings)
 
     def known(rows: Scored) -> Scored:
@@ -202,12 +219,27 @@ def _scored_checks(
         has_cards,
         settings,
     )
+    checks += _promised(live)
     everything = known(scored)
     if len(everything) > len(labelled):
         checks += _of_all(everything, live, config)
     unlabelled = by_live.between(labels.last + timedelta(days=1), as_of)
     checks += performance.estimated(unlabelled, labelled, live.promise, settings)
     return checks
+
+
+def _promised(live: Live) -> list[Check]:
+    """What the Evaluator measured of the live version, to compare later ones with."""
+    found = []
+    for metric in ("average_precision", "recall_at_budget"):
+        name = f"{metric}/{PROMISED}"
+        value, interval = live.promise.metrics.get(metric), live.promise.intervals.get(metric)
+        if value is None or interval is None:
+            found.append(unknown(name, Kind.PERFORMANCE, "the Evaluator gave no interval"))
+            continue
+        detail = "what the Evaluator measured"
+        found.append(Check(name, value, interval, None, Verdict.OK, detail, Kind.PERFORMANCE))
+    return found
 
 
 def _of_all(everything: Scored, live: Live, config: Config) -> list[Check]:

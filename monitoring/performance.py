@@ -94,20 +94,17 @@ def realized(
             unknown("cost_saved_per_day", Kind.HARM, few),
         ]
     measured = measure(scored)
-    checks = [
-        _dropped(name, measured[name], promise.metrics, promise.intervals, settings, Verdict.ACT)
-        for name in _OF_ALL
-    ]
-    brier = measured["brier_skill"]
-    checks.append(
-        _dropped("brier_skill", brier, promise.metrics, promise.intervals, settings, Verdict.WARN)
-    )
+    # Promised days for each day that is judged; 1 if unknown.
+    days = promise.days / len(np.unique(scored.days)) if promise.days else 1.0
+    of_all = promise.metrics, promise.intervals, days, settings
+    checks = [_dropped(name, measured[name], *of_all, Verdict.ACT) for name in _OF_ALL]
+    checks.append(_dropped("brier_skill", measured["brier_skill"], *of_all, Verdict.WARN))
     checks.append(_calibration(scored, settings))
     checks.append(_cost(scored, evaluation))
     if has_cards:
         checks.append(_card_precision(scored, promise, budget, settings))
     for name, rows in slices.items():
-        checks += _slice(name, scored.at(rows), promise, settings)
+        checks += _slice(name, scored.at(rows), promise, days, settings)
     return checks
 
 
@@ -158,14 +155,16 @@ def too_few(scored: Scored) -> str:
     return ""
 
 
-def _slice(name: str, scored: Scored, promise: Promise, settings: Monitoring) -> list[Check]:
+def _slice(
+    name: str, scored: Scored, promise: Promise, days: float, settings: Monitoring
+) -> list[Check]:
     named = [f"{metric}/{name}" for metric in _OF_ALL]
     if few := too_few(scored):
         return [unknown(check, Kind.PERFORMANCE, few) for check in named]
     measured = measure(scored)
     row, intervals = promise.slices.get(name, {}), promise.slice_intervals.get(name, {})
     return [
-        _dropped(check, measured[metric], row, intervals, settings, Verdict.WARN)
+        _dropped(check, measured[metric], row, intervals, days, settings, Verdict.WARN)
         for check, metric in zip(named, _OF_ALL, strict=True)
     ]
 
@@ -175,10 +174,25 @@ def _dropped(
     measured: Measured,
     promised: Row,
     intervals: Intervals,
+    days: float,
     settings: Monitoring,
     worst: Verdict,
 ) -> Check:
-    """Whether a metric is further below its promised value than it may be, beyond chance."""
+    """Whether a metric is further below its promised value than it may be, beyond chance.
+
+    Chance is what it would be if nothing had changed, so the variance of what was measured is the
+    promise's, for so many days: a score test (Rao, "Large sample tests of statistical hypotheses
+    concerning several parameters", 1948). A new pattern of a few cards with many frauds each also
+    raises the variance that is measured, and would hide itself.
+
+    Args:
+      name: of the check.
+      measured: the metric.
+      promised, intervals: what the Evaluator measured.
+      days: days that it evaluated for each day that was measured.
+      settings: thresholds.
+      worst: the worst verdict.
+    """
     metric = name.partition("/")[0]
     if math.isnan(measured.value):
         return unknown(name, Kind.PERFORMANCE, "nothing alerted, or no row has the label needed")
@@ -196,13 +210,15 @@ def _dropped(
             why,
             Kind.PERFORMANCE,
         )
-    deviation = math.hypot(_deviation(measured.interval), _deviation(expected_interval))
-    return _judged(
+    of_promise = deviation_of(expected_interval)
+    by_chance = min(deviation_of(measured.interval), of_promise * math.sqrt(days))
+    deviation = math.hypot(by_chance, of_promise)
+    return judged(
         name, measured, expected - settings.max_drop, deviation, settings, worst, expected
     )
 
 
-def _judged(
+def judged(
     name: str,
     measured: Measured,
     least: float,
@@ -229,7 +245,8 @@ def _judged(
     )
 
 
-def _deviation(interval: Interval) -> float:
+def deviation_of(interval: Interval) -> float:
+    """The standard deviation of what has a 95 % interval, taken for normal."""
     return (interval[1] - interval[0]) / (2 * _Z)
 
 
@@ -314,10 +331,10 @@ def _card_precision(
         )
     assert measured.interval is not None
     deviation = math.hypot(
-        _deviation(measured.interval), _deviation(wilson(expected, k * promise.days))
+        deviation_of(measured.interval), deviation_of(wilson(expected, k * promise.days))
     )
     least = expected - settings.max_drop
-    return _judged(name, measured, least, deviation, settings, Verdict.ACT, expected)
+    return judged(name, measured, least, deviation, settings, Verdict.ACT, expected)
 
 
 def wilson(share: float, n: int) -> Interval:

@@ -93,6 +93,10 @@ class LoopSettings:
     """How many times as many days of a change the train window must contain as at the last training
     for another one, until it contains nothing else: a change is learnt bit by bit; null does not
     train again for that."""
+    change_eval_days: Count | None = 3
+    """Days of the eval window of a training for a change, if `windows.eval_days` are more: the
+    train window ends before the eval window, so with a shorter one it reaches the change sooner;
+    null keeps `windows.eval_days`."""
     roll_back_days: Count = 21
     """Days after a push during which the version is taken back if it proves harmful; later, that
     is decay and asks for a training."""

@@ -34,18 +34,24 @@ def shift(scores: NDArray, others: NDArray) -> float:
     return float(np.sum((p - q) * np.log(p / q)))
 
 
-def differences(new: Outputs, old: Outputs, policy: LoopSettings) -> tuple[str, ...]:
+def differences(
+    new: Outputs, old: Outputs, policy: LoopSettings, is_as_evaluated: bool = False
+) -> tuple[str, ...]:
     """What is suspicious about a model, compared with the one before it on the same transactions.
 
     Args:
       new, old: what they say of the same transactions.
       policy: the limits.
+      is_as_evaluated: whether the new one's scores and alerts are distributed as when it was
+        evaluated. Then it may differ from the old one, as a model must that has learnt something.
     """
     rows, found = len(new.scores), []
     bad = int((~((new.scores >= 0) & (new.scores <= 1))).sum())  # also those that are no number
     if bad > policy.max_errors * rows:
         found.append(f"{bad} of {rows} scores are no probabilities")
         return tuple(found)
+    if is_as_evaluated:
+        return ()
     alerts, others = int(new.alerts.sum()), int(old.alerts.sum())
     ratio = (alerts + 0.5) / (others + 0.5)
     limit = policy.max_alert_rate_ratio

@@ -21,6 +21,9 @@ class Monitoring:
     broken_share: Share = 0.25
     """Share of a day's rows that lack a column or have 0 or an unknown category in it, beyond what
     is normal, from which on the column counts as broken rather than changed."""
+    promise_days: Count = 42
+    """Days in which what was live counts for what production should achieve: a version that was
+    trained during a change promises little itself."""
     max_drop: Share = 0.05
     """How far average precision, precision and recall may be below what the Evaluator measured."""
     warn_probability: Annotated[float, Field(gt=0.5, lt=1)] = 0.8

@@ -33,6 +33,7 @@ import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -351,7 +352,7 @@ class _Windows:
         fewer = min(1.0, self.rows_now.mean() / max(self.rows_before.mean(), 1.0))
         return 1 / max(len(self.days_now) * fewer, 1e-9) + 1 / len(self.days_before)
 
-    @property
+    @cached_property
     def replaced_cards(self) -> float:
         """The variance of a share p due to cards that only one has, divided by p (1 − p)."""
         now, before = self.now.cards, self.before.cards

@@ -126,7 +126,8 @@ def replay(
     due = [first - timedelta(days=1), *replayed.due(every)]
     say(f"{len(due)} trainings that are known beforehand")
     trainer.train(
-        [(day, ()) for day in due], lambda left: None if left % 5 else say(f"{left} left")
+        [(day, (), bank.config.windows.eval_days) for day in due],
+        lambda left: None if left % 5 else say(f"{left} left"),
     )
     courses = {}
     for policy in policies:

@@ -96,12 +96,12 @@ class Bank:
         numbers = np.arange(rows.start, rows.stop)
         return numbers[~np.isin(self.days[rows], [day_number(day) for day in excluded])]
 
-    def windows(self, as_of: date) -> Windows:
-        """Those of a training."""
+    def windows(self, as_of: date, eval_days: int | None = None) -> Windows:
+        """Those of a training; its eval window has the configured length if none is given."""
         lengths = self.config.windows
         return windows_for(
             as_of,
             train_days=lengths.train_days,
-            eval_days=lengths.eval_days,
+            eval_days=eval_days or lengths.eval_days,
             label_delay_days=lengths.label_delay_days,
         )

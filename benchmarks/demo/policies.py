@@ -132,9 +132,18 @@ class Replay:
             config.windows.eval_days,
             config.windows.train_days,
             config.monitoring.performance_days,
+            config.loop.change_eval_days,
         )
         alerts, journal = Alerts(folder / "alerts"), Journal(folder / "loop")
-        loop = Loop(journal, ReplaySteps(self, course), config.loop, lags, alerts, told)
+        loop = Loop(
+            journal,
+            ReplaySteps(self, course),
+            config.loop,
+            lags,
+            config.monitoring,
+            alerts,
+            told,
+        )
         while (day := loop.next_day(self.first)) is not None:
             loop.process(day)
         alerts.close()
@@ -147,10 +156,12 @@ class Replay:
         course.goes_live(self.trainer.model(self.first - DAY), self.first)
         return course
 
-    def attempt(self, course: Course, day: date, broken: Sequence[date]) -> Attempt:
+    def attempt(
+        self, course: Course, day: date, broken: Sequence[date], eval_days: int | None = None
+    ) -> Attempt:
         """Trains as of a day and asks the gate."""
         bank = self.bank
-        model = self.trainer.model(day, broken)
+        model = self.trainer.model(day, broken, eval_days)
         started = process_time()
         rows = bank.without(*evaluated(bank, model))
         found = refusals(
@@ -214,9 +225,13 @@ class ReplaySteps:
         self._course.cpu_seconds += process_time() - started
         return seen
 
-    def train(self, day: date, broken: Sequence[date], probation: bool, began: float) -> Training:
+    def train(
+        self, day: date, broken: Sequence[date], probation: bool, began: float, is_urgent: bool
+    ) -> Training:
         """Trains, asks the gate, and pushes."""
-        attempt = self._replay.attempt(self._course, day, broken)
+        usual, urgent = self._bank.config.windows.eval_days, self._bank.config.loop.change_eval_days
+        eval_days = min(usual, urgent) if is_urgent and urgent else None
+        attempt = self._replay.attempt(self._course, day, broken, eval_days)
         run = f"as of {day}"
         if attempt.refused:
             return Training("not_blessed", run, attempt.refused)
@@ -237,7 +252,9 @@ class ReplaySteps:
             self._course.goes_live(restored, today + DAY)
         return self.live()
 
-    def problems(self, version: str, since: date, until: date) -> tuple[str, ...] | None:
+    def problems(
+        self, version: str, since: date, until: date, is_as_evaluated: bool
+    ) -> tuple[str, ...] | None:
         """Compares what a version answered with what the one before it would have."""
         rows = np.flatnonzero(self._course.version == int(version) - 1)
         if len(rows) < self._bank.config.loop.verify_rows:
@@ -245,7 +262,8 @@ class ReplaySteps:
         before = self._before()
         assert before is not None
         answered = Outputs(self._course.score[rows], self._course.alert[rows])
-        return shadow.differences(answered, outputs(before, rows), self._bank.config.loop)
+        said, policy = outputs(before, rows), self._bank.config.loop
+        return shadow.differences(answered, said, policy, is_as_evaluated)
 
     def judge(self, model: str, first: date, last: date) -> tuple[str, ...]:
         """Is not asked: no model is on probation here."""
@@ -323,8 +341,8 @@ class ReplaySteps:
         """What the live version is compared with; that of a restored model has its aliases."""
         model, bank = self._course.models[-1], self._bank
         if id(model) not in self._compared:
-            windows = bank.windows(model.as_of)
-            train = bank.without(bank.rows(windows.train.first, windows.train.last), model.excluded)
+            days = model.windows.train
+            train = bank.without(bank.rows(days.first, days.last), model.excluded)
             self._compared[id(model)] = live_of(
                 self.live(),
                 bank.table.take(pa.array(train)),
@@ -355,5 +373,5 @@ class ReplaySteps:
 
 def evaluated(bank: Bank, model: Model) -> tuple[slice, tuple[date, ...]]:
     """The rows of a model's eval window, and the days that are left out of them."""
-    window = bank.windows(model.as_of).eval
+    window = model.windows.eval
     return bank.rows(window.first, window.last), model.excluded

@@ -209,14 +209,14 @@ def result(
     versions = tuple(
         Version(
             since,
-            (train := bank.windows(model.as_of).train).first,
+            (train := model.windows.train).first,
             train.last,
             sum(day in train and day not in model.excluded for day in lost),
         )
         for since, model in zip(course.since, course.models, strict=True)
     )
     trained_on = [
-        any(day in bank.windows(a.day).train and day not in a.model.excluded for day in lost)
+        any(day in a.model.windows.train and day not in a.model.excluded for day in lost)
         for a in course.attempts
     ]
     return Result(

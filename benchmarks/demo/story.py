@@ -71,7 +71,11 @@ NEW_FRAUD, BROKEN, QUIET, SHIFTED, SLOW = (
     "shifted amounts",
     "slow drift",
 )
-PERFORMANCE = ("average_precision", "precision_at_budget", "recall_at_budget", "calibration")
+PERFORMANCE = (
+    *("average_precision", "precision_at_budget", "recall_at_budget", "calibration"),
+    *("average_precision/recent versions", "recall_at_budget/recent versions"),
+    "promised_average_precision/recent versions",
+)
 
 
 def events(seed: int) -> tuple[Event, ...]:

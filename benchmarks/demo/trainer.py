@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from benchmarks.demo.bank import Bank
 from fraud.codec import from_json, to_json
 from fraud.pipeline.config import Config
+from fraud.pipeline.windows import Windows
 
-Key = tuple[date, tuple[date, ...]]
-"""As-of day, and days of the train window that are left out."""
+Key = tuple[date, tuple[date, ...], int]
+"""As-of day, days of the train window that are left out, and days of the eval window."""
 HORIZON = timedelta(days=8)
 """After the as-of day; what is scored by the training itself."""
 
@@ -40,6 +41,7 @@ class Model:
     Attributes:
       as_of: the last day of its data.
       excluded: days that are neither in its train nor in its eval window.
+      windows: its days, those included.
       threshold: scores from which on it alerts.
       cpu_seconds: that the training took, scoring not counted.
       scores: of rows of the bank, none before its eval window.
@@ -47,6 +49,7 @@ class Model:
 
     as_of: date
     excluded: tuple[date, ...]
+    windows: Windows
     threshold: float
     cpu_seconds: float
     scores: Callable[[slice | NDArray[np.int64]], NDArray[np.float32]]
@@ -112,10 +115,13 @@ class Trainer:
         """Ends the processes."""
         self._pool.shutdown()
 
-    def model(self, as_of: date, excluded: Sequence[date] = ()) -> Model:
-        """The model trained as of a day without some days."""
-        windows = self._bank.windows(as_of)
-        key = as_of, tuple(day for day in sorted(excluded) if day in windows.train)
+    def model(
+        self, as_of: date, excluded: Sequence[date] = (), eval_days: int | None = None
+    ) -> Model:
+        """The model trained as of a day without some days; see `Bank.windows`."""
+        windows = self._bank.windows(as_of, eval_days)
+        left_out = tuple(day for day in sorted(excluded) if day in windows.train)
+        key = as_of, left_out, windows.eval.days
         if key not in self._models:
             self.train([key])
         return replace(self._models[key], excluded=tuple(sorted(excluded)))
@@ -130,21 +136,25 @@ class Trainer:
         self._models.update({key: self._load(key) for key in keys})
 
     def _path(self, key: Key) -> Path:
-        as_of, excluded = key
+        as_of, excluded, eval_days = key
         without = hashlib.sha256(" ".join(map(str, excluded)).encode()).hexdigest()[:8]
-        return self._folder / self._digest / f"{as_of}{f'-{without}' if excluded else ''}"
+        name = f"{as_of}-{eval_days}{f'-{without}' if excluded else ''}"
+        return self._folder / self._digest / name
 
     def _load(self, key: Key) -> Model:
         path = self._path(key)
 
         def more() -> NDArray[np.float32]:
             if not (path / _ALL).exists():
-                self._pool.submit(_score, key[0], str(path)).result()
+                self._pool.submit(_score, key[0], key[2], str(path)).result()
             return np.load(path / _ALL)
 
         with np.load(path / _SCORES) as saved:
             said = Said(int(saved["first"]), saved["scores"], more)
-            return Model(*key, float(saved["threshold"]), float(saved["cpu_seconds"]), said)
+            as_of, excluded, eval_days = key
+            windows = self._bank.windows(as_of, eval_days)
+            threshold, seconds = float(saved["threshold"]), float(saved["cpu_seconds"])
+            return Model(as_of, excluded, windows, threshold, seconds, said)
 
 
 # What follows runs in the processes that train.
@@ -177,7 +187,7 @@ def _start(table: str, config: Config, log: str) -> None:
     _columns[names.label] = _bank.labels
 
 
-def _fit(as_of: date, excluded: tuple[date, ...], path: str) -> None:
+def _fit(as_of: date, excluded: tuple[date, ...], eval_days: int, path: str) -> None:
     """Trains one model, scores, and saves both."""
     import keras
 
@@ -187,7 +197,7 @@ def _fit(as_of: date, excluded: tuple[date, ...], path: str) -> None:
     from fraud.models.preprocessing import in_memory
 
     started, config = process_time(), _bank.config
-    windows = _bank.windows(as_of)
+    windows = _bank.windows(as_of, eval_days)
     rows = _bank.without(_bank.rows(windows.train.first, windows.train.last), excluded)
     folder = Path(path)
     shutil.rmtree(folder, ignore_errors=True)  # an attempt that was interrupted
@@ -219,7 +229,7 @@ def _fit(as_of: date, excluded: tuple[date, ...], path: str) -> None:
     os.replace(partial, folder / _SCORES)
 
 
-def _score(as_of: date, path: str) -> None:
+def _score(as_of: date, eval_days: int, path: str) -> None:
     """Scores all days from the eval window on with a model that was saved."""
     import tensorflow_transform as tft
 
@@ -234,7 +244,7 @@ def _score(as_of: date, path: str) -> None:
     names = ModelColumns.of(config.dataset, config.features)
     transform = tft.TFTransformOutput(str(folder / _TRANSFORM))
     preprocessing = Preprocessing(transform, names, config.network)
-    first = _bank.rows(_bank.windows(as_of).eval.first, as_of).start
+    first = _bank.rows(_bank.windows(as_of, eval_days).eval.first, as_of).start
     inputs = preprocessing(_of(slice(first, len(_bank.days))))
     with np.load(folder / _WEIGHTS) as saved:
         weights = [saved[name] for name in saved.files]

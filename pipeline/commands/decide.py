@@ -80,7 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
             "graph": None,
         }
         if journal.is_training_due(entry):
-            settings = steps.write_settings(made.broken(day), made.is_tried_first(entry))
+            settings = steps.write_settings(
+                made.broken(day), made.is_tried_first(entry), entry.is_urgent
+            )
             document["graph"] = str(_compile(arguments, settings))
         elif not entry.done:
             made.end(day)

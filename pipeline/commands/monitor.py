@@ -102,6 +102,7 @@ def decided(config: Config, root: Root, observation: Observation) -> Decision:
         windows.eval_days,
         windows.train_days,
         config.monitoring.performance_days,
+        config.loop.change_eval_days,
     )
     if history := journal.history(root.path):
         return decide(observation, history, config.loop, lags)

@@ -214,14 +214,16 @@ class ProductionSteps:
             seen = from_values(Observation, {name: document[name] for name in names})
         return replace(seen, checks=(*seen.checks, *self._harm(day)))
 
-    def train(self, day: date, broken: Sequence[date], probation: bool, began: float) -> Training:
+    def train(
+        self, day: date, broken: Sequence[date], probation: bool, began: float, is_urgent: bool
+    ) -> Training:
         """Runs the graph, unless a run as of that day has ended since `began`."""
         if adopted := self._finished(day, probation, began):
             return adopted
         self._wait_until_idle()
         if adopted := self._finished(day, probation, began):
             return adopted
-        settings = self.write_settings(broken, probation)
+        settings = self.write_settings(broken, probation, is_urgent)
         done = self._call(
             *("run", "--data", self._data, "--as-of", str(day), "--json"), settings=settings
         )
@@ -229,10 +231,12 @@ class ProductionSteps:
             raise _failure(done)
         return self._training(json.loads(done.stdout))
 
-    def write_settings(self, broken: Sequence[date], probation: bool) -> Path:
+    def write_settings(self, broken: Sequence[date], probation: bool, is_urgent: bool) -> Path:
         """Writes what a training adds to the configuration; returns the file."""
         path = self._root.path / "loop" / "run.yaml"
-        write_atomically(path, run_settings(broken, probation))
+        usual, urgent = self._config.windows.eval_days, self._config.loop.change_eval_days
+        eval_days = urgent if is_urgent and urgent and urgent < usual else None
+        write_atomically(path, run_settings(broken, probation, eval_days))
         return path
 
     def training_of(self, run_id: str) -> Training:
@@ -254,7 +258,9 @@ class ProductionSteps:
             production.roll_back(self._config.metadata, self._root, reason)
         return self.live()
 
-    def problems(self, version: str, since: date, until: date) -> tuple[str, ...] | None:
+    def problems(
+        self, version: str, since: date, until: date, is_as_evaluated: bool
+    ) -> tuple[str, ...] | None:
         """By what the server says of a version, and by what it scored."""
         if of_server := self._problems_of_server(version):
             return of_server
@@ -269,7 +275,7 @@ class ProductionSteps:
         old = self._said(before.folder, scored, rows) if before else None
         if old is None:  # nothing to compare with
             old = new
-        return shadow.differences(new, old, self._config.loop)
+        return shadow.differences(new, old, self._config.loop, is_as_evaluated)
 
     def judge(self, model: str, first: date, last: date) -> tuple[str, ...]:
         """Compares a model with what answered on the days of its probation."""
@@ -464,7 +470,7 @@ class ProductionSteps:
             err.unlink(missing_ok=True)
 
 
-def run_settings(broken: Sequence[date], probation: bool) -> str:
+def run_settings(broken: Sequence[date], probation: bool, eval_days: int | None = None) -> str:
     """What the loop's trainings add to the configuration, as YAML.
 
     That inputs drift was decided already, and training on them is the answer; limits of single
@@ -473,8 +479,13 @@ def run_settings(broken: Sequence[date], probation: bool) -> str:
     import yaml
 
     document: dict[str, Any] = {"data_gate": {"max_drift": 1.0}}
+    windows: dict[str, Any] = {}
     if broken:
-        document["windows"] = {"excluded_days": [str(day) for day in broken]}
+        windows["excluded_days"] = [str(day) for day in broken]
+    if eval_days is not None:
+        windows["eval_days"] = eval_days
+    if windows:
+        document["windows"] = windows
     if probation:
         document["release"] = {"probation": True}
     return "# Written by the loop for its trainings.\n" + yaml.safe_dump(document)

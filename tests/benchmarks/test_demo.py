@@ -13,7 +13,7 @@ import pytest
 from benchmarks.demo import page, picture, results, story
 from benchmarks.demo.bank import Bank
 from benchmarks.demo.gate import refusals
-from benchmarks.demo.policies import DAILY, LOOP, NEVER, WEEKLY, Course, Replay
+from benchmarks.demo.policies import DAILY, LOOP, NEVER, WEEKLY, Course, Replay, ReplaySteps
 from benchmarks.demo.results import Version
 from benchmarks.demo.trainer import Model, Said
 from fraud.features.spec import Dataset, Features
@@ -125,10 +125,17 @@ def bank(days: int, rows: int = 4, config: Config = CONFIG) -> Bank:
     )
 
 
-def model(of: Bank, as_of: date, said: np.ndarray, excluded: tuple[date, ...] = ()) -> Model:
+def model(
+    of: Bank,
+    as_of: date,
+    said: np.ndarray,
+    excluded: tuple[date, ...] = (),
+    eval_days: int | None = None,
+) -> Model:
     first = of.rows(of.windows(as_of).eval.first, as_of).start
     scores = said[first:].astype(np.float32)
-    return Model(as_of, excluded, 0.5, 1.0, Said(first, scores, lambda: pytest.fail("all scored")))
+    said_of = Said(first, scores, lambda: pytest.fail("all scored"))
+    return Model(as_of, excluded, of.windows(as_of, eval_days), 0.5, 1.0, said_of)
 
 
 class Known:
@@ -137,9 +144,9 @@ class Known:
     def __init__(self, of: Bank, said) -> None:
         self.of, self.said, self.asked = of, said, []
 
-    def model(self, as_of: date, excluded=()) -> Model:
+    def model(self, as_of: date, excluded=(), eval_days=None) -> Model:
         self.asked.append((as_of, tuple(excluded)))
-        return model(self.of, as_of, self.said(as_of), tuple(excluded))
+        return model(self.of, as_of, self.said(as_of), tuple(excluded), eval_days)
 
 
 def test_money_and_precision_are_counted_by_week():
@@ -194,6 +201,22 @@ def test_a_version_answers_from_the_day_after_its_training():
     if course.attempts[0].refused:  # one card has all frauds: the gate cannot tell
         assert "probability nan" in course.attempts[0].refused[0]
         assert set(course.version[course.version >= 0]) == {0}
+
+
+def test_a_training_for_a_change_has_the_loops_eval_window(tmp_path):
+    of = bank(45, rows=30)
+    trainer = Known(of, lambda day: of.labels * 0.9)
+    first = START + 30 * DAY
+    replay = Replay(of, trainer, first, first + 14 * DAY)
+    steps = ReplaySteps(replay, replay.begin(LOOP))
+    for is_urgent, days in ((True, 3), (False, of.config.windows.eval_days)):
+        steps.train(first, (), False, 1.0, is_urgent)
+        windows = replay_windows(steps)
+        assert windows.eval.days == days and windows == of.windows(first, days)
+
+
+def replay_windows(steps: ReplaySteps):
+    return steps._course.attempts[-1].model.windows
 
 
 def frauds(n: int = 400, cards: int = 100, seed: int = 0):

@@ -25,6 +25,7 @@ from fraud.monitoring.decide import Lags
 from fraud.monitoring.journal import Entry, Journal, Training
 from fraud.monitoring.loop import Heart, Loop
 from fraud.monitoring.policy import LoopSettings
+from fraud.monitoring.spec import Monitoring
 
 FIRST = date(2026, 3, 1)
 LOOKS_BACK = 5
@@ -53,6 +54,7 @@ class Bank:
       checks: day number → what is observed then.
       outcomes: day number → outcome of its training; "pushed" unless given.
       bad: versions that are found to be bad after the swap.
+      odd: versions whose scores are others than those of the version before.
       refused: day numbers whose models are not promoted.
       edited: day number → how often its files have changed.
       errors: (step, day number) → exceptions that it raises before it succeeds.
@@ -64,6 +66,7 @@ class Bank:
     checks: dict[int, list[Check]] = field(default_factory=dict)
     outcomes: dict[int, str] = field(default_factory=dict)
     bad: tuple[str, ...] = ()
+    odd: tuple[str, ...] = ()
     refused: tuple[int, ...] = ()
     edited: dict[int, int] = field(default_factory=dict)
     errors: dict[tuple[str, int], list[Exception]] = field(default_factory=dict)
@@ -122,10 +125,14 @@ class Bank:
             day, int(live) if live else None, tuple(self.checks.get((day - FIRST).days, ()))
         )
 
-    def train(self, day: date, broken: Sequence[date], probation: bool, began: float) -> Training:
+    def train(
+        self, day: date, broken: Sequence[date], probation: bool, began: float, is_urgent: bool
+    ) -> Training:
         assert began
         self._do("train", day)
         (self.folder / "broken.json").write_text(json.dumps([str(other) for other in broken]))
+        if is_urgent:
+            (self.folder / f"urgent-{day}").touch()
         number = (day - FIRST).days
         outcome = self.outcomes.get(number, "pushed")
         if outcome == "pushed" and probation:
@@ -149,11 +156,14 @@ class Bank:
             self._push(f"restored {earlier[-1]}")
         return self.live()
 
-    def problems(self, version: str, since: date, until: date) -> tuple[str, ...] | None:
+    def problems(
+        self, version: str, since: date, until: date, is_as_evaluated: bool
+    ) -> tuple[str, ...] | None:
         self._do("problems", until)
         if until <= since:
             return None
-        return ("9 times as many alerts",) if version in self.bad else ()
+        is_odd = version in self.odd and not is_as_evaluated
+        return ("9 times as many alerts",) if version in self.bad or is_odd else ()
 
     def judge(self, model: str, first: date, last: date) -> tuple[str, ...]:
         self._do("judge", last)
@@ -185,7 +195,7 @@ def replay(bank: Bank, policy: LoopSettings = POLICY, said: list[str] | None = N
     journal, alerts = Journal(folder), Alerts(bank.folder / "alerts")
     heart = Heart(folder / "state.json")
     say = (said if said is not None else []).append
-    made = Loop(journal, bank, policy, Lags(), alerts, say, heart.doing)
+    made = Loop(journal, bank, policy, Lags(), Monitoring(), alerts, say, heart.doing)
     try:
         with loop.alone(folder):
             loop.watch(made, policy, heart, alerts, once=True, is_simulated=True)

@@ -203,8 +203,14 @@ def test_a_change_may_be_trained_on_once_only() -> None:
 
 
 def test_a_change_began_in_the_middle_of_the_days_that_are_judged_together() -> None:
-    lags = Lags.of(delay=7, eval_days=6, train_days=30, judged_days=7)
+    lags = Lags.of(delay=7, eval_days=6, train_days=30, judged_days=7, change_eval_days=None)
     assert (lags.labels, lags.training, lags.window) == (7 + 3, 7 + 6 + 7, 30)
+
+
+@pytest.mark.parametrize(("change_eval_days", "evaluated"), [(2, 2), (6, 6), (9, 6)])
+def test_a_training_for_a_change_reaches_it_sooner(change_eval_days: int, evaluated: int) -> None:
+    lags = Lags.of(7, 6, 30, 7, change_eval_days)
+    assert lags.training == 7 + evaluated + 7
 
 
 def test_an_old_model_is_no_change() -> None:

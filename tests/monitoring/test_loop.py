@@ -20,10 +20,11 @@ from fraud import files
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.monitoring import journal, loop
 from fraud.monitoring.alerts import Alerts
-from fraud.monitoring.checks import Kind
+from fraud.monitoring.checks import Kind, Observation, Verdict
 from fraud.monitoring.decide import Lags
 from fraud.monitoring.journal import Entry, Journal, history
 from fraud.monitoring.loop import Heart, Loop
+from fraud.monitoring.spec import Monitoring
 from tests.monitoring.fake_bank import FIRST, POLICY, Bank, asks, eventful, loop_alerts, replay
 
 DRIFT, BROKEN, HARM = [asks(Kind.DRIFT)], [asks(Kind.DATA, "data/CHANNEL")], [asks(Kind.HARM)]
@@ -117,6 +118,42 @@ def test_a_new_version_that_fails_verification_is_taken_back(tmp_path: Path) -> 
     assert "rollback" in done.kinds
     assert done.entries[0].verified_on == FIRST + timedelta(1) and not done.entries[0].verified
     assert [number for step, number in bank.log() if step == "problems"] == [1, 5]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "stays"),
+    [
+        ((Verdict.OK, Verdict.OK), True),
+        ((Verdict.WARN, Verdict.OK), True),
+        ((Verdict.ACT, Verdict.OK), False),
+        ((Verdict.CANNOT_JUDGE, Verdict.OK), False),
+        ((), False),
+    ],
+)
+def test_a_version_may_differ_from_the_one_before_if_it_is_as_evaluated(
+    tmp_path: Path, verdicts: tuple[Verdict, ...], stays: bool
+) -> None:
+    names = ("score_distribution", "alert_rate")
+    checks = [
+        replace(asks(Kind.SCORES, name), verdict=verdict)
+        for name, verdict in zip(names, verdicts, strict=False)
+    ]
+    bank = Bank(tmp_path, 7, {4: DRIFT, 5: checks}, odd=("2",))
+    replay(bank)
+    assert ("restored 1" in bank.versions().values()) != stays
+
+
+def test_scores_of_another_version_do_not_count() -> None:
+    ok = replace(asks(Kind.SCORES), verdict=Verdict.OK)
+    assert loop.is_as_evaluated(Observation(FIRST, 2, (ok,)), "2")
+    assert not loop.is_as_evaluated(Observation(FIRST, 1, (ok,)), "2")
+
+
+def test_a_training_for_a_change_is_urgent_and_one_for_the_age_is_not(tmp_path: Path) -> None:
+    bank = Bank(tmp_path, 12, {4: DRIFT, 9: [asks(Kind.AGE)]})
+    replay(bank)
+    assert [number for step, number in bank.log() if step == "train"] == [0, 4, 9]
+    assert [path.name for path in tmp_path.glob("urgent-*")] == [f"urgent-{FIRST + timedelta(4)}"]
 
 
 def test_nothing_is_verified_while_the_data_is_broken(tmp_path: Path) -> None:
@@ -265,7 +302,7 @@ def test_the_heart_beats_while_a_step_takes_long(tmp_path: Path) -> None:
 def test_days_are_awaited_and_a_missing_one_is_an_alert(tmp_path: Path) -> None:
     bank, alerts = Bank(tmp_path, 2), Alerts(tmp_path / "alerts")
     heart, stopping = Heart(tmp_path / "state.json"), threading.Event()
-    made = Loop(Journal(tmp_path / "loop"), bank, POLICY, Lags(), alerts)
+    made = Loop(Journal(tmp_path / "loop"), bank, POLICY, Lags(), Monitoring(), alerts)
     thread = threading.Thread(
         target=loop.watch, args=(made, POLICY, heart, alerts), kwargs={"stopping": stopping}
     )

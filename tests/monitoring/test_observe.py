@@ -117,6 +117,31 @@ def test_broken_days_that_are_over_are_named_and_no_drift(seen, live):
     assert [bool(d.broken) for d in observation.days[-7:]] == [0, 1, 1, 1, 1, 0, 0]
 
 
+def test_what_a_model_says_of_broken_days_is_not_held_against_it(seen, live):
+    """Four days that were broken, and on which it was as good as chance, have their labels now."""
+    old = days(seen, 8, 9, 10, 11)
+    random = np.random.default_rng(0)
+    scores = np.where(old, random.permutation(seen.scores), seen.scores)
+    wrong = dataclasses.replace(seen, scores=scores.astype(np.float32))
+    observation = look(bank.production(wrong), live)
+    assert check(observation, "average_precision").verdict is ACT
+    amounts = np.where(old, 0.0, seen.column("TX_AMOUNT"))
+    observation = look(bank.production(wrong.changed("TX_AMOUNT", amounts)), live)
+    assert [bool(d.broken) for d in observation.days[2:6]] == [True] * 4
+    assert sum(bool(d.broken) for d in observation.days) == 4
+    assert check(observation, "average_precision").verdict is OK
+
+
+def test_scores_of_a_broken_day_are_not_judged(seen, live):
+    recent = days(seen, *range(1, 5))
+    wrong = dataclasses.replace(seen, scores=np.where(recent, np.float32(0.9), seen.scores))
+    assert check(look(bank.production(wrong), live), "score_distribution").verdict is ACT
+    amounts = np.where(recent, 0.0, seen.column("TX_AMOUNT"))
+    observation = look(bank.production(wrong.changed("TX_AMOUNT", amounts)), live)
+    assert check(observation, "score_distribution").verdict is OK
+    assert check(observation, "alert_rate").verdict is OK
+
+
 def test_when_all_recent_days_are_broken_drift_cannot_be_judged(seen, live):
     amounts = np.where(days(seen, *range(7)), 0.0, seen.column("TX_AMOUNT"))
     observation = look(bank.production(seen.changed("TX_AMOUNT", amounts)), live)

@@ -90,7 +90,7 @@ def test_the_threshold_is_where_the_verdict_changes(value, expected, deviation):
     least = expected - settings.max_drop
 
     def judged(value: float):
-        return performance._judged(
+        return performance.judged(
             "recall", Measured(value, None), least, deviation, settings, Verdict.ACT, expected
         )
 
@@ -109,7 +109,7 @@ def test_a_drop_is_judged_by_both_uncertainties():
     measured = Measured(0.6, (0.55, 0.65))
     verdicts = [
         performance._dropped(
-            "recall", measured, {"recall": 0.8}, {"recall": interval}, settings, Verdict.ACT
+            "recall", measured, {"recall": 0.8}, {"recall": interval}, 1.0, settings, Verdict.ACT
         ).verdict
         for interval in [(0.75, 0.85), (0.4, 1.0)]
     ]
@@ -120,10 +120,26 @@ def test_what_the_evaluator_did_not_measure_is_not_judged():
     settings, measured = Monitoring(), Measured(0.6, (0.55, 0.65))
     for metrics_of, intervals in [({}, {}), ({"recall": 0.8}, {}), ({"recall": None}, {})]:
         check = performance._dropped(
-            "recall", measured, metrics_of, intervals, settings, Verdict.ACT
+            "recall", measured, metrics_of, intervals, 1.0, settings, Verdict.ACT
         )
         assert check.verdict is Verdict.CANNOT_JUDGE
         assert check.value == 0.6
+
+
+def test_what_is_measured_varies_as_it_would_if_nothing_had_changed():
+    """Few cards with many missed frauds make the measurement uncertain, and must not hide so."""
+
+    def verdict(interval, days: float) -> Verdict:
+        of = {"recall": 0.75}, {"recall": (0.65, 0.85)}
+        measured = Measured(0.55, interval)
+        return performance._dropped(
+            "recall", measured, *of, days, Monitoring(), Verdict.ACT
+        ).verdict
+
+    assert verdict((0.45, 0.65), 1.0) is Verdict.ACT
+    assert verdict((0.15, 0.95), 1.0) is Verdict.ACT
+    assert verdict((0.15, 0.95), 7.0) is Verdict.WARN  # a day alone, after seven in evaluation
+    assert verdict((0.45, 0.65), 7.0) is Verdict.ACT
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.9])

@@ -41,6 +41,16 @@ def test_a_model_that_alerts_on_everything_or_nothing_does() -> None:
     assert len(shadow.differences(nothing, good, POLICY)) == 1
 
 
+def test_a_model_that_is_as_it_was_evaluated_may_differ() -> None:
+    """One that has learnt a new fraud gives other scores than the one before."""
+    old = model(0.8)
+    learnt = Outputs(np.clip(old.scores + 0.1, 0, 1), np.ones(LABELS.size, bool))
+    assert len(shadow.differences(learnt, old, POLICY, is_as_evaluated=False)) == 2
+    assert shadow.differences(learnt, old, POLICY, is_as_evaluated=True) == ()
+    broken = Outputs(old.scores * np.nan, old.alerts)
+    assert len(shadow.differences(broken, old, POLICY, is_as_evaluated=True)) == 1
+
+
 def test_few_alerts_say_nothing() -> None:
     scores = np.full(1000, 0.01, np.float32)
     one, none = np.zeros(1000, bool), np.zeros(1000, bool)

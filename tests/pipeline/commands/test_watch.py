@@ -150,6 +150,20 @@ def test_the_settings_of_a_training_are_a_configuration(tmp_path: Path) -> None:
     assert plain == {"data_gate": {"max_drift": 1.0}}
 
 
+@pytest.mark.parametrize(
+    ("is_urgent", "change_eval_days", "eval_days"),
+    [(True, 3, 3), (False, 3, 7), (True, None, 7), (True, 9, 7)],
+)
+def test_a_training_for_a_change_has_a_shorter_eval_window(
+    data: Path, is_urgent: bool, change_eval_days: int | None, eval_days: int
+) -> None:
+    asked = replace(Config(), loop=replace(Config().loop, change_eval_days=change_eval_days))
+    made = ProductionSteps(asked, Root(data.parent / "root"), str(data), [], False)
+    written = made.write_settings([DAY], False, is_urgent)
+    of_training = config.load(written).windows
+    assert (of_training.eval_days, of_training.excluded_days) == (eval_days, (DAY,))
+
+
 def test_a_run_that_ended_without_the_loop_is_adopted(data: Path) -> None:
     made, root, began = steps(data), Root(data.parent / "root"), time.time() - 10
     old = summary(root, "old")
