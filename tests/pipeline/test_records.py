@@ -86,6 +86,17 @@ def test_the_file_says_what_the_client_says(recorded):
     assert "__hidden" not in plain.executions(known)[-1].properties
 
 
+def test_a_property_goes_before_a_custom_one_of_its_name(recorded):
+    kind = mlmd.ArtifactType(name="Twice", properties={"name": mlmd.STRING})
+    twice = mlmd.Artifact(type_id=recorded.store.put_artifact_type(kind), uri="/twice")
+    twice.properties["name"].string_value = "TFX's"
+    twice.custom_properties["name"].string_value = "ours"
+    recorded.store.put_artifacts([twice])
+    for of in (recorded.plain, StoreRecords(recorded.store)):
+        (found,) = of.artifacts_at("/twice")
+        assert found.properties == {"name": "TFX's"}
+
+
 def test_links_that_a_full_disk_left_behind_are_left_out(recorded):
     before = recorded.plain.links_of_executions(range(100))
     with sqlite3.connect(recorded.root.metadata) as database:

@@ -241,6 +241,12 @@ def test_gaps_of_slices_are_shown_with_what_is_allowed(root):
     )
     assert facts.demands.max_gaps["recall_gap"] == 0.12
     assert {"slices_recall_gap.html"} < set(run_report.pictures(facts))
+    chart = run_report.pictures(facts)["slices_recall_gap.html"]
+    at = {
+        kind: float(x) for kind, x in re.findall(r'<line class="(aid|limit)" x1="([\d.]+)"', chart)
+    }
+    (value,) = re.findall(r'<circle class="s0" cx="([\d.]+)"', chart)
+    assert at["aid"] < at["limit"] < float(value)  # 0, .12 that is allowed, .15
 
 
 def test_hostile_names_are_text(root):
