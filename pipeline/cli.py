@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import importlib.util
 import os
 import sys
 
@@ -27,6 +28,7 @@ COMMANDS = {
     "lineage": "show what a version was made from, and what a day went into",
     "explain-decision": "say why a version is live, or why a run pushed nothing",
     "verify": "check that records, files and the push folder agree",
+    "backup": "copy a root as of one moment, while servers use it",
     "prune": "delete what neither the live model nor the last runs need",
     "state": "build or check what the server remembers of each entity",
     "config": "print the effective configuration",
@@ -84,9 +86,12 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
+        path = f"fraud.pipeline.commands.{name.replace('-', '_')}"
+        if importlib.util.find_spec(path) is None:
+            continue  # the image of the server has only what it uses
         command = commands.add_parser(name, help=summary, allow_abbrev=False)
         if name == chosen:
-            module = importlib.import_module(f"fraud.pipeline.commands.{name.replace('-', '_')}")
+            module = importlib.import_module(path)
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     return parser

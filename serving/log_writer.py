@@ -13,6 +13,7 @@ import hmac
 import json
 import logging
 import os
+import shutil
 import socket
 import threading
 import time
@@ -353,6 +354,35 @@ class LogWriter:
 
 class _Taken(Exception):
     """Another process published and removed a file before it was locked."""
+
+
+def copy_log(folder: Path, target: Path) -> None:
+    """Copies a log to which servers go on writing; a writer that starts there finishes open files.
+
+    Each prediction that was flushed before the call is in the copy once: in a Parquet file, or in
+    an open file that has none yet.
+
+    Args:
+      folder: the log.
+      target: becomes a log of its own; may exist, and keeps its other files.
+    """
+    open_files = folder / _OPEN
+    while True:
+        before = {path.name for path in open_files.glob("*")}
+        # Parquet files first: what is still open afterwards had none when it is copied itself.
+        for path in sorted(folder.glob("*/*.parquet")):
+            copied = target / path.relative_to(folder)
+            if not copied.exists():
+                copied.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):  # it has just expired
+                    shutil.copy2(path, copied)
+        shutil.rmtree(target / _OPEN, ignore_errors=True)
+        (target / _OPEN).mkdir(parents=True)
+        for name in before:
+            with suppress(FileNotFoundError):
+                shutil.copy2(open_files / name, target / _OPEN / name)
+        if before <= {path.name for path in open_files.glob("*")}:
+            return  # none has become Parquet meanwhile
 
 
 class _Stream:

@@ -1,8 +1,8 @@
 """Deletes from a site-packages folder what the server does not use: `python trim.py SITE_PACKAGES`.
 
-Of `fraud`, the modules stay that the commands `serve` and `state` import, wherever in their code: so
-there is no code of training in the image, and the command offers only these two. Of TensorFlow, the
-library and the messages stay; see docs/adr/0024-models-are-loaded-through-the-c-api.md.
+Of `fraud`, the modules stay that the commands `serve` and `state` import, wherever in their code:
+so there is no code of training in the image, and the command offers only these two. Of TensorFlow,
+the library and the messages stay; see docs/adr/0024-models-are-loaded-through-the-c-api.md.
 """
 
 from __future__ import annotations

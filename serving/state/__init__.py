@@ -25,6 +25,7 @@ __all__ = [
     "StateStore",
     "Transactions",
     "check_location",
+    "copy_state",
     "create_state",
     "is_server",
     "open_state",
@@ -64,6 +65,21 @@ def check_location(location: str) -> None:
         from fraud.serving.state.redis_store import connect
 
         connect(location).close()
+
+
+def copy_state(folder: Path, target: Path) -> None:
+    """Copies the state of a folder, as of one moment; servers go on using it.
+
+    Args:
+      folder: the state.
+      target: a folder that does not exist.
+
+    Raises:
+      BadInput, FraudPipelineError: see `lmdb_store.copy`.
+    """
+    from fraud.serving.state import lmdb_store
+
+    lmdb_store.copy(folder, target)
 
 
 def rebuild_state(location: str, definition: StateDefinition) -> AbstractContextManager[Rebuild]:

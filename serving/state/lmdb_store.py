@@ -20,6 +20,7 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -388,6 +389,41 @@ def open_current(folder: Path, survives: Survives = "kill") -> Generation:
         ) from None
     except (OSError, lmdb.Error) as error:
         raise BadInput(f"{folder}: the state cannot be opened: {error}") from None
+
+
+def copy(folder: Path, target: Path) -> None:
+    """Copies the generation in use, as of one moment, while others go on writing to it.
+
+    Args:
+      folder: the state.
+      target: becomes a state of its own; must not exist.
+
+    Raises:
+      BadInput: there is no state.
+      FraudPipelineError: it may be damaged, or the disk is full.
+    """
+    target.mkdir(parents=True)
+    while True:
+        path = target.resolve() / "generation-1"
+        path.mkdir()
+        generation = open_current(folder)
+        try:
+            generation.env.copy(str(path))
+        except lmdb.Error as error:
+            raise FraudPipelineError(f"{target}: cannot be written: {error}") from None
+        finally:
+            release(generation)
+        copied = acquire(path)
+        try:
+            with copied.env.begin() as txn:
+                moved = txn.get(_MOVED, db=copied.meta) is not None
+            stop_journal(copied)  # a build is under way, but not in the copy
+        finally:
+            release(copied)
+        if not moved:
+            os.symlink(path.name, target / CURRENT)
+            return
+        shutil.rmtree(path)  # it was replaced at that very moment: copy the new one
 
 
 @contextmanager
