@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -18,7 +19,7 @@ from pyarrow import parquet
 
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.features.spec import Dataset
-from fraud.serving.log_writer import KEY, LogWriter, Scored
+from fraud.serving.log_writer import KEY, LogWriter, Scored, copy_log
 from fraud.serving.prediction_log import PredictionLog
 from fraud.serving.spec import PredictionLogSettings
 
@@ -351,6 +352,36 @@ def test_a_file_that_cannot_be_published_keeps_nobody_from_logging(tmp_path, cap
     write(tmp_path, scored())
     assert len(PredictionLog(tmp_path).read()) == 2
     assert "20260101T000000-host-1-2: could not be turned into Parquet" in caplog.text
+
+
+def test_a_copy_of_a_log_in_use_has_each_flushed_prediction_once(tmp_path):
+    folder, stopping = tmp_path / "log", threading.Event()
+    writer = LogWriter(folder, PredictionLogSettings(flush_seconds=0.001, file_rows=20), DATASET)
+
+    def append():
+        first = 0
+        while not stopping.wait(0.0005):
+            writer.append(scored(first))
+            first += 2
+
+    appending = threading.Thread(target=append)
+    appending.start()
+    try:
+        for number in range(8):
+            while writer.flushed < 50 * (number + 1):
+                assert appending.is_alive()
+            flushed = writer.flushed
+            copy = tmp_path / f"copy-{number}"
+            copy_log(folder, copy)
+            write(copy)  # the next server starts
+            ids = PredictionLog(copy).read().transactions["id"].to_pylist()
+            assert len(ids) == len({*ids})
+            assert {f"{row:04}" for row in range(flushed)} <= {*ids}
+    finally:
+        stopping.set()
+        appending.join()
+        writer.close()
+    assert len(PredictionLog(folder).read()) == writer.written == writer.flushed
 
 
 def test_a_damaged_file_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from fraud.serving.state import (
     State,
     StateDefinition,
     Transactions,
+    copy_state,
     create_state,
     open_state,
     rebuild_state,
@@ -110,3 +112,67 @@ def test_on_a_full_disk_calls_fail_as_a_whole_and_nothing_acknowledged_is_lost(s
     )
     assert state.read(later).features(model)["CARD_count_7d"] == [acknowledged + 1]
     state.close()
+
+
+COUNTS = InputSpecification(
+    Dataset(entities=("CARD",)), Features(groups=(FeatureGroup(("count",), (7,)),)), 7
+)
+
+
+def rows_in(folder):
+    """How many transactions of card `a` a state has."""
+    state = open_state(str(folder))
+    later = Transactions(np.array([NOON + np.timedelta64(1, "h")]), None, {"CARD": ["a"]}, ["last"])
+    (count,) = state.read(later).features(COUNTS)["CARD_count_7d"]
+    state.close()
+    return int(count) - 1
+
+
+def test_a_copy_has_all_that_was_acknowledged_and_lives_on_by_itself(tmp_path):
+    folder, stopping = tmp_path / "state", threading.Event()
+    state = create_state(str(folder), DEFINITION)
+    acknowledged = 0
+
+    def write():
+        nonlocal acknowledged
+        while not stopping.is_set():
+            one = Transactions(
+                np.array([NOON + acknowledged]), np.ones(1), {"CARD": ["a"]}, [f"{acknowledged}"]
+            )
+            state.record(one)
+            acknowledged += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(5):
+            while acknowledged < 20 * (number + 1):
+                pass
+            before = acknowledged
+            copy_state(folder, tmp_path / f"copy-{number}")
+            assert before <= rows_in(tmp_path / f"copy-{number}") <= acknowledged + 1
+    finally:
+        stopping.set()
+        writer.join()
+        state.close()
+    copied = open_state(str(tmp_path / "copy-0"))
+    copied.record(Transactions(np.array([NOON]), np.ones(1), {"CARD": ["a"]}, ["another"]))
+    copied.close()
+    assert rows_in(folder) == acknowledged
+    assert not list(tmp_path.glob("copy-*/generation-*/boot")), "all of a copy is on disk"
+
+
+def test_a_copy_during_a_build_is_of_what_is_in_use_and_no_build_goes_on_in_it(tmp_path):
+    folder = tmp_path / "state"
+    state = create_state(str(folder), DEFINITION)
+    state.record(ONE)
+    with rebuild_state(str(folder), DEFINITION) as rebuild:
+        list(rebuild.changes())  # from here on, changes are noted for the build
+        copy_state(folder, tmp_path / "copy")
+        fill(rebuild, [], NOON)
+    state.close()
+    assert rows_in(tmp_path / "copy") == 1
+    store = LmdbStore(tmp_path / "copy")
+    with store._generation.env.begin() as txn:
+        assert txn.get(b"journaling", db=store._generation.meta) is None
+    store.close()

@@ -1,0 +1,115 @@
+"""`fraud-pipeline backup` on roots without runs; with them: see tests/e2e/test_restore.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from fraud.pipeline.cli import main
+
+HOLD = """
+import sys
+from pathlib import Path
+from fraud.pipeline.root import Root
+root = Root(Path(sys.argv[1]))
+with getattr(root, sys.argv[2])():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A root with a model twice, a journal, ML Metadata, locks and a link."""
+    folder = tmp_path / "root"
+    for name in ("artifacts/model", "releases", "pushed/1", "state", "loop"):
+        (folder / name).mkdir(parents=True)
+    (folder / "artifacts/model/saved_model.pb").write_text("weights")
+    (folder / "pushed/1/saved_model.pb").write_text("weights")
+    (folder / "artifacts/pushed").symlink_to("model")
+    os.link(folder / "artifacts/model/saved_model.pb", folder / "artifacts/linked.pb")
+    (folder / "releases/1.json").write_text("{}")
+    (folder / "releases/.lock").write_text("process 1")
+    with sqlite3.connect(folder / "metadata.sqlite") as database:
+        database.execute("CREATE TABLE t (x)")
+        database.execute("INSERT INTO t VALUES (7)")
+    database.close()
+    return folder
+
+
+def back_up(root, out, *options):
+    return main(["backup", str(out), "--root", str(root), *options])
+
+
+def test_a_backup_has_what_the_root_has_but_no_locks(root, tmp_path, capsys):
+    assert back_up(root, tmp_path / "backups" / "1", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    copy = tmp_path / "backups" / "1"
+    assert document["metadata"] == "metadata.sqlite" and not document["state"]
+    assert (copy / "pushed/1/saved_model.pb").read_text() == "weights"
+    assert (copy / "artifacts/pushed").readlink().name == "model"
+    assert (copy / "artifacts/linked.pb").samefile(copy / "artifacts/model/saved_model.pb")
+    assert not (copy / "artifacts/linked.pb").samefile(root / "artifacts/linked.pb")
+    assert not list(copy.rglob(".lock"))
+    with sqlite3.connect(copy / "metadata.sqlite") as database:
+        assert database.execute("SELECT x FROM t").fetchall() == [(7,)]
+    database.close()
+    copied = [path for path in copy.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert document["files"] == len(copied) - 1, "hard links are one file"
+    assert [path.name for path in copy.parent.iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("lock", ["locked", "pushing"])
+def test_it_waits_for_runs_and_rollbacks(root, tmp_path, lock):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root), lock],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout and holder.stdout.readline() == "held\n"
+    done = threading.Thread(target=back_up, args=(root, tmp_path / "copy"))
+    done.start()
+    done.join(0.5)
+    assert done.is_alive() and not (tmp_path / "copy").exists()
+    holder.communicate("")
+    done.join(60)
+    assert (tmp_path / "copy").is_dir()
+
+
+def test_what_cannot_be_backed_up_is_refused(root, tmp_path, capsys):
+    (tmp_path / "there").mkdir()
+    assert back_up(root, tmp_path / "there") == 2
+    assert "there: exists; name a folder that does not" in capsys.readouterr().err
+    assert back_up(root, root / "backup") == 2
+    assert "lies in the root" in capsys.readouterr().err
+    assert back_up(tmp_path / "none", tmp_path / "copy") == 2
+    assert "none: there is no root" in capsys.readouterr().err
+
+
+def test_damaged_metadata_is_no_backup(root, tmp_path, capsys):
+    (root / "metadata.sqlite").write_text("no database")
+    assert back_up(root, tmp_path / "copy") == 1
+    assert "metadata.sqlite: cannot be copied: file is not a database" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["root"]
+
+
+def test_on_a_full_disk_nothing_is_left(small_disk, root, capsys):
+    (root / "artifacts/large").write_bytes(bytes(9_000_000))
+    assert back_up(root, small_disk / "copy") == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert [path.name for path in small_disk.iterdir()] == ["root"]
+
+
+def test_without_the_databases_program_it_says_what_to_install(root, tmp_path, capsys, monkeypatch):
+    (tmp_path / "fraud.yaml").write_text("metadata: {store: mysql}\n")
+    monkeypatch.setenv("PATH", "")
+    assert back_up(root, tmp_path / "copy", "--config", str(tmp_path / "fraud.yaml")) == 1
+    assert "Debian: mariadb-client" in capsys.readouterr().err
+    assert not (tmp_path / "copy").exists()
