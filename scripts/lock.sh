@@ -6,7 +6,7 @@
 #   *-dev.txt       development tools (pyproject.toml's group), compatible with the file above
 #   serving.txt     what the server needs of modern.txt, for its image; see docs/images.md
 #   uv.txt          the installer itself
-#   airflow.txt, kubeflow.txt, kubernetes.txt, bench*.txt   for separate environments; see
+#   airflow.txt, kubeflow.txt, kubernetes.txt, image.txt, bench*.txt   for separate environments; see
 #                   scripts/setup_beside.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -65,6 +65,8 @@ compile --python-version 3.10 --universal - -o requirements/uv.txt <<<uv
 compile --python-version 3.10 --universal - -o requirements/airflow.txt <<<apache-airflow
 compile --python-version 3.10 --universal - -o requirements/kubeflow.txt <<<'kfp[kubernetes]'
 compile --python-version 3.10 --universal - -o requirements/kubernetes.txt <<<$'kubernetes-validate\npyyaml'
+compile --python-version 3.10 --universal - -o requirements/image.txt \
+    <<<$'check-jsonschema\ncyclonedx-bom\nhadolint-bin'
 compile --python-version 3.10 --universal - -o requirements/bench.txt \
     <<<$'catboost\nlightgbm\nmatplotlib\npyyaml\nrdatasets\nscikit-learn\nxgboost-cpu'
 compile --python-version 3.10 --python-platform linux - -o requirements/bench-mlserver.txt \
