@@ -1,7 +1,8 @@
 # Every target sets up .venv by itself: `make run` on a fresh clone is enough.
 .DEFAULT_GOAL := help
 .PHONY: help setup browser run serve test test-slow unit test-modern mutants airflow kubeflow notebooks \
-	demo bench bench-models bench-serving manifests manifests-apply alerts lint format docs lock clean
+	image image-lint sbom demo bench bench-models bench-serving manifests manifests-apply alerts lint \
+	format docs lock clean
 bin := .venv/bin
 ROOT := fraud-root
 
@@ -55,6 +56,23 @@ kubeflow: setup ## run the sample with Kubeflow's local runner; write the YAML f
 	.venv-kubeflow/bin/python deploy/kubeflow/fraud.py run --graph build/kubeflow/graph \
 		--pipeline $(abspath $(bin))/fraud-pipeline
 	$(bin)/fraud-pipeline status --root build/kubeflow/root
+
+image: image-lint ## build the images and try them: a run to a pushed model, a scored transaction (needs buildah)
+	scripts/image.sh
+	$(bin)/python -m pytest -m slow tests/e2e/test_images.py $(ARGS)
+
+image-lint: setup # the Dockerfile and compose.yaml
+	scripts/setup_beside.sh image
+	.venv-image/bin/hadolint deploy/docker/Dockerfile
+	.venv-image/bin/check-jsonschema --builtin-schema vendor.compose-spec deploy/docker/compose.yaml
+
+sbom: setup ## list the Python packages of both images with their hashes, as CycloneDX, in build/sbom
+	scripts/setup_beside.sh image
+	mkdir -p build/sbom
+	.venv-image/bin/cyclonedx-py requirements requirements/modern.txt --output-reproducible \
+		--validate -o build/sbom/fraud-pipeline.json
+	.venv-image/bin/cyclonedx-py requirements requirements/serving.txt --output-reproducible \
+		--validate -o build/sbom/fraud-serving.json
 
 notebooks: setup ## run the notebooks on ROOT=fraud-root, which two runs of the sample create first
 	@test -d $(ROOT)/pushed || for day in 2026-03-14 2026-03-21; do \
