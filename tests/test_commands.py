@@ -53,7 +53,8 @@ def typed(text: str) -> list[str]:
 
 def problem(line: str) -> str:
     """Why a command line cannot be parsed; empty if it can."""
-    only_command = re.split(r" [|>] | {2,}", line)[0]  # what follows blanks explains it
+    # What follows is the shell's, or, after blanks, explains the command.
+    only_command = re.split(r" (?:\|\|?|2?>>?|&)(?: |$)| {2,}", line)[0]
     _, *words = shlex.split(only_command, comments=True)
     if words[0] not in cli.COMMANDS:
         return f"no command {words[0]}"
