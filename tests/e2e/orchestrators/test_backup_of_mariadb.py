@@ -1,0 +1,60 @@
+"""ML Metadata in MariaDB is in a backup, and becomes a database again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+import yaml
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from fraud.pipeline import config, lineage
+from fraud.pipeline.cli import main
+from fraud.pipeline.root import Root
+from tests import debian
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+def test_a_dump_has_what_the_server_had(mariadb, tmp_path, capsys):
+    file = tmp_path / "fraud.yaml"
+    file.write_text(mariadb, encoding="utf-8")
+    root = Root(tmp_path / "root")
+    root.path.mkdir()
+    debian.server("mariadb-dump", "mariadb-client")
+    settings = config.load(file).metadata
+    store = lineage.open_store(lineage.connection_config(settings, root))
+    kind = store.put_artifact_type(mlmd.ArtifactType(name="Model"))
+    store.put_artifacts([mlmd.Artifact(type_id=kind, uri="over/there")])
+
+    arguments = ["--config", str(file), "--root", str(root.path), "--json"]
+    assert main(["backup", str(tmp_path / "copy"), *arguments]) == 0
+    assert json.loads(capsys.readouterr().out)["metadata"] == "metadata.sql"
+    dump = tmp_path / "copy" / "metadata.sql"
+    assert "secret" not in dump.read_text(encoding="utf-8")
+
+    server = yaml.safe_load(mariadb)["metadata"]
+    client = shutil.which("mariadb")
+    assert client is not None
+    command = [client, "--protocol=tcp", f"--host={server['host']}", f"--port={server['port']}"]
+    environment = {**os.environ, "MYSQL_PWD": "secret"}
+    command.append("--user=fraud")
+    for sql, database in (("CREATE DATABASE restored", ""), (dump.read_text("utf-8"), "restored")):
+        subprocess.run([*command, database], input=sql, text=True, env=environment, check=True)
+    file.write_text(f"metadata: {json.dumps({**server, 'database': 'restored'})}\n", "utf-8")
+    restored = lineage.find_store(config.load(file).metadata, root)
+    assert restored is not None
+    assert [artifact.uri for artifact in restored.get_artifacts()] == ["over/there"]
+
+
+def test_a_server_that_refuses_the_login_makes_no_backup(mariadb, tmp_path, capsys, monkeypatch):
+    (tmp_path / "fraud.yaml").write_text(mariadb, encoding="utf-8")
+    (tmp_path / "root").mkdir()
+    monkeypatch.setenv(lineage.PASSWORD, "wrong")
+    arguments = ["--config", str(tmp_path / "fraud.yaml"), "--root", str(tmp_path / "root")]
+    assert main(["backup", str(tmp_path / "copy"), *arguments]) == 1
+    assert "ML Metadata cannot be dumped" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fraud.yaml", "root"]
