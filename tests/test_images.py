@@ -28,6 +28,15 @@ PACKAGES = {
 # In code that the server does not run: the configuration's checks of drift, and TFX's types.
 NOT_RUN = {"fraud.pipeline.drift", "fraud.pipeline.components.types"}
 
+# The command, of the working directory and without what the checkout's own set-up would add to it.
+COMMAND = """
+import sys
+sys.path.insert(0, "")
+sys.meta_path = [f for f in sys.meta_path if "editable" not in getattr(f, "__module__", "")]
+from fraud.pipeline.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
 
 def requirements(path: Path) -> dict[str, str]:
     """name → version, of a file with hashes."""
@@ -101,7 +110,7 @@ def test_no_code_of_training_is_in_the_image_of_the_server(site):
 def test_the_command_offers_what_is_there(site):
     def call(*arguments):
         return subprocess.run(
-            [sys.executable, "-m", "fraud.pipeline.cli", *arguments],
+            [sys.executable, "-c", COMMAND, *arguments],
             cwd=site,
             capture_output=True,
             text=True,
@@ -112,6 +121,12 @@ def test_the_command_offers_what_is_there(site):
     assert offered == ["serve", "state"]
     for command in offered:
         assert call(command, "--help").returncode == 0
+    # The package is the real one here. To find that tokens are missing, the server is imported.
+    shutil.rmtree(site / "tensorflow")
+    refused = call("serve", "--host", "0.0.0.0")
+    assert refused.returncode == 2 and "set FRAUD_SCORE_TOKENS" in refused.stderr, refused.stderr
+    refused = call("state", "build")
+    assert refused.returncode == 2 and "no data: give --data" in refused.stderr, refused.stderr
     refused = call("run")
     assert refused.returncode == 2
     assert "invalid choice: 'run'" in refused.stderr and "Traceback" not in refused.stderr

@@ -17,6 +17,7 @@ STARTS = (
     "fraud.pipeline.cli",
     "fraud.pipeline.commands.serve",
     "fraud.pipeline.commands.state",
+    "fraud.schema",  # whose file is the default of `paths.schema`
 )
 TENSORFLOW = ("__init__.py", "core", "libtensorflow_cc.so.2", "libtensorflow_framework.so.2")
 
@@ -57,10 +58,11 @@ def needed(starts: Iterable[str], site: Path) -> dict[str, Path]:
 
 
 def trim(site: Path) -> None:
-    """Deletes what is not needed, compiled files included."""
+    """Deletes what is not needed, compiled files included. Data stays with its package."""
     keep = {*needed(STARTS, site).values()}
     for file in [*(site / "fraud").rglob("*.*")]:
-        if file.is_file() and file not in keep and file.parent.name != "__pycache__":
+        package = file if file.suffix == ".py" else file.with_name("__init__.py")
+        if file.is_file() and package not in keep and file.parent.name != "__pycache__":
             file.unlink()
             for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
                 compiled.unlink()
