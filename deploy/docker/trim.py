@@ -8,7 +8,6 @@ the library and the messages stay; see docs/adr/0024-models-are-loaded-through-t
 from __future__ import annotations
 
 import ast
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,7 +18,8 @@ STARTS = (
     "fraud.pipeline.commands.state",
     "fraud.schema",  # whose file is the default of `paths.schema`
 )
-TENSORFLOW = ("__init__.py", "core", "libtensorflow_cc.so.2", "libtensorflow_framework.so.2")
+LIBRARIES = ("libtensorflow_cc.so.2", "libtensorflow_framework.so.2")
+MESSAGES = "_pb2.py"
 
 
 def file_of(module: str, site: Path) -> Path | None:
@@ -66,12 +66,14 @@ def trim(site: Path) -> None:
             file.unlink()
             for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
                 compiled.unlink()
-    for path in (site / "tensorflow").iterdir():
-        if path.name not in TENSORFLOW:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    folders = (path for path in (site / "fraud").rglob("*") if path.is_dir())
-    for folder in sorted(folders, reverse=True):  # what contains a folder comes after it
-        if not any(folder.iterdir()):
+    tensorflow = site / "tensorflow"
+    keep = {tensorflow / name for name in ("__init__.py", *LIBRARIES)}
+    for file in [*tensorflow.rglob("*")]:
+        if not file.is_dir() and file not in keep and not file.name.endswith(MESSAGES):
+            file.unlink()
+    paths = [*(site / "fraud").rglob("*"), *tensorflow.rglob("*")]
+    for folder in sorted(paths, reverse=True):  # what contains a folder comes after it
+        if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 
 
