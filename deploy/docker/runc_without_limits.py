@@ -13,7 +13,12 @@ from pathlib import Path
 arguments = sys.argv[1:]
 if "create" in arguments:
     file = Path(arguments[arguments.index("--bundle") + 1], "config.json")
+elif "exec" in arguments:
+    file = Path(arguments[arguments.index("--process") + 1])
+else:
+    file = None
+if file:
     config = json.loads(file.read_text(encoding="utf-8"))
-    config["process"].pop("rlimits", None)
+    config.get("process", config).pop("rlimits", None)
     file.write_text(json.dumps(config), encoding="utf-8")
 os.execvp("runc", ["runc", *arguments])
