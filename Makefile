@@ -1,10 +1,18 @@
 # Every target sets up .venv by itself: `make run` on a fresh clone is enough.
 .DEFAULT_GOAL := help
 .PHONY: help setup browser run serve test test-slow unit test-modern mutants airflow kubeflow notebooks \
-	image image-lint sbom demo bench bench-models bench-serving manifests manifests-apply alerts lint \
-	format docs lock clean
+	image image-lint sbom demo bench bench-models bench-serving manifests manifests-apply alerts \
+	train promote deploy undeploy smoke jenkins-lint jenkins-test lint format docs lock clean
 bin := .venv/bin
 ROOT := fraud-root
+# Of the delivery: what a training run reads and where it writes, where it goes to, and the server to try.
+TRAIN_CONFIG ?= data/sample/config.yaml
+TRAIN_DATA ?= data/sample/transactions
+TRAIN_ROOT ?= build/train/root
+OVERLAY ?= production
+REGISTRY ?= registry.example/fraud
+TAG ?= $(shell git rev-parse HEAD)
+SMOKE_URL ?= http://127.0.0.1:8501
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -116,6 +124,31 @@ alerts: ## check and test the alerts (needs Prometheus's promtool)
 	promtool check rules deploy/observability/alerts.yaml
 	promtool test rules deploy/observability/alerts_test.yaml deploy/observability/alerts_days_test.yaml
 
+train: setup ## a run for the delivery; its outcome is in build/train (TRAIN_DATA=, TRAIN_CONFIG=, TRAIN_ROOT=)
+	mkdir -p build/train && rm -f build/train/outcome
+	$(bin)/fraud-pipeline run --config $(TRAIN_CONFIG) --data $(TRAIN_DATA) --root $(TRAIN_ROOT) --json >build/train/run.json
+	$(bin)/python -c 'import json; print(json.load(open("build/train/run.json"))["outcome"])' >build/train/outcome
+	@cat build/train/outcome
+
+promote: ## push the images that `make image` built to REGISTRY, as TAG
+	for name in serving pipeline; do buildah push localhost/fraud-$$name:0.1.0 docker://$(REGISTRY)/$$name:$(TAG) || exit 1; done
+
+deploy: ## bring OVERLAY with the images of TAG to a cluster, and wait for it (needs kubectl)
+	scripts/deploy.sh apply $(OVERLAY) $(REGISTRY) $(TAG)
+
+undeploy: ## the deployments in the cluster are what they were before
+	scripts/deploy.sh undo
+
+smoke: ## whether the server at SMOKE_URL is ready and scores
+	python3 scripts/smoke.py $(SMOKE_URL)
+
+jenkins-lint: # the Jenkinsfile and the seed job (needs Node.js and Java)
+	test -d deploy/jenkins/lint/node_modules || npm --prefix deploy/jenkins/lint ci --no-audit --no-fund --ignore-scripts
+	cd deploy/jenkins && lint/node_modules/.bin/npm-groovy-lint --failon info --noserver Jenkinsfile jobs.groovy
+
+jenkins-test: setup ## run the Jenkinsfile without Jenkins (needs a JDK, Maven and Node.js)
+	$(bin)/python -m pytest -m slow tests/deploy/test_jenkins.py $(ARGS)
+
 lint: setup ## ruff and mypy
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
@@ -133,4 +166,4 @@ lock: setup ## renew the pins of both stacks from setup.py and pyproject.toml
 	scripts/lock.sh
 
 clean: ## remove .venv, .venv-* and the tools' caches; results (fraud-root) stay
-	rm -rf .venv .venv-* .go-tools .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv-* .go-tools .java-tools deploy/jenkins/lint/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -33,6 +33,11 @@ COMMON = """
     prometheus-client redis[hiredis] setuptools<81
 """.split()
 
+# Traces. JSON, because the exporter of protobuf needs a newer protobuf than TFX 1.16 accepts.
+OTEL = """
+    opentelemetry-exporter-otlp-json-http>=0.66b1 opentelemetry-instrumentation-asgi>=0.66b1
+""".split()
+
 # tfx-bsl 1.16 imports dill, which Beam no longer installs.
 COMPAT += ["dill"]
 
@@ -62,6 +67,6 @@ setup(
         *(f"{package}; python_version < '3.11'" for package in COMPAT),
         *(f"{package}; python_version >= '3.11'" for package in MODERN),
     ],
-    extras_require={"mlflow": ["mlflow>=3"]},
+    extras_require={"mlflow": ["mlflow>=3"], "otel": OTEL},
     entry_points={"console_scripts": ["fraud-pipeline = fraud.pipeline.cli:main"]},
 )

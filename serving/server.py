@@ -23,6 +23,7 @@ import uvicorn
 from fastapi import APIRouter
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from fraud import tracing
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.serving import logs
 from fraud.serving.logs import log
@@ -117,7 +118,7 @@ class _Worker:
         rpc_port = _add_port(rpc_server, settings)
         async with (self._service or _no_service)(inference) as service:
             app = rest.create_app(inference, settings.tokens, service.routers, settings.gauges)
-            http = _Http(_http_config(app, settings))
+            http = _Http(_http_config(tracing.traced(app), settings))
             await rpc_server.start()
             serving = asyncio.create_task(http.serve(sockets=[http_socket]))
             log(
@@ -136,6 +137,7 @@ class _Worker:
             http.should_exit = True
             await asyncio.gather(serving, rpc_server.stop(settings.limits.shutdown_seconds))
         await asyncio.get_running_loop().run_in_executor(None, watch.stop)
+        tracing.send()
         log(logging.INFO, "stopped", pid=os.getpid())
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Package → what of ours it may import besides itself and the foundation. A package that is no key
 # (tests, benchmarks, …) is outside the rule. The longest name wins.
-FOUNDATION = ("errors", "codec", "time", "names", "files", "text", "progress")
+FOUNDATION = ("errors", "codec", "time", "names", "files", "text", "progress", "tracing")
 ROOMS = ("data", "features", "models", "monitoring", "pipeline", "report", "schema", "serving")
 MAY_IMPORT = {
     **{f"fraud.{module}": () for module in FOUNDATION},

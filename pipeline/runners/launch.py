@@ -20,6 +20,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, outputs_utils
 from tfx.proto.orchestration import pipeline_pb2
 
+from fraud import tracing
 from fraud.errors import BadInput, FraudPipelineError, StoppedByDataGate
 from fraud.pipeline import lineage, releases, summary
 from fraud.pipeline.data_facts import value
@@ -63,7 +64,10 @@ def run_node(graph: pipeline_pb2.Pipeline, node_id: str) -> NodeRecord:
         _check_upstream(node, records, run_id)
         _forget_attempt(handle.store, graph, node)
     is_pusher = node.node_info.type.name == PUSHER
-    with _alone(graph, run_id) if is_pusher else nullcontext():
+    with (
+        _alone(graph, run_id) if is_pusher else nullcontext(),
+        tracing.span(node_id, {"fraud.run": run_id}),
+    ):
         launcher.Launcher(
             pipeline_node=node,
             mlmd_connection=recorder,

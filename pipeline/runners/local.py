@@ -12,7 +12,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from fraud import progress
+from fraud import progress, tracing
 from fraud.pipeline import lineage, startup, summary, verification
 from fraud.pipeline.artifacts import RunSummary
 from fraud.pipeline.config import Config
@@ -50,7 +50,8 @@ def run(
         root.require_space()
         run_id = _new_run_id(root)
         console.say(f"run {run_id}{f' as of {as_of}' if as_of else ''} in {root.path}")
-        with console.logging_to(root.log(run_id)):
+        facts = {"fraud.run": run_id, "fraud.as_of": str(as_of or "")}
+        with console.logging_to(root.log(run_id)), tracing.span("run", facts):
             seconds = _run_nodes(config, root, data, as_of, run_id, console, detail)
             store = lineage.open_store(lineage.connection_config(config.metadata, root))
             wanted = config.schema_location if config.curated_schema is None else None

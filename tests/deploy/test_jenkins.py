@@ -1,0 +1,232 @@
+"""The Jenkinsfile, run without Jenkins by deploy/jenkins/test/run.groovy; `sh` steps for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.serving.conftest import Server
+
+STEPS = {
+    "Lint": ["lint", "manifests alerts", "image-lint jenkins-lint"],
+    "This stack": ["test"],
+    "Modern stack": ["test-modern"],
+    "Images": ["image"],
+    "Scan": ["sbom"],
+    "Integration": ["test-slow"],
+    "Train": ["train"],
+    "Promote": ["promote"],
+    "Deploy": ["deploy"],
+    "Smoke test": ["smoke"],
+}
+"""The targets of each stage, of a build of main that goes to production."""
+NOT_RUN = ("test", "test-modern", "image", "image-lint", "test-slow", "promote")
+"""What takes too long here (tests, images) or needs a registry: make only expands these targets."""
+
+
+@pytest.fixture
+def jenkins(repository):
+    return repository / "deploy" / "jenkins"
+
+
+@pytest.fixture
+def run(repository, jenkins, tmp_path):
+    """Runs the Jenkinsfile; returns its lines, and the result.
+
+    Arguments: the script that takes the place of make, NAME=VALUE of build and environment.
+    """
+    if shutil.which("mvn") is None or shutil.which("java") is None:
+        pytest.skip("no Maven and Java here, which run the Jenkinsfile")
+    subprocess.run([repository / "scripts" / "setup_java.sh"], check=True)
+
+    def run_it(make: str, *given: str, workspace: Path = repository) -> tuple[list[dict], str]:
+        programs = tmp_path / "programs"
+        programs.mkdir(exist_ok=True)
+        (programs / "make").write_text(f"#!/usr/bin/env bash\n{make}\n")
+        (programs / "make").chmod(0o755)
+        command = ["java", "-cp", f"{repository}/.java-tools/*", "groovy.ui.GroovyMain"]
+        command += [jenkins / "test" / "run.groovy", jenkins / "Jenkinsfile", workspace, *given]
+        environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        (tmp_path / "output").write_text(done.stdout + done.stderr)
+        assert '"result"' in done.stdout, done.stdout + done.stderr
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        return lines[:-1], lines[-1]["result"]
+
+    return run_it
+
+
+def made(lines):
+    """The targets that were made, by stage."""
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        if "sh" in line:
+            found.setdefault(line["stage"], []).append(line["sh"].removeprefix("make "))
+    return found
+
+
+def outcome(text):
+    """A make that does nothing; after a training, this is the outcome."""
+    return f'[ "$1" != train ] || {{ mkdir -p build/train && echo {text} >build/train/outcome; }}'
+
+
+@pytest.mark.slow
+def test_a_build_of_main_goes_to_production(run, tmp_path):
+    lines, result = run(
+        outcome("pushed"), "BRANCH_NAME=main", "PROMOTE=automatic", workspace=tmp_path
+    )
+    assert (made(lines), result) == (STEPS, "SUCCESS")
+    secrets = {line["stage"]: line["secrets"] for line in lines if line.get("secrets")}
+    assert secrets == {
+        "Promote": ["REGISTRY_AUTH_FILE"],
+        "Deploy": ["KUBECONFIG"],
+        "Smoke test": ["FRAUD_SMOKE_TOKEN"],
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STEPS)
+def test_what_fails_ends_the_build(run, tmp_path, stage):
+    target = STEPS[stage][-1].split()[-1]
+    make = f'case " $* " in *" {target} "*) exit 1;; esac; {outcome("pushed")}'
+    lines, result = run(make, "BRANCH_NAME=main", "PROMOTE=automatic", workspace=tmp_path)
+    assert result == "FAILURE"
+    stages = [*STEPS]
+    expected = {name: STEPS[name] for name in stages[: stages.index(stage) + 1]}
+    if stage == "This stack":  # the other one runs at the same time
+        expected["Modern stack"] = STEPS["Modern stack"]
+    if stage in ("Deploy", "Smoke test"):
+        expected[stage] = [*expected[stage], "undeploy"]
+    assert made(lines) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verdict", ["not_blessed", "replay"])
+def test_a_model_that_is_not_pushed_is_not_promoted(run, tmp_path, verdict):
+    lines, result = run(
+        outcome(verdict), "BRANCH_NAME=main", "PROMOTE=automatic", workspace=tmp_path
+    )
+    assert result == "UNSTABLE"
+    assert {"stage": "Train", "unstable": f"the run ended with: {verdict}"} in lines
+    assert [*made(lines)][-1] == "Train"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "asked", "last", "result"),
+    [
+        (["BRANCH_NAME=main"], True, "Smoke test", "SUCCESS"),
+        (["BRANCH_NAME=main", "ANSWER=abort"], True, "Train", "FAILURE"),
+        (["BRANCH_NAME=main", "PROMOTE=never"], False, "Train", "SUCCESS"),
+        (["BRANCH_NAME=topic", "PROMOTE=automatic"], False, "Train", "SUCCESS"),
+    ],
+)
+def test_who_promotes(run, tmp_path, given, asked, last, result):
+    lines, found = run(outcome("pushed"), *given, workspace=tmp_path)
+    assert any("asked" in line for line in lines) == asked
+    assert ([*made(lines)][-1], found) == (last, result)
+
+
+@pytest.mark.slow
+def test_the_steps_are_really_run(run, repository, tmp_path):
+    """All but NOT_RUN: lint, manifests, alerts, SBOM, a training, a deployment, a smoke test.
+
+    The deployment is rendered by Kustomize; there is no cluster that could start it.
+    """
+    if shutil.which("go") is None or shutil.which("npm") is None:
+        pytest.skip("no Go and Node.js here, which lint manifests and Jenkinsfile")
+    root = tmp_path / "root"
+    root.mkdir()
+    kubectl = tmp_path / "programs" / "kubectl"
+    kubectl.parent.mkdir()
+    kubectl.write_text(
+        f'#!/usr/bin/env bash\necho "$@" >>{tmp_path}/kubectl\n'
+        f'if [ "$3" = apply ]; then {repository}/.go-tools/linters/kustomize build "${{@: -1}}" '
+        f">{tmp_path}/deployed.yaml; fi\n"
+    )
+    kubectl.chmod(0o755)
+    real = shutil.which("make")
+    make = (
+        "run=(); for target; do\n"
+        f'    case " {" ".join(NOT_RUN)} " in *" $target "*) {real} -n "$target" >/dev/null ||'
+        ' exit 1;;\n    *) run+=("$target");; esac\n'
+        f'done; [ "${{#run[@]}}" = 0 ] || exec {real} "${{run[@]}}"'
+    )
+    server = Server(root)
+    try:
+        lines, result = run(
+            make,
+            "BRANCH_NAME=main",
+            "PROMOTE=automatic",
+            f"TRAIN_ROOT={root}",
+            f"SMOKE_URL={server.url}",
+            "GIT_COMMIT=0123abc",
+        )
+    finally:
+        server.stop()
+    assert (made(lines), result) == (STEPS, "SUCCESS"), (tmp_path / "output").read_text()[-5000:]
+    assert "answers with the score" in (tmp_path / "output").read_text()
+    deployed = (tmp_path / "deployed.yaml").read_text()
+    assert {*re.findall(r"image: (.*)", deployed)} == {
+        "registry.example/fraud/serving:0123abc",
+        "registry.example/fraud/pipeline:0123abc",
+    }
+    calls = (tmp_path / "kubectl").read_text().splitlines()
+    assert [call.split()[2] for call in calls] == ["apply", "rollout", "rollout"]
+
+
+def test_a_smoke_test_that_finds_no_server_says_so(repository):
+    code = "import smoke; print(smoke.problem_of('http://127.0.0.1:1'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(repository / "scripts")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("http://127.0.0.1:1: <urlopen error")
+
+
+def test_every_target_of_the_jenkinsfile_exists(repository, jenkins):
+    called = re.findall(r"sh 'make (.*)'", (jenkins / "Jenkinsfile").read_text("utf-8"))
+    assert len(called) == 14
+    makefile = (repository / "Makefile").read_text("utf-8")
+    targets = {*re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)}
+    assert {name for names in called for name in names.split()} - targets == set()
+
+
+def test_the_configuration_of_jenkins_contains_no_secret(jenkins):
+    text = (jenkins / "jenkins.yaml").read_text("utf-8")
+    configuration = yaml.safe_load(text)
+    (user,) = configuration["jenkins"]["securityRealm"]["local"]["users"]
+    assert user["password"] == "${JENKINS_ADMIN_PASSWORD}"
+    kinds = configuration["credentials"]["system"]["domainCredentials"][0]["credentials"]
+    named = set()
+    for credential in kinds:
+        (details,) = credential.values()
+        named.add(details["id"])
+        assert (details.get("secret") or details["secretBytes"]).startswith("${")
+    used = re.findall(r"credentialsId: '(.*?)'", (jenkins / "Jenkinsfile").read_text("utf-8"))
+    assert {*used} == named
+    assert configuration["jobs"] == [{"file": "${JENKINS_CONFIGURATION}/jobs.groovy"}]
+
+
+def test_github_calls_the_same_targets(repository):
+    workflow = (repository / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    makefile = (repository / "Makefile").read_text("utf-8")
+    targets = {*re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)}
+    called = {
+        name
+        for names in re.findall(r"run: make ([a-z -]+)$", workflow, re.M)
+        for name in names.split()
+    }
+    assert called <= targets
+    assert {"test", "manifests", "alerts", "jenkins-lint", "jenkins-test"} <= called
