@@ -39,8 +39,7 @@ def test_what_is_found_is_used_and_can_be_used_again(new_bank, mlflow_server, mo
     for trial in (sent["trial 1"], sent["trial 2"]):
         assert trial.data.tags["mlflow.parentRunId"] == sent[first["run_id"]].info.run_id
         assert 0 < trial.data.metrics["average_precision"] < 1
-    rates = {sent[name].data.params["learning_rate"] for name in ("trial 1", "trial 2")}
-    assert "0.02" in rates  # one of the two is what is configured
+        assert set(trial.data.params) >= {"learning_rate", "towers"}
     of_run = {file.path for file in client.list_artifacts(sent[first["run_id"]].info.run_id)}
     assert "tuned.yaml" in of_run
 
