@@ -37,7 +37,7 @@ make_base() {
         die "debootstrap failed; see $folder.log"
     rm -rf "$folder"/var/cache/apt/archives/*.deb "$folder"/var/lib/apt/lists/* "$folder.log"
     container=$(buildah from scratch)
-    tar -C "$folder" -c . --exclude='./proc/*' --exclude='./sys/*' --exclude='./dev/*' |
+    tar -C "$folder" --exclude='./proc/*' --exclude='./sys/*' --exclude='./dev/*' -c . |
         tar -C "$(buildah mount "$container")" -x
     buildah umount "$container" >/dev/null
     buildah config --cmd bash "$container"
