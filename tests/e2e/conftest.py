@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -29,6 +30,12 @@ evaluation: {alert_budget: 15, min_average_precision: 0.02, min_roc_auc: 0.5,
              min_recall_at_budget: 0.0, max_recall_at_budget_drop: 1.0}
 paths: {schema: schema.pbtxt}
 """
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ def engine(images: dict[str, str]) -> Engine:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample's configuration with its schema, and an empty root."""
     folder = tmp_path_factory.mktemp("images")
+    folder.chmod(0o755)  # the image's user may read it
     config = (SAMPLE.parent / "config.yaml").read_text(encoding="utf-8")
     (folder / "config.yaml").write_text(config.replace("../../schema/", ""), encoding="utf-8")
     shutil.copy(REPOSITORY / "schema" / "schema.pbtxt", folder)

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ import mlflow
 import pandas as pd
 import pytest
 
-from tests.e2e.conftest import REPOSITORY, SAMPLE
+from tests.e2e.conftest import REPOSITORY, SAMPLE, free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -72,12 +71,6 @@ def first(bank):
 @pytest.fixture(scope="module")
 def later(bank, first):
     return bank.run(SAMPLE, LATER)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -30,7 +29,7 @@ from fraud.monitoring.journal import Entry, Journal
 from fraud.pipeline import lineage, production, releases
 from fraud.pipeline.config import Metadata
 from fraud.pipeline.root import Root
-from tests.e2e.conftest import CONFIG, SAMPLE, Bank
+from tests.e2e.conftest import CONFIG, SAMPLE, Bank, free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -182,12 +181,6 @@ class Server:
         named = [{"id": i, "label": int(v)} for i, v in zip(ids, labels, strict=True)]
         for at in range(0, len(named), 5000):
             self.call("/v1/labels", {"labels": named[at : at + 5000]})
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @contextmanager
