@@ -27,8 +27,9 @@ PACKAGES = {
 }
 TENSORFLOW = """__init__.py libtensorflow_cc.so.2 core/example/example_pb2.py
     compiler/xla/tsl/protobuf/coordination_config_pb2.py""".split()
-# In code that the server does not run: the configuration's checks of drift, and TFX's types.
-NOT_RUN = {"fraud.pipeline.drift", "fraud.pipeline.components.types"}
+# What the server does not run: the configuration's checks of drift, TFX's types, and traces, which
+# the images are built without.
+NOT_RUN = {"fraud.pipeline.drift", "fraud.pipeline.components.types", "fraud.tracing"}
 
 # The command, of the working directory and without what the checkout's own set-up would add to it.
 COMMAND = """
