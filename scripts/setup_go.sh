@@ -13,7 +13,7 @@ command -v go >/dev/null || {
     exit 1
 }
 mkdir -p "$tools"
-exec 9<"$source/go.mod"
+exec 9>"$tools/.lock" # not on go.mod, which Go itself locks
 if command -v flock >/dev/null; then flock 9; fi
 
 key="$(go env GOVERSION) $(cat "$source/go.mod" "$source/go.sum" | cksum)"

@@ -68,20 +68,22 @@ class Cluster:
         """
         self.run("apply", "--server-side", "--validate=strict", "-f", "-", text=yamls(resources))
 
-    def wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
-        """Waits for the server.
+    def wait_for(self, *commands: str) -> None:
+        """Repeats commands until they succeed.
 
         Raises:
-          Invalid: it ended, or is too slow.
+          Invalid: they do not; with what the last one said.
         """
         end = time.monotonic() + SECONDS_TO_START
-        while time.monotonic() < end and process.poll() is None:
-            with contextlib.suppress(Invalid):
-                self.run("get", "--raw", "/readyz")
-                self.run("get", "serviceaccounts", "--namespace=default")
+        while True:
+            try:
+                for command in commands:
+                    self.run(*command.split())
                 return
+            except Invalid:
+                if time.monotonic() > end:
+                    raise
             time.sleep(1)
-        raise Invalid("kube-apiserver does not start")
 
 
 def yamls(resources: list[dict[str, Any]]) -> str:
@@ -149,7 +151,7 @@ def running(tools: Path, folder: Path) -> Iterator[Cluster]:
             stack.callback(processes[-1].wait)
             stack.callback(processes[-1].terminate)
         cluster = Cluster(tools, kubeconfig)
-        cluster.wait_until_ready(processes[1])
+        cluster.wait_for("get --raw /readyz", "get serviceaccounts --namespace=default")
         yield cluster
 
 
@@ -161,7 +163,14 @@ def pods(resources: list[dict[str, Any]]) -> list[dict[str, Any]]:
         spec = spec.get("jobTemplate", {}).get("spec", spec)
         template = spec.get("template")
         if resource["kind"] in ("Deployment", "StatefulSet", "CronJob", "Job") and template:
-            pod = {"apiVersion": "v1", "kind": "Pod", **template}
+            claims = [
+                {"name": name, "persistentVolumeClaim": {"claimName": f"{name}-0"}}
+                for claim in spec.get("volumeClaimTemplates", [])
+                for name in [claim["metadata"]["name"]]
+            ]
+            inner = template["spec"]
+            inner = {**inner, "volumes": [*inner.get("volumes", []), *claims]}
+            pod = {"apiVersion": "v1", "kind": "Pod", "spec": inner}
             metadata = {"name": resource["metadata"]["name"], "namespace": NAMESPACE}
             made.append({**pod, "metadata": {**template["metadata"], **metadata}})
     return made
@@ -175,7 +184,7 @@ def check(cluster: Cluster, resources: list[dict[str, Any]]) -> int:
     """
     for file in definition_files():
         cluster.run("apply", "--server-side", "-f", str(file))
-    cluster.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+    cluster.wait_for("wait --for=condition=Established crd --all --timeout=9s")
     cluster.apply(resources)
     cluster.apply(resources)  # an upgrade to the same changes nothing and is no conflict
     admitted = pods(resources)
