@@ -95,9 +95,8 @@ def events(seed: int) -> tuple[Event, ...]:
             new,
             last,
             (*PERFORMANCE, "card_precision_at_budget", "score_distribution", "alert_rate"),
-            21,
-            "7 days until labels arrive, 7 that are judged together, and 7 more if a new version "
-            "went live meanwhile, which is judged by its own days",
+            14,
+            "7 days until labels arrive, 7 that are judged together",
             True,
         ),
         Event(
