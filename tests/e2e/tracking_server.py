@@ -40,4 +40,4 @@ def mlflow_server(tmp_path_factory):
         yield address
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+        server.wait(120)
