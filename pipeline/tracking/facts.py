@@ -92,22 +92,26 @@ def ended(root: Root, store: Any) -> Iterator[tuple[str, str]]:
 
     What an orchestrator tries again may fail first, and finish then.
     """
-    for run_id in lineage.runs(store) if store else ():
-        if status := _status(root, store, run_id):
+    runs = lineage.runs(store) if store else []
+    for run_id in runs:
+        status = _status(root, store, run_id)
+        if run_id == runs[-1] and status == KILLED:
+            continue  # it may be running
+        if status:
             yield _key(root, "run", run_id), status
     for result in sorted((root.path / "backtests").glob("*/result.json")):
         yield _key(root, "backtest", result.parent.name), FINISHED
 
 
 def _status(root: Root, store: Any, run_id: str) -> str | None:
-    """How a run ended; None if it has not, or nobody knows yet."""
+    """How a run ended; None while a node of it is running."""
     if (root.run(run_id) / SUMMARY_FILE).exists():
         return FINISHED
     states = {node.state for node in lineage.nodes(store, run_id).values()}
     if "FAILED" in states:
         return FAILED
-    # The next run marks so what a killed one left.
-    return KILLED if "CANCELED" in states else None
+    # What a killed run left as running, the next one marks as cancelled.
+    return None if states & {"RUNNING", "NEW"} else KILLED
 
 
 def read(root: Root, store: Any, key: str) -> Tracked:
@@ -155,7 +159,7 @@ def _run(root: Root, store: Any, key: str, run_id: str) -> Tracked:
         if artifacts
     }
     examples, model = outputs.get("TransactionExampleGen.examples"), outputs.get("Trainer.model")
-    status = _status(root, store, run_id) or FAILED
+    status = _status(root, store, run_id) or KILLED
     if status == FINISHED:
         file = root.run(run_id) / SUMMARY_FILE
         summary = from_json(RunSummary, file.read_text(encoding="utf-8"))

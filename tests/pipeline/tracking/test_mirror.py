@@ -38,10 +38,14 @@ def test_runs_that_failed_or_were_killed_or_refused_are_there_with_their_reasons
     error = {"__execution_result__": f"out of memory {HOSTILE}"}
     records.node("failed", "Trainer", {}, {}, state="FAILED", **error)
     records.node("killed", "Trainer", {}, {}, state="CANCELED")
+    # Its card was not written, but its version is live.
+    records.run("killed-after-the-push", "2026-01-11", ("2026-01-02", "2026-01-05"), "100")
     records.node("running", "Trainer", {}, {}, state="RUNNING")
+    records.node("between-two-nodes", "Trainer", {}, {})
     sent = send()
     status = {name: run.info.status for name, run in sent.items()}
-    assert status == {"refused": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
+    killed = dict.fromkeys(("killed", "killed-after-the-push"), "KILLED")
+    assert status == {"refused": "FINISHED", "failed": "FAILED", **killed}
     assert sent["refused"].data.tags["outcome"] == "gate_stopped"
     assert sent["refused"].data.tags["reasons"] == HOSTILE
     failed = sent["failed"].data
