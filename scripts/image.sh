@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin # where debootstrap is
 release=trixie
-base=${BASE:-docker.io/library/debian:$release-slim}
+base=${BASE:-debian:$release-slim}
 made=localhost/debian:$release
 
 say() { printf 'images: %s\n' "$*" >&2; }
