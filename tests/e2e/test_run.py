@@ -1,9 +1,7 @@
 """The main job: first run, same run again, a later day, refused data; one bank, in this order."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -71,32 +69,6 @@ def first(bank):
 @pytest.fixture(scope="module")
 def later(bank, first):
     return bank.run(SAMPLE, LATER)
-
-
-@pytest.fixture(scope="module")
-def mlflow_server(bank, tmp_path_factory):
-    """The address of a tracking server."""
-    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
-    address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'db'}"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    with open(folder / "log", "w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            with suppress(httpx.HTTPError):
-                if httpx.get(f"{address}/health").is_success:
-                    break
-            assert server.poll() is None and time.monotonic() < deadline, (
-                folder / "log"
-            ).read_text()
-            time.sleep(0.3)
-        yield address
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
 
 
 def cached(run: dict) -> set[str]:
