@@ -107,18 +107,19 @@ class _Worker:
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        http_socket = _bind(
-            settings,
-            settings.port,
-            "--port",
-            is_shared=settings.workers > 1,
-            backlog=_WAITING_CONNECTIONS,  # who connects early waits
-        )
         rpc_server = rpc.create_server(inference, settings)
-        rpc_port = _add_port(rpc_server, settings)
+        # Alone, it listens before all else: a port in use is named, and who connects early waits.
+        listening = self._listen(rpc_server) if settings.workers == 1 else None
         async with (self._service or _no_service)(inference) as service:
             app = rest.create_app(inference, settings.tokens, service.routers, settings.gauges)
             http = _Http(_http_config(tracing.traced(app), settings))
+            watch = Watch(settings.folder, self._versions, service.check)
+            watch.start()
+            if listening is None:
+                # Until it has a model, the other workers answer.
+                await asyncio.get_running_loop().run_in_executor(None, watch.has_looked.wait)
+                listening = self._listen(rpc_server)
+            http_socket, rpc_port = listening
             await rpc_server.start()
             serving = asyncio.create_task(http.serve(sockets=[http_socket]))
             log(
@@ -129,8 +130,6 @@ class _Worker:
                 folder=str(settings.folder),
                 pid=os.getpid(),
             )
-            watch = Watch(settings.folder, self._versions, service.check)
-            watch.start()
             await stopped.wait()
             log(logging.INFO, "stopping", pid=os.getpid())
             inference.stop()
@@ -139,6 +138,22 @@ class _Worker:
         await asyncio.get_running_loop().run_in_executor(None, watch.stop)
         tracing.send()
         log(logging.INFO, "stopped", pid=os.getpid())
+
+    def _listen(self, rpc_server: Any) -> tuple[socket.socket, int]:
+        """Opens the ports.
+
+        Returns:
+          The socket for HTTP, and the port of gRPC.
+        """
+        settings = self._settings
+        http_socket = _bind(
+            settings,
+            settings.port,
+            "--port",
+            is_shared=settings.workers > 1,
+            backlog=_WAITING_CONNECTIONS,
+        )
+        return http_socket, _add_port(rpc_server, settings)
 
 
 class _Http(uvicorn.Server):

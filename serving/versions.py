@@ -146,6 +146,9 @@ class Watch:
       folder: has a folder per version, named by its number.
       versions: where to load them.
       check: raises an exception if a loaded version cannot be used for other reasons.
+
+    Attributes:
+      has_looked: set once the first look is over, whether or not there was a version to load.
     """
 
     def __init__(
@@ -156,7 +159,7 @@ class Watch:
     ) -> None:
         self._folder, self._versions, self._check = folder, versions, check
         self._refused: dict[str, tuple[object, float, bool]] = {}
-        self._stopping = threading.Event()
+        self.has_looked, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
@@ -182,6 +185,7 @@ class Watch:
 
     def _run(self) -> None:
         self._look_safely()
+        self.has_looked.set()
         # What is there by now stays, and is no garbage: looking through it would delay requests.
         gc.collect()
         gc.freeze()

@@ -15,6 +15,9 @@ import pandas as pd
 import pytest
 
 from tests.e2e.conftest import REPOSITORY, SAMPLE, free_port
+from tests.e2e.tracking_server import mlflow_server
+
+__all__ = ["mlflow_server"]
 
 pytestmark = pytest.mark.e2e
 
