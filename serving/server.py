@@ -291,9 +291,9 @@ class _Workers:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stopping.set())
+        held = _hold_ports(self._settings)
         folder = tempfile.mkdtemp(prefix="fraud-metrics-")
         os.environ[FOLDER_VARIABLE] = folder
-        held = _hold_ports(self._settings)
         workers: list[Any] = []
         try:
             while not self._stopping.is_set():

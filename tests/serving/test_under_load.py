@@ -198,8 +198,17 @@ def test_servers_with_workers_that_start_at_once_do_not_share_a_port(tmp_path):
 def assert_in_use(root, option, port, *options):
     """That a server does not start, because of a port, and says so."""
     command = [sys.executable, "-m", "fraud.pipeline.cli", "serve", "--root", str(root)]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
+    scratch = root / "scratch"
+    scratch.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [*command, *options],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "TMPDIR": str(scratch)},
+    )
     assert done.returncode == 2, done.stderr
+    assert not [*scratch.glob("fraud*")]
     assert f"127.0.0.1:{port}" in done.stderr and option in done.stderr
     assert "Traceback" not in done.stderr
 
