@@ -73,7 +73,8 @@ class Decision:
       asking: the names of the checks that ask for a training, whatever is done; none if the data
         is broken, as then nobody knows.
       changed: since when the world is another, as far as the checks can tell, if a training for
-        that is waited for or begins; None without such a change.
+        that is waited for or begins; None without such a change. Of several that are waited for,
+        the earliest; of several that can be trained on, the latest.
     """
 
     as_of: date
@@ -136,17 +137,18 @@ def decide(
         since = f"version {observation.version} went live on {pushed}"
         return Decision(as_of, "roll_back", (*map(_sentence, harm), since), asking)
 
-    wanted, notes, changed = _wanted(observation, asks, past, policy, lags)
+    wanted, notes, learnable, awaited = _wanted(observation, asks, past, policy, lags)
     # Without a live model nothing asks in vain, so the cool-down stays as it is.
     in_question = asks if observation.version is not None else []
     if follow_up := _follow_up(as_of, past, policy, lags):
         # What still asks does so because the last model knew little of the change.
-        wanted, changed, in_question = [*wanted, follow_up[0]], changed or follow_up[1], []
+        wanted, in_question = [*wanted, follow_up[0]], []
+        learnable = learnable or follow_up[1]
     if not wanted:
-        return Decision(as_of, "nothing", tuple(notes), asking, changed)
+        return Decision(as_of, "nothing", tuple(notes), asking, awaited)
     if obstacles := _obstacles(as_of, in_question, past, policy):
-        return Decision(as_of, "nothing", (*obstacles, *wanted), asking)
-    return Decision(as_of, "retrain", tuple(wanted), asking, changed)
+        return Decision(as_of, "nothing", (*obstacles, *wanted), asking, awaited)
+    return Decision(as_of, "retrain", tuple(wanted), asking, learnable)
 
 
 def _wanted(
@@ -155,49 +157,64 @@ def _wanted(
     past: Sequence[Past],
     policy: LoopSettings,
     lags: Lags,
-) -> tuple[list[str], list[str], date | None]:
-    """Why to train, and why not yet, a sentence each; and since when the world is another."""
+) -> tuple[list[str], list[str], date | None, date | None]:
+    """Why to train, and why not yet, a sentence each; and since when the world is another: for the
+    latest change that can be trained on, and the earliest that is waited for.
+    """
     if observation.version is None:
-        return ["nothing is live"], [], None
-    wanted, notes, changes = [], [], []
+        return ["nothing is live"], [], None, None
+    as_of, lag = observation.as_of, _lag(policy, lags)
+    wanted, notes, learnable, awaited = [], [], [], []
     for check in asks:
         if check.kind is Kind.AGE:  # needs no second day, and has been learnable for long
             continue
         streak = _streak(check.name, past)
-        first = streak[0].decision.as_of if streak else observation.as_of
+        first = streak[0].decision.as_of if streak else as_of
         changed = first - timedelta(days=lags.labels if check.kind in LATE else 0)
-        reached = changed + timedelta(days=lags.training + policy.min_changed_days - 1)
         if len(streak) + 1 < policy.consecutive_days and not is_severe(check, policy):
             notes.append(f"{_sentence(check)}; not yet on {policy.consecutive_days} days in a row")
-        elif policy.min_changed_days and observation.as_of < reached:
-            notes.append(f"{_sentence(check)}; its labels can be trained on from {reached} on")
-            changes.append(changed)
+        elif policy.min_changed_days and as_of < changed + lag:
+            until = changed + lag
+            notes.append(f"{_sentence(check)}; its labels can be trained on from {until} on")
+            awaited.append(changed)
         else:
             wanted.append(_sentence(check))
-            changes.append(changed)
-    if not changes and (pending := _pending(observation.as_of, past)):
+            learnable.append(changed)
+    pending = _pending(as_of, past, lag)
+    if pending and all(pending[0] < changed for changed in (*learnable, *awaited)):
+        # Checks that begin to ask later date the same change later.
         changed, seen = pending
-        reached = changed + timedelta(days=lags.training + policy.min_changed_days - 1)
-        if observation.as_of < reached:
-            notes.append(f"change of {changed}; its labels can be trained on from {reached} on")
+        if as_of < changed + lag:
+            until = changed + lag
+            notes.append(f"change of {changed}; its labels can be trained on from {until} on")
         else:
             wanted.append(f"change of {changed}, last seen on {seen}")
-            changes.append(changed)
+            learnable.append(changed)
+        awaited = awaited and [changed]  # a day on which no check asks does not prolong the wait
     if not notes:  # A version that knows nothing of a change promises little, which would hide it.
         wanted += [_sentence(check) for check in asks if check.kind is Kind.AGE]
-    return wanted, notes, max(changes, default=None)
+    return wanted, notes, max(learnable, default=None), min(awaited, default=None)
 
 
-def _pending(as_of: date, past: Sequence[Past]) -> tuple[date, date] | None:
+def _lag(policy: LoopSettings, lags: Lags) -> timedelta:
+    """From the first day of a change to the day from which on it can be trained on."""
+    return timedelta(days=lags.training + policy.min_changed_days - 1)
+
+
+def _pending(as_of: date, past: Sequence[Past], lag: timedelta) -> tuple[date, date] | None:
     """A change that is waited for, and when it was last seen, if that was in the last week.
 
-    A check near its threshold is silent on some days.
+    A check near its threshold is silent on some days. A training ends the wait for the changes that
+    can be trained on by then.
     """
+    learnt = date.min
     for day in reversed(past):
         made = day.decision
-        if made.action == "retrain" or as_of - made.as_of > WEEK:
+        if as_of - made.as_of > WEEK:
             return None
-        if made.changed is not None:
+        if made.action == "retrain":
+            learnt = max(learnt, made.as_of - lag)
+        elif made.changed is not None and made.changed > learnt:
             return made.changed, made.as_of
     return None
 

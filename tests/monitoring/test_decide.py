@@ -190,6 +190,52 @@ def test_a_check_that_is_silent_for_a_while_does_not_end_the_wait_for_a_change()
     assert trained(asks[:1] + [[]] * 40, policy, Lags(2, 6)) == []
 
 
+def test_checks_that_begin_to_ask_later_do_not_date_a_change_anew() -> None:
+    """Each asks for three days only, as if it were near its threshold."""
+    policy = replace(SLOW, min_changed_days=1)
+    flickering = [[check(name="abcd"[number // 3])] for number in range(12)]
+    made = replay(flickering, policy, lags=Lags(2, 8))
+    assert [decision.action for decision in made].index("retrain") == 8
+    assert {decision.changed for decision in made[1:9]} == {FIRST, None}  # None: asks once
+    assert made[8].reasons == ("change of 2026-03-01, last seen on 2026-03-08",)
+
+
+def test_a_later_date_counts_once_its_check_has_been_silent_for_a_week() -> None:
+    policy = replace(SLOW, min_changed_days=1)
+    days = [[check(name="a")]] * 2 + [[]] * 8 + [[check(name="b")]] * 12
+    assert trained(days, policy, Lags(2, 11)) == [21]
+    within = [[check(name="a")]] * 2 + [[]] * 4 + [[check(name="b")]] * 12
+    assert trained(within, policy, Lags(2, 11))[0] == 11
+
+
+TWO_CHANGES = [[check(name="a")]] * 7 + [[]] * 3 + [[check(name="b")]] * 2
+"""The first can be trained on from day 6 on; another one begins on day 10."""
+
+
+def test_a_change_is_trained_on_again_while_another_is_waited_for() -> None:
+    policy = replace(SLOW, min_changed_days=1, cool_down_days=1, max_trainings_per_week=3)
+    days = TWO_CHANGES + [[check(name="b")]] * 4
+    assert trained(days, policy, Lags(2, 6, 10)) == [6, 7, 9, 13]
+    assert replay(days, policy, lags=Lags(2, 6, 10))[13].changed == FIRST
+
+
+def test_a_training_ends_the_wait_only_for_changes_that_it_reaches() -> None:
+    policy = replace(SLOW, min_changed_days=1, cool_down_days=1, max_trainings_per_week=7)
+    days = TWO_CHANGES + [[]] * 28
+    made = replay(days, policy, lags=Lags(2, 6, 10))
+    assert made[13].action == "retrain" and made[13].changed == FIRST
+    assert made[16].reasons == ("change of 2026-03-11, last seen on 2026-03-12",)
+    assert trained(days, policy, Lags(2, 6, 10)) == [6, 7, 9, 13, 16, 17, 19, 23, 31]
+
+
+def test_a_change_that_can_be_trained_on_is_not_mistaken_for_one_that_cannot() -> None:
+    """Both ask when the first can be trained on; its own trainings follow from its own date."""
+    policy = replace(SLOW, min_changed_days=1, cool_down_days=1, max_trainings_per_week=3)
+    days = [[check(name="a")]] * 5 + [[check(name="a"), check(name="b")]] * 3 + [[]] * 40
+    made = replay(days, policy, lags=Lags(2, 6, 10))
+    assert [d.changed for d in made if d.action == "retrain"][:2] == [FIRST, FIRST]
+
+
 def test_trainings_for_a_change_keep_the_cool_down_which_does_not_double() -> None:
     lags, policy = Lags(labels=2, training=6, window=10), replace(SLOW, min_changed_days=1)
     assert trained([[check()]] * 60, policy, lags)[:3] == [6, 11, 17]
