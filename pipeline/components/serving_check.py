@@ -22,6 +22,7 @@ from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import Examples, InfraBlessing, Model
 from tfx.utils import path_utils
 
+from fraud import tracing
 from fraud.codec import to_json
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.features.spec import Dataset
@@ -168,7 +169,9 @@ class _Server:
 
         self._root, self._log = root, root / "server.log"
         command = [sys.executable, "-c", COMMAND, "serve", "--root", str(root)]
-        unset = ("FRAUD_SCORE_TOKENS", "FRAUD_LABEL_TOKENS", "FRAUD_ADMIN_TOKENS")
+        # It asks for no token, and its requests are no client's that anybody would trace.
+        tokens = ("FRAUD_SCORE_TOKENS", "FRAUD_LABEL_TOKENS", "FRAUD_ADMIN_TOKENS")
+        unset = (*tokens, tracing.VARIABLE)
         environment = {k: v for k, v in os.environ.items() if k not in unset}
         with open(self._log, "w", encoding="utf-8") as log:
             self._process = subprocess.Popen(

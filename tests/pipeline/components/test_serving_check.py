@@ -14,9 +14,11 @@ from fraud.features.batch import calendar_features
 from fraud.features.spec import Dataset, Features
 from fraud.models.specification import EXTRA, SPECIFICATION_FILE, InputSpecification
 from fraud.pipeline.components.serving_check import check_serving
+from tests.fraud.test_tracing import collector
 from tests.serving.exported import export_model
 from tests.serving.models import of_default_features
 
+__all__ = ["collector"]  # a fixture
 TIMES = 2_000_000_000  # in the year 2033: such data may be simulated
 
 
@@ -65,12 +67,17 @@ def examples(tmp_path_factory):
     return write_examples(tmp_path_factory.mktemp("examples") / "examples.gz", rows)
 
 
-def test_a_model_that_answers_as_it_must_is_blessed(model, examples):
+def test_a_model_that_answers_as_it_must_is_blessed_and_no_client_is_traced(
+    model, examples, collector, monkeypatch
+):
+    for name, value in collector.environment.items():
+        monkeypatch.setenv(name, value)
     inputs = to_json(InputSpecification.read(model))
     answer = check_serving(str(model), examples, 50, 60_000, inputs)
     assert answer.keys() == {"examples", "seconds", "latency_ms"}, answer
     assert answer["examples"] == 50
     assert 0 < answer["latency_ms"] < 60_000
+    assert collector.spans == []
 
 
 def test_data_may_have_label_times_and_a_format_of_times(tmp_path, examples):
