@@ -5,6 +5,7 @@
 	train promote deploy undeploy smoke jenkins-lint jenkins-test lint format docs lock clean
 bin := .venv/bin
 ROOT := fraud-root
+VERSION = $(shell sed -n 's/^ *version="\(.*\)",$$/\1/p' setup.py)
 # Of the delivery: what a training run reads and where it writes, where it goes to, and the server to try.
 TRAIN_CONFIG ?= data/sample/config.yaml
 TRAIN_DATA ?= data/sample/transactions
@@ -131,7 +132,7 @@ train: setup ## a run for the delivery; its outcome is in build/train (TRAIN_DAT
 	@cat build/train/outcome
 
 promote: ## push the images that `make image` built to REGISTRY, as TAG
-	for name in serving pipeline; do buildah push localhost/fraud-$$name:0.1.0 docker://$(REGISTRY)/$$name:$(TAG) || exit 1; done
+	for name in serving pipeline; do buildah push localhost/fraud-$$name:$(VERSION) docker://$(REGISTRY)/$$name:$(TAG) || exit 1; done
 
 deploy: ## bring OVERLAY with the images of TAG to a cluster, and wait for it (needs kubectl)
 	scripts/deploy.sh apply $(OVERLAY) $(REGISTRY) $(TAG)

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 GATE_STOPPED = 3
 """The exit code of a run that the data gate stopped."""
+SERVER_TOKEN = "FRAUD_SERVER_TOKEN"
+"""The environment variable with a token, of any role, of the server that `loop.server` names."""
 _SIMULATED = "simulated.parquet"
 
 
@@ -386,11 +389,14 @@ class ProductionSteps:
         if address is None:
             return ()
         try:
-            with urllib.request.urlopen(f"{address.rstrip('/')}/v1/models/fraud", timeout=10) as a:
-                states = json.load(a).get("model_version_status", [])
-            with urllib.request.urlopen(f"{address.rstrip('/')}/metrics", timeout=10) as answer:
-                errors = _errors(answer.read().decode())
+            said = json.loads(_read(f"{address.rstrip('/')}/v1/models/fraud"))
+            states = said.get("model_version_status", [])
+            errors = _errors(_read(f"{address.rstrip('/')}/metrics").decode())
         except (OSError, ValueError) as error:
+            if isinstance(error, urllib.error.HTTPError) and error.code == 401:
+                raise FraudPipelineError(
+                    f"loop.server: {address} asks for a token; set {SERVER_TOKEN} to one of its own"
+                ) from None
             raise FraudPipelineError(f"loop.server: {address} does not answer: {error}") from None
         for state in states:
             reason = state.get("status", {}).get("error_message")
@@ -508,6 +514,16 @@ def _for_log(column: Any, name: str, dataset: Any) -> Any:
     if name in (dataset.id, *dataset.entities):
         return array.cast(pa.string())
     return array
+
+
+def _read(url: str) -> bytes:
+    """What the server answers; the token goes to this server only, wherever it sends us."""
+    request = urllib.request.Request(url)
+    if token := os.environ.get(SERVER_TOKEN):
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        body: bytes = answer.read()
+    return body
 
 
 def _errors(metrics: str) -> tuple[float, float]:

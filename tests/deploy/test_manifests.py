@@ -14,8 +14,6 @@ from fraud.errors import BadInput, NotYet, StoppedByDataGate
 from fraud.pipeline.commands import serve
 from fraud.serving.spec import Limits
 
-PIPELINE, SERVING = "fraud-pipeline:0.1.0", "fraud-serving:0.1.0"
-
 
 @pytest.fixture
 def folder(repository):
@@ -68,12 +66,14 @@ def test_pods_may_do_nothing_that_they_need_not(folder):
 
 
 def test_images_are_those_that_are_built_and_run_as_their_user(repository, folder):
+    found = re.search(r'version="(.*)"', (repository / "setup.py").read_text("utf-8"))
     users = set()
     for name, spec in pod_specs(folder).items():
         images = {container["image"] for container in containers(spec)}
         if name == "fraud-state":
             continue  # Redis
-        assert images == {SERVING if name in ("fraud-serving", "fraud-predictor") else PIPELINE}
+        target = "serving" if name in ("fraud-serving", "fraud-predictor") else "pipeline"
+        assert images == {f"fraud-{target}:{found[1]}"}, name
         users.add(spec["securityContext"]["runAsUser"])
     assert users == {10001}
 

@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date
 from types import SimpleNamespace
 
@@ -21,9 +22,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from tritonclient.grpc import service_pb2
 
-from fraud.errors import BadInput
+from fraud.errors import BadInput, FraudPipelineError
 from fraud.monitoring.checks import Check, Observation, Verdict
 from fraud.monitoring.prometheus import exposition
+from fraud.pipeline.commands.production_steps import ProductionSteps
+from fraud.pipeline.config import Config
+from fraud.pipeline.root import Root
 from fraud.serving import server as server_module
 from fraud.serving.api import rest, rpc
 from fraud.serving.errors import Forbidden, Unauthenticated
@@ -533,7 +537,7 @@ def test_without_tokens_only_this_machine_may_connect(tmp_path):
         Settings(tmp_path, host=host)
 
 
-def test_tokens_and_tls_over_both_protocols(saved_models, tmp_path):
+def test_tokens_and_tls_over_both_protocols(saved_models, tmp_path, monkeypatch):
     """One server with all of it: encryption, and roles over HTTP and gRPC."""
     bank = authority(tmp_path, "bank")
     certificate = signed(bank, "server", "IP:127.0.0.1")
@@ -569,6 +573,14 @@ def test_tokens_and_tls_over_both_protocols(saved_models, tmp_path):
             with pytest.raises(grpc.RpcError) as refused:
                 stub.Predict(predict_request(), timeout=30)
             assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+        monkeypatch.setenv("SSL_CERT_FILE", str(bank.path))  # the loop asks it, too
+        asked = replace(Config(), loop=replace(Config().loop, server=server.url))
+        loop = ProductionSteps(asked, Root(tmp_path), "", [], False)
+        with pytest.raises(FraudPipelineError, match="asks for a token; set FRAUD_SERVER_TOKEN"):
+            loop._problems_of_server("7")
+        monkeypatch.setenv("FRAUD_SERVER_TOKEN", LABEL)
+        assert loop._problems_of_server("7") == ()
         assert not any(token in server.log.read_text() for token in (SCORE, ADMIN, LABEL))
     finally:
         assert server.stop() == 0
