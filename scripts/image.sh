@@ -20,7 +20,7 @@ install() { # the Debian package of a program, if the program is missing
     command -v "$1" >/dev/null && return
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || die "no $1 here; install it"
     say "installing $1"
-    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install \
+    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install \
         --no-install-recommends "$@"; } >/dev/null </dev/null || die "apt-get could not install $1"
 }
 

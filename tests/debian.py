@@ -23,7 +23,7 @@ def server(program: str, package: str) -> str:
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for command in ("update", f"install --no-install-recommends {package}"):
             done = subprocess.run(
-                ["apt-get", "-qq", "-y", *command.split()],
+                ["apt-get", "-qq", "-y", "-o", "DPkg::Lock::Timeout=300", *command.split()],
                 env=quiet,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests import debian
 from tests.serving.conftest import Server
 
 STEPS = {
@@ -143,6 +144,7 @@ def test_the_steps_are_really_run(run, repository, tmp_path):
     """
     if shutil.which("go") is None or shutil.which("npm") is None:
         pytest.skip("no Go and Node.js here, which lint manifests and Jenkinsfile")
+    debian.server("promtool", "prometheus")
     root = tmp_path / "root"
     root.mkdir()
     kubectl = tmp_path / "programs" / "kubectl"
