@@ -24,6 +24,7 @@ from fraud.time import parse_day
 if TYPE_CHECKING:
     from benchmarks.demo.bank import Bank
     from benchmarks.demo.page import Document
+    from benchmarks.demo.results import Difference
     from benchmarks.demo.story import Event
     from fraud.pipeline.config import Config
 
@@ -116,7 +117,7 @@ def replay(
     """
     from benchmarks.demo.page import Document
     from benchmarks.demo.policies import EVERY, LOOP, Replay
-    from benchmarks.demo.results import of_loop, result
+    from benchmarks.demo.results import difference, of_loop, result
     from benchmarks.demo.trainer import Trainer
 
     started, (first, last) = time.monotonic(), days
@@ -138,13 +139,18 @@ def replay(
         else:
             courses[policy] = replayed.scheduled(policy)
     trainer.close()
+    differences: tuple[Difference, ...] = ()
+    if loop := courses.get(LOOP):
+        others = [course for course in courses.values() if course is not loop]
+        differences = tuple(difference(bank, loop, other, first, last) for other in others)
     return Document(
         folder.name,
         first,
         last,
         tuple(happening),
         tuple(result(bank, course, first, last, happening) for course in courses.values()),
-        of_loop(courses[LOOP].entries, happening) if LOOP in courses else None,
+        of_loop(loop.entries, happening) if loop else None,
+        differences,
         round(time.monotonic() - started),
     )
 

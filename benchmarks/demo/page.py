@@ -9,7 +9,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from benchmarks.demo import picture
-from benchmarks.demo.results import LoopResult, Result
+from benchmarks.demo.claims import Claim, claims
+from benchmarks.demo.results import Difference, LoopResult, Result
 from benchmarks.demo.story import Event
 from fraud.codec import to_json
 from fraud.files import write_atomically
@@ -28,6 +29,7 @@ class Document:
       events: what happened.
       policies: what each achieved.
       loop: what the loop noticed; None if it was not among them.
+      differences: between the loop and each other policy; none without the loop.
       seconds: that all of it took, without trainings that were kept from an earlier replay.
     """
 
@@ -37,7 +39,13 @@ class Document:
     events: tuple[Event, ...]
     policies: tuple[Result, ...]
     loop: LoopResult | None
+    differences: tuple[Difference, ...]
     seconds: int
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """What the loop is to show, and whether it does."""
+        return claims(self.policies, self.events, self.loop)
 
 
 def table(of: Document) -> str:
@@ -73,11 +81,26 @@ def table(of: Document) -> str:
             f"period; at most {of.loop.most_in_a_week} in seven days; "
             f"{len(of.loop.rolled_back)} rollbacks",
         ]
+    if of.differences:
+        lines += ["", "average precision of all days together, the loop's less another's:"]
+        lines += [f"- {d.policy}: {_interval(d)}" for d in of.differences]
+    if of.claims:
+        lines += ["", "| to be shown | shown | holds |", "|---|---|---|"]
+        for claim in of.claims:
+            holds = "yes" if claim.holds else "**no**"
+            lines.append(f"| {claim.text} | {claim.figures} | {holds} |")
     return "\n".join(lines)
 
 
 def _days(number: int | None) -> str:
     return "–" if number is None else str(number)
+
+
+def _interval(of: Difference) -> str:
+    if of.interval is None:
+        return f"{of.average_precision:+.4f}, which may be chance"
+    low, high = of.interval
+    return f"{of.average_precision:+.4f} (95 % {low:+.4f} … {high:+.4f})"
 
 
 def write(folder: Path, of: Document) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks.demo import page, picture, results, story
+from benchmarks.demo import page, results, story
 from benchmarks.demo.bank import Bank
+from benchmarks.demo.claims import claims
 from benchmarks.demo.gate import refusals
 from benchmarks.demo.policies import DAILY, LOOP, NEVER, WEEKLY, Course, Replay, ReplaySteps
 from benchmarks.demo.results import Version
@@ -345,13 +346,17 @@ def document() -> page.Document:
     event = replace(EVENT, first=first + 2 * DAY, last=first + 14 * DAY, is_learnt=True)
     happening = (event, story.Event(story.QUIET, "Nothing <b>.", first, first + DAY))
     of_policies = []
+    courses = {}
     for policy in (NEVER, WEEKLY, LOOP):
         course = replay.scheduled(policy) if policy != LOOP else replay.begin(policy)
         if policy == LOOP:
             course.answer(of.rows(first, replay.last))
+        courses[policy] = course
         of_policies.append(results.result(of, course, first, replay.last, happening))
     noticed = results.of_loop([entry(event.first + DAY, asks("drift/A"))], happening)
-    return page.Document("bank", first, replay.last, happening, tuple(of_policies), noticed, 1)
+    compared = results.difference(of, courses[LOOP], courses[WEEKLY], first, replay.last)
+    policies = tuple(of_policies)
+    return page.Document("bank", first, replay.last, happening, policies, noticed, (compared,), 1)
 
 
 def test_the_page_tells_the_story_without_the_network(tmp_path):
@@ -372,8 +377,107 @@ def test_the_table_has_a_row_for_each_policy_and_event():
     lines = page.table(document()).splitlines()
     assert sum(line.startswith(("| never", "| weekly", "| loop")) for line in lines) == 3
     assert "| x | 3 | 1 | 7 |" in page.table(document())
+    assert "| x: detected within 7 days | after 1 days | yes |" in page.table(document())
 
 
-def test_the_picture_needs_no_event():
-    of = document()
-    assert "<polyline" in picture.story(of.policies, (), of.first, of.last)
+def achieved(policy: str, **changes: object) -> results.Result:
+    week = results.Week(START, START + 6 * DAY, 10, 1, 0.8, 50.0)
+    of = results.Result(
+        policy, (week,), 0.8, 100.0, 90.0, 15.0, 4, (), {}, (), {story.NEW_FRAUD: 20}, 0, 1.0
+    )
+    return replace(of, **changes)
+
+
+NOTICED = results.LoopResult(
+    seen=(results.Seen("x", 7, ("drift/A",), 7),),
+    held=(START + 10 * DAY, START + 11 * DAY),
+    alarms_in_quiet=0,
+    trainings_in_quiet=2,
+    false_alarms=0,
+    most_in_a_week=2,
+    rolled_back=(),
+    decisions={},
+)
+HAPPENING = (
+    EVENT,
+    story.Event(story.BROKEN, "", START + 10 * DAY, START + 11 * DAY),
+    story.Event(story.QUIET, "", START + 12 * DAY, START + 19 * DAY),
+)
+
+
+def failing(
+    loop: results.Result,
+    noticed: results.LoopResult = NOTICED,
+    happening: tuple[story.Event, ...] = HAPPENING,
+) -> list[str]:
+    """The claims that do not hold beside the weekly policy and the never retrained model."""
+    others = achieved(NEVER, trainings=0), achieved(WEEKLY)
+    made = claims((*others, loop), happening, noticed)
+    return [claim.text for claim in made if not claim.holds]
+
+
+def test_a_claim_holds_or_not_by_its_own_figure():
+    better = achieved(LOOP, saved=101.0)
+    assert failing(better) == []
+    for changes, text in [
+        ({"saved": 100.0}, "the loop saves more money than weekly retraining"),
+        ({"trainings": 5}, "with no more trainings"),
+        ({"trained_on_broken": 1}, f"{story.BROKEN}: each of its days is held, no other is"),
+        ({"repaired": {story.NEW_FRAUD: None}}, f"{story.NEW_FRAUD}: a model that has learnt"),
+    ]:
+        (found,) = failing(replace(better, **changes))
+        assert found.startswith(text)
+    for changes, text in [
+        ({"seen": (results.Seen("x", 8, ("drift/A",), 7),)}, "x: detected within 7 days"),
+        ({"seen": (results.Seen("x", None, (), 7),)}, "x: detected within 7 days"),
+        ({"held": NOTICED.held[1:]}, f"{story.BROKEN}: each of its days is held, no other is"),
+        ({"held": (START, *NOTICED.held)}, f"{story.BROKEN}: each of its days is held, no other"),
+        ({"trainings_in_quiet": 3}, f"{story.QUIET}: no more than one training a week"),
+    ]:
+        (found,) = failing(better, replace(NOTICED, **changes))
+        assert found.startswith(text)
+
+
+def test_without_events_precision_counts_instead_of_money():
+    nothing = replace(NOTICED, seen=(), held=())
+    better = achieved(LOOP, average_precision=0.81, trainings=3, repaired={})
+    week = better.weeks[0]
+
+    def of(mean: float, last: float, trainings: int = 3) -> list[str]:
+        weeks = (replace(week, average_precision=last),)
+        loop = replace(better, average_precision=mean, weeks=weeks, trainings=trainings)
+        return failing(loop, nothing, ())
+
+    assert of(0.81, 0.81) == []
+    assert of(0.8, 0.81) == ["average precision, mean of the weeks: higher than without retraining"]
+    assert of(0.81, 0.8) == ["average precision, the last week: higher than without retraining"]
+    assert len(of(0.79, 0.79)) == 4
+    assert of(0.81, 0.81, 4) == ["with fewer trainings than weekly retraining"]
+
+
+def test_without_the_loop_nothing_is_claimed():
+    assert claims((achieved(WEEKLY),), HAPPENING, None) == ()
+
+
+def test_policies_are_compared_on_the_same_cards():
+    """The frauds of each day are on another card; one card alone could tell nothing."""
+    of, first = bank(45, rows=30), START + 30 * DAY
+    at = of.table.column_names.index("CUSTOMER_ID")
+    cards = pa.array(np.arange(len(of.labels)) % 29)
+    several = Bank(of.table.set_column(at, "CUSTOMER_ID", cards), CONFIG)
+
+    def course(policy: str, of: Bank, quality: float) -> Course:
+        said = of.labels * quality + np.random.default_rng(3).random(len(of.labels))
+        begun = Replay(of, Known(of, lambda day: said), first, START).begin(policy)
+        begun.answer(of.rows(first, first + 14 * DAY))
+        return begun
+
+    def compared(of: Bank, theirs: float) -> results.Difference:
+        loop, other = course(LOOP, of, 0.5), course(WEEKLY, of, theirs)
+        return results.difference(of, loop, other, first, first + 14 * DAY)
+
+    assert compared(several, 0.5) == results.Difference(WEEKLY, 0.0, None)
+    better, worse = compared(several, 0.1), compared(several, 0.9)
+    assert better.interval and better.average_precision > better.interval[0] > 0
+    assert worse.interval and worse.average_precision < worse.interval[1] < 0
+    assert compared(of, 0.2).interval is None
