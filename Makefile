@@ -70,10 +70,11 @@ image: image-lint ## build the images and try them: a run to a pushed model, a s
 	scripts/image.sh
 	$(bin)/python -m pytest -m slow tests/e2e/test_images.py $(ARGS)
 
-image-lint: setup # the Dockerfile and compose.yaml
+image-lint: setup # the Dockerfile, compose.yaml, and GitHub's workflow
 	scripts/setup_beside.sh image
 	.venv-image/bin/hadolint deploy/docker/Dockerfile
 	.venv-image/bin/check-jsonschema --builtin-schema vendor.compose-spec deploy/docker/compose.yaml
+	.venv-image/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 
 sbom: setup ## list the Python packages of both images with their hashes, as CycloneDX, in build/sbom
 	scripts/setup_beside.sh image
