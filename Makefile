@@ -126,11 +126,8 @@ alerts: ## check and test the alerts (needs Prometheus's promtool)
 	promtool check rules deploy/observability/alerts.yaml
 	promtool test rules deploy/observability/alerts_test.yaml deploy/observability/alerts_days_test.yaml
 
-train: setup ## a run for the delivery; its outcome is in build/train (TRAIN_DATA=, TRAIN_CONFIG=, TRAIN_ROOT=)
-	mkdir -p build/train && rm -f build/train/outcome
-	$(bin)/fraud-pipeline run --config $(TRAIN_CONFIG) --data $(TRAIN_DATA) --root $(TRAIN_ROOT) --json >build/train/run.json
-	$(bin)/python -c 'import json; print(json.load(open("build/train/run.json"))["outcome"])' >build/train/outcome
-	@cat build/train/outcome
+train: setup ## a run for the delivery; its outcome and report are in build/train (TRAIN_DATA=, TRAIN_CONFIG=, TRAIN_ROOT=)
+	scripts/train.sh $(TRAIN_CONFIG) $(TRAIN_DATA) $(TRAIN_ROOT)
 
 promote: ## push the images that `make image` built to REGISTRY, as TAG
 	for name in serving pipeline; do buildah push localhost/fraud-$$name:$(VERSION) docker://$(REGISTRY)/$$name:$(TAG) || exit 1; done

@@ -175,6 +175,7 @@ def test_the_steps_are_really_run(run, repository, tmp_path):
     finally:
         server.stop()
     assert (made(lines), result) == (STEPS, "SUCCESS"), (tmp_path / "output").read_text()[-5000:]
+    assert (repository / "build" / "train" / "report.html").is_file(), "it is archived"
     assert "answers with the score" in (tmp_path / "output").read_text()
     deployed = (tmp_path / "deployed.yaml").read_text()
     assert {*re.findall(r"image: (.*)", deployed)} == {

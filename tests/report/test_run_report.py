@@ -269,6 +269,24 @@ def test_a_run_that_the_gate_stopped_names_the_anomalies(root):
     assert "Quality on the eval window" not in page.text
 
 
+@pytest.mark.parametrize("gone", ["AMOUNT", "CHANNEL"])
+@pytest.mark.parametrize("splits", [["recent"], ["train", "eval", "recent"]])
+def test_a_column_without_any_value_is_reported(root, gone, splits):
+    """TFDV takes it for text, whatever it is in other splits."""
+    anomaly = Anomaly(gone, "Gone", "without values", "error", "recent", "schema")
+    root.data(Verdict(False, (anomaly,)))
+    for split in splits:
+        path = root.folder / "artifacts" / "statistics" / f"Split-{split}" / "FeatureStats.pb"
+        listed = statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes())
+        for feature in listed.datasets[0].features:
+            if feature.path.step[0] == gone:
+                feature.string_stats.Clear()
+                feature.string_stats.common_stats.num_missing = 100
+        path.write_bytes(listed.SerializeToString())
+    root.summary(outcome="gate_stopped", reasons=(str(anomaly),), anomalies=(anomaly,))
+    assert "recent 100.00 %" in root.page().text
+
+
 def test_a_run_that_failed_says_where_and_why(root):
     root.data(Verdict(True))
     root.records.node(
