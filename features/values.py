@@ -20,9 +20,10 @@ from fraud.features.spec import Dataset
 from fraud.time import MICROSECONDS_PER_DAY, TIME_UNITS, UTC, local_times
 
 TIME = pa.timestamp("us")
-# Nanoseconds last: they would wrap around in the year 2262.
-_TEXT_FORMS = [pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (None, "UTC")]
-_TEXT_FORMS.append(pa.int64())
+_TEXT_FORMS = [pa.timestamp("us"), pa.timestamp("us", "UTC"), pa.int64()]
+# Nanoseconds are cut off, not parsed: as such they wrap around before 1677 and after 2262.
+_LONGEST_IN_MICROSECONDS = len("2018-04-01T13:45:00.123456")
+_NANOSECONDS = r"(:\d\d\.\d{6})\d{1,3}([^\d]|$)"
 # Only truncation to microseconds is allowed, not an overflow.
 _TO_MICROSECONDS = pc.CastOptions(target_type=TIME, allow_time_truncate=True)
 _FIRST_TIME, _LAST_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 and 9999
@@ -81,6 +82,9 @@ def times(column: pa.Array, name: str, timezone: str, origins: Origins) -> pa.Ar
     as_text = is_text(column.type)
     if as_text:
         column = pc.utf8_trim_whitespace(column)
+    given = column
+    if as_text and (pc.max(pc.binary_length(column)).as_py() or 0) > _LONGEST_IN_MICROSECONDS:
+        column = pc.replace_substring_regex(column, _NANOSECONDS, r"\1\2")
     forms = _TEXT_FORMS if as_text else [column.type]
     for form in forms:
         if (parsed := _as_time(column, form, timezone)) is not None:
@@ -89,7 +93,7 @@ def times(column: pa.Array, name: str, timezone: str, origins: Origins) -> pa.Ar
     parse = partial(_as_time, timezone=timezone)
     bad = max(_first_not(column, partial(parse, form=form)) for form in forms)
     try:
-        value = column[bad].as_py()
+        value = given[bad].as_py()
     except OverflowError:
         value = f"beyond the year {date.max.year}"
     if value in (None, ""):

@@ -198,7 +198,11 @@ def test_a_stored_time_beyond_the_calendar_is_refused(tmp_path: Path, table: pa.
         discover(str(path), CONFIG.dataset)
 
 
-def test_a_last_day_of_the_calendar_does_not_wrap_around(tmp_path: Path, table: pa.Table) -> None:
+@pytest.mark.parametrize("nanoseconds", ["", ".123456789"])
+def test_a_last_day_of_the_calendar_does_not_wrap_around(
+    tmp_path: Path, table: pa.Table, nanoseconds: str
+) -> None:
+    table = replaced(table, "TX_DATETIME", 1, f"{FIRST_DAY} 00:00:00{nanoseconds}")
     path = transactions.write_file(
         replaced(table, "TX_DATETIME", 2, "9999-12-31 00:00:00"), tmp_path / "all.csv"
     )
