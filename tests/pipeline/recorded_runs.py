@@ -136,3 +136,14 @@ def _set(holder: mlmd.Artifact | mlmd.Execution, properties: dict[str, object]) 
             holder.custom_properties[name].int_value = content
         else:
             holder.custom_properties[name].string_value = str(content)
+
+
+class Counting:
+    """Counts the questions that another object is asked."""
+
+    def __init__(self, asked):
+        self.asked, self.questions = asked, 0
+
+    def __getattr__(self, name):
+        self.questions += 1
+        return getattr(self.asked, name)

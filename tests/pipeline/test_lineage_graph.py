@@ -11,7 +11,7 @@ from fraud.errors import BadInput
 from fraud.pipeline import cli, lineage, lineage_graph
 from fraud.pipeline.lineage_graph import FEATURES, Origin, Reach
 from fraud.pipeline.records import StoreRecords
-from tests.pipeline.recorded_runs import Records
+from tests.pipeline.recorded_runs import Counting, Records
 
 HOSTILE = "<script>alert(1)</script> \"'& " + "‮" + "x" * 200
 
@@ -187,17 +187,6 @@ def test_properties_that_are_structures_become_plain_values(records, capsys):
     assert cli.main(command) == 0
     (found,) = json.loads(capsys.readouterr().out)["back"]["artifacts"]
     assert found["properties"] == {"blessed": {"recent_train": 1}}
-
-
-class Counting:
-    """Counts the questions that another object is asked."""
-
-    def __init__(self, asked):
-        self.asked, self.questions = asked, 0
-
-    def __getattr__(self, name):
-        self.questions += 1
-        return getattr(self.asked, name)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from fraud.monitoring.checks import Check, Day, Kind, Observation, Verdict
 from fraud.pipeline.artifacts import RunSummary
 from fraud.report.web.app import create_app
 from fraud.report.web.content import PAGE, Reader
-from tests.pipeline.recorded_runs import Records
+from tests.pipeline.recorded_runs import Counting, Records
 
 HOSTILE = "<script>alert(1)</script>\"'&" + "x" * 200
 
@@ -118,14 +118,6 @@ def test_pages_of_the_list(site):
 
 def test_a_list_of_500_runs_takes_no_more_questions_than_one_of_60(site):
     """That is what makes it quick: see `benchmarks.lineage` for the seconds."""
-
-    class Counting:
-        def __init__(self, asked):
-            self.asked, self.questions = asked, 0
-
-        def __getattr__(self, name):
-            self.questions += 1
-            return getattr(self.asked, name)
 
     def questions() -> int:
         store, plain = Counting(site.records.store), Counting(site.records.plain)
