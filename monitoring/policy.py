@@ -119,8 +119,8 @@ class LoopSettings:
     nothing_blessed_days: Count = 35
     """Days without a push at which that is an alert, although models were trained."""
     server: str | None = None
-    """Address of the one server, such as http://localhost:8501, which is asked whether it took a new
-    version; null does not ask; a token, if the server needs one, comes from the environment
+    """Address of the one server, such as http://localhost:8501, which is asked whether it took a
+    new version; null does not ask; a token, if the server needs one, comes from the environment
     variable `FRAUD_SERVER_TOKEN`."""
     verify_rows: Count = 500
     """Transactions that a new version must have scored before it is judged by them."""
