@@ -117,7 +117,7 @@ manifests: setup ## build the Kubernetes manifests and check them: schemas, poli
 	scripts/setup_go.sh linters
 	.venv-kubernetes/bin/python deploy/kubernetes/check.py --tools .go-tools/linters --out build/manifests
 
-manifests-apply: manifests ## apply them to a real API server, which is built first (needs Go; half an hour once)
+manifests-apply: manifests ## apply them to a real API server, which is built first (needs Go; once, for 11 minutes of a processor)
 	scripts/setup_go.sh cluster
 	.venv-kubernetes/bin/python deploy/kubernetes/api_server.py --tools .go-tools/cluster \
 		--kustomize .go-tools/linters/kustomize --out build/manifests
