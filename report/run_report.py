@@ -423,7 +423,7 @@ def _slices(facts: Facts) -> dict[str, Markup]:
             if name == "overall":
                 limits = summary.intervals.get("overall", {})
             low, high = limits.get(metric, (None, None))
-            drawn.append(Estimate(name, _finite(row.get(metric)), low, high))
+            drawn.append(Estimate(name, finite(row.get(metric)), low, high))
         overall = drawn[0].value
         shown[title(words(metric))] = charts.estimates(
             f"{words(metric)} of each slice, with 95 % interval",
@@ -440,7 +440,7 @@ def _gaps(facts: Facts) -> dict[str, Markup]:
     shown = {}
     for name, most in facts.demands.max_gaps.items():
         drawn = [
-            Estimate(of_slice, _finite(row[name]), absent=TOO_SMALL)
+            Estimate(of_slice, finite(row[name]), absent=TOO_SMALL)
             for of_slice, row in sorted(slices.items())
             if name in row
         ]
@@ -470,7 +470,8 @@ def _seconds(facts: Facts) -> Markup | None:
     )
 
 
-def _finite(number: float | None) -> float | None:
+def finite(number: float | None) -> float | None:
+    """A number; None if it is none, or undefined."""
     return number if number is not None and math.isfinite(number) else None
 
 

@@ -58,6 +58,12 @@ class Run:
     summary: RunSummary | None = None
     before: str | None = None
 
+    @property
+    def average_precision(self) -> float | None:
+        """Of the challenger on all examples; None if it was not measured or is undefined."""
+        measured = self.summary.metrics.get("overall", {}) if self.summary else {}
+        return run_report.finite(measured.get("average_precision"))
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -233,6 +239,9 @@ class Reader:
         Raises:
           BadInput: one of them is unknown or has not finished.
         """
+        for run_id in (first, second):  # which become the names of folders
+            if not lineage_graph.is_run(self._records, run_id):
+                raise BadInput(f"{run_id}: no such run")
         found = [self.summary(run_id) for run_id in (first, second)]
         for run_id, summary in zip((first, second), found, strict=True):
             if summary is None:

@@ -229,6 +229,26 @@ def test_what_is_not_there_is_not_found(site, path):
     site.get(path, status=404)
 
 
+def test_nothing_outside_the_root_is_read(site):
+    folder = site.records.root.path.parent / "outside"
+    folder.mkdir()
+    (folder / "summary.json").write_bytes(
+        (site.records.root.run("r1") / "summary.json").read_bytes()
+    )
+    for run_id in ("../../outside", str(folder)):
+        page = site.get(f"/compare?a={run_id}&b=r1", status=404)
+        assert "no such run" in page
+
+
+def test_an_average_precision_that_is_undefined_does_not_break_the_list(site):
+    """As in an eval window without frauds, or in a run whose metrics were configured otherwise."""
+    undefined = {"overall": {"average_precision": None}, "slices": {}}
+    for number, metrics in enumerate([undefined, {"overall": {"roc_auc": 0.5}, "slices": {}}], 3):
+        site.records.run(f"r{number}", "2026-01-12", ("2026-01-04", "2026-01-07"), f"{number}00")
+        summary(site.records, f"r{number}", "2026-01-12", metrics=metrics)
+        assert f"<a href=\"/runs/r{number}\">" in site.get("/")
+
+
 def test_a_rollback_needs_token_and_reason(site):
     def post(**form: str) -> int:
         return site.client.post("/rollback", data=form).status_code
