@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from functools import cached_property
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +236,7 @@ class Touched:
       as_of: their as-of day.
       role: a split, or `FEATURES`.
       fingerprints: of the day's files when they were read.
-      gate: "passed", "refused", or "not judged".
+      gate: "passed", "refused", or "not judged"; or "refused, then passed" and the like.
       models: ids of the models trained on these examples.
       releases: every version with these models, oldest first.
     """
@@ -358,10 +358,10 @@ def reach(records: Records, pushed: Path, day: str) -> Reach:
         reached = _reached(examples, readers)
         models = sorted(i for i in reached if by_id[i].type == "Model")
         pushes = {i for i in reached if by_id[i].type == "PushedModel"}
-        verdicts = [by_id[i].properties for i in reached if by_id[i].type == "fraud.DataVerdict"]
-        gate = "not judged"
-        if verdicts:
-            gate = "passed" if verdicts[0].get("passed") == 1 else "refused"
+        # A run that takes the examples from the cache may come to another verdict.
+        verdicts = sorted(i for i in reached if by_id[i].type == "fraud.DataVerdict")
+        told = ["passed" if by_id[i].properties.get("passed") == 1 else "refused" for i in verdicts]
+        gate = ", then ".join(word for word, _ in groupby(told)) or "not judged"
         touched.append(
             Touched(
                 examples=examples,
@@ -517,10 +517,11 @@ def _of_release(
 
 
 def _of_run(records: Records, run_id: str) -> Origin:
-    """What the last nodes of a run made: what no other node of it read."""
+    """What the last nodes of a run made: what no other node of it made anything of."""
     of_run = records.links_of_executions(records.executions_of_run(run_id) or ())
     made = {link.artifact_id for link in of_run if link.is_output}
-    read = {link.artifact_id for link in records.links_of_artifacts(made) if not link.is_output}
+    makers = {link.execution_id for link in of_run if link.is_output}
+    read = {x.artifact_id for x in of_run if not x.is_output and x.execution_id in makers}
     starts = tuple(sorted(made - read or made))
     back = walk_back(records, starts)
     return Origin(run_id, "run", starts, None, (), (), data_of(back), back)

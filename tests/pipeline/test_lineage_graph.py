@@ -114,6 +114,19 @@ def test_a_refused_day_led_to_no_model(records):
     assert (touched.gate, touched.models, touched.releases) == ("refused", (), ())
 
 
+def test_a_day_that_was_refused_and_passed_later_says_so(records):
+    """The gate stopped a run, its settings or the schema were mended, and the run was repeated."""
+    made = records.run("r3", "2026-02-10", ("2026-02-01", "2026-02-05"), passed=False)
+    examples = {"examples": made["examples"]}
+    records.node("r4", "TransactionExampleGen", {}, examples, state="CACHED")
+    verdict = records.artifact("fraud.DataVerdict", passed=1)
+    records.node("r4", "DataGate", examples, {"verdict": verdict})
+    model = records.artifact("Model", as_of="2026-02-10")
+    records.node("r4", "Trainer", {**examples, "_DataGate.verdict": verdict}, {"model": model})
+    (touched,) = find(records, "2026-02-02").touched
+    assert (touched.gate, touched.models) == ("refused, then passed", (model.id,))
+
+
 def test_runs_that_took_the_examples_from_the_cache_are_named(records):
     (examples,) = [a for a in records.store.get_artifacts_by_type("Examples") if a.id == 1]
     records.node("again", "TransactionExampleGen", {}, {"examples": examples}, state="CACHED")
@@ -141,6 +154,18 @@ def test_an_artifact_leads_both_ways_by_id_and_by_folder(records):
 def test_a_run_leads_back_from_what_it_ended_with(records):
     found = find(records, "r1")
     assert [found.back.by_id[i].type for i in found.starts] == ["PushedModel"]
+
+
+def test_what_a_later_run_read_from_the_cache_does_not_hide_the_end_of_a_run(records):
+    """A run failed, and the next one went on from what it had made."""
+    made = records.run("r3", "2026-02-10", ("2026-02-01", "2026-02-05"), passed=False)
+    graph = records.artifact("TransformGraph")
+    records.node("r3", "Transform", {"_DataGate.verdict": made["verdict"]}, {"graph": graph})
+    records.node("r3", "Trainer", {"graph": graph}, {}, state="FAILED")
+    records.node("r4", "Transform", {}, {"graph": graph}, state="CACHED")
+    before = find(records, "r3").starts
+    records.node("r4", "Trainer", {"graph": graph}, {"model": records.artifact("Model")})
+    assert find(records, "r3").starts == before == (graph.id,)
 
 
 @pytest.mark.parametrize("asked", ["999", "no-such-run", "/no/folder", "2026-13-01", "2020-01-01"])

@@ -246,7 +246,7 @@ def test_an_average_precision_that_is_undefined_does_not_break_the_list(site):
     for number, metrics in enumerate([undefined, {"overall": {"roc_auc": 0.5}, "slices": {}}], 3):
         site.records.run(f"r{number}", "2026-01-12", ("2026-01-04", "2026-01-07"), f"{number}00")
         summary(site.records, f"r{number}", "2026-01-12", metrics=metrics)
-        assert f"<a href=\"/runs/r{number}\">" in site.get("/")
+        assert f'<a href="/runs/r{number}">' in site.get("/")
 
 
 def test_a_rollback_needs_token_and_reason(site):
