@@ -115,6 +115,13 @@ def positive_int(text: str) -> int:
     return number
 
 
+def port(text: str) -> int:
+    """An argparse type: a port, or 0."""
+    if not 0 <= (port := int(text)) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{port} is no port; use 0 to 65535")
+    return port
+
+
 def data_path(arguments: argparse.Namespace, config: Config) -> str:
     """`--data`, or else the configuration's, as an absolute path or URI.
 

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(
             option,
-            type=_port,
+            type=common.port,
             default=default,
             metavar="N",
             help=f"port for {protocol} (default {default}); 0 takes a free one and logs it",
@@ -106,10 +106,3 @@ def _build_state(arguments: argparse.Namespace) -> int:
         if value := getattr(arguments, option):
             command += [f"--{option}", value]
     return subprocess.run(command, check=False).returncode
-
-
-def _port(text: str) -> int:
-    """An argparse type: a port, or 0."""
-    if not 0 <= (port := int(text)) < 1 << 16:
-        raise argparse.ArgumentTypeError(f"{port} is no port; use 0 to 65535")
-    return port

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from fraud.errors import BadInput
@@ -36,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="address to listen on (default 127.0.0.1, which only this machine reaches)",
     )
     parser.add_argument(
-        "--port", type=int, default=PORT, metavar="N", help=f"port (default {PORT})"
+        "--port", type=common.port, default=PORT, metavar="N", help=f"port (default {PORT})"
     )
     parser.add_argument(
         "--no-tensorboard",
@@ -70,39 +72,86 @@ def run(arguments: argparse.Namespace) -> int:
         release, _ = production.roll_back(config.metadata, root, reason, version)
         return release.version
 
-    hosts = ["localhost", "127.0.0.1", arguments.host]
-    with _tensorboard(root, arguments) as board:
-        app = create_app(
-            Reader(store, records, root),
-            records,
-            root,
-            hosts,
-            board,
-            os.environ.get(TOKEN),
-            roll_back,
-        )
-        print(f"http://{arguments.host}:{arguments.port}/", flush=True)
-        uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that TensorBoard ends, too
+    with _listening(arguments.host, arguments.port) as listening:
+        port = listening.getsockname()[1]
+        with nullcontext() if arguments.no_tensorboard else tensorboard(root, port) as board:
+            app = create_app(
+                Reader(store, records, root),
+                records,
+                root,
+                ["localhost", "127.0.0.1", arguments.host],
+                board,
+                os.environ.get(TOKEN),
+                roll_back,
+            )
+            print(f"http://{_joined(arguments.host, port)}/", flush=True)
+            with suppress(KeyboardInterrupt):
+                server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+                server.run(sockets=[listening])
     return 0
 
 
 @contextmanager
-def _tensorboard(root: Root, arguments: argparse.Namespace) -> Iterator[str | None]:
-    """Starts TensorBoard on this machine's next port, as long as the page is served."""
-    program = Path(sys.prefix, "bin", "tensorboard")
-    found = str(program) if program.exists() else shutil.which("tensorboard")
-    if arguments.no_tensorboard or found is None:
+def tensorboard(root: Root, port: int) -> Iterator[str | None]:
+    """Starts TensorBoard as long as the page is served; says if it cannot be started.
+
+    Args:
+      root: whose trainings it shows.
+      port: of the page; TensorBoard's is the next one, of this machine only.
+    """
+    program, address = _program(), f"127.0.0.1:{port + 1}"
+    if program is None:
         yield None
         return
-    port = arguments.port + 1
+    try:  # it would end, and the page would lead to whoever is there
+        _listening("127.0.0.1", port + 1).close()
+    except BadInput as error:
+        print(f"fraud-pipeline: TensorBoard was not started: {error}", file=sys.stderr)
+        yield None
+        return
     logs = root.artifacts / "Trainer" / "model_run"
     process = subprocess.Popen(
-        [found, "--logdir", str(logs), "--host", "127.0.0.1", "--port", str(port)],
+        [program, "--logdir", str(logs), "--host", "127.0.0.1", "--port", str(port + 1)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        yield f"http://127.0.0.1:{port}/"
+        yield f"http://{address}/"
     finally:
         process.terminate()
         process.wait()
+
+
+def _program() -> str | None:
+    """TensorBoard's program; None if it is not installed."""
+    beside = Path(sys.prefix, "bin", "tensorboard")
+    return str(beside) if beside.exists() else shutil.which("tensorboard")
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+      BadInput: the address is not this machine's, or the port is in use.
+    """
+    address = _joined(host, port)
+    if port >= 1 << 16:  # which would be taken for port 0
+        raise BadInput(f"{address}: there is no such port; choose a lower --port")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(*found[:3])
+    except OSError as error:
+        raise BadInput(f"{address}: {error.strerror}; choose another --host") from None
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(found[4])
+        made.listen()
+    except OSError as error:
+        made.close()
+        raise BadInput(f"{address}: {error.strerror}; choose another --port or --host") from None
+    return made
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -11,12 +11,11 @@ import hmac
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.pipeline import lineage_graph
@@ -55,12 +54,15 @@ def create_app(
       roll_back: (version, reason) → the new version.
     """
     app = FastAPI(title="fraud-pipeline", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     lock = threading.Lock()  # ML Metadata's client is not made for several threads
 
     @app.middleware("http")
     async def protect(request: Request, call_next: Any) -> Response:
-        response = await call_next(request)
+        # Starlette's TrustedHostMiddleware does not know addresses of IPv6.
+        if _host(request.headers.get("host", "")) in hosts:
+            response = await call_next(request)
+        else:
+            response = PlainTextResponse("This page is not for that host", 400)
         response.headers["Content-Security-Policy"] = POLICY
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
@@ -117,3 +119,11 @@ def create_app(
         return RedirectResponse("/", status_code=303)
 
     return app
+
+
+def _host(header: str) -> str | None:
+    """The host of a Host header, without its port; None if there is none."""
+    try:
+        return urlsplit(f"//{header}").hostname
+    except ValueError:
+        return None

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+from collections.abc import Sequence
 from datetime import date, timedelta
 
 import pytest
@@ -26,14 +27,19 @@ HOSTILE = "<script>alert(1)</script>\"'&" + "x" * 200
 class Site:
     """A root with two pushed runs, and its page; rollbacks are kept in `done`."""
 
-    def __init__(self, records: Records, token: str | None = "secret"):
+    def __init__(
+        self,
+        records: Records,
+        token: str | None = "secret",
+        hosts: Sequence[str] = ("127.0.0.1", "localhost"),
+    ):
         self.records, self.done = records, []
         self.reader = Reader(records.store, records.plain, records.root)
         self.app = create_app(
             self.reader,
             records.plain,
             records.root,
-            ["127.0.0.1", "localhost"],
+            hosts,
             "http://127.0.0.1:8601/",
             token,
             self._roll_back,
@@ -273,6 +279,24 @@ def test_without_a_token_nobody_can_roll_back(records):
 def test_requests_for_other_hosts_are_refused(site):
     answer = site.client.get("/", headers={"Host": "attacker.example"})
     assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("[::1]:8600", 200),
+        ("[::1]", 200),
+        ("LOCALHOST:8600", 200),
+        ("[::2]:8600", 400),
+        ("localhost@attacker.example", 400),
+        ("localhost.attacker.example:8600", 400),
+        ("[::1", 400),
+        ("", 400),
+    ],
+)
+def test_hosts_are_compared_as_a_whole(records, host, status):
+    client = Site(records, hosts=["::1", "localhost"]).client
+    assert client.get("/", headers={"Host": host}).status_code == status
 
 
 def test_names_are_text(site):
