@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -12,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from fraud.errors import FraudPipelineError
+from fraud.errors import BadInput, FraudPipelineError
 
 
 def is_uri(path: str) -> bool:
@@ -45,6 +46,21 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_asked(path: Path, text: str) -> None:
+    """Writes a file that a person named, as `write_atomically` does.
+
+    Raises:
+      BadInput: it cannot be written there.
+      OSError: the disk is full.
+    """
+    try:
+        write_atomically(path.absolute(), text)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise BadInput(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def open_lock(path: Path) -> TextIO:

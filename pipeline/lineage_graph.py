@@ -7,6 +7,7 @@ fraction of a second among the records of thousands of runs.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -296,6 +297,7 @@ def find(records: Records, pushed: Path, asked: str | None = None) -> Origin | R
         found = records.artifacts([int(asked)])
     elif "/" in asked:
         found = records.artifacts_at(asked.rstrip("/"))
+        found = found or records.artifacts_at(os.path.abspath(asked))
     if not found:
         raise BadInput(
             f"{asked}: no version, day, run or artifact; `fraud-pipeline status` lists runs and "

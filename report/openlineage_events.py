@@ -30,8 +30,8 @@ from openlineage.client.serde import Serde
 from openlineage.client.transport.http import ApiKeyTokenProvider, HttpConfig, HttpTransport
 
 from fraud.codec import to_json
-from fraud.errors import FraudPipelineError
-from fraud.files import write_atomically
+from fraud.errors import BadInput, FraudPipelineError
+from fraud.files import is_uri, write_asked
 from fraud.pipeline.lineage_graph import Execution, Graph, Origin, Reach
 
 NAMESPACE = "fraud"
@@ -61,13 +61,17 @@ def send(found: Origin | Reach, target: str) -> int:
 
     Raises:
       FraudPipelineError: the server cannot be reached, or refuses the events.
-      OSError: the file cannot be written.
+      BadInput: it is neither, or the file cannot be written.
     """
     graph = found.forward if isinstance(found, Reach) else found.back
     listed = list(events(graph))
     if not target.startswith(("http://", "https://")):
+        if is_uri(target):
+            raise BadInput(
+                f"{target}: name a file, or a server that begins with http:// or https://"
+            )
         lines = "".join(Serde.to_json(event) + "\n" for event in listed)
-        write_atomically(Path(target), lines)
+        write_asked(Path(target), lines)
         return len(listed)
     key = os.environ.get(KEY)
     config = HttpConfig(target, retry={"total": 2})

@@ -29,6 +29,7 @@ from fraud.monitoring.checks import Check, Observation, Verdict
 from fraud.monitoring.journal import FAILED, ON_PROBATION, Training
 from fraud.pipeline import lineage, production, releases
 from fraud.pipeline.artifacts import SUMMARY_FILE
+from fraud.pipeline.commands import track
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
 from fraud.time import parse_day
@@ -259,6 +260,7 @@ class ProductionSteps:
         """Takes a version back, if it is still live."""
         if self.live() == bad:
             production.roll_back(self._config.metadata, self._root, reason)
+            track.send_finished(self._config, self._root)
         return self.live()
 
     def problems(

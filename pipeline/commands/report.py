@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Writes the report and prints where it is.
 
     Raises:
-      BadInput: there is no such run.
+      BadInput: there is no such run, or the file cannot be written.
     """
     config, root = common.config_and_root(arguments)
 
@@ -54,12 +54,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def write(store: Any, root: Root, run_id: str, out: Path | None = None) -> Path:
     """Writes the report on a run; returns its path."""
-    from fraud.files import write_atomically
+    from fraud.files import write_asked
     from fraud.report import run_report
 
     path = out or root.report(run_id)
     facts = run_report.read(store, root.pushed, root.run(run_id), run_id)
-    write_atomically(path, run_report.render(facts))
+    write_asked(path, run_report.render(facts))
     return path
 
 

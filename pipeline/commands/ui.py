@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -60,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from fraud.pipeline import lineage, production
     from fraud.pipeline.records import find_records
+    from fraud.pipeline.tracking import mirror
     from fraud.report.web.app import create_app
     from fraud.report.web.content import Reader
 
@@ -70,6 +72,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     def roll_back(version: str, reason: str) -> str:
         release, _ = production.roll_back(config.metadata, root, reason, version)
+        if mirror.uri(config):  # in a process of its own, or the page would wait for the server
+            command = [sys.executable, "-m", "fraud.pipeline.cli", "track"]
+            options = shlex.split(common.options_given(arguments))
+            subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
         return release.version
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that TensorBoard ends, too

@@ -114,6 +114,11 @@ def _status(root: Root, store: Any, run_id: str) -> str | None:
     return None if states & {"RUNNING", "NEW"} else KILLED
 
 
+def belongs(other: str, key: str) -> bool:
+    """Whether a key is that of a run or a backtest, or of one of its children."""
+    return re.fullmatch(rf"{re.escape(key)}( (trial|fold) \d+)?", other) is not None
+
+
 def read(root: Root, store: Any, key: str) -> Tracked:
     """Reads what is to be sent about a run or a backtest.
 

@@ -73,7 +73,7 @@ def send(config: Config, root: Root, charts: Charts) -> Sent:
       charts: draws a run.
 
     Raises:
-      BadInput: no server is configured, or MLflow is not installed.
+      BadInput: no server is configured, MLflow is not installed, or nothing has run in the root.
       FraudPipelineError: the server cannot be reached or refuses something.
     """
     target = uri(config)
@@ -86,6 +86,8 @@ def send(config: Config, root: Root, charts: Charts) -> Sent:
     except ImportError:
         raise BadInput("MLflow is not installed: pip install 'fraud-pipeline[mlflow]'") from None
     store = lineage.find_store(config.metadata, root)
+    if store is None and not any(facts.ended(root, store)):
+        raise BadInput(f"{root.path}: nothing has run here; check --root")
     with open(root.path / ".tracking.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
@@ -122,7 +124,7 @@ class _Mirror:
             if (key, status) in complete:
                 continue
             for run in there:  # what a killed process sent of it and its children, or its failure
-                if f"{run.data.tags[KEY]} ".startswith(f"{key} "):
+                if facts.belongs(run.data.tags[KEY], key):
                     self._client.delete_run(run.info.run_id)
             tracked = facts.read(self._root, self._store, key)
             self._run(tracked, charts)

@@ -151,6 +151,14 @@ def test_an_artifact_leads_both_ways_by_id_and_by_folder(records):
     assert find(records, "/bank/schema/7/").starts == (artifact.id,)
 
 
+def test_an_artifact_is_named_by_a_relative_folder(records, monkeypatch):
+    folder = records.root.artifacts / "SchemaGen" / "schema" / "7"
+    artifact = records.artifact("Schema", uri=str(folder))
+    records.node("r1", "SchemaGen", {}, {"schema": artifact})
+    monkeypatch.chdir(records.root.path)
+    assert find(records, "artifacts/SchemaGen/schema/7/").starts == (artifact.id,)
+
+
 def test_a_run_leads_back_from_what_it_ended_with(records):
     found = find(records, "r1")
     assert [found.back.by_id[i].type for i in found.starts] == ["PushedModel"]

@@ -97,6 +97,15 @@ def test_a_server_gets_them_with_the_key_from_the_environment(records, server, m
     assert {key for _, key, _ in server.received} == {"Bearer secret"}
 
 
+@pytest.mark.parametrize("target", ["ftp://host/events", "kafka://host", "."])
+def test_what_is_neither_server_nor_file_is_refused(records, target, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert send(records, target) == 2
+    assert target in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
 @pytest.mark.parametrize("status", [401, None])
 def test_a_server_that_refuses_or_is_down_is_a_failure_that_says_so(
     records, server, status, capsys

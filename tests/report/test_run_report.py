@@ -321,6 +321,15 @@ def test_the_latest_run_is_the_default_and_others_must_exist(root, capsys, tmp_p
     assert "r9: no such run" in capsys.readouterr().err
 
 
+def test_a_file_that_cannot_be_written_is_named(root, tmp_path, capsys):
+    root.data(Verdict(True))
+    (tmp_path / "file").touch()
+    for out in (tmp_path, tmp_path / "file" / "report.html"):
+        command = ["report", "--root", str(root.records.root.path), "--out", str(out)]
+        assert cli.main(command) == 2
+        assert f"{out}: cannot be written" in capsys.readouterr().err
+
+
 def test_a_report_that_fails_does_not_fail_the_run(root, monkeypatch, caplog):
     from fraud.pipeline.commands import report
 

@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from types import SimpleNamespace
 
 import httpx
 import pytest
+import uvicorn
+from starlette.testclient import TestClient
 
-from fraud.pipeline import cli
+from fraud.pipeline import cli, production
 from fraud.pipeline.commands import ui
 from tests.pipeline.recorded_runs import Records
 
@@ -51,6 +54,24 @@ def test_a_port_of_somebody_else_is_not_taken_for_tensorboard(root, taken, is_la
     with ui.tensorboard(root, page) as address:
         assert address is None
     assert f"TensorBoard was not started: 127.0.0.1:{page + 1}: " in capsys.readouterr().err
+
+
+def test_mlflow_learns_of_a_rollback(root, tmp_path, monkeypatch):
+    """The page does not wait for it."""
+    monkeypatch.setenv("FRAUD_UI_TOKEN", "secret")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    called, pages = [], []
+    monkeypatch.setattr(production, "roll_back", lambda *_: (SimpleNamespace(version="200"), []))
+    monkeypatch.setattr(ui.subprocess, "Popen", lambda command, **_: called.append(command))
+    monkeypatch.setattr(uvicorn.Config, "__init__", lambda self, app, **_: pages.append(app))
+    monkeypatch.setattr(uvicorn, "Server", lambda _: SimpleNamespace(run=lambda sockets: None))
+    command = ["ui", "--root", str(root.path), "--port", "0", "--no-tensorboard"]
+    assert cli.main(command) == 0
+    client = TestClient(pages[0], base_url="http://127.0.0.1", follow_redirects=False)
+    form = {"version": "100", "reason": "why", "token": "secret"}
+    assert client.post("/rollback", data=form).status_code == 303
+    ((*_, name, option, value),) = called
+    assert (name, option, value) == ("track", "--root", str(root.path))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

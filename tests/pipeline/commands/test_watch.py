@@ -44,6 +44,18 @@ def steps(data: Path, simulated: bool = False) -> ProductionSteps:
     return ProductionSteps(Config(), Root(data.parent / "root"), str(data), [], simulated)
 
 
+def test_mlflow_learns_of_a_rollback(data, monkeypatch):
+    told: list[Root] = []
+    monkeypatch.setattr(ProductionSteps, "live", lambda self: "200")
+    monkeypatch.setattr(production_steps.production, "roll_back", lambda *_: told.clear())
+    monkeypatch.setattr(production_steps.track, "send_finished", lambda _, root: told.append(root))
+    made = steps(data)
+    made.roll_back("100", "harm")  # which is not live any more
+    assert told == []
+    made.roll_back("200", "harm")
+    assert told == [Root(data.parent / "root")]
+
+
 def summary(root: Root, run_id: str, outcome: str = "not_blessed", day: date = DAY) -> Path:
     path = root.run(run_id) / "summary.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -43,6 +43,13 @@ def test_slices_that_differ_only_in_odd_characters_are_both_kept():
     }
 
 
+def test_what_belongs_to_a_run_is_that_of_its_root():
+    key = "run r /data/root"
+    assert facts.belongs(key, key) and facts.belongs(f"{key} trial 12", key)
+    assert not facts.belongs("run r /data/root copy", key)
+    assert not facts.belongs("run r /data/root-2", key)
+
+
 def test_a_backtest_is_a_parent_of_its_folds(tmp_path):
     folder = tmp_path / "backtests" / "2026-11-01T10-00-00"
     folder.mkdir(parents=True)
@@ -56,6 +63,7 @@ def test_a_backtest_is_a_parent_of_its_folds(tmp_path):
     backtest = facts.read(root, None, key)
     assert backtest.metrics == {"average_precision": [0.7]}
     (child,) = backtest.children
+    assert facts.belongs(child.key, key)
     assert child.name == "fold 1: 2018-07-04 to 2018-07-10"
     assert child.metrics == {"average_precision": [0.7]}
     assert backtest.began <= backtest.ended
@@ -65,3 +73,11 @@ def test_without_a_server_track_says_how_to_name_one(tmp_path, monkeypatch, caps
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert cli.main(["track", "--root", str(tmp_path)]) == 2
     assert "tracking.uri" in capsys.readouterr().err
+
+
+def test_a_root_that_is_not_there_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    for folder in (tmp_path / "none", tmp_path):
+        assert cli.main(["track", "--root", str(folder)]) == 2
+        assert f"{folder}: nothing has run here" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
