@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from fraud.report import charts
-from fraud.report.charts import Axis, Line
+from fraud.report.charts import Axis, Line, Point
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -46,11 +46,11 @@ def quality(curves: Mapping[str, Any]) -> dict[str, Markup]:
         [*_of_models(models, lambda of: of["roc"]), Line("", [(0, 0), (1, 1)], "aid")],
     )
     shown["Calibration"] = charts.lines(
-        "Share of frauds by mean score of each bin",
+        "Share of frauds by mean score of each bin that has any",
         Axis("mean score", LEAST, 1, log=True),
         Axis("share of frauds", LEAST, 1, log=True),
         [
-            *_of_models(models, _calibration, marks=True),
+            *_of_models(models, lambda of: calibration(of["bins"]), marks=True),
             Line("", [(LEAST, LEAST), (1, 1)], "aid"),
         ],
     )
@@ -75,6 +75,32 @@ def quality(curves: Mapping[str, Any]) -> dict[str, Markup]:
             series,
         )
     return shown
+
+
+def calibration(bins: Sequence[Mapping[str, Any]]) -> list[Point]:
+    """(mean score, share of frauds) of each bin; one without frauds is joined with the next.
+
+    A logarithmic chart cannot show a share of 0, and without the transactions of these bins a model
+    that is too suspicious would look calibrated.
+
+    Args:
+      bins: see `fraud.models.evaluation.curves.describe`.
+    """
+    joined: list[list[float]] = []  # frauds, transactions, sum of the scores
+    is_open = False
+    for of in bins:
+        total = of["frauds"] + of["genuine"]
+        counts = [of["frauds"], total, total * (of["mean_score"] or 0.0)]
+        if is_open:
+            joined[-1] = [a + b for a, b in zip(joined[-1], counts, strict=True)]
+        else:
+            joined.append(counts)
+        is_open = joined[-1][0] == 0
+    if is_open and len(joined) > 1:  # there is no next one
+        last = joined.pop()
+        joined[-1] = [a + b for a, b in zip(joined[-1], last, strict=True)]
+    points = [(scores / total, frauds / total) for frauds, total, scores in joined if frauds]
+    return [(score, share) for score, share in points if min(score, share) >= LEAST]
 
 
 def training(history: Mapping[str, list[float]]) -> dict[str, Markup]:
@@ -128,14 +154,6 @@ def _of_models(models: Mapping[str, Any], points: Any, marks: bool = False) -> l
     return [Line(name, points(of), f"s{i}", marks) for i, (name, of) in enumerate(models.items())]
 
 
-def _calibration(of: Mapping[str, Any]) -> list[tuple[float, float]]:
-    return [
-        (b["mean_score"], b["frauds"] / (b["frauds"] + b["genuine"]))
-        for b in of["bins"]
-        if b["frauds"] and b["mean_score"] >= LEAST and b["frauds"] >= LEAST * b["genuine"]
-    ]
-
-
 def _histogram(bins: Sequence[Mapping[str, Any]]) -> Markup:
     """The scores of frauds and of other transactions, each as shares."""
     totals = {kind: max(sum(b[kind] for b in bins), 1) for kind in ("frauds", "genuine")}
@@ -158,7 +176,7 @@ def _thresholds(models: Mapping[str, Any]) -> dict[str, Markup]:
     low = max(min(row["threshold"] for row in own), 1e-4)
     x = Axis("threshold", low, 1, log=True)
     at = models[CHALLENGER]["threshold"]
-    upright = [Line("its threshold", [(at, 0), (at, 1e12)], "aid")] if at else []
+    upright = [Line("lowest alert", [(at, 0), (at, 1e12)], "aid")] if at else []
     shown = {}
     keys = ("true_positives", "false_negatives", "false_positives")
     most = max(max(row["true_positives"] + row["false_negatives"] for row in own), 1)

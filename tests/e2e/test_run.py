@@ -215,8 +215,8 @@ def test_tensorboard_and_tfma_open_what_runs_leave(bank, later):
     code = (
         "import sys, tensorflow_model_analysis as tfma\n"
         "result = tfma.load_eval_result(sys.argv[1], model_name='challenger')\n"
-        "(overall,) = [m for key, m in result.slicing_metrics if not key]\n"
-        "print(overall['score']['']['average_precision']['doubleValue'])"
+        "by_slice = result.get_metrics_for_all_slices(output_name='score')\n"
+        "print(by_slice[()]['average_precision']['doubleValue'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, evaluations[-1]], capture_output=True, text=True, check=True
