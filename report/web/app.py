@@ -94,8 +94,8 @@ def create_app(
     @app.get("/compare", response_class=HTMLResponse)
     def compare(a: str, b: str) -> HTMLResponse:
         with lock:
-            rows = reader.compare(a, b)
-        return HTMLResponse(render_page("compare.html", a=a, b=b, rows=rows))
+            found = reader.compare(a, b)
+        return HTMLResponse(render_page("compare.html", a=a, b=b, found=found))
 
     @app.get("/lineage", response_class=HTMLResponse)
     def lineage(of: str = "") -> HTMLResponse:

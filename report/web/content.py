@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
@@ -123,6 +125,19 @@ class Overview:
     releases: tuple[Release, ...] = ()
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Two finished runs.
+
+    Attributes:
+      rows: what they measured: name, both values, and the difference.
+      settings: those that differ: name, and both values.
+    """
+
+    rows: tuple[tuple[str, str, str, str], ...]
+    settings: tuple[tuple[str, str, str], ...]
+
+
 class Reader:
     """Reads a root; summaries of finished runs, which never change, are read once.
 
@@ -233,8 +248,8 @@ class Reader:
         facts = run_report.read(self._store, self._root.pushed, folder, run_id)
         return run_report.render(facts, link=LINEAGE)
 
-    def compare(self, first: str, second: str) -> list[tuple[str, str, str, str]]:
-        """What two finished runs measured: name, both values, and the difference.
+    def compare(self, first: str, second: str) -> Comparison:
+        """What two finished runs measured, and their settings.
 
         Raises:
           BadInput: one of them is unknown or has not finished.
@@ -264,22 +279,23 @@ class Reader:
                 rows.append(_difference(f"{of_slice}: {words(name)}", *values))
         seconds = [round(sum(s.seconds.values())) for s in (a, b)]
         rows.append(_difference("seconds", *seconds))
-        return rows + self._settings(first, second)
+        return Comparison(tuple(rows), tuple(self._settings(first, second)))
 
-    def _settings(self, first: str, second: str) -> list[tuple[str, str, str, str]]:
+    def _settings(self, first: str, second: str) -> list[tuple[str, str, str]]:
         """The settings of the nodes of two runs that differ."""
         found = []
         for run_id in (first, second):
             found.append(
                 {
-                    f"{execution.node}: {name}": value
+                    name: value
                     for execution in lineage_graph.executions_of_run(self._records, run_id)
-                    for name, value in execution.settings.items()
+                    for setting, content in execution.settings.items()
+                    for name, value in _leaves(f"{execution.node}: {setting}", content)
                 }
             )
         a, b = found
         names = sorted({name for name in a.keys() | b.keys() if a.get(name) != b.get(name)})
-        return [(name, _short(a.get(name)), _short(b.get(name)), "") for name in names]
+        return [(name, _short(a.get(name)), _short(b.get(name))) for name in names]
 
 
 def _difference(name: str, first: float | None, second: float | None) -> tuple[str, str, str, str]:
@@ -288,6 +304,24 @@ def _difference(name: str, first: float | None, second: float | None) -> tuple[s
         is_count = first == int(first) and second == int(second)
         change = f"{second - first:+,.0f}" if is_count else f"{second - first:+,.4f}"
     return name, run_report.number(first), run_report.number(second), change
+
+
+def _leaves(name: str, content: Any) -> Iterator[tuple[str, Any]]:
+    """What a setting consists of, by name; also where it is JSON, as TFX keeps lists and mappings.
+
+    A list of plain values is one of them.
+    """
+    if isinstance(content, str) and content[:1] in ("{", "["):
+        with suppress(ValueError):
+            content = json.loads(content)
+    if isinstance(content, Mapping) and content:
+        for key, value in content.items():
+            yield from _leaves(f"{name}.{key}", value)
+    elif isinstance(content, list) and any(isinstance(value, dict) for value in content):
+        for place, value in enumerate(content):
+            yield from _leaves(f"{name}.{place}", value)
+    else:
+        yield name, content
 
 
 def _short(setting: Any) -> str:

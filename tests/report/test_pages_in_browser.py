@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -108,6 +109,8 @@ def address(tmp_path_factory) -> Iterator[str]:
         train = (f"2026-01-0{number + 1}", f"2026-01-0{number + 4}")
         records.run(f"r{number}", f"2026-01-1{number}", train, f"{number}00")
         summary(records, f"r{number}", f"2026-01-1{number}")
+        long = {"words": f"{number} word" * 90, "name": f"{number}" + "x" * 400}
+        records.node(f"r{number}", "Tuner", {}, {}, custom_config=json.dumps(long))
     records.node("r3", "Trainer", {}, {}, state="FAILED", __execution_result__=HOSTILE)
     restored = next(push for push in lineage.pushes(records.store) if push.version == "100")
     (records.root.pushed / "300").mkdir()
@@ -148,6 +151,16 @@ def test_pages_of_the_site_fit_and_are_accessible(browser, address, path, window
         page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
         assert_fits(page)
         assert_accessible(page)
+
+
+@pytest.mark.parametrize(("window", "columns"), [(PHONE, 1), (DESKTOP, 3)])
+def test_what_two_runs_measured_is_seen_without_scrolling(browser, address, window, columns):
+    """Whatever their settings are."""
+    with opened(browser, f"{address}/compare?a=r1&b=r2", viewport=window) as page:
+        row = page.locator("tr", has_text="average precision").first
+        for cell in row.locator("td").all()[:columns]:
+            box = cell.bounding_box()
+            assert box and box["x"] + box["width"] <= window["width"]
 
 
 def test_lineage_is_followed_by_clicks(browser, address):
