@@ -77,6 +77,7 @@ TESTS = {
     ),
     "models/evaluation/extractors.py": "tests/models/evaluation/test_extractors.py",
     "monitoring/decide.py": "tests/monitoring/test_decide.py",
+    "monitoring/promises.py": "tests/monitoring/test_promises.py",
     "monitoring/shadow.py": "tests/monitoring/test_shadow.py",
     "pipeline/drift.py": "tests/pipeline/test_drift.py",
     "pipeline/components/champion.py": (

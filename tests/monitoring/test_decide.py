@@ -111,7 +111,8 @@ def test_a_severe_change_needs_no_second_day() -> None:
     for unclear in (replace(check(), value=None), replace(check(), threshold=None)):
         assert not is_severe(unclear, SLOW)
     assert not is_severe(replace(check(), value=-1.0), SLOW)
-    assert not is_severe(replace(check(), threshold=-0.1), SLOW)
+    for beyond in (0.0, -0.1):
+        assert not is_severe(replace(check(), threshold=beyond), SLOW)
 
 
 def test_days_of_a_hold_neither_count_nor_end_a_row() -> None:
@@ -125,6 +126,8 @@ def test_after_a_training_there_is_a_cool_down_that_doubles_in_vain() -> None:
     assert trained == [1, 6, 16, 36, 76, 116]  # up to eight times
     at_once = actions([[check()]] * 40, replace(SLOW, consecutive_days=1))
     assert [n for n, action in enumerate(at_once) if action == "retrain"] == [0, 5, 15, 35]
+    waits = replay([[check()]] * 8)[7]
+    assert waits.reasons[0] == "trained on 2026-03-07; not again before 2026-03-17"
 
 
 def test_the_cool_down_does_not_double_once_its_cause_was_gone() -> None:
@@ -155,6 +158,7 @@ def test_an_old_model_waits_for_a_change_that_can_be_trained_on_soon() -> None:
     made = replay([[check(), old]] * 8, policy, lags=lags)
     assert [decision.action for decision in made].index("retrain") == 6
     assert actions([[check(), old], [old]], policy, lags=lags) == ["nothing", "retrain"]
+    assert actions([[old, check()]] * 8, policy, lags=lags).index("retrain") == 6
 
 
 def trained(days: list[list[Check]], policy: LoopSettings, lags: Lags) -> list[int]:
@@ -169,6 +173,9 @@ def test_a_change_is_trained_on_again_as_the_train_window_fills_with_it() -> Non
     assert trained([[check()]] * 7 + [[]] * 40, policy, lags) == [6, 7, 9, 13, 21]
     decisions = replay([[check()]] * 7 + [[]] * 40, policy, lags=lags)
     assert {made.changed for made in decisions if made.action == "retrain"} == {FIRST}
+    assert trained([[check()]] * 7 + [[]] * 40, policy, replace(lags, window=8)) == [6, 7, 9, 13]
+    at_once = replace(policy, min_changed_days=0)  # the first one has none of its days
+    assert trained([[check()]] * 2 + [[]] * 40, at_once, lags) == [1, 7, 9, 13, 21]
     assert decisions[9].reasons == (
         "change of 2026-03-01: 4 of its days can be trained on, of which the last model had 2",
     )
@@ -180,6 +187,7 @@ def test_a_check_that_is_silent_for_a_while_does_not_end_the_wait_for_a_change()
     made = replay(asks + [[]] * 9, policy, lags=Lags(2, 6))
     assert [decision.action for decision in made].index("retrain") == 6
     assert made[6].reasons == ("change of 2026-03-01, last seen on 2026-03-02",)
+    assert made[6].changed == FIRST
     assert made[3].reasons == (
         "change of 2026-03-01; its labels can be trained on from 2026-03-07 on",
     )
@@ -206,6 +214,19 @@ def test_a_later_date_counts_once_its_check_has_been_silent_for_a_week() -> None
     assert trained(days, policy, Lags(2, 11)) == [21]
     within = [[check(name="a")]] * 2 + [[]] * 4 + [[check(name="b")]] * 12
     assert trained(within, policy, Lags(2, 11))[0] == 11
+
+
+def test_a_change_is_named_once_while_its_check_asks() -> None:
+    made = replay([[check()]] * 4, replace(SLOW, min_changed_days=1), lags=Lags(2, 6))
+    assert [len(decision.reasons) for decision in made] == [1] * 4
+
+
+def test_without_lags_a_change_can_be_trained_on_as_soon_as_it_lasts() -> None:
+    policy = replace(SLOW, consecutive_days=1, min_changed_days=2)
+    late = check(Kind.PERFORMANCE)
+    made = replay([[late]] * 2, policy)
+    assert [decision.action for decision in made] == ["nothing", "retrain"]
+    assert made[1].changed == FIRST
 
 
 TWO_CHANGES = [[check(name="a")]] * 7 + [[]] * 3 + [[check(name="b")]] * 2

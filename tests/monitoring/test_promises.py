@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from statistics import NormalDist
 
 import pytest
 
@@ -116,3 +118,64 @@ def test_the_journal_tells_what_the_live_version_was_trained_for(
     journal.write(Entry(DAY, observation=seen(0, 0.8), decision=decision, training=training))
     now = promises.of_journal(seen(9, 0.8, of_all=0.4), journal, SETTINGS)
     assert {check.name: check.verdict for check in now.checks}[KEPT] is verdict
+
+
+def checks_of(now: Observation, *earlier: Observation) -> dict[str, Check]:
+    found = promises.with_checks(now, earlier, False, SETTINGS).checks
+    return {check.name: check for check in found[len(now.checks) :]}
+
+
+def test_thresholds_leave_room_for_the_chance_in_both_figures() -> None:
+    """Promises of .8 and .6, the second twice as exact, hence with four times the weight."""
+    first = Observation(DAY, 1, (measured("average_precision/promised", 0.8, width=0.2),))
+    second = Observation(DAY, 1, (measured("average_precision/promised", 0.6, width=0.1),))
+    own = measured("average_precision/promised", 0.64, width=0.08)
+    now = replace(seen(1, 0.0, own=0.64), checks=(own, measured("average_precision", 0.64, 0.3)))
+    normal = NormalDist()
+    beyond, deviations = normal.inv_cdf(SETTINGS.act_probability), 2 * normal.inv_cdf(0.975)
+
+    def threshold(pooled: float, width: float, own_width: float) -> float:
+        deviation = math.hypot(width, own_width) / deviations
+        return pooled - SETTINGS.max_drop - beyond * deviation
+
+    found = checks_of(now, first, second)
+    of_two = 1 / math.sqrt(1 / 0.2**2 + 1 / 0.1**2)
+    assert found[PROMISED].threshold == pytest.approx(threshold(0.64, of_two, 0.08))
+    assert found[PROMISED].value == 0.64 and "0.640 in evaluation" in found[PROMISED].detail
+    of_three = 1 / math.sqrt(1 / 0.2**2 + 1 / 0.1**2 + 1 / 0.08**2)
+    assert found[KEPT].threshold == pytest.approx(threshold(0.64, of_three, 0.3))
+
+
+def test_a_promise_is_counted_once_however_often_it_was_recorded() -> None:
+    often = [seen(number, 0.8) for number in range(20)]
+    assert (
+        checks_of(seen(21, 0.6), *often)[PROMISED]
+        == checks_of(seen(21, 0.6), seen(0, 0.8))[PROMISED]
+    )
+    assert PROMISED not in checks_of(seen(21, 0.8), *often)  # a model that was restored
+
+
+def test_what_was_recorded_of_the_day_itself_does_not_count() -> None:
+    """A day may be looked at again, when another version is live."""
+    assert checks_of(seen(1, 0.5, own=0.5), seen(1, 0.9)).keys() == {KEPT}
+
+
+def test_a_figure_without_an_interval_tells_nothing() -> None:
+    exact = Check("average_precision/promised", 0.9, None, None, Verdict.OK)
+    assert PROMISED not in checks_of(seen(1, 0.5), Observation(DAY, 1, (exact,)))
+    uncertain = Check("average_precision", 0.1, None, None, Verdict.CANNOT_JUDGE)
+    now = replace(seen(1, 0.8), checks=(seen(1, 0.8).checks[0], uncertain))
+    kept = checks_of(now)[KEPT]
+    assert kept.verdict is Verdict.CANNOT_JUDGE
+    assert kept.detail == "no labels of the live version's own days yet"
+    certain = Observation(DAY, 1, (measured("average_precision/promised", 0.8, width=0.0),))
+    assert checks_of(seen(1, 0.2, own=0.2), certain)[KEPT].verdict is Verdict.ACT
+
+
+def test_a_training_of_another_version_repairs_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    decision = Decision(DAY, "retrain", changed=DAY)
+    other = Training("pushed", pushed="2")
+    journal.write(Entry(DAY, observation=seen(0, 0.8), decision=decision, training=other))
+    now = promises.of_journal(seen(9, 0.8, of_all=0.4), journal, SETTINGS)
+    assert {check.name: check.verdict for check in now.checks}[KEPT] is Verdict.ACT
