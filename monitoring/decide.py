@@ -146,7 +146,7 @@ def decide(
         learnable = learnable or follow_up[1]
     if not wanted:
         return Decision(as_of, "nothing", tuple(notes), asking, awaited)
-    if obstacles := _obstacles(as_of, in_question, past, policy):
+    if obstacles := _obstacles(as_of, in_question, past, policy, lags):
         return Decision(as_of, "nothing", (*obstacles, *wanted), asking, awaited)
     return Decision(as_of, "retrain", tuple(wanted), asking, learnable)
 
@@ -169,8 +169,7 @@ def _wanted(
         if check.kind is Kind.AGE:  # needs no second day, and has been learnable for long
             continue
         streak = _streak(check.name, past)
-        first = streak[0].decision.as_of if streak else as_of
-        changed = first - timedelta(days=lags.labels if check.kind in LATE else 0)
+        changed = _began(check, streak[0].decision.as_of if streak else as_of, lags)
         if len(streak) + 1 < policy.consecutive_days and not is_severe(check, policy):
             notes.append(f"{_sentence(check)}; not yet on {policy.consecutive_days} days in a row")
         elif policy.min_changed_days and as_of < changed + lag:
@@ -199,6 +198,11 @@ def _wanted(
 def _lag(policy: LoopSettings, lags: Lags) -> timedelta:
     """From the first day of a change to the day from which on it can be trained on."""
     return timedelta(days=lags.training + policy.min_changed_days - 1)
+
+
+def _began(check: Check, first: date, lags: Lags) -> date:
+    """Since when the world is another, if a check has asked for a training since a day."""
+    return first - timedelta(days=lags.labels if check.kind in LATE else 0)
 
 
 def _pending(as_of: date, past: Sequence[Past], lag: timedelta) -> tuple[date, date] | None:
@@ -238,7 +242,7 @@ def _follow_up(
 
 
 def _obstacles(
-    as_of: date, asks: Sequence[Check], past: Sequence[Past], policy: LoopSettings
+    as_of: date, asks: Sequence[Check], past: Sequence[Past], policy: LoopSettings, lags: Lags
 ) -> list[str]:
     """Why not to train although there are reasons."""
     trainings = [day.decision.as_of for day in past if day.decision.action == "retrain"]
@@ -246,9 +250,14 @@ def _obstacles(
         return [f"the model of {waiting[-1].decision.as_of} is on probation"]
     if not trainings:
         return []
-    streaks = [streak for check in asks if (streak := _streak(check.name, past))]
-    started = min((streak[0].decision.as_of for streak in streaks), default=as_of)
-    in_vain = sum(day >= started for day in trainings)
+    in_vain = 0
+    for check in asks:
+        if streak := _streak(check.name, past):
+            since = streak[0].decision.as_of
+            if policy.min_changed_days and check.kind is not Kind.AGE:
+                # What was trained for another reason before could not end this.
+                since = max(since, _began(check, since, lags) + _lag(policy, lags))
+            in_vain = max(in_vain, sum(day >= since for day in trainings))
     wait = policy.cool_down_days * 2 ** min(max(in_vain - 1, 0), 3)
     due = trainings[-1] + timedelta(days=wait)
     if as_of < due:

@@ -262,6 +262,21 @@ def test_trainings_for_a_change_keep_the_cool_down_which_does_not_double() -> No
     assert trained([[check()]] * 60, policy, lags)[:3] == [6, 11, 17]
 
 
+def test_trainings_that_could_not_know_a_change_were_not_in_vain_for_it() -> None:
+    """The first change asks for trainings on days 6 and 8; the second is in reach on day 11."""
+    policy = replace(SLOW, min_changed_days=1, cool_down_days=2, follow_up_ratio=None)
+    policy = replace(policy, max_trainings_per_week=7)
+    one, other = check(name="a"), check(name="b")
+    days = [[one]] * 5 + [[one, other]] * 4 + [[other]] * 20
+    assert trained(days, policy, Lags(2, 6)) == [6, 8, 11, 13, 17, 25]
+
+
+def test_an_old_model_that_was_replaced_in_vain_is_waited_for_longer() -> None:
+    policy = replace(SLOW, min_changed_days=1, cool_down_days=2, max_trainings_per_week=7)
+    old = check(Kind.AGE, "model_age")
+    assert trained([[old]] * 20, policy, Lags(2, 6)) == [0, 2, 6, 14]
+
+
 def test_a_change_may_be_trained_on_once_only() -> None:
     policy = replace(SLOW, min_changed_days=1, cool_down_days=1)
     days = [[check()]] * 7 + [[]] * 40
