@@ -15,7 +15,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
 
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.pipeline import lineage_graph
@@ -73,6 +75,17 @@ def create_app(
     def refused(request: Request, error: FraudPipelineError) -> HTMLResponse:
         status = 404 if isinstance(error, BadInput) and request.method == "GET" else 400
         return HTMLResponse(render_page("problem.html", problem=str(error)), status)
+
+    @app.exception_handler(RequestValidationError)
+    def not_understood(request: Request, error: RequestValidationError) -> HTMLResponse:
+        wrong = "; ".join(f"{of['loc'][-1]}: {of['msg']}" for of in error.errors())
+        return HTMLResponse(render_page("problem.html", problem=wrong), 400)
+
+    @app.exception_handler(HTTPException)
+    def not_there(request: Request, error: HTTPException) -> HTMLResponse:
+        return HTMLResponse(
+            render_page("problem.html", problem=error.detail), error.status_code, error.headers
+        )
 
     @app.get("/", response_class=HTMLResponse)
     def overview(page: int = 1) -> HTMLResponse:

@@ -251,6 +251,13 @@ def test_what_is_not_there_is_not_found(site, path):
     site.get(path, status=404)
 
 
+@pytest.mark.parametrize(
+    ("path", "status"), [("/?page=x", 400), ("/compare", 400), ("/favicon.ico", 404)]
+)
+def test_what_cannot_be_answered_is_said_on_a_page(site, path, status):
+    assert "<h1>Not possible</h1>" in site.get(path, status)
+
+
 def test_nothing_outside_the_root_is_read(site):
     folder = site.records.root.path.parent / "outside"
     folder.mkdir()
