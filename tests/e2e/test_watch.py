@@ -113,6 +113,13 @@ def until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = 
     return found
 
 
+def evaluated_days(bank: Bank, run_id: str) -> int:
+    """The days of a run's eval window."""
+    summary = json.loads((bank.root / "runs" / run_id / "summary.json").read_text("utf-8"))
+    first, last = map(date.fromisoformat, summary["windows"]["eval"])
+    return (last - first).days + 1
+
+
 def check_whole(root: Root) -> None:
     """Every version that a server can see is whole."""
     promised = {entry.version: entry.digest for entry in releases.journal(root)}
@@ -216,7 +223,8 @@ def test_a_day_in_the_life(new_bank, tmp_path: Path) -> None:
     bank, data = new_bank(EVERYTHING + settings), tmp_path / "data"
     for day in days(date(2026, 1, 1), FIRST):
         deliver(data, day)
-    first = bank.run(data, str(FIRST))["pushed_version"]
+    first_run = bank.run(data, str(FIRST))
+    first = first_run["pushed_version"]
     watch = None
     try:
         with serving(bank, port, data) as server:
@@ -242,6 +250,8 @@ def test_a_day_in_the_life(new_bank, tmp_path: Path) -> None:
             assert trained, actions(bank)
             version = trained[-1].pushed
             assert version != first
+            assert evaluated_days(bank, first_run["run_id"]) == 7  # windows.eval_days
+            assert evaluated_days(bank, trained[-1].training.run_id) == 3  # loop.change_eval_days
             until(lambda: server.score(table.slice(0, 1))[0]["version"] == version, watch)
     finally:
         if watch is not None:
@@ -299,6 +309,7 @@ def test_probation_promotes_a_model_and_refuses_another(new_bank, tmp_path: Path
     finish(start(bank, data, *options, "--until", verified))
     found = entries(bank)
     first, promoted = found[FIRST], found[tried]
+    assert evaluated_days(bank, promoted.training.run_id) == 7  # for its age, not for a change
     assert first.training and first.training.outcome == "pushed"  # nothing was live
     assert promoted.training and promoted.training.outcome == "on_probation"
     assert promoted.promotion and promoted.promotion.outcome == "pushed"
