@@ -69,6 +69,8 @@ index=${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-$("${pip[@]}" config get global.index-
 index=${index:-${PIP_INDEX_URL:-}}
 if [ -n "$index" ]; then export UV_DEFAULT_INDEX=$index; fi
 export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true} UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-180}
+# A busy machine takes longer than uv's minute.
+export UV_COMPILE_BYTECODE_TIMEOUT=${UV_COMPILE_BYTECODE_TIMEOUT:-900}
 
 # Compiled here, because importing TFX uncompiled takes three times as long, and some machines
 # do not let Python keep what it compiles on import (PYTHONDONTWRITEBYTECODE).
@@ -81,7 +83,8 @@ with_pip() {
     printf 'set-up: uv failed; trying pip, which takes several minutes\n' >&2
     rm -rf "$venv"
     "$python" -m venv "$venv"
-    "${pip[@]}" install --require-hashes -r "${pins[0]}" -r "${pins[1]}" &&
+    # The pins are complete. Of a dependency with an extra, pip asks for a pin of its own.
+    "${pip[@]}" install --no-deps --require-hashes -r "${pins[0]}" -r "${pins[1]}" &&
         "${pip[@]}" install --no-deps --no-build-isolation -e .
 }
 with_uv || with_pip || die "the packages could not be installed (see above)." \
