@@ -2,16 +2,28 @@
 # Brings an overlay of deploy/kubernetes to a cluster, that of kubectl's configuration:
 #
 #   scripts/deploy.sh apply OVERLAY REGISTRY TAG    with these images; waits until they run
-#   scripts/deploy.sh undo                          the deployments are what they were before
+#   scripts/deploy.sh undo                          the deployments are what they were before that
+#
+# Which revisions were there before is in build/deploy/before, so that `undo` goes back over what this
+# `apply` changed, and no further: not at all, if it changed nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 deployments=(deployment/fraud-serving deployment/fraud-watch)
+folder=build/deploy
+before=$folder/before
 kubectl() { command kubectl --namespace fraud "$@"; }
+revision() { # of a deployment; nothing if it is not there
+    kubectl get "$1" --ignore-not-found \
+        --output 'jsonpath={.metadata.annotations.deployment\.kubernetes\.io/revision}'
+}
+wait_for() {
+    for deployment; do kubectl rollout status "$deployment" --timeout=10m; done
+}
 
 case ${1:-} in
 apply)
-    folder=build/deploy
     mkdir -p "$folder"
+    rm -f "$before"
     cat >"$folder/kustomization.yaml" <<YAML
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
@@ -22,16 +34,28 @@ images:
 - {name: registry.example/fraud/serving, newName: $3/serving, newTag: "$4"}
 - {name: registry.example/fraud/pipeline, newName: $3/pipeline, newTag: "$4"}
 YAML
-    kubectl apply --server-side --kustomize "$folder"
+    found=''
     for deployment in "${deployments[@]}"; do
-        kubectl rollout status "$deployment" --timeout=10m
+        number=$(revision "$deployment")
+        found+="$deployment $number"$'\n'
     done
+    printf %s "$found" >"$before"
+    # After `rollout undo`, it is kubectl's own field manager that has the old images.
+    kubectl apply --server-side --force-conflicts --kustomize "$folder"
+    wait_for "${deployments[@]}"
     ;;
 undo)
-    for deployment in "${deployments[@]}"; do
-        kubectl rollout undo "$deployment"
-        kubectl rollout status "$deployment" --timeout=10m
-    done
+    [ -f "$before" ] || { echo "$before is missing: nothing was deployed from here, nothing is undone" >&2 && exit 2; }
+    undone=()
+    while read -r deployment number; do
+        if [ -z "$number" ]; then
+            echo "$deployment was not there before; it stays" >&2
+        elif [ "$(revision "$deployment" </dev/null)" != "$number" ]; then
+            kubectl rollout undo "$deployment" --to-revision="$number" </dev/null
+            undone+=("$deployment")
+        fi
+    done <"$before"
+    wait_for "${undone[@]}"
     ;;
 *)
     sed -n '2,5s/^# \{0,1\}//p' "$0" >&2

@@ -183,7 +183,82 @@ def test_the_steps_are_really_run(run, repository, tmp_path):
         "registry.example/fraud/pipeline:0123abc",
     }
     calls = (tmp_path / "kubectl").read_text().splitlines()
-    assert [call.split()[2] for call in calls] == ["apply", "rollout", "rollout"]
+    verbs = [call.split()[2] for call in calls]
+    assert verbs == ["get", "get", "apply", "rollout", "rollout"]
+
+
+@pytest.fixture
+def cluster(repository, tmp_path, monkeypatch):
+    """Deploys, and undoes it, with a kubectl that keeps the revisions of deployments in files.
+
+    Arguments: those of scripts/deploy.sh. Returns the exit code, and the changes that were asked for.
+    """
+    copy, revisions = tmp_path / "checkout", tmp_path / "revisions"
+    (copy / "scripts").mkdir(parents=True)
+    shutil.copy(repository / "scripts" / "deploy.sh", copy / "scripts")
+    revisions.mkdir()
+    kubectl = tmp_path / "programs" / "kubectl"
+    kubectl.parent.mkdir()
+    kubectl.write_text(
+        "#!/usr/bin/env bash\nshift 2\n"
+        f"cd {revisions}\n"
+        'case "$1 $2" in\n'
+        '"get "*) cat "${2#*/}" 2>/dev/null || true ;;\n'
+        '"apply "*) echo "$@" >>calls; [ ! -f refuse ] || exit 1\n'
+        "    for name in $(cat change 2>/dev/null); do\n"
+        '        number=$(cat "$name" 2>/dev/null || echo 0); echo $((number + 1)) >"$name"; done ;;\n'
+        '"rollout undo") echo "$@" >>calls ;;\n'
+        '"rollout status") [ ! -f stuck ] || exit 1 ;;\n'
+        "*) exit 64 ;;\nesac\n"
+    )
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{kubectl.parent}:{os.environ['PATH']}")
+
+    def call(*arguments):
+        (revisions / "calls").unlink(missing_ok=True)
+        done = subprocess.run([copy / "scripts" / "deploy.sh", *arguments], check=False)
+        calls = revisions / "calls"
+        return done.returncode, calls.read_text().splitlines() if calls.exists() else []
+
+    call.revisions = revisions
+    return call
+
+
+APPLY = ("apply", "production", "registry.example/fraud", "1")
+
+
+def test_a_deployment_is_undone_to_what_was_there_before(cluster):
+    (cluster.revisions / "fraud-serving").write_text("7\n")
+    (cluster.revisions / "fraud-watch").write_text("4\n")
+    (cluster.revisions / "change").write_text("fraud-serving")
+    (cluster.revisions / "stuck").touch()
+    assert cluster(*APPLY)[0] == 1
+    (cluster.revisions / "stuck").unlink()
+    undo = "rollout undo deployment/fraud-serving --to-revision=7"
+    assert cluster("undo") == (0, [undo]), "the loop was not changed, and is not taken back"
+
+
+def test_what_was_not_deployed_is_not_undone(cluster):
+    """`kubectl rollout undo` would go back to what was there before the version that works."""
+    assert cluster("undo") == (2, [])
+    for name in ("fraud-serving", "fraud-watch"):
+        (cluster.revisions / name).write_text("7\n")
+    (cluster.revisions / "refuse").touch()
+    assert cluster(*APPLY)[0] == 1
+    assert cluster("undo") == (0, [])
+
+
+def test_a_first_deployment_stays(cluster):
+    (cluster.revisions / "change").write_text("fraud-serving fraud-watch")
+    (cluster.revisions / "stuck").touch()
+    assert cluster(*APPLY)[0] == 1
+    assert cluster("undo") == (0, [])
+
+
+def test_what_was_undone_by_hand_does_not_keep_a_deployment_off(cluster):
+    """Fields that `kubectl rollout undo` wrote belong to it: applying others conflicts."""
+    code, (call,) = cluster(*APPLY)
+    assert code == 0 and "--server-side --force-conflicts" in call
 
 
 def test_a_smoke_test_that_finds_no_server_says_so(repository):
