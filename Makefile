@@ -9,7 +9,8 @@ VERSION = $(shell sed -n 's/^ *version="\(.*\)",$$/\1/p' setup.py)
 # Of the delivery: what a training run reads and where it writes, where it goes to, and the server to try.
 TRAIN_CONFIG ?= data/sample/config.yaml
 TRAIN_DATA ?= data/sample/transactions
-TRAIN_ROOT ?= build/train/root
+# Without TRAIN_ROOT, each training has an empty root.
+TRAIN_ROOT ?=
 OVERLAY ?= production
 REGISTRY ?= registry.example/fraud
 TAG ?= $(shell git rev-parse HEAD)

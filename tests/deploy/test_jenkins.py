@@ -125,7 +125,7 @@ def test_a_model_that_is_not_pushed_is_not_promoted(run, tmp_path, verdict):
     ("given", "asked", "last", "result"),
     [
         (["BRANCH_NAME=main"], True, "Smoke test", "SUCCESS"),
-        (["BRANCH_NAME=main", "ANSWER=abort"], True, "Train", "FAILURE"),
+        (["BRANCH_NAME=main", "ANSWER=abort"], True, "Train", "ABORTED"),
         (["BRANCH_NAME=main", "PROMOTE=never"], False, "Train", "SUCCESS"),
         (["BRANCH_NAME=topic", "PROMOTE=automatic"], False, "Train", "SUCCESS"),
     ],
@@ -134,6 +134,15 @@ def test_who_promotes(run, tmp_path, given, asked, last, result):
     lines, found = run(outcome("pushed"), *given, workspace=tmp_path)
     assert any("asked" in line for line in lines) == asked
     assert ([*made(lines)][-1], found) == (last, result)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["Deploy", "Smoke test"])
+def test_a_build_that_is_aborted_leaves_no_half_of_a_deployment(run, tmp_path, stage):
+    given = ["BRANCH_NAME=main", "PROMOTE=automatic", f"ABORT=make {STEPS[stage][0]}"]
+    lines, result = run(outcome("pushed"), *given, workspace=tmp_path)
+    assert result == "ABORTED"
+    assert made(lines)[stage] == [*STEPS[stage], "undeploy"]
 
 
 @pytest.mark.slow
@@ -273,6 +282,28 @@ def test_a_smoke_test_that_finds_no_server_says_so(repository):
     assert done.stdout.startswith("http://127.0.0.1:1: <urlopen error")
 
 
+@pytest.mark.parametrize(("given", "kept"), [([], False), (["kept"], True)])
+def test_a_training_of_its_own_starts_without_a_champion(repository, tmp_path, given, kept):
+    """With the model of the last build in its root, the same data would push nothing."""
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(repository / "scripts" / "train.sh", tmp_path / "scripts")
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "python").symlink_to(sys.executable)
+    pipeline = programs / "fraud-pipeline"
+    pipeline.write_text(
+        "#!/usr/bin/env bash\n"
+        'mkdir -p "$7/pushed" && echo "$7" >>roots && ls "$7/pushed" >>found && touch "$7/pushed/1"\n'
+        """echo '{"outcome": "pushed", "run_id": "1"}'\n"""
+    )
+    pipeline.chmod(0o755)
+    for _ in range(2):
+        subprocess.run([tmp_path / "scripts" / "train.sh", "config", "data", *given], check=True)
+    assert {*(tmp_path / "roots").read_text().split()} == {*(given or ["build/train/root"])}
+    assert bool((tmp_path / "found").read_text()) == kept
+    assert (tmp_path / "build" / "train" / "outcome").read_text() == "pushed\n"
+
+
 def test_every_target_of_the_jenkinsfile_exists(repository, jenkins):
     called = re.findall(r"sh 'make (.*)'", (jenkins / "Jenkinsfile").read_text("utf-8"))
     assert len(called) == 14
@@ -295,6 +326,19 @@ def test_the_configuration_of_jenkins_contains_no_secret(jenkins):
     used = re.findall(r"credentialsId: '(.*?)'", (jenkins / "Jenkinsfile").read_text("utf-8"))
     assert {*used} == named
     assert configuration["jobs"] == [{"file": "${JENKINS_CONFIGURATION}/jobs.groovy"}]
+
+
+def test_only_who_may_release_may_start_a_build(jenkins):
+    """A build with PROMOTE=automatic asks nobody."""
+    configuration = yaml.safe_load((jenkins / "jenkins.yaml").read_text("utf-8"))
+    entries = configuration["jenkins"]["authorizationStrategy"]["globalMatrix"]["entries"]
+    may = {
+        whose["name"]
+        for entry in entries
+        for whose in entry.values()
+        if {"Job/Build", "Job/Configure", "Overall/Administer"} & {*whose["permissions"]}
+    }
+    assert may == {"admin", "fraud-release"}
 
 
 def test_github_calls_the_same_targets(repository, jenkins):

@@ -4,7 +4,7 @@
  *     groovy run.groovy JENKINSFILE WORKSPACE NAME=VALUE ...
  *
  * Its `sh` steps are really run, in the workspace. A name in capitals is a parameter of the build or a
- * variable of its environment; BRANCH_NAME is the branch. Prints a line of JSON for each step, and the
+ * variable of its environment; BRANCH_NAME is the branch, ABORT the step in which the build is aborted. Prints a line of JSON for each step, and the
  * result last.
  *
  * The release of JenkinsPipelineUnit in Maven Central is from before it knew declarative pipelines, so
@@ -16,6 +16,11 @@ import groovy.json.JsonOutput
 
 class Failed extends Exception {
     Failed(String message) { super(message) }
+}
+
+// Somebody ends the build, or its time is over.
+class Aborted extends Failed {
+    Aborted(String message) { super(message) }
 }
 
 File jenkinsfile = new File(args[0])
@@ -45,7 +50,7 @@ run = { String name, Map found ->
         say(stage: name, skipped: true)
         return
     }
-    if (result == 'FAILURE') {
+    if (result in ['FAILURE', 'ABORTED']) {
         say(stage: name, skipped: true)
         return
     }
@@ -67,10 +72,10 @@ run = { String name, Map found ->
     } catch (Failed error) {
         say(stage: name, failed: error.message)
         failed = true
-        result = 'FAILURE'
+        result = error instanceof Aborted ? 'ABORTED' : 'FAILURE'
     }
     stage = name
-    if (failed) { after.failure?.call() }
+    if (failed) { after.unsuccessful?.call() }
     after.always?.call()
 }
 
@@ -132,7 +137,7 @@ on('post', [Closure]) { Closure body ->
     Map found = read(body)
     blocks.first().post = found
 }
-['always', 'failure'].each { String name -> on(name, [Closure]) { Closure body -> declare(name, body) } }
+['always', 'unsuccessful'].each { String name -> on(name, [Closure]) { Closure body -> declare(name, body) } }
 
 on('script', [Closure]) { Closure body -> body.call() }
 on('sh', [String]) { String command ->
@@ -143,6 +148,7 @@ on('sh', [String]) { String command ->
     process.inputStream.eachLine { System.err.println(it) }
     int code = process.waitFor()
     say(stage: stage, sh: command, code: code, secrets: withheld*.variable)
+    if (given.ABORT == command) { throw new Aborted("${command}: aborted") }
     if (code != 0) { throw new Failed("${command}: exit code ${code}") }
 }
 on('readFile', [String]) { String path -> new File(workspace, path).text }
@@ -153,7 +159,7 @@ on('unstable', [String]) { String message ->
 on('archiveArtifacts', [Map]) { Map it -> say(stage: stage, archived: it.artifacts) }
 on('input', [Map]) { Map it ->
     say(stage: stage, asked: it.message)
-    if (given.ANSWER == 'abort') { throw new Failed('aborted') }
+    if (given.ANSWER == 'abort') { throw new Aborted('aborted') }
 }
 on('file', [Map]) { it }
 on('string', [Map]) { it }
@@ -171,4 +177,4 @@ on('withCredentials', [List, Closure]) { List secrets, Closure body ->
 helper.init()
 helper.loadScript(jenkinsfile.name, binding).run()
 say(result: result)
-System.exit(result == 'FAILURE' ? 1 : 0)
+System.exit(result in ['FAILURE', 'ABORTED'] ? 1 : 0)
