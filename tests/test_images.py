@@ -156,3 +156,17 @@ def test_what_services_mount_is_there(repository):
     sources = [re.sub(r"^\$\{\w+:-(.*)\}", r"\1", m).split(":")[0] for m in mounts]
     for source in sources:
         assert source in compose["volumes"] or (folder / source).exists(), source
+
+
+def test_compose_opens_ports_here_only_and_copies_no_secret_into_what_cannot_be_written(repository):
+    """Docker refuses the latter: "container rootfs is marked read-only"."""
+    compose = yaml.safe_load((repository / "deploy/docker/compose.yaml").read_text("utf-8"))
+    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    assert ports and all(port.startswith("127.0.0.1:") for port in ports)
+    copied = {name for name, source in compose["secrets"].items() if "file" not in source}
+    using = {
+        name: service
+        for name, service in compose["services"].items()
+        if copied & {*service.get("secrets", [])}
+    }
+    assert using and not [name for name, service in using.items() if service.get("read_only")]
