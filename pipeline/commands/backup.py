@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
+import sys
+import threading
 import time
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     config, root = common.config_and_root(arguments)
     location = common.state_location(arguments, root)
-    document = backup(config, root, location, arguments.out.resolve())
+    with _tidy_at_sigterm():
+        document = backup(config, root, location, arguments.out.resolve())
     common.show(arguments, document, render)
     return 0
 
@@ -115,6 +120,19 @@ def backup(config: Config, root: Root, location: str, out: Path) -> dict[str, An
         "state": has_state,
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+@contextmanager
+def _tidy_at_sigterm() -> Iterator[None]:
+    """Within it, SIGTERM is an exception, so that what is half copied is deleted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def render(document: dict[str, Any]) -> str:
@@ -189,6 +207,8 @@ def _dump(config: Config, file: Path) -> None:
 def _copy(source: Path, target: Path, apart: set[Path]) -> None:
     """Copies what a folder contains. Hard links stay links to each other; locks stay out.
 
+    Links stay links, too, but those that lead out of the folder: a backup has what they lead to.
+
     Args:
       source: what others may add files to and remove some from, which are copied or not.
       target: exists.
@@ -205,9 +225,33 @@ def _copy(source: Path, target: Path, apart: set[Path]) -> None:
             else:
                 shutil.copy2(path, to, follow_symlinks=False)
 
-    def left_out(folder: str, names: list[str]) -> list[str]:
-        return [name for name in names if name == ".lock" or Path(folder, name) in apart]
+    root = source.resolve()
 
-    shutil.copytree(
-        source, target, symlinks=True, ignore=left_out, copy_function=copy, dirs_exist_ok=True
-    )
+    def copy_folder(source: Path, target: Path) -> None:
+        elsewhere: list[Path] = []
+        inside = source.resolve()
+
+        def leads_out(path: Path) -> bool:
+            if not path.is_symlink() or not path.exists():
+                return False
+            found = path.resolve()
+            return not found.is_relative_to(inside) and not found.is_relative_to(root)
+
+        def left_out(folder: str, names: list[str]) -> list[str]:
+            paths = [Path(folder, name) for name in names]
+            out = [path for path in paths if path.name == ".lock" or path in apart]
+            links = [path for path in paths if path not in out and leads_out(path)]
+            elsewhere.extend(links)
+            return [path.name for path in out + links]
+
+        shutil.copytree(
+            source, target, symlinks=True, ignore=left_out, copy_function=copy, dirs_exist_ok=True
+        )
+        for link in elsewhere:
+            found, to = link.resolve(), target / link.relative_to(source)
+            if found.is_dir():
+                copy_folder(found, to)
+            else:
+                copy(str(found), str(to))
+
+    copy_folder(source, target)

@@ -200,7 +200,7 @@ def test_the_steps_are_really_run(run, repository, tmp_path):
 def cluster(repository, tmp_path, monkeypatch):
     """Deploys, and undoes it, with a kubectl that keeps the revisions of deployments in files.
 
-    Arguments: those of scripts/deploy.sh. Returns the exit code, and the changes that were asked for.
+    Arguments: those of scripts/deploy.sh. Returns the exit code, and which changes were asked for.
     """
     copy, revisions = tmp_path / "checkout", tmp_path / "revisions"
     (copy / "scripts").mkdir(parents=True)
@@ -215,7 +215,9 @@ def cluster(repository, tmp_path, monkeypatch):
         '"get "*) cat "${2#*/}" 2>/dev/null || true ;;\n'
         '"apply "*) echo "$@" >>calls; [ ! -f refuse ] || exit 1\n'
         "    for name in $(cat change 2>/dev/null); do\n"
-        '        number=$(cat "$name" 2>/dev/null || echo 0); echo $((number + 1)) >"$name"; done ;;\n'
+        '        number=$(cat "$name" 2>/dev/null || echo 0)\n'
+        '        echo $((number + 1)) >"$name"\n'
+        "    done ;;\n"
         '"rollout undo") echo "$@" >>calls ;;\n'
         '"rollout status") [ ! -f stuck ] || exit 1 ;;\n'
         "*) exit 64 ;;\nesac\n"
@@ -293,7 +295,7 @@ def test_a_training_of_its_own_starts_without_a_champion(repository, tmp_path, g
     pipeline = programs / "fraud-pipeline"
     pipeline.write_text(
         "#!/usr/bin/env bash\n"
-        'mkdir -p "$7/pushed" && echo "$7" >>roots && ls "$7/pushed" >>found && touch "$7/pushed/1"\n'
+        'mkdir -p "$7/pushed"; echo "$7" >>roots; ls "$7/pushed" >>found; touch "$7/pushed/1"\n'
         """echo '{"outcome": "pushed", "run_id": "1"}'\n"""
     )
     pipeline.chmod(0o755)

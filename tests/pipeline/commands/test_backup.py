@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -63,6 +66,42 @@ def test_a_backup_has_what_the_root_has_but_no_locks(root, tmp_path, capsys):
     copied = [path for path in copy.rglob("*") if path.is_file() and not path.is_symlink()]
     assert document["files"] == len(copied) - 1, "hard links are one file"
     assert [path.name for path in copy.parent.iterdir()] == ["1"]
+
+
+def test_what_lies_outside_the_root_behind_a_link_is_copied(root, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("artifacts", "releases/1.json"):
+        moved = tmp_path / "elsewhere" / name.replace("/", "-")
+        shutil.move(root / name, moved)
+        (root / name).symlink_to(moved)
+    (root / "latest").symlink_to("pushed")
+    assert back_up(root, tmp_path / "copy") == 0
+    shutil.rmtree(tmp_path / "elsewhere")
+    copy = tmp_path / "copy"
+    assert (copy / "artifacts/model/saved_model.pb").read_text() == "weights"
+    assert (copy / "artifacts/linked.pb").samefile(copy / "artifacts/model/saved_model.pb")
+    assert (copy / "artifacts/pushed").readlink().name == "model"
+    assert (copy / "releases/1.json").read_text() == "{}"
+    assert (copy / "latest").readlink().name == "pushed"
+
+
+def test_a_backup_that_is_ended_leaves_nothing(root, tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root), "locked"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout and holder.stdout.readline() == "held\n"
+    command = [sys.executable, "-m", "fraud.pipeline.cli", "backup", str(tmp_path / "copy")]
+    backup = subprocess.Popen([*command, "--root", str(root)])
+    while not list(tmp_path.glob(".copy.*")):
+        assert backup.poll() is None
+        time.sleep(0.05)
+    backup.send_signal(signal.SIGTERM)
+    assert backup.wait(60) == 128 + signal.SIGTERM
+    holder.communicate("")
+    assert [path.name for path in tmp_path.iterdir()] == ["root"]
 
 
 @pytest.mark.parametrize("lock", ["locked", "pushing"])
