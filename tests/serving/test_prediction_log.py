@@ -211,7 +211,7 @@ def test_predictions_wait_while_the_disk_is_full_and_then_are_counted(small_disk
     writer.close()
     LogWriter(small_disk / "log", settings, DATASET).close()  # recovers the first file
     ids = PredictionLog(small_disk / "log").read().transactions["id"].to_pylist()
-    # While the writer tries, the waiting ones are its own, and may be those that have no place then.
+    # While the writer tries, those that wait are its own, and may be those without a place then.
     for_either = [[*range(2), *range(start, start + 2000)] for start in (2, 5000)]
     assert sorted(map(int, ids)) in for_either
 
