@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import time
@@ -523,7 +524,9 @@ def _read(url: str) -> bytes:
     request = urllib.request.Request(url)
     if token := os.environ.get(SERVER_TOKEN):
         request.add_unredirected_header("Authorization", f"Bearer {token}")
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    # A context of its own: from Python 3.12 on, the default one keeps the authorities of the first
+    # call, and `watch` outlives them.
+    with urllib.request.urlopen(request, timeout=10, context=ssl.create_default_context()) as answer:
         body: bytes = answer.read()
     return body
 

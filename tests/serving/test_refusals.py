@@ -574,9 +574,11 @@ def test_tokens_and_tls_over_both_protocols(saved_models, tmp_path, monkeypatch)
                 stub.Predict(predict_request(), timeout=30)
             assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
-        monkeypatch.setenv("SSL_CERT_FILE", str(bank.path))  # the loop asks it, too
         asked = replace(Config(), loop=replace(Config().loop, server=server.url))
-        loop = ProductionSteps(asked, Root(tmp_path), "", [], False)
+        loop = ProductionSteps(asked, Root(tmp_path), "", [], False)  # the loop asks it, too
+        with pytest.raises(FraudPipelineError, match="CERTIFICATE_VERIFY_FAILED"):
+            loop._problems_of_server("7")
+        monkeypatch.setenv("SSL_CERT_FILE", str(bank.path))  # it can be added while `watch` runs
         with pytest.raises(FraudPipelineError, match="asks for a token; set FRAUD_SERVER_TOKEN"):
             loop._problems_of_server("7")
         monkeypatch.setenv("FRAUD_SERVER_TOKEN", LABEL)
