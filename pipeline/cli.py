@@ -29,6 +29,7 @@ COMMANDS = {
     "explain-decision": "say why a version is live, or why a run pushed nothing",
     "verify": "check that records, files and the push folder agree",
     "backup": "copy a root as of one moment, while servers use it",
+    "restore": "make a backup the root again",
     "prune": "delete what neither the live model nor the last runs need",
     "state": "build or check what the server remembers of each entity",
     "config": "print the effective configuration",

@@ -15,6 +15,9 @@ from fraud.errors import BadInput, FraudPipelineError
 SPACE = 1 << 20
 """Bytes that must be free before anything is recorded: many times what one record takes."""
 
+RESTORING = ".restoring"
+"""A folder of a root in which a restore is half done, or was interrupted."""
+
 _held: set[Path] = set()
 """The locks of push folders that this process holds."""
 
@@ -183,7 +186,20 @@ class Root:
         """
         return files.is_signed_by_living(self.path / ".lock")
 
+    def require_whole(self) -> None:
+        """Checks that no restore is half done.
+
+        Raises:
+          BadInput: one is, or was interrupted.
+        """
+        if (self.path / RESTORING).exists():
+            raise BadInput(
+                f"{self.path}: a restore has not come to its end, so what is here does not belong "
+                "together; wait for it, or restore again if it was interrupted"
+            )
+
     def _open(self, path: Path) -> TextIO:
+        self.require_whole()
         try:
             return files.open_lock(path)
         except OSError as error:

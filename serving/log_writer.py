@@ -385,6 +385,17 @@ def copy_log(folder: Path, target: Path) -> None:
             return  # none has become Parquet meanwhile
 
 
+def is_written_to(folder: Path) -> bool:
+    """Whether a server, on any machine, has a file of this log open."""
+    for path in (folder / _OPEN).glob("*"):
+        with suppress(FileNotFoundError), open(path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False
+
+
 class _Stream:
     """An open file of predictions, locked as long as its writer lives.
 

@@ -17,8 +17,8 @@ from fraud.serving.spec import Limits
 MODEL = "fraud"
 """The name of the model in all protocols."""
 
-Role = Literal["score", "label", "admin"]
-ROLES: tuple[Role, ...] = ("score", "label", "admin")
+Role = Literal["read", "score", "label", "admin"]
+ROLES: tuple[Role, ...] = ("read", "score", "label", "admin")
 SHORTEST_TOKEN = 16
 
 
@@ -26,9 +26,9 @@ SHORTEST_TOKEN = 16
 class Tokens:
     """The bearer tokens of each role; `admin` may do everything. Without any, all may.
 
-    They come from the environment: `FRAUD_SCORE_TOKENS`, `FRAUD_LABEL_TOKENS` and
-    `FRAUD_ADMIN_TOKENS`, each a list separated by commas, so that a token can be replaced without a
-    moment in which neither is valid.
+    They come from the environment: `FRAUD_READ_TOKENS`, `FRAUD_SCORE_TOKENS`, `FRAUD_LABEL_TOKENS`
+    and `FRAUD_ADMIN_TOKENS`, each a list separated by commas, so that a token can be replaced
+    without a moment in which neither is valid. All of them may read, `read` nothing else.
     """
 
     roles: Mapping[bytes, Role] = field(default_factory=dict)

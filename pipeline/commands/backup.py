@@ -1,9 +1,13 @@
-"""`fraud-pipeline backup`: copies a root as of one moment, while servers use it."""
+"""`fraud-pipeline backup`: copies a root as of one moment, while servers use it.
+
+`restore` is the way back.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -20,11 +24,21 @@ from fraud import files
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import Config
-from fraud.pipeline.root import Root
+from fraud.pipeline.root import RESTORING, Root
 
 DUMP = "metadata.sql"
 """The file of a backup with what an ML Metadata server had."""
 
+COPYING = ".restore-copy"
+"""A folder of a root into which a restore copies a backup, before it changes anything."""
+
+SET_ASIDE = ".before-restore-"
+"""How the names of folders begin in which a restore keeps what was there before."""
+
+TIME = "%Y-%m-%dT%H%M%SZ"
+"""The name of a backup that gets its name from the time."""
+
+_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d{6}Z")
 _DUMP_PROGRAMS = ("mariadb-dump", "mysqldump")
 
 
@@ -34,11 +48,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "Copy everything of a root into a new folder: models, journal, artifacts, ML Metadata,\n"
         "predictions and state. It waits for a run to end, and runs and rollbacks wait for it;\n"
-        "servers go on. A backup becomes a root again by copying it to where it came from.\n"
-        "See docs/operations.md.",
-        "  fraud-pipeline backup /backups/2026-03-21 --root fraud-root",
+        "servers go on. `fraud-pipeline restore` makes it a root again. See docs/operations.md.",
+        "  fraud-pipeline backup /backups/before-upgrade --root fraud-root\n"
+        "  fraud-pipeline backup /backups --keep 14 --root fraud-root",
     )
-    parser.add_argument("out", type=Path, metavar="FOLDER", help="a folder that does not exist")
+    parser.add_argument(
+        "out",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder that does not exist; with --keep, a folder of backups",
+    )
+    parser.add_argument(
+        "--keep",
+        type=common.positive_int,
+        metavar="N",
+        help="name the backup by the time, and delete all but the N newest that are named so",
+    )
     common.add_state(parser)
     common.add_config(parser)
     common.add_json(parser)
@@ -53,10 +78,57 @@ def run(arguments: argparse.Namespace) -> int:
     """
     config, root = common.config_and_root(arguments)
     location = common.state_location(arguments, root)
-    with _tidy_at_sigterm():
-        document = backup(config, root, location, arguments.out.resolve())
+    out = arguments.out.resolve()
+    with tidy_at_sigterm():
+        if arguments.keep is None:
+            document = backup(config, root, location, out)
+        else:
+            document = backup_and_keep(config, root, location, out, arguments.keep)
     common.show(arguments, document, render)
     return 0
+
+
+def backup_and_keep(
+    config: Config, root: Root, location: str, folder: Path, keep: int
+) -> dict[str, Any]:
+    """Makes a backup in a folder of backups, then deletes old ones and what killed ones left.
+
+    Args:
+      config, root, location: see `backup`.
+      folder: made if it is not there.
+      keep: how many backups stay, with the new one. Only those named as `TIME` are counted.
+
+    Returns:
+      What `backup` does, and `deleted`, the names of the deleted backups.
+
+    Raises:
+      BadInput: see `run`; or another process is making a backup there.
+      FraudPipelineError: see `run`; or an old backup cannot be deleted.
+    """
+    try:
+        lock = files.open_lock(folder / ".lock")
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot be written: {error.strerror}") from None
+    with lock:
+        if owner := files.try_lock(lock):
+            raise BadInput(f"{folder}: another backup ({owner}) is being made there; wait for it")
+        document = backup(config, root, location, folder / time.strftime(TIME, time.gmtime()))
+        deleted = dated(folder)[:-keep]
+        try:
+            for path in deleted:  # first its name, so that no half of it is ever taken for one
+                path.rename(path.with_name(f".{path.name}.{os.getpid()}"))
+            for path in folder.iterdir():
+                if _NAME.match(path.name[1:]) and path.name[0] == ".":
+                    shutil.rmtree(path)
+        except OSError as error:
+            where = error.filename or folder
+            raise FraudPipelineError(f"{where}: cannot be deleted: {error.strerror}") from None
+    return {**document, "deleted": [path.name for path in deleted]}
+
+
+def dated(folder: Path) -> list[Path]:
+    """The backups in a folder that are named by their time, oldest first."""
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
 def backup(config: Config, root: Root, location: str, out: Path) -> dict[str, Any]:
@@ -80,6 +152,10 @@ def backup(config: Config, root: Root, location: str, out: Path) -> dict[str, An
     started = time.monotonic()
     if not root.path.is_dir():
         raise BadInput(f"{root.path}: there is no root; name it with --root")
+    root.require_whole()
+    if not any(path.exists() for path in (root.metadata, root.artifacts, root.pushed)):
+        # A volume that was lost and is empty now must not become the newest of the backups.
+        raise BadInput(f"{root.path}: is empty; there is nothing to back up")
     if out.exists():
         raise BadInput(f"{out}: exists; name a folder that does not, such as one with today's date")
     if out.is_relative_to(root.path):
@@ -93,7 +169,8 @@ def backup(config: Config, root: Root, location: str, out: Path) -> dict[str, An
         with root.turn(), root.pushing():
             metadata = _copy_metadata(config, root, temporary)
             apart = {root.metadata, root.predictions, root.state, temporary}
-            _copy(root.path, temporary, apart | {Path(f"{root.metadata}-journal")})
+            apart |= {Path(f"{root.metadata}-journal"), *not_of_root(root)}
+            copy_tree(root.path, temporary, apart)
         if root.predictions.is_dir():
             log_writer.copy_log(root.predictions, temporary / root.predictions.name)
         if has_state:
@@ -107,23 +184,34 @@ def backup(config: Config, root: Root, location: str, out: Path) -> dict[str, An
         raise FraudPipelineError(f"{error.filename or out}: {error.strerror}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    sizes = {
-        (found.st_dev, found.st_ino): found.st_size
-        for found in (path.lstat() for path in out.rglob("*") if path.is_file())
-    }
     return {
         "root": str(root.path),
         "backup": str(out),
-        "files": len(sizes),
-        "bytes": sum(sizes.values()),
+        **size(out),
         "metadata": metadata,
         "state": has_state,
         "seconds": round(time.monotonic() - started, 1),
     }
 
 
+def size(folder: Path) -> dict[str, int]:
+    """How many `files` a folder has, and their `bytes`; hard links to one file count once."""
+    sizes = {
+        (found.st_dev, found.st_ino): found.st_size
+        for found in (path.lstat() for path in folder.rglob("*") if path.is_file())
+    }
+    return {"files": len(sizes), "bytes": sum(sizes.values())}
+
+
+def not_of_root(root: Root) -> set[Path]:
+    """What may lie in the folder of a root, but does not belong to it."""
+    restores = (path for path in root.path.iterdir() if path.name.startswith(SET_ASIDE))
+    # A file system of its own may have lost+found, which belongs to the system's root.
+    return {*restores, root.path / COPYING, root.path / RESTORING, root.path / "lost+found"}
+
+
 @contextmanager
-def _tidy_at_sigterm() -> Iterator[None]:
+def tidy_at_sigterm() -> Iterator[None]:
     """Within it, SIGTERM is an exception, so that what is half copied is deleted."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -137,20 +225,21 @@ def _tidy_at_sigterm() -> Iterator[None]:
 
 def render(document: dict[str, Any]) -> str:
     """The result as text."""
-    size = f"{document['files']:,} files, {document['bytes'] / 1e6:,.0f} MB"
+    copied = f"{document['files']:,} files, {document['bytes'] / 1e6:,.0f} MB"
     metadata = document["metadata"] or "none yet"
     state = "copied" if document["state"] else "not in a folder here"
+    deleted = document.get("deleted")
     return (
-        f"{document['backup']}: {size}, in {document['seconds']} s\n"
+        f"{document['backup']}: {copied}, in {document['seconds']} s\n"
         f"  ML Metadata  {metadata}\n"
         f"  state        {state}"
-    )
+    ) + (f"\n  deleted      {', '.join(deleted)}" if deleted else "")
 
 
 def _copy_metadata(config: Config, root: Root, target: Path) -> str | None:
     """Copies ML Metadata into a folder; returns the name of its file there, None for none."""
     if config.metadata.store == "mysql":
-        _dump(config, target / DUMP)
+        dump(config, target / DUMP)
         return DUMP
     if not root.metadata.exists():
         return None
@@ -166,22 +255,45 @@ def _copy_metadata(config: Config, root: Root, target: Path) -> str | None:
     return copied.name
 
 
-def _dump(config: Config, file: Path) -> None:
+def dump(config: Config, file: Path) -> None:
     """Writes what an ML Metadata server has into a file, by the database's own program.
 
     Raises:
       FraudPipelineError: there is no such program, or it failed.
     """
+    with open(file, "wb") as out:
+        problem = database_program(config, _DUMP_PROGRAMS, ["--single-transaction"], stdout=out)
+    if problem:
+        raise FraudPipelineError(f"{config.metadata.host}: ML Metadata cannot be dumped: {problem}")
+
+
+def database_program(
+    config: Config, names: tuple[str, ...], options: list[str], **streams: Any
+) -> str:
+    """Runs a client program of MariaDB or MySQL on the database of ML Metadata.
+
+    Args:
+      config: says where the database is; the password comes from the environment.
+      names: of the program; the first one that is here is run.
+      options: of that program.
+      **streams: `stdin` or `stdout` of the process.
+
+    Returns:
+      What it complains about, if it fails; else "".
+
+    Raises:
+      FraudPipelineError: there is no such program.
+    """
     from fraud.pipeline.lineage import PASSWORD
 
-    program = next(filter(None, map(shutil.which, _DUMP_PROGRAMS)), None)
+    program = next(filter(None, map(shutil.which, names)), None)
     if program is None:
         raise FraudPipelineError(
-            f"ML Metadata is in a database, and neither {' nor '.join(_DUMP_PROGRAMS)} is here; "
+            f"ML Metadata is in a database, and neither {' nor '.join(names)} is here; "
             "install MariaDB's or MySQL's client programs (Debian: mariadb-client)"
         )
     where = config.metadata
-    command = [program, "--single-transaction", f"--host={where.host}", f"--port={where.port}"]
+    command = [program, *options, f"--host={where.host}", f"--port={where.port}"]
     command += [f"--user={where.user}", "--protocol=tcp"]
     for option, path in (
         ("--ssl-ca", where.tls_ca),
@@ -189,22 +301,17 @@ def _dump(config: Config, file: Path) -> None:
         ("--ssl-key", where.tls_key),
     ):
         command += [f"{option}={path}"] if path else []
-    environment = {**os.environ, "MYSQL_PWD": os.environ.get(PASSWORD, "")}
-    with open(file, "wb") as out:
-        done = subprocess.run(
-            [*command, where.database],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.PIPE,
-            env=environment,
-            check=False,
-        )
-    if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip()
-        raise FraudPipelineError(f"{where.host}: ML Metadata cannot be dumped: {reason}")
+    done = subprocess.run(
+        [*command, where.database],
+        stderr=subprocess.PIPE,
+        env={**os.environ, "MYSQL_PWD": os.environ.get(PASSWORD, "")},
+        check=False,
+        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **streams},
+    )
+    return done.stderr.decode(errors="replace").strip() if done.returncode else ""
 
 
-def _copy(source: Path, target: Path, apart: set[Path]) -> None:
+def copy_tree(source: Path, target: Path, apart: set[Path]) -> None:
     """Copies what a folder contains. Hard links stay links to each other; locks stay out.
 
     Links stay links, too, but those that lead out of the folder: a backup has what they lead to.

@@ -526,7 +526,8 @@ def _read(url: str) -> bytes:
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     # A context of its own: from Python 3.12 on, the default one keeps the authorities of the first
     # call, and `watch` outlives them.
-    with urllib.request.urlopen(request, timeout=10, context=ssl.create_default_context()) as answer:
+    trusted = ssl.create_default_context()
+    with urllib.request.urlopen(request, timeout=10, context=trusted) as answer:
         body: bytes = answer.read()
     return body
 

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="address to listen on (default 127.0.0.1, which only this machine reaches); another "
         "needs tokens in the environment: FRAUD_SCORE_TOKENS, FRAUD_LABEL_TOKENS, "
-        "FRAUD_ADMIN_TOKENS",
+        "FRAUD_ADMIN_TOKENS, and FRAUD_READ_TOKENS for Prometheus",
     )
     for option, default, protocol in (
         ("--port", PORT, "HTTP"),

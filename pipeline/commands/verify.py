@@ -49,11 +49,13 @@ def verify(config: Config, root: Root, repair: bool) -> dict[str, Any]:
       was done, or null) or `advice`.
 
     Raises:
+      BadInput: a restore is half done.
       FraudPipelineError: something could not be read or repaired, for example because the disk is
         full; what was repaired before stays.
     """
     from fraud.pipeline import lineage, verification
 
+    root.require_whole()
     store = lineage.find_store(config.metadata, root)
     if store is None:
         found = [_settled(finding, repair) for finding in verification.of_missing_metadata(root)]

@@ -166,12 +166,12 @@ class _Server:
     def __init__(self, root: Path) -> None:
         # Imported, so that the server's code, but no command's, decides about the cache.
         from fraud.serving import server, service  # noqa: F401
+        from fraud.serving.settings import ROLES
 
         self._root, self._log = root, root / "server.log"
         command = [sys.executable, "-c", COMMAND, "serve", "--root", str(root)]
         # It asks for no token, and its requests are no client's that anybody would trace.
-        tokens = ("FRAUD_SCORE_TOKENS", "FRAUD_LABEL_TOKENS", "FRAUD_ADMIN_TOKENS")
-        unset = (*tokens, tracing.VARIABLE)
+        unset = (*(f"FRAUD_{role.upper()}_TOKENS" for role in ROLES), tracing.VARIABLE)
         environment = {k: v for k, v in os.environ.items() if k not in unset}
         with open(self._log, "w", encoding="utf-8") as log:
             self._process = subprocess.Popen(

@@ -494,7 +494,9 @@ def test_a_fault_of_the_server_is_logged_and_not_shown(inference, caplog):
 
 
 SCORE, LABEL, ADMIN = "score-token-123456", "label-token-123456", "admin-token-123456"
+READ = "read-token-1234567"
 ENVIRONMENT = {
+    "FRAUD_READ_TOKENS": READ,
     "FRAUD_SCORE_TOKENS": f"{SCORE}, another-token-12345",
     "FRAUD_LABEL_TOKENS": LABEL,
     "FRAUD_ADMIN_TOKENS": ADMIN,
@@ -507,6 +509,10 @@ def test_tokens_open_what_their_role_may_do():
     tokens.check("bearer another-token-12345", "score")
     tokens.check(f"Bearer {ADMIN}", "label")
     tokens.check(f"Bearer {LABEL}", None)
+    tokens.check(f"Bearer {READ}", None)
+    for role in ("score", "label", "admin"):
+        with pytest.raises(Forbidden, match=f"of the role read; this request needs {role}"):
+            tokens.check(f"Bearer {READ}", role)
     for role, token in (("label", SCORE), ("score", LABEL), ("admin", LABEL)):
         with pytest.raises(Forbidden, match=f"needs {role}"):
             tokens.check(f"Bearer {token}", role)
@@ -553,14 +559,13 @@ def test_tokens_and_tls_over_both_protocols(saved_models, tmp_path, monkeypatch)
             url = f"{server.url}{PREDICT}"
             return httpx.post(url, json=rows(ROW), headers=headers, **trusting)
 
-        assert [post(token).status_code for token in (SCORE, ADMIN, LABEL, None)] == [
-            200,
-            200,
-            403,
-            401,
-        ]
+        statuses = {token: post(token).status_code for token in (SCORE, ADMIN, LABEL, READ, None)}
+        assert statuses == {SCORE: 200, ADMIN: 200, LABEL: 403, READ: 403, None: 401}
         assert post(None).headers["www-authenticate"] == "Bearer"
         assert httpx.get(f"{server.url}/metrics", **trusting).status_code == 401
+        prometheus = {"authorization": f"Bearer {READ}"}
+        metrics = httpx.get(f"{server.url}/metrics", headers=prometheus, **trusting)
+        assert metrics.status_code == 200 and "fraud_live_version" in metrics.text
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{server.url}/readyz")  # does not trust the bank's authority
 
@@ -583,6 +588,6 @@ def test_tokens_and_tls_over_both_protocols(saved_models, tmp_path, monkeypatch)
             loop._problems_of_server("7")
         monkeypatch.setenv("FRAUD_SERVER_TOKEN", LABEL)
         assert loop._problems_of_server("7") == ()
-        assert not any(token in server.log.read_text() for token in (SCORE, ADMIN, LABEL))
+        assert not any(token in server.log.read_text() for token in (SCORE, ADMIN, LABEL, READ))
     finally:
         assert server.stop() == 0

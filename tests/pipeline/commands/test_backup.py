@@ -11,9 +11,11 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from fraud import files
 from fraud.pipeline.cli import main
 
 HOLD = """
@@ -130,6 +132,9 @@ def test_what_cannot_be_backed_up_is_refused(root, tmp_path, capsys):
     assert "lies in the root" in capsys.readouterr().err
     assert back_up(tmp_path / "none", tmp_path / "copy") == 2
     assert "none: there is no root" in capsys.readouterr().err
+    (tmp_path / "empty" / "loop").mkdir(parents=True)
+    assert back_up(tmp_path / "empty", tmp_path / "copy") == 2
+    assert "empty: is empty; there is nothing to back up" in capsys.readouterr().err
 
 
 def test_damaged_metadata_is_no_backup(root, tmp_path, capsys):
@@ -152,3 +157,43 @@ def test_without_the_databases_program_it_says_what_to_install(root, tmp_path, c
     assert back_up(root, tmp_path / "copy", "--config", str(tmp_path / "fraud.yaml")) == 1
     assert "Debian: mariadb-client" in capsys.readouterr().err
     assert not (tmp_path / "copy").exists()
+
+
+def test_the_newest_are_kept(root, tmp_path, capsys):
+    backups = tmp_path / "backups"
+    others = ("2026-03-21", "before-upgrade", ".2026-03-01T000000Z.7", "2026-03-01T000000Z.old")
+    for name in (*others, "2026-03-01T000000Z", "2026-03-02T000000Z", "2026-03-03T000000Z"):
+        (backups / name / "pushed").mkdir(parents=True)
+    assert back_up(root, backups, "--keep", "2", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    made = Path(document["backup"])
+    assert made.parent == backups and (made / "pushed/1/saved_model.pb").exists()
+    assert document["deleted"] == ["2026-03-01T000000Z", "2026-03-02T000000Z"]
+    left = {"2026-03-21", "before-upgrade", "2026-03-01T000000Z.old"}  # whoever named them
+    left |= {"2026-03-03T000000Z", made.name, ".lock"}
+    assert {path.name for path in backups.iterdir()} == left
+
+
+def test_without_a_new_backup_no_old_one_is_deleted(root, tmp_path, capsys):
+    (tmp_path / "backups" / "2026-03-01T000000Z").mkdir(parents=True)
+    (root / "metadata.sqlite").write_text("no database")
+    assert back_up(root, tmp_path / "backups", "--keep", "1") == 1
+    assert (tmp_path / "backups" / "2026-03-01T000000Z").is_dir()
+
+
+def test_two_backups_do_not_delete_each_others(root, tmp_path, capsys):
+    (tmp_path / "backups").mkdir()
+    with files.open_lock(tmp_path / "backups" / ".lock") as file:
+        assert files.try_lock(file) == ""
+        assert back_up(root, tmp_path / "backups", "--keep", "1") == 2
+    assert "another backup (process" in capsys.readouterr().err
+    assert not list((tmp_path / "backups").glob("*Z"))
+
+
+def test_what_a_restore_left_is_not_backed_up(root, tmp_path):
+    for name in (".before-restore-2026-03-01T000000Z", ".restore-copy", "lost+found"):
+        (root / name / "large").mkdir(parents=True)
+    assert back_up(root, tmp_path / "copy") == 0
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == {
+        "artifacts", "loop", "metadata.sqlite", "pushed", "releases"
+    }  # fmt: skip

@@ -1,0 +1,215 @@
+"""`fraud-pipeline restore`: makes a backup the root again."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from fraud import files
+from fraud.errors import BadInput, FraudPipelineError
+from fraud.pipeline.commands import common
+from fraud.pipeline.commands.backup import (
+    COPYING,
+    DUMP,
+    SET_ASIDE,
+    TIME,
+    copy_tree,
+    database_program,
+    dated,
+    dump,
+    not_of_root,
+    size,
+    tidy_at_sigterm,
+)
+from fraud.pipeline.config import Config
+from fraud.pipeline.root import RESTORING, Root
+
+_CLIENTS = ("mariadb", "mysql")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describes the command and its options."""
+    common.example(
+        parser,
+        "Put a backup in the place of what is in the root; a database of ML Metadata gets what it\n"
+        "had, too. First stop whatever uses the root, servers included. What was there before is\n"
+        "kept in the root, in a folder .before-restore-TIME. The root may be a folder at which a\n"
+        "volume is mounted: its contents are replaced, not the folder. See docs/operations.md.",
+        "  fraud-pipeline restore /backups/before-upgrade --root fraud-root\n"
+        "  fraud-pipeline restore /backups --newest --root fraud-root",
+    )
+    parser.add_argument("backup", type=Path, metavar="FOLDER", help="what `backup` made")
+    parser.add_argument(
+        "--newest",
+        action="store_true",
+        help="FOLDER is one of backups that `backup --keep` made: take the newest",
+    )
+    common.add_config(parser)
+    common.add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Restores, and prints what was restored and where the rest is.
+
+    Raises:
+      BadInput: there is no such backup, it is of another kind of root, or the root is in use.
+      FraudPipelineError: something cannot be copied or moved.
+    """
+    config, root = common.config_and_root(arguments)
+    backup = arguments.backup.resolve()
+    if arguments.newest:
+        found = dated(backup) if backup.is_dir() else []
+        if not found:
+            raise BadInput(f"{backup}: contains no backup that is named by its time")
+        backup = found[-1]
+    with tidy_at_sigterm():
+        document = restore(config, root, backup)
+    common.show(arguments, document, render)
+    return 0
+
+
+def restore(config: Config, root: Root, backup: Path) -> dict[str, Any]:
+    """Replaces what a root contains by what a backup contains.
+
+    Nothing changes until the backup is copied as a whole. From then on the root has a folder
+    RESTORING, and nobody may use it until all of the backup is in place. A restore that was
+    interrupted is repeated from its beginning.
+
+    Args:
+      config: says where ML Metadata is.
+      root: its folder is made if there is none. It is kept, so it may be where a volume is mounted.
+      backup: what `backup` made; only read.
+
+    Returns:
+      `root`; `backup`; `kept`, the folder with what was there before, or None if nothing was;
+      `files` and `bytes` copied; `metadata`: `sqlite`, a file name, or None as in the backup;
+      `seconds`.
+
+    Raises:
+      BadInput, FraudPipelineError: see `run`.
+    """
+    started = time.monotonic()
+    has_dump = _check(config, root, backup)
+    kept = root.path / time.strftime(f"{SET_ASIDE}{TIME}", time.gmtime())
+    copy, moving = root.path / COPYING, root.path / RESTORING
+    try:
+        root.path.mkdir(parents=True, exist_ok=True)
+        with _nobody_uses(root):
+            try:
+                shutil.rmtree(copy, ignore_errors=True)
+                copy.mkdir()
+                copy_tree(backup, copy, {backup / DUMP, backup / "lost+found"})
+                copied = size(copy)
+                files.sync_tree(copy)
+                kept.mkdir()
+                if has_dump:
+                    dump(config, kept / DUMP)
+                shutil.rmtree(moving, ignore_errors=True)
+                copy.rename(moving)
+            except BaseException:
+                shutil.rmtree(copy, ignore_errors=True)
+                if kept.is_dir() and not any(kept.iterdir()):
+                    kept.rmdir()
+                raise
+            stays = {kept, root.path / ".lock", *not_of_root(root)}
+            for path in [path for path in root.path.iterdir() if path not in stays]:
+                path.rename(kept / path.name)
+            for path in list(moving.iterdir()):
+                path.rename(root.path / path.name)
+            if has_dump:
+                _load(config, backup / DUMP)
+            files.sync_tree(root.path, recurse=False)
+            moving.rmdir()
+            files.sync_tree(root.path, recurse=False)
+            if not any(kept.iterdir()):
+                kept.rmdir()
+    except shutil.Error as error:  # of `copytree`, which collects what fails
+        source, _, reason = error.args[0][0]
+        raise FraudPipelineError(f"{source}: cannot be copied to {root.path}: {reason}") from None
+    except OSError as error:
+        raise FraudPipelineError(f"{error.filename or root.path}: {error.strerror}") from None
+    return {
+        "root": str(root.path),
+        "backup": str(backup),
+        "kept": str(kept) if kept.exists() else None,
+        **copied,
+        "metadata": DUMP if has_dump else root.metadata.name if root.metadata.exists() else None,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def render(document: dict[str, Any]) -> str:
+    """The result as text."""
+    copied = f"{document['files']:,} files, {document['bytes'] / 1e6:,.0f} MB"
+    return (
+        f"{document['root']}: {copied} of {document['backup']}, in {document['seconds']} s\n"
+        f"  ML Metadata  {document['metadata'] or 'none yet'}\n"
+        f"  before       {document['kept'] or 'the root was empty'}"
+    )
+
+
+def _check(config: Config, root: Root, backup: Path) -> bool:
+    """Checks what can be checked before anything is done; returns whether there is a dump to load.
+
+    Raises:
+      BadInput: see `run`.
+    """
+    if not backup.is_dir():
+        raise BadInput(f"{backup}: there is no such backup")
+    copied = Root(backup)
+    has_dump = (backup / DUMP).is_file()
+    if not has_dump and not any(
+        path.exists() for path in (copied.metadata, copied.artifacts, copied.pushed)
+    ):
+        found = [path.name for path in dated(backup)]
+        several = f"; it contains backups: --newest takes {found[-1]}" if found else ""
+        raise BadInput(f"{backup}: is no backup of a root{several}")
+    if backup.is_relative_to(root.path) or root.path.is_relative_to(backup):
+        raise BadInput(f"{backup}: a backup must lie outside the root to be restored")
+    if has_dump != (config.metadata.store == "mysql") and (has_dump or copied.metadata.exists()):
+        where = "a database (metadata.store: mysql)" if has_dump else "SQLite"
+        raise BadInput(f"{backup}: its ML Metadata is of {where}, that of the configuration is not")
+    for path in root.path.iterdir() if root.path.is_dir() else ():
+        if path.is_mount() and path.name != "lost+found":
+            raise BadInput(
+                f"{path}: is mounted by itself, and cannot be replaced; mount only {root.path}, "
+                "and restore there"
+            )
+    return has_dump
+
+
+@contextmanager
+def _nobody_uses(root: Root) -> Iterator[None]:
+    """Nobody uses the root, and within it no run and no loop starts.
+
+    Raises:
+      BadInput: something uses it.
+    """
+    from fraud.serving import log_writer
+
+    others = (root.path / "loop" / ".lock", root.releases / ".lock")
+    with ExitStack() as locks:
+        for path in [root.path / ".lock", *(path for path in others if path.exists())]:
+            file = locks.enter_context(files.open_lock(path))
+            if owner := files.try_lock(file):
+                raise BadInput(f"{root.path}: {owner} is using this root; stop it first")
+        if log_writer.is_written_to(root.predictions):
+            raise BadInput(f"{root.path}: a server is using this root; stop it first")
+        yield
+
+
+def _load(config: Config, file: Path) -> None:
+    """Gives the database what it had.
+
+    Raises:
+      FraudPipelineError: it refuses.
+    """
+    with open(file, "rb") as sql:
+        problem = database_program(config, _CLIENTS, [], stdin=sql)
+    if problem:
+        raise FraudPipelineError(f"{config.metadata.host}: ML Metadata cannot be loaded: {problem}")

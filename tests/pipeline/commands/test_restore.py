@@ -1,0 +1,231 @@
+"""`fraud-pipeline restore` on roots without runs; with them: see tests/e2e/test_restore.py."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fraud import files
+from fraud.pipeline.cli import main
+from fraud.pipeline.commands import restore as module
+from tests.small_disk import mounted
+
+
+def fill(root, text):
+    """Makes a root whose files all say `text`."""
+    for name in ("artifacts/model", "pushed/1", "releases", "loop", "state/generation-1"):
+        (root / name).mkdir(parents=True)
+    (root / "artifacts/model/saved_model.pb").write_text(text)
+    os.link(root / "artifacts/model/saved_model.pb", root / "pushed/1/saved_model.pb")
+    (root / "releases/1.json").write_text(text)
+    (root / "state/current").symlink_to("generation-1")
+    (root / "state/generation-1/data").write_text(text)
+    with sqlite3.connect(root / "metadata.sqlite") as database:
+        database.execute("CREATE TABLE t (x)")
+        database.execute("INSERT INTO t VALUES (?)", (text,))
+    database.close()
+
+
+def contents(root):
+    """What there is, but for locks: files with their text, links with where they lead."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        name = str(path.relative_to(root))
+        if path.is_symlink():
+            found[name] = str(path.readlink())
+        elif path.is_file() and path.name != ".lock":
+            found[name] = path.read_bytes()
+    return found
+
+
+def set_aside(root):
+    return sorted(root.glob(".before-restore-*"))
+
+
+@pytest.fixture
+def backup(tmp_path):
+    fill(tmp_path / "backups" / "2026-03-02T000000Z", "then")
+    (tmp_path / "backups" / "2026-03-01T000000Z").mkdir()
+    (tmp_path / "backups" / ".lock").touch()
+    return tmp_path / "backups" / "2026-03-02T000000Z"
+
+
+@pytest.fixture
+def root(tmp_path):
+    fill(tmp_path / "root", "now")
+    return tmp_path / "root"
+
+
+def restore(root, backup, *options):
+    return main(["restore", str(backup), "--root", str(root), *options])
+
+
+def test_what_was_there_is_kept_beside_what_is_restored(root, backup, capsys):
+    (root / "runs").mkdir()
+    before = contents(root)
+    assert restore(root, backup, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    kept = Path(document["kept"])
+    assert set_aside(root) == [kept] and contents(kept) == before and (kept / "runs").is_dir()
+    restored = root / "artifacts/model/saved_model.pb"
+    assert restored.samefile(root / "pushed/1/saved_model.pb")
+    assert not restored.samefile(backup / "pushed/1/saved_model.pb")
+    shutil.rmtree(kept)
+    assert contents(root) == contents(backup)
+    assert {path.name for path in root.iterdir()} - {".lock"} == {
+        path.name for path in backup.iterdir()
+    }
+    assert document["metadata"] == "metadata.sqlite" and document["files"] == 4
+
+
+def test_a_mounted_folder_stays_where_it_is(small_disk, tmp_path, backup):
+    """Neither an empty volume nor one with contents can be renamed, or deleted."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    with mounted(volume, megabytes=16):
+        (volume / "lost+found").mkdir()
+        device = volume.stat().st_dev
+        assert restore(volume, backup) == 0
+        assert not set_aside(volume), "it was empty"
+        (volume / "pushed/1/saved_model.pb").write_text("broken")
+        assert restore(volume, backup) == 0
+        (kept,) = set_aside(volume)
+        assert (kept / "pushed/1/saved_model.pb").read_text() == "broken"
+        assert not (kept / "lost+found").exists() and (volume / "lost+found").is_dir()
+        assert (volume / "pushed/1/saved_model.pb").read_text() == "then"
+        assert volume.stat().st_dev == device != tmp_path.stat().st_dev
+
+
+def test_a_root_that_is_gone_is_made(tmp_path, backup):
+    assert restore(tmp_path / "new" / "root", backup) == 0
+    assert contents(tmp_path / "new" / "root") == contents(backup)
+
+
+def test_the_newest_is_taken_on_request(root, backup, capsys):
+    assert restore(root, backup.parent) == 2
+    assert "--newest takes 2026-03-02T000000Z" in capsys.readouterr().err
+    assert restore(root, backup.parent, "--newest") == 0
+    assert (root / "releases/1.json").read_text() == "then"
+    assert restore(root, root / "loop", "--newest") == 2
+    assert "contains no backup that is named by its time" in capsys.readouterr().err
+
+
+def test_what_cannot_be_restored_is_refused(root, backup, tmp_path, capsys):
+    before = contents(root)
+    for given, message in (
+        (tmp_path / "none", "there is no such backup"),
+        (backup / "loop", "is no backup of a root"),
+        (root, "must lie outside the root"),
+        (root / "artifacts", "is no backup"),
+    ):
+        assert restore(root, given) == 2
+        assert message in capsys.readouterr().err
+    assert restore(backup / "root", backup) == 2
+    assert "must lie outside the root" in capsys.readouterr().err
+    (tmp_path / "fraud.yaml").write_text("metadata: {store: mysql}\n")
+    assert restore(root, backup, "--config", str(tmp_path / "fraud.yaml")) == 2
+    assert "its ML Metadata is of SQLite" in capsys.readouterr().err
+    (backup / "metadata.sql").write_text("")
+    assert restore(root, backup) == 2
+    assert "its ML Metadata is of a database" in capsys.readouterr().err
+    assert contents(root) == before and not set_aside(root)
+
+
+@pytest.mark.parametrize("lock", [".lock", "loop/.lock", "releases/.lock"])
+def test_a_root_in_use_is_not_touched(root, backup, capsys, lock):
+    before = contents(root)
+    with files.open_lock(root / lock) as file:
+        assert files.try_lock(file) == ""
+        assert restore(root, backup) == 2
+    assert f"root: process {os.getpid()} on " in capsys.readouterr().err
+    assert contents(root) == before
+
+
+def test_a_root_with_a_server_is_not_touched(root, backup, capsys):
+    (root / "predictions" / "_open").mkdir(parents=True)
+    with open(root / "predictions" / "_open" / "1", "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert restore(root, backup) == 2
+        assert "a server is using this root; stop it first" in capsys.readouterr().err
+    assert restore(root, backup) == 0
+
+
+def test_what_is_mounted_within_is_named(root, backup, capsys):
+    with mounted(root / "pushed", megabytes=1):
+        assert restore(root, backup) == 2
+        assert "pushed: is mounted by itself" in capsys.readouterr().err
+
+
+def test_a_disk_without_room_for_both_keeps_what_it_has(root, backup, tmp_path, capsys):
+    (backup / "artifacts/large").write_bytes(bytes(2_000_000))
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    with mounted(volume, megabytes=1):
+        fill(volume / "root", "now")
+        before = contents(volume / "root")
+        assert restore(volume / "root", backup) == 1
+        assert "No space left on device" in capsys.readouterr().err
+        assert contents(volume / "root") == before
+        assert not [path for path in (volume / "root").iterdir() if "restore" in path.name]
+
+
+@contextmanager
+def freeze_names(name):
+    """The next restore keeps what it finds under this name, not under that of its second."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "TIME", name)
+        yield
+
+
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+from fraud.pipeline.cli import main
+number, rename = int(sys.argv[1]), Path.rename
+def counted(self, target):
+    global number
+    number -= 1
+    if number < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+Path.rename = counted
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_a_restore_that_is_killed_is_repeated_and_loses_nothing(root, backup, capsys):
+    """Killed before each of its steps: the root is as it was, or refuses to be used."""
+    command = ["restore", str(backup), "--root", str(root)]
+    before = contents(root)
+    for step in range(100):
+        shutil.rmtree(root)
+        fill(root, "now")
+        done = subprocess.run([sys.executable, "-c", INTERRUPTED, str(step), *command])
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+        if step == 0:
+            there = contents(root).items()
+            assert {k: v for k, v in there if not k.startswith(".restore-copy/")} == before
+        else:
+            for refused in (["verify"], ["backup", str(backup.parent / "x")]):
+                assert main([*refused, "--root", str(root)]) == 2
+                assert "a restore has not come to its end" in capsys.readouterr().err
+        with freeze_names(f"2026-03-05T{step:06}Z"):
+            assert main(command) == 0
+        found = {item for kept in set_aside(root) for item in contents(kept).items()}
+        assert found >= {*before.items()}
+        for kept in set_aside(root):
+            shutil.rmtree(kept)
+        assert contents(root) == contents(backup)
+    assert step > 10
