@@ -193,12 +193,14 @@ def test_the_steps_are_really_run(run, repository, tmp_path):
     }
     calls = (tmp_path / "kubectl").read_text().splitlines()
     verbs = [call.split()[2] for call in calls]
-    assert verbs == ["get", "get", "apply", "rollout", "rollout"]
+    assert verbs == [*["get"] * 7, "apply", "rollout", "rollout"]
 
 
 @pytest.fixture
 def cluster(repository, tmp_path, monkeypatch):
-    """Deploys, and undoes it, with a kubectl that keeps the revisions of deployments in files.
+    """Deploys, and undoes it, with a kubectl that keeps what there is in files.
+
+    That is the revision of a deployment, and the specification of a CronJob.
 
     Arguments: those of scripts/deploy.sh. Returns the exit code, and which changes were asked for.
     """
@@ -215,9 +217,11 @@ def cluster(repository, tmp_path, monkeypatch):
         '"get "*) cat "${2#*/}" 2>/dev/null || true ;;\n'
         '"apply "*) echo "$@" >>calls; [ ! -f refuse ] || exit 1\n'
         "    for name in $(cat change 2>/dev/null); do\n"
-        '        number=$(cat "$name" 2>/dev/null || echo 0)\n'
-        '        echo $((number + 1)) >"$name"\n'
+        '        if [[ $(cat "$name" 2>/dev/null) = {* ]]; then echo \'{"new":true}\' >"$name"\n'
+        '        else number=$(cat "$name" 2>/dev/null || echo 0); echo $((number + 1)) >"$name"\n'
+        "        fi\n"
         "    done ;;\n"
+        '"patch "*) echo "$@" >>calls ;;\n'
         '"rollout undo") echo "$@" >>calls ;;\n'
         '"rollout status") [ ! -f stuck ] || exit 1 ;;\n'
         "*) exit 64 ;;\nesac\n"
@@ -247,6 +251,37 @@ def test_a_deployment_is_undone_to_what_was_there_before(cluster):
     (cluster.revisions / "stuck").unlink()
     undo = "rollout undo deployment/fraud-serving --to-revision=7"
     assert cluster("undo") == (0, [undo]), "the loop was not changed, and is not taken back"
+
+
+def test_jobs_are_undone_too(cluster):
+    """They would go on with the image that was refused, on the root of the one that works."""
+    for name in ("fraud-serving", "fraud-watch"):
+        (cluster.revisions / name).write_text("7\n")
+    for name in ("fraud-daily", "fraud-backup"):
+        (cluster.revisions / name).write_text('{"schedule":"30 3 * * *", "image":"old"}\n')
+    (cluster.revisions / "change").write_text("fraud-daily")
+    assert cluster(*APPLY)[0] == 0
+    patch = (
+        '[{"op": "replace", "path": "/spec", "value": {"schedule":"30 3 * * *", "image":"old"}}]'
+    )
+    undo = f"patch cronjob/fraud-daily --type=json --patch {patch}"
+    assert cluster("undo") == (0, [undo]), "the backup's was not changed"
+
+
+def test_every_cronjob_would_be_undone(repository):
+    script = (repository / "scripts" / "deploy.sh").read_text("utf-8")
+    command = re.search(r"^cronjobs=.*$", script, re.MULTILINE)
+    assert command
+    shown = f'{command[0]}; printf "%s\\n" "${{cronjobs[@]}}"'
+    done = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True)
+    base = repository / "deploy" / "kubernetes" / "base"
+    found = {
+        f"cronjob/{document['metadata']['name']}"
+        for path in base.glob("*.yaml")
+        for document in yaml.safe_load_all(path.read_text("utf-8"))
+        if document and document.get("kind") == "CronJob"
+    }
+    assert {*done.stdout.split()} == found
 
 
 def test_what_was_not_deployed_is_not_undone(cluster):
