@@ -24,7 +24,7 @@ STEPS = {
     "Scan": ["sbom"],
     "Integration": ["test-slow"],
     "Train": ["train"],
-    "Promote": ["promote"],
+    "Publish": ["promote"],
     "Deploy": ["deploy"],
     "Smoke test": ["smoke"],
 }
@@ -87,7 +87,7 @@ def test_a_build_of_main_goes_to_production(run, tmp_path):
     assert (made(lines), result) == (STEPS, "SUCCESS")
     secrets = {line["stage"]: line["secrets"] for line in lines if line.get("secrets")}
     assert secrets == {
-        "Promote": ["REGISTRY_AUTH_FILE"],
+        "Publish": ["REGISTRY_AUTH_FILE"],
         "Deploy": ["KUBECONFIG"],
         "Smoke test": ["FRAUD_SMOKE_TOKEN"],
     }
@@ -125,7 +125,7 @@ def test_a_model_that_is_not_pushed_is_not_promoted(run, tmp_path, verdict):
     ("given", "asked", "last", "result"),
     [
         (["BRANCH_NAME=main"], True, "Smoke test", "SUCCESS"),
-        (["BRANCH_NAME=main", "ANSWER=abort"], True, "Train", "ABORTED"),
+        (["BRANCH_NAME=main", "ANSWER=abort"], True, "Publish", "ABORTED"),
         (["BRANCH_NAME=main", "PROMOTE=never"], False, "Train", "SUCCESS"),
         (["BRANCH_NAME=topic", "PROMOTE=automatic"], False, "Train", "SUCCESS"),
     ],
@@ -134,6 +134,17 @@ def test_who_promotes(run, tmp_path, given, asked, last, result):
     lines, found = run(outcome("pushed"), *given, workspace=tmp_path)
     assert any("asked" in line for line in lines) == asked
     assert ([*made(lines)][-1], found) == (last, result)
+
+
+@pytest.mark.slow
+def test_no_agent_waits_for_the_answer_and_every_step_has_one(run, tmp_path):
+    lines, _ = run(outcome("pushed"), "BRANCH_NAME=main", workspace=tmp_path)
+    (question,) = [line for line in lines if "asked" in line]
+    assert question["asked"] == "Promote abc1234 to production?"
+    assert (question["agents"], question["limits"]) == ([], ["1 DAYS"])
+    steps = [line for line in lines if "sh" in line]
+    assert all(line["agents"] for line in steps)
+    assert {line["limits"][0] for line in steps} == {"6 HOURS", "1 HOURS"}
 
 
 @pytest.mark.slow

@@ -28,6 +28,9 @@ File workspace = new File(args[1])
 Map<String, String> given = args.drop(2).collectEntries { it.split('=', 2).toList() }
 String result = 'SUCCESS'
 String stage = null
+// The labels of the agents that are held, and the ends of time that are set: the innermost is last.
+List<String> agents = []
+List<String> limits = []
 // What a block declares, while it is read: the innermost is last.
 List<Map> blocks = []
 List<Map> withheld = []
@@ -56,8 +59,14 @@ run = { String name, Map found ->
     }
     Map after = found.post ?: [:]
     boolean failed = false
+    if (found.agent) { agents << found.agent }
+    if (found.limit) { limits << found.limit }
+    if (found.environment) { found.environment.call() }
     try {
-        if (found.parallel) {
+        if (found.stages) {
+            found.stages.each { run(it.name, it) }
+            failed = result in ['FAILURE', 'ABORTED']
+        } else if (found.parallel) {
             // All of them run, whatever becomes of the others.
             List results = found.parallel.collect { Map inner ->
                 result = 'SUCCESS'
@@ -77,6 +86,8 @@ run = { String name, Map found ->
     stage = name
     if (failed) { after.unsuccessful?.call() }
     after.always?.call()
+    if (found.agent) { agents.removeLast() }
+    if (found.limit) { limits.removeLast() }
 }
 
 PipelineTestHelper helper = new PipelineTestHelper()
@@ -88,25 +99,34 @@ def on = { String name, List types, Closure body -> helper.registerAllowedMethod
 
 on('pipeline', [Closure]) { Closure body ->
     Map found = read(body)
+    if (found.agent) { agents << found.agent }
+    if (found.limit) { limits << found.limit }
+    found.environment?.call()
     found.stages.each { run(it.name, it) }
 }
-on('agent', [Closure]) { Closure body -> read(body) }
-on('label', [String]) { String name -> name }
-on('options', [Closure]) { Closure body -> read(body) }
+on('agent', [Closure]) { Closure body -> body.call() }
+on('agent', [Object]) { assert it == 'none' }
+binding.setVariable('none', 'none')
+on('label', [String]) { String name -> declare('agent', name) }
+on('options', [Closure]) { Closure body -> body.call() }
 on('buildDiscarder', [Object]) { it }
 on('logRotator', [Map]) { it }
 on('disableConcurrentBuilds', []) { }
-on('timeout', [Map]) { it }
+on('timeout', [Map]) { Map it -> declare('limit', "${it.time} ${it.unit}".toString()) }
 on('parameters', [Closure]) { Closure body -> read(body) }
 on('choice', [Map]) { Map it ->
     if (!given[it.name]) { given[it.name] = it.choices[0] }
 }
 on('environment', [Closure]) { Closure body ->
-    Map declared = [env: env]
-    body.delegate = declared
-    body.resolveStrategy = Closure.DELEGATE_FIRST
-    body.call()
-    env.putAll(declared.findAll { it.key != 'env' })
+    declare('environment') {
+        // What the checkout sets is there only where there is an agent.
+        Map known = agents ? env : env.findAll { it.key != 'GIT_COMMIT' }
+        Map declared = [env: known]
+        body.delegate = declared
+        body.resolveStrategy = Closure.DELEGATE_FIRST
+        body.call()
+        env.putAll(declared.findAll { it.key != 'env' })
+    }
 }
 on('stages', [Closure]) { Closure body ->
     blocks.push([stages: []])
@@ -131,6 +151,7 @@ on('when', [Closure]) { Closure body ->
     Map found = blocks.pop()
     blocks.first().when = found.all
 }
+on('beforeAgent', [Boolean]) { Boolean it -> assert it }
 on('branch', [String]) { String name -> blocks.first().all << { -> env.BRANCH_NAME == name } }
 on('expression', [Closure]) { Closure body -> blocks.first().all << body }
 on('post', [Closure]) { Closure body ->
@@ -147,7 +168,7 @@ on('sh', [String]) { String command ->
     Process process = builder.start()
     process.inputStream.eachLine { System.err.println(it) }
     int code = process.waitFor()
-    say(stage: stage, sh: command, code: code, secrets: withheld*.variable)
+    say(stage: stage, sh: command, code: code, secrets: withheld*.variable, agents: agents, limits: limits)
     if (given.ABORT == command) { throw new Aborted("${command}: aborted") }
     if (code != 0) { throw new Failed("${command}: exit code ${code}") }
 }
@@ -158,7 +179,7 @@ on('unstable', [String]) { String message ->
 }
 on('archiveArtifacts', [Map]) { Map it -> say(stage: stage, archived: it.artifacts) }
 on('input', [Map]) { Map it ->
-    say(stage: stage, asked: it.message)
+    say(stage: stage, asked: it.message, agents: agents, limits: limits)
     if (given.ANSWER == 'abort') { throw new Aborted('aborted') }
 }
 on('file', [Map]) { it }
