@@ -10,6 +10,7 @@ import threading
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -42,31 +43,33 @@ def rows_of(day: str) -> list[dict]:
     ]
 
 
-def scored(server: RunningServer, rows: list[dict]) -> list[tuple]:
+def scored(client: httpx.Client, rows: list[dict]) -> list[tuple]:
     """(score, alert, version) of each, and whether the state knew it."""
-    answer = server.post("/v1/transactions:score", {"transactions": rows})
+    answer = client.post("/v1/transactions:score", json={"transactions": rows})
     assert answer.status_code == 200, answer.text
     results = answer.json()["results"]
     return [(r["score"], r["alert"], r["version"], r["outcome"] == "repeated") for r in results]
 
 
 class Client(threading.Thread):
-    """Sends transactions and labels until it is stopped.
+    """Sends transactions and labels until it is stopped. Options are those of `httpx.Client`.
 
     Attributes:
       acknowledged: the transactions that were answered, each with the time of the answer.
       labelled: how many labels were taken.
     """
 
-    def __init__(self, url: str, rows: list[dict], stopping: threading.Event) -> None:
+    def __init__(
+        self, url: str, rows: list[dict], stopping: threading.Event, **options: Any
+    ) -> None:
         super().__init__(daemon=True)
-        self._url, self._rows, self._stopping = url, rows, stopping
+        self._url, self._rows, self._stopping, self._options = url, rows, stopping, options
         self.acknowledged: list[tuple[float, dict]] = []
         self.labelled = 0
         self.problem = ""
 
     def run(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=60) as client:
+        with httpx.Client(base_url=self._url, timeout=60, **self._options) as client:
             for number in itertools.count():
                 if self._stopping.wait(0.02):
                     return
@@ -101,7 +104,7 @@ def test_what_was_backed_up_under_load_is_restored(bank: Bank, tmp_path: Path) -
     server = RunningServer(bank.root, *config)
     # The probes are scored before the backup; nobody else sends transactions of their day.
     probes = rows_of("2026-03-15")[:300]
-    before = scored(server, probes)
+    before = scored(server.client, probes)
     assert not any(known for *_, known in before) and len({score for score, *_ in before}) > 100
 
     stopping = threading.Event()
@@ -127,7 +130,7 @@ def test_what_was_backed_up_under_load_is_restored(bank: Bank, tmp_path: Path) -
     document = json.loads(backed_up.stdout)
     assert document["state"] and document["metadata"] == "metadata.sqlite"
 
-    while scored(server, probes[:1])[0][2] != outcome["pushed_version"]:
+    while scored(server.client, probes[:1])[0][2] != outcome["pushed_version"]:
         assert time.monotonic() < ended + 60, "the server did not take the new version"
         time.sleep(0.2)
     stopping.set()
@@ -138,13 +141,14 @@ def test_what_was_backed_up_under_load_is_restored(bank: Bank, tmp_path: Path) -
     assert any(started < at < ended for at, _ in acknowledged), "there was load meanwhile"
     assert sum(client.labelled for client in clients) == len(acknowledged)
     versions = bank.versions()
-    again = scored(server, probes)
+    again = scored(server.client, probes)
     server.kill()
 
     # The disaster.
     shutil.rmtree(bank.root)
     # What docs/operations.md says.
-    subprocess.run(["cp", "-a", tmp_path / "backup", bank.root], check=True)
+    restored = bank.call("restore", tmp_path / "backup")
+    assert restored.returncode == 0, restored.stderr
     verified = bank.call("verify")
     assert verified.returncode == 0, verified.stdout
     assert verified.stdout == f"{bank.root}: clean\n"
@@ -153,11 +157,11 @@ def test_what_was_backed_up_under_load_is_restored(bank: Bank, tmp_path: Path) -
     assert status["live"]["version"] == outcome["pushed_version"]
 
     server = RunningServer(bank.root, *config)
-    after = scored(server, probes)
+    after = scored(server.client, probes)
     assert all(known for *_, known in after)
     assert after == again, "the same scores, of the same version"
     copied = [row for at, row in acknowledged if at < started]
-    assert copied and all(known for *_, known in scored(server, copied))
+    assert copied and all(known for *_, known in scored(server.client, copied))
     labels = [{"id": row["TRANSACTION_ID"], "label": 1} for row in copied]
     counts = server.post("/v1/labels", {"labels": labels}).json()
     assert counts["repeated"] == len(labels)
