@@ -264,6 +264,7 @@ def dump(config: Config, file: Path) -> None:
     with open(file, "wb") as out:
         problem = database_program(config, _DUMP_PROGRAMS, ["--single-transaction"], stdout=out)
     if problem:
+        file.unlink()
         raise FraudPipelineError(f"{config.metadata.host}: ML Metadata cannot be dumped: {problem}")
 
 

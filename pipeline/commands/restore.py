@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import time
 from collections.abc import Iterator
@@ -95,7 +96,9 @@ def restore(config: Config, root: Root, backup: Path) -> dict[str, Any]:
     """
     started = time.monotonic()
     has_dump = _check(config, root, backup)
-    kept = root.path / time.strftime(f"{SET_ASIDE}{TIME}", time.gmtime())
+    name = time.strftime(f"{SET_ASIDE}{TIME}", time.gmtime())
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    kept = next(path for path in map(root.path.joinpath, names) if not path.exists())
     copy, moving = root.path / COPYING, root.path / RESTORING
     try:
         root.path.mkdir(parents=True, exist_ok=True)

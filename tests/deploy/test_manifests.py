@@ -49,7 +49,7 @@ def containers(spec):
 
 def test_pods_may_do_nothing_that_they_need_not(folder):
     specs = pod_specs(folder)
-    assert len(specs) == 7
+    assert len(specs) == 10
     for name, spec in specs.items():
         assert spec["automountServiceAccountToken"] is False, name
         security = spec["securityContext"]
@@ -99,7 +99,7 @@ def test_the_configurations_can_be_used(repository, folder, site):
 
 def test_commands_and_options_exist(folder):
     for name, spec in pod_specs(folder).items():
-        if name == "fraud-state":
+        if name in ("fraud-state", "fraud-shell"):
             continue
         for container in containers(spec):
             command = [sys.executable, "-m", "fraud.pipeline.cli", *container["command"][1:]]
@@ -107,6 +107,8 @@ def test_commands_and_options_exist(folder):
             assert shown.returncode == 0, shown.stderr
             for argument in container["args"]:
                 option = argument.partition("=")[0]
+                if option.startswith("/"):
+                    continue  # a folder
                 assert re.search(rf"{option}\b", shown.stdout), (name, option)
 
 
@@ -122,6 +124,45 @@ def test_exit_codes_are_those_of_the_command(folder):
         BadInput.exit_code: "FailJob",
         StoppedByDataGate.exit_code: "FailJob",
     }  # and 1 is retried
+
+
+def test_who_writes_to_the_backups(folder):
+    """Nobody but the backup; not even who types commands."""
+    writers = {
+        container["name"]
+        for spec in pod_specs(folder).values()
+        for container in containers(spec)
+        for mount in container["volumeMounts"]
+        if mount["name"] == "backups" and not mount.get("readOnly")
+    }
+    assert writers == {"backup"}
+
+
+def test_what_is_run_by_hand_does_not_run_by_itself(folder):
+    suspended = {
+        name: document["spec"].get("suspend", False)
+        for (kind, name), document in documents(folder).items()
+        if kind == "CronJob"
+    }
+    assert suspended == {
+        "fraud-backup": False,
+        "fraud-daily": True,  # the loop trains
+        "fraud-restore": True,
+        "fraud-shell": True,
+        "fraud-state-build": True,
+    }
+
+
+def test_the_database_can_be_reached_by_whoever_is_given_its_password(folder):
+    policy = documents(folder)["NetworkPolicy", "metadata"]
+    (expression,) = policy["spec"]["podSelector"]["matchExpressions"]
+    users = {
+        name
+        for name, spec in pod_specs(folder).items()
+        for container in containers(spec)
+        if any(v["name"] == "FRAUD_METADATA_PASSWORD" for v in container.get("env", []))
+    }
+    assert {*expression["values"]} == users
 
 
 def test_a_pod_that_ends_has_time_to_answer(folder):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -23,7 +24,7 @@ def test_a_dump_has_what_the_server_had(mariadb, tmp_path, capsys):
     file = tmp_path / "fraud.yaml"
     file.write_text(mariadb, encoding="utf-8")
     root = Root(tmp_path / "root")
-    root.path.mkdir()
+    root.artifacts.mkdir(parents=True)
     debian.server("mariadb-dump", "mariadb-client")
     settings = config.load(file).metadata
     store = lineage.open_store(lineage.connection_config(settings, root))
@@ -50,9 +51,56 @@ def test_a_dump_has_what_the_server_had(mariadb, tmp_path, capsys):
     assert [artifact.uri for artifact in restored.get_artifacts()] == ["over/there"]
 
 
+def test_a_restore_brings_back_what_the_database_had_and_keeps_what_it_has(
+    mariadb, tmp_path, capsys, monkeypatch
+):
+    server = yaml.safe_load(mariadb)["metadata"]
+    client = shutil.which(debian.server("mariadb", "mariadb-client"))
+    command = [client, "--protocol=tcp", f"--host={server['host']}", f"--port={server['port']}"]
+    command += ["--user=fraud", "--execute=CREATE DATABASE restoring"]
+    subprocess.run(command, env={**os.environ, "MYSQL_PWD": "secret"}, check=True)
+    file = tmp_path / "fraud.yaml"
+    file.write_text(f"metadata: {json.dumps({**server, 'database': 'restoring'})}\n", "utf-8")
+    root = Root(tmp_path / "root")
+    (root.path / "pushed" / "1").mkdir(parents=True)
+    settings = config.load(file).metadata
+
+    def uris():
+        store = lineage.find_store(settings, root)
+        return [artifact.uri for artifact in store.get_artifacts()]
+
+    def put(uri):
+        store = lineage.open_store(lineage.connection_config(settings, root))
+        kind = store.put_artifact_type(mlmd.ArtifactType(name="Model"))
+        store.put_artifacts([mlmd.Artifact(type_id=kind, uri=uri)])
+
+    put("then")
+    arguments = ["--config", str(file), "--root", str(root.path)]
+    assert main(["backup", str(tmp_path / "copy"), *arguments]) == 0
+    put("now")
+    (root.path / "pushed" / "2").mkdir()
+    assert uris() == ["then", "now"]
+    capsys.readouterr()
+    assert main(["restore", str(tmp_path / "copy"), *arguments, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["metadata"] == "metadata.sql" and uris() == ["then"]
+    assert [path.name for path in root.pushed.iterdir()] == ["1"]
+    kept = Path(document["kept"])
+    assert "'now'" in (kept / "metadata.sql").read_text("utf-8") and (kept / "pushed/2").is_dir()
+    assert not (root.path / "metadata.sql").exists()
+
+    # A database that refuses leaves everything as it is.
+    (root.path / "pushed" / "3").mkdir()
+    monkeypatch.setenv(lineage.PASSWORD, "wrong")
+    assert main(["restore", str(tmp_path / "copy"), *arguments]) == 1
+    assert "cannot be dumped" in capsys.readouterr().err
+    assert (root.path / "pushed" / "3").is_dir()
+    assert list(root.path.glob(".*restor*")) == [kept]
+
+
 def test_a_server_that_refuses_the_login_makes_no_backup(mariadb, tmp_path, capsys, monkeypatch):
     (tmp_path / "fraud.yaml").write_text(mariadb, encoding="utf-8")
-    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "artifacts").mkdir(parents=True)
     monkeypatch.setenv(lineage.PASSWORD, "wrong")
     arguments = ["--config", str(tmp_path / "fraud.yaml"), "--root", str(tmp_path / "root")]
     assert main(["backup", str(tmp_path / "copy"), *arguments]) == 1
