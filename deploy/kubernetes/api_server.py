@@ -3,7 +3,8 @@
 etcd and kube-apiserver run on this machine's loopback address for the time of the check. There are
 no nodes and no controllers, so no pod starts; but resources are admitted, defaulted and stored as
 in a cluster. Unknown fields are errors, and a pod of each kind is submitted, which Pod Security's
-level `restricted` must admit.
+level `restricted` must admit. At last, the commands of docs/kubernetes.md are executed on an empty
+cluster, but those that wait for pods.
 
 Requires what check.py requires, the tools of tools/cluster, and openssl.
 """
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import re
 import secrets
 import socket
 import subprocess
@@ -25,6 +28,9 @@ from typing import Any
 import yaml
 from check import OVERLAYS, Invalid, build, definition_files
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "kubernetes.md"
+NEEDS_PODS = ("wait", "rollout", "logs", "exec")
+"""What kubectl cannot do without a controller and a node."""
 SECONDS_TO_START = 300
 NAMESPACE = "fraud"
 
@@ -46,6 +52,11 @@ class Cluster:
 
     def __init__(self, tools: Path, kubeconfig: Path) -> None:
         self._kubectl = [str(tools / "kubectl"), f"--kubeconfig={kubeconfig}"]
+        self.environment = {
+            **os.environ,
+            "KUBECONFIG": str(kubeconfig),
+            "PATH": f"{tools}:{os.environ['PATH']}",
+        }
 
     def run(self, *arguments: str, text: str | None = None) -> str:
         """What kubectl prints.
@@ -200,6 +211,44 @@ def check(cluster: Cluster, resources: list[dict[str, Any]]) -> int:
     raise Invalid("a pod that runs as root was admitted")
 
 
+def execute_page(cluster: Cluster, folder: Path) -> int:
+    """Executes the shell blocks of PAGE, in order; returns how many commands of kubectl they have.
+
+    Args:
+      cluster: an empty one.
+      folder: for the files that the commands make.
+
+    Raises:
+      Invalid: a command fails, or warns.
+    """
+    blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    calls = folder / "calls"
+    guard = (
+        f'kubectl() {{ echo "$*" >>{calls}; for word; do case $word in {"|".join(NEEDS_PODS)})'
+        ' return;; create|apply|scale|patch) break;; esac; done; command kubectl "$@"; }\n'
+        f"ln -s {PAGE.parents[1] / 'deploy'} deploy\n"
+    )
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", guard + "\n".join(blocks)],
+        cwd=folder,
+        env=cluster.environment,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode or "Warning:" in done.stderr:
+        raise Invalid(f"{PAGE.name}: {done.stderr.strip()}")
+    jobs = cluster.run("get", "jobs", f"--namespace={NAMESPACE}", "--output=yaml")
+    restored = [
+        container["args"][0]
+        for job in yaml.safe_load(jobs)["items"]
+        for container in job["spec"]["template"]["spec"].get("initContainers", [])
+        if container["name"] == "restore"
+    ]
+    if restored != ["/fraud/backups", "/fraud/backups/2026-03-01T013000Z"]:
+        raise Invalid(f"{PAGE.name}: restores {restored}")
+    return len(calls.read_text(encoding="utf-8").splitlines())
+
+
 def main() -> int:
     """Applies all overlays, each to an empty cluster."""
     parser = argparse.ArgumentParser(
@@ -223,6 +272,15 @@ def main() -> int:
                 print(f"{overlay}: {error}", file=sys.stderr)
             else:
                 print(f"{overlay}: {len(resources)} resources applied, {count} pods admitted")
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as work:
+        try:
+            with running(options.tools, Path(folder)) as cluster:
+                count = execute_page(cluster, Path(work))
+        except Invalid as error:
+            failed = True
+            print(error, file=sys.stderr)
+        else:
+            print(f"{PAGE.name}: {count} commands executed")
     return 1 if failed else 0
 
 
