@@ -131,9 +131,10 @@ def test_what_was_backed_up_under_load_is_restored_into_the_volume(
         return Serving(node, tmp_path, token, str(bank.path))
 
     # Before anything is there, no backup is made that would one day be the only one left.
-    assert node.run("fraud-backup", "backup").returncode == 2
+    nothing = node.run("fraud-backup", "backup")
+    assert nothing.returncode == 2 and "is empty; there is nothing" in nothing.stdout
     deliver(data, FIRST)
-    job("fraud-daily", "run")
+    job("fraud-daily", "run", "monitor")
     deliver(data, LAST)
     job("fraud-state-build", "state-build")
     server = serving()

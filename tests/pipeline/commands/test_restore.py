@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from fraud import files
+from fraud.errors import BadInput
 from fraud.pipeline.cli import main
+from fraud.pipeline.root import Root
 from tests.small_disk import mounted
 
 
@@ -211,6 +213,8 @@ def test_a_restore_that_is_killed_is_repeated_and_loses_nothing(root, backup, ca
             for refused in (["verify"], ["backup", str(backup.parent / "x")]):
                 assert main([*refused, "--root", str(root)]) == 2
                 assert "a restore has not come to its end" in capsys.readouterr().err
+            with pytest.raises(BadInput, match="a restore has not"), Root(root).locked():
+                pass
         assert main(command) == 0
         found = {item for kept in set_aside(root) for item in contents(kept).items()}
         assert found >= {*before.items()}
