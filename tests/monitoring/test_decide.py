@@ -271,6 +271,72 @@ def test_trainings_that_could_not_know_a_change_were_not_in_vain_for_it() -> Non
     assert trained(days, policy, Lags(2, 6)) == [6, 8, 11, 13, 17, 25]
 
 
+def test_without_a_wait_the_cool_down_doubles_as_if_there_were_no_lags() -> None:
+    assert trained([[check()]] * 80, SLOW, Lags(2, 6)) == [1, 6, 16, 36, 76]
+
+
+def test_what_labels_show_is_in_reach_sooner_so_its_trainings_are_in_vain_sooner() -> None:
+    """Labels show on day 0 what began on day -2; day 4 is the first one with a day of it."""
+    policy = replace(SLOW, min_changed_days=1, cool_down_days=2, max_trainings_per_week=7)
+    late = [[check(Kind.PERFORMANCE)]] * 20
+    assert trained(late, policy, Lags(2, 6)) == [4, 6, 10, 18]
+
+
+def test_a_training_before_a_check_first_asked_was_not_in_vain_for_it() -> None:
+    """Labels take longer than a training, so the change would have been in reach before it asked."""
+    policy = replace(SLOW, min_changed_days=1, cool_down_days=3, max_trainings_per_week=7)
+    other, late = check(Kind.AGE, "model_age"), check(Kind.PERFORMANCE)
+    assert trained([[other], [], [], *[[late]] * 12], policy, Lags(9, 6)) == [0, 4, 7, 13]
+
+
+def test_the_cool_down_doubles_for_the_check_that_asked_in_vain_most_often() -> None:
+    long, short = check(name="z"), check(name="a")
+    both = [[long]] * 6 + [[long, short]] * 40
+    assert actions(both, SLOW).count("retrain") == actions([[long]] * 46, SLOW).count("retrain")
+    assert trained(both, SLOW, NO_LAGS) == trained([[long]] * 46, SLOW, NO_LAGS)
+    renamed = [[replace(c, name={"z": "a", "a": "z"}[c.name]) for c in day[::-1]] for day in both]
+    assert trained(renamed, SLOW, NO_LAGS) == trained(both, SLOW, NO_LAGS)
+
+
+def held_back(*asked: list[Check]) -> list[Decision]:
+    """An old model is replaced on day 0; the cool-down ends on day 12, the lag is of six days."""
+    policy = replace(SLOW, min_changed_days=1, cool_down_days=12)
+    days = [[check(Kind.AGE, "model_age")], *asked]
+    return replay(days, policy, lags=Lags(2, 6))
+
+
+def day(number: int) -> date:
+    return FIRST + timedelta(number)
+
+
+def test_a_training_is_for_the_latest_change_that_it_reaches() -> None:
+    a, b = check(name="a"), check(name="b")
+    made = held_back(*[[a]] * 2, *[[a, b]] * 10)
+    assert [n for n, decision in enumerate(made) if decision.action == "retrain"] == [0, 12]
+    assert made[12].changed == day(3)
+
+
+def test_of_two_changes_that_are_waited_for_the_earlier_one_is_recorded() -> None:
+    a, b = check(name="a"), check(name="b")
+    assert held_back(*[[a]] * 2, *[[a, b]] * 2)[4].changed == day(1)
+
+
+def test_a_change_is_waited_for_while_the_cool_down_delays_another_ones_training() -> None:
+    a, b = check(name="a"), check(name="b")
+    made = held_back(*[[a]] * 7, *[[a, b]] * 2, [a])
+    assert made[9].reasons[0] == "trained on 2026-03-01; not again before 2026-03-13"
+    assert made[9].changed == day(8)
+
+
+def test_a_follow_up_that_reaches_another_change_is_for_that() -> None:
+    policy = replace(SLOW, min_changed_days=1, cool_down_days=1, max_trainings_per_week=3)
+    b = check(name="b")
+    days = [[check(name="a")]] * 7 + [[b]] * 7
+    made = replay(days, policy, lags=Lags(2, 6, 10))
+    assert made[13].changed == day(7)
+    assert [reason.split(" ")[0] for reason in made[13].reasons] == ["b", "change"]
+
+
 def test_an_old_model_that_was_replaced_in_vain_is_waited_for_longer() -> None:
     policy = replace(SLOW, min_changed_days=1, cool_down_days=2, max_trainings_per_week=7)
     old = check(Kind.AGE, "model_age")
