@@ -218,7 +218,19 @@ class Journal:
     def broken(self) -> list[date]:
         """The days that are not to be trained on, because of their data."""
         approved = {approval.day for approval in self.approvals()}
-        return [e.day for e in self.entries() if e.is_broken and e.day not in approved]
+        return sorted(day for day, why in self.faults().items() if why and day not in approved)
+
+    def faults(self) -> dict[date, tuple[str, ...]]:
+        """Day → what is broken in its data, nothing if it is sound; only days that were looked at.
+
+        A day that arrived after its successor was never an as-of day. What the last look found that
+        had it among its days counts.
+        """
+        found: dict[date, tuple[str, ...]] = {}
+        for entry in self.entries():
+            for day in entry.observation.days if entry.observation else ():
+                found[day.day] = tuple(f"data/{column}: lost" for column in day.broken)
+        return found | {e.day: e.faults for e in self.entries() if e.observation}
 
     def approvals(self) -> list[Approval]:
         """What persons approved of, by day; read anew, as they need not stop the loop for that.
@@ -240,7 +252,7 @@ class Journal:
         Raises:
           BadInput: the day's data was not found to be broken.
         """
-        if not self.entry(approval.day).is_broken:
+        if not self.faults().get(approval.day):
             raise BadInput(f"{approval.day}: its data was not found to be broken")
         write_atomically(self._approved / f"{approval.day}.json", to_json(approval, indent=1))
 

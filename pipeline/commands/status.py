@@ -128,7 +128,7 @@ def _loop(config: Config, root: Root) -> dict[str, Any] | None:
     from fraud.monitoring import journal, loop
 
     kept = journal.Journal(root.path / "loop")
-    entries, held = kept.entries(), kept.broken()
+    entries, held, faults = kept.entries(), kept.broken(), kept.faults()
     if not entries:
         return None
     state: dict[str, Any] = {}
@@ -149,7 +149,7 @@ def _loop(config: Config, root: Root) -> dict[str, Any] | None:
             for look in entries[-1].looks
         ],
         "held": [
-            {"day": str(day), "reasons": list(kept.entry(day).faults)} for day in reversed(held)
+            {"day": str(day), "reasons": list(faults[day])} for day in reversed(held)
         ],
         "approved": [
             {**asdict(approval), "day": str(approval.day)}

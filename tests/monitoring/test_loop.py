@@ -20,7 +20,7 @@ from fraud import files
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.monitoring import journal, loop
 from fraud.monitoring.alerts import Alerts
-from fraud.monitoring.checks import Kind, Observation, Verdict
+from fraud.monitoring.checks import Day, Kind, Observation, Verdict
 from fraud.monitoring.decide import Lags
 from fraud.monitoring.journal import Entry, Journal, history
 from fraud.monitoring.loop import Heart, Loop
@@ -255,6 +255,31 @@ def test_a_held_day_that_a_person_approved_of_is_trained_on(tmp_path: Path) -> N
     (tmp_path / "loop" / "approved" / "2026-03-05.json").write_text("{")
     with pytest.raises(FraudPipelineError, match=r"2026-03-05.json: not an approval"):
         kept.broken()
+
+
+def test_a_broken_day_that_arrived_after_its_successor_is_not_trained_on(tmp_path: Path) -> None:
+    """It was never an as-of day, so only looks at later days can tell."""
+    kept = Journal(tmp_path / "loop")
+    late, own = FIRST + timedelta(1), FIRST + timedelta(2)
+
+    def look(number: int, *days: Day) -> None:
+        seen = Observation(FIRST + timedelta(number), 1, (), days)
+        kept.write(Entry(seen.as_of, observation=seen, done=True))
+
+    look(0, Day(FIRST))
+    look(2, Day(FIRST), Day(late), Day(own))
+    assert kept.broken() == []
+    # Its own look found nothing; what a later one says of it does not count.
+    look(3, Day(FIRST), Day(late, broken=("COUNTRY",)), Day(own, broken=("COUNTRY",)))
+    assert kept.broken() == [late]
+    assert kept.faults()[late] == ("data/COUNTRY: lost",)
+    kept.approve(approval := journal.Approval(late, "ann@bank", "a strike", "2026-03-08T09:00:00"))
+    assert kept.broken() == [] and kept.approvals() == [approval]
+    (tmp_path / "loop" / "approved" / f"{late}.json").unlink()
+    look(4, Day(late))  # repaired meanwhile
+    assert kept.broken() == []
+    with pytest.raises(BadInput, match="2026-03-02: its data was not found to be broken"):
+        kept.approve(approval)
 
 
 def test_somebody_is_told_if_nothing_is_ever_good_enough(tmp_path: Path) -> None:

@@ -74,6 +74,16 @@ def test_the_next_day_is_the_earliest_complete_one(data: Path) -> None:
     assert steps(data, simulated=True).next_day(DAY) == DAY + timedelta(1)
 
 
+def test_a_folder_whose_day_has_not_come_yet_is_not_taken_for_the_next_day(data: Path) -> None:
+    """Otherwise no real day would ever come after it, and nobody would be told."""
+    (data / "date=2999-01-01").mkdir()
+    (data / "date=2999-01-01" / "_SUCCESS").touch()
+    assert steps(data).next_day(DAY) == DAY + timedelta(1)
+    assert steps(data).next_day(DAY + timedelta(2)) is None
+    assert steps(data).next_day(None) == DAY + timedelta(2)
+    assert steps(data).next_day(date(2998, 12, 31)) == date(2999, 1, 1)  # the clock may be wrong
+
+
 def test_labels_that_are_complete_are_a_change(data: Path) -> None:
     made, old = steps(data), data / f"date={DAY}"
     last = DAY + timedelta(2)
