@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Protocol
 
@@ -521,6 +522,7 @@ def watch(
 
     Raises:
       FraudPipelineError: with `once`, when a step failed as often as the policy says.
+      OSError: the same, as the disk is full.
     """
     stopping = stopping or threading.Event()
     processed = failures = 0
@@ -536,7 +538,7 @@ def watch(
                 continue
             if not is_simulated:
                 loop.verify(datetime.now(timezone.utc).date())
-        except FraudPipelineError as error:
+        except (FraudPipelineError, OSError) as error:  # a disk that is full, storage that is away
             failures += 1
             wait = min(policy.retry_seconds * 2 ** (failures - 1), LONGEST_WAIT)
             heart.update(doing="waiting after a failure", failures=failures, problem=str(error))
@@ -544,6 +546,8 @@ def watch(
                 said = f"the loop cannot go on: {error}"
                 alerts.send(Alert("failed_run", f"{day} {error}", said, day=str(day or "")))
                 if once:
+                    if isinstance(error, OSError) and error.errno not in (ENOSPC, EDQUOT):
+                        raise FraudPipelineError(str(error)) from error
                     raise
             stopping.wait(wait)
             continue

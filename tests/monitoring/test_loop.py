@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -80,6 +81,20 @@ def test_a_step_that_fails_is_repeated(tmp_path: Path) -> None:
     bank = Bank(tmp_path, 2, errors={("observe", 1): [down, down]})
     done = replay(bank)
     assert done.actions == ["retrain", "nothing"] and "failed_run" not in done.kinds
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ESTALE])
+def test_a_disk_that_is_full_for_a_while_does_not_end_the_loop(tmp_path: Path, number: int) -> None:
+    def full() -> Exception:
+        return OSError(number, os.strerror(number), "days/2026-03-02.json")
+
+    bank = Bank(tmp_path, 2, errors={("observe", 1): [full(), full()]})
+    assert replay(bank).actions == ["retrain", "nothing"]
+    bank = Bank(tmp_path, 3, errors={("observe", 2): [full(), full(), full()]})
+    with pytest.raises(FraudPipelineError if number == errno.ESTALE else OSError, match="2026-03"):
+        replay(bank)
+    assert "failed_run" in [raised.alert.kind for raised in loop_alerts(tmp_path)]
+    assert replay(bank).actions == ["retrain", "nothing", "nothing"]
 
 
 def test_once_gives_up_after_so_many_attempts_and_goes_on_where_it_was(tmp_path: Path) -> None:
