@@ -229,7 +229,7 @@ class Journal:
         found: dict[date, tuple[str, ...]] = {}
         for entry in self.entries():
             for day in entry.observation.days if entry.observation else ():
-                found[day.day] = tuple(f"data/{column}: lost" for column in day.broken)
+                found[day.day] = tuple(f"data/{subject}" for subject in day.broken)
         return found | {e.day: e.faults for e in self.entries() if e.observation}
 
     def approvals(self) -> list[Approval]:

@@ -148,9 +148,7 @@ def _loop(config: Config, root: Root) -> dict[str, Any] | None:
             }
             for look in entries[-1].looks
         ],
-        "held": [
-            {"day": str(day), "reasons": list(faults[day])} for day in reversed(held)
-        ],
+        "held": [{"day": str(day), "reasons": list(faults[day])} for day in reversed(held)],
         "approved": [
             {**asdict(approval), "day": str(approval.day)}
             for approval in reversed(kept.approvals())

@@ -283,7 +283,7 @@ def test_what_labels_show_is_in_reach_sooner_so_its_trainings_are_in_vain_sooner
 
 
 def test_a_training_before_a_check_first_asked_was_not_in_vain_for_it() -> None:
-    """Labels take longer than a training, so the change would have been in reach before it asked."""
+    """Labels take longer than a training: what began on day -6 was in reach on day 0."""
     policy = replace(SLOW, min_changed_days=1, cool_down_days=3, max_trainings_per_week=7)
     other, late = check(Kind.AGE, "model_age"), check(Kind.PERFORMANCE)
     assert trained([[other], [], [], *[[late]] * 12], policy, Lags(9, 6)) == [0, 4, 7, 13]
