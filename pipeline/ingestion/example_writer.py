@@ -55,14 +55,23 @@ class _Ragged:
     lengths: NDArray[np.int64]
 
 
-def write(path: str, columns: Mapping[str, pa.Array]) -> None:
-    """Writes columns as one gzipped TFRecord file of examples."""
+def open_file(path: str) -> tf.io.TFRecordWriter:
+    """Opens a gzipped TFRecord file for `write`; closed as a context manager."""
+    return tf.io.TFRecordWriter(path, _COMPRESSION)
+
+
+def write(file: tf.io.TFRecordWriter, columns: Mapping[str, pa.Array]) -> None:
+    """Appends one example per row to a file.
+
+    Args:
+      file: see `open_file`.
+      columns: see `serialized`.
+    """
     rows = len(next(iter(columns.values())))
-    with tf.io.TFRecordWriter(path, _COMPRESSION) as writer:
-        for start in range(0, rows, _ROWS_AT_ONCE):
-            part = {name: column.slice(start, _ROWS_AT_ONCE) for name, column in columns.items()}
-            for example in serialized(part):
-                writer.write(example)
+    for start in range(0, rows, _ROWS_AT_ONCE):
+        part = {name: column.slice(start, _ROWS_AT_ONCE) for name, column in columns.items()}
+        for example in serialized(part):
+            file.write(example)
 
 
 def serialized(columns: Mapping[str, pa.Array]) -> list[bytes]:

@@ -2,16 +2,17 @@
 
 ::
 
-    files ─ ReadChunks ─┬─ chunks ───────────────────────────────────────────┬─ shards
-                        ├─ slim columns by (entity, hash of key) ─ features ─┘   by chunk
+    files ─ ReadBlocks ─┬─ chunks ───────────────────────────────────────────┬─ shards
+                        ├─ slim columns by (entity, hash of key) ─ features ─┘   by block
                         └─ ids by hash ─ unique?
 
 If the champion was trained on other inputs, they are computed from the same rows in the same way,
 and each eval example contains the champion's example too. See `Ingestion.champion`.
 
-A chunk is some ten thousand consecutive rows, the unit of work after reading. Slim columns are
-those that features are computed from. Arrow batches are kept in temporary files and Beam shuffles
-references to them, so that memory does not grow with the data on any runner.
+A chunk is some ten thousand consecutive rows, what is read and written at once. A block is one or
+more consecutive chunks: the rows that are shuffled together and become one file of examples. Slim
+columns are those that features are computed from. Arrow batches are kept in temporary files and
+Beam shuffles references to them, as many as `ShuffleSizes` says.
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import tensorflow as tf
 from numpy.typing import NDArray
 from tfx.dsl.io import fileio
 
@@ -37,6 +41,7 @@ from fraud.features.batch import (
     entity_feature_names,
     entity_features,
     feature_names,
+    history_days,
 )
 from fraud.features.spec import Features
 from fraud.pipeline.ingestion import example_writer, reader
@@ -53,12 +58,44 @@ from fraud.pipeline.windows import LABELLED_SPLITS
 from fraud.time import day_number
 
 PARTITION_ROWS = 200_000
-"""The approximate number of rows of an entity's history held in memory at once."""
+"""The least number of rows of an entity's history, on average, that are held in memory at once."""
+
+REFERENCE_ROWS = 1_000
+"""The least number of rows, on average, that a shuffled reference stands for in large data."""
+
+LARGEST_PARTITION = 4
+"""A partition with more than so many times the average number of rows is computed bit by bit."""
 
 _LIST = "shards.json"
 
-ChunkKey = tuple[int, int]
+BlockKey = tuple[int, int]
 """(job, number within the job): sorts in the order of the rows in the files."""
+
+
+@dataclass(frozen=True)
+class ShuffleSizes:
+    """How rows are divided for a shuffle, so that it grows with the rows and not with their square.
+
+    Each block has a reference to its rows of each partition. Were both of fixed size, ten times the
+    rows would be ten times the blocks and ten times the partitions. So both grow with the square
+    root of the rows: then the number of references is proportional to the rows.
+
+    Attributes:
+      block_rows: the most rows of a block.
+      partition_rows: the average number of rows of a partition.
+      partitions: the number of partitions of an entity, and of the ids.
+    """
+
+    block_rows: int
+    partition_rows: int
+    partitions: int
+
+    @classmethod
+    def of(cls, rows: int) -> ShuffleSizes:
+        """The sizes for a number of rows."""
+        balanced = math.isqrt(rows * REFERENCE_ROWS)
+        partition_rows = max(PARTITION_ROWS, balanced)
+        return cls(max(BATCH_ROWS, balanced), partition_rows, 1 + rows // partition_rows)
 
 
 @dataclass(frozen=True)
@@ -68,10 +105,12 @@ class Stored:
     Attributes:
       path: path of the file.
       number: index of the batch in the file.
+      rows: its number of rows.
     """
 
     path: str
     number: int
+    rows: int
 
     def load(self) -> pa.RecordBatch:
         """Reads the batch."""
@@ -90,7 +129,50 @@ def store(batches: Sequence[pa.RecordBatch], directory: str) -> list[Stored]:
     ):
         for batch in batches:
             writer.write_batch(batch)
-    return [Stored(path, number) for number in range(len(batches))]
+    return [Stored(path, number, batch.num_rows) for number, batch in enumerate(batches)]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The columns of a chunk.
+
+    Attributes:
+      number: its number within the job.
+      start: the index of its first row in the block.
+      stored: the columns.
+    """
+
+    number: int
+    start: int
+    stored: Stored
+
+
+@dataclass(frozen=True)
+class Block:
+    """The chunks of a block that have rows of a split.
+
+    Attributes:
+      rows: number of rows of the block, with those of other chunks.
+      chunks: the chunks.
+    """
+
+    rows: int
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True)
+class Slim:
+    """A block's rows of a partition, as far as features are computed from them.
+
+    Attributes:
+      block: the block.
+      is_in_split: whether features of these rows are needed, not only their history.
+      stored: the columns row (index in the block), key, time, amount, label and label_time.
+    """
+
+    block: BlockKey
+    is_in_split: bool
+    stored: Stored
 
 
 @dataclass(frozen=True)
@@ -161,7 +243,7 @@ class Shard:
 
     Attributes:
       split: the split it belongs to.
-      chunk: the chunk that its rows come from.
+      block: the block that its rows come from.
       path: path in the temporary directory; "" if there are no rows.
       rows: number of rows.
       positives: number of rows labelled 1; 0 if labels are not known.
@@ -169,7 +251,7 @@ class Shard:
     """
 
     split: str
-    chunk: ChunkKey
+    block: BlockKey
     path: str
     rows: int
     positives: int
@@ -184,37 +266,37 @@ def run(pipeline: beam.Pipeline, ingestion: Ingestion, rows: Mapping[File, int])
       ingestion: the settings.
       rows: input file → its number of rows, in the order that the examples are to have.
     """
-    jobs = list(enumerate(_jobs(rows, ingestion.layout)))
-    partitions = 1 + sum(rows.values()) // PARTITION_ROWS
-    outputs = ("ids", "slim", "champion_chunks", "champion_slim")
-    batches = (
+    sizes = ShuffleSizes.of(sum(rows.values()))
+    jobs = list(enumerate(_jobs(rows, ingestion.layout, sizes.block_rows)))
+    outputs = ("ids", "slim", "champion_blocks", "champion_slim")
+    read = (
         pipeline
         | "Files" >> beam.Create(jobs)
         | "Spread" >> beam.Reshuffle()
-        | "Read"
-        >> beam.ParDo(ReadChunks(ingestion, partitions)).with_outputs(*outputs, main="chunks")
+        | "Read" >> beam.ParDo(ReadBlocks(ingestion, sizes)).with_outputs(*outputs, main="blocks")
     )
     _ = (
-        batches.ids
+        read.ids
         | "ById" >> beam.GroupByKey()
         | "Unique" >> beam.Map(_check_unique, ingestion.layout.dataset.id)
     )
+    most_rows = LARGEST_PARTITION * sizes.partition_rows
     grouped = {
-        "chunk": batches.chunks,
-        "features": batches.slim
+        "block": read.blocks,
+        "features": read.slim
         | "ByEntity" >> beam.GroupByKey()
-        | "Features" >> beam.FlatMap(_entity_features, ingestion),
+        | "Features" >> beam.FlatMap(_entity_features, ingestion, most_rows),
     }
     if ingestion.champion is not None:
-        grouped["champion_chunk"] = batches.champion_chunks
+        grouped["champion_block"] = read.champion_blocks
         grouped["champion_features"] = (
-            batches.champion_slim
+            read.champion_slim
             | "ChampionByEntity" >> beam.GroupByKey()
-            | "ChampionFeatures" >> beam.FlatMap(_entity_features, ingestion.champion)
+            | "ChampionFeatures" >> beam.FlatMap(_entity_features, ingestion.champion, most_rows)
         )
     _ = (
         grouped
-        | "ByChunk" >> beam.CoGroupByKey()
+        | "ByBlock" >> beam.CoGroupByKey()
         | "Write" >> beam.FlatMap(_write_shards, ingestion)
         | "All" >> beam.combiners.ToList()
         | "List" >> beam.Map(_write_list, ingestion.directory)
@@ -225,7 +307,7 @@ def shards(ingestion: Ingestion) -> list[Shard]:
     """The output of a pipeline that has run, in the order of the input."""
     with fileio.open(f"{ingestion.directory}/{_LIST}", "r") as file:
         listed = [Shard(**shard) for shard in json.load(file)]
-    return sorted(listed, key=lambda shard: (shard.split, shard.chunk))
+    return sorted(listed, key=lambda shard: (shard.split, shard.block))
 
 
 def bad_input_in(error: BaseException) -> BadInput | None:
@@ -244,30 +326,67 @@ Rows = tuple[RowOrigins, pa.RecordBatch]
 """Cleaned rows of one file, and where they come from."""
 
 
-class ReadChunks(beam.DoFn):
-    """(job, its files) → (chunk, its rows), with side outputs "slim" and "ids".
+@dataclass
+class _Pending:
+    """A block while its chunks are read.
 
-    Outputs, with batches as `Stored`:
-      main: (chunk, all columns) for chunks that have rows of a split.
-      slim: ((entity, partition), (chunk, whether it is in main, columns row, key, time, amount,
-        label)); row is the index in the chunk.
-      ids: (partition, (chunk, files, columns file, position, id)); file is an index in files.
-      champion_chunks: (chunk, the champion's columns of its eval rows), for chunks that have any.
-      champion_slim: as slim, of the champion's rows; row is the index among the chunk's eval rows.
+    Attributes:
+      rows: number of rows so far.
+      chunks: the chunks that have rows of a split.
+      slim: their columns that features are computed from, and those of all other rows.
+      ids: the ids of the rows, and where they come from.
     """
 
-    def __init__(self, ingestion: Ingestion, partitions: int):
+    rows: int = 0
+    chunks: list[Chunk] = field(default_factory=list)
+    slim: list[pa.RecordBatch] = field(default_factory=list)
+    ids: list[tuple[RowOrigins, pa.Array]] = field(default_factory=list)
+
+
+class ReadBlocks(beam.DoFn):
+    """(job, its files) → (block, its chunks), with further outputs.
+
+    Outputs:
+      main: (block, `Block`) for blocks that have rows of a split.
+      slim: ((entity, partition), `Slim`).
+      ids: (partition, (block, files, columns file, position, id, as `Stored`)); file is an index
+        in files.
+      champion_blocks: (block, `Block` of the champion's columns of its eval rows), if it has any.
+      champion_slim: as slim, of the champion's rows; row is the index among the block's eval rows.
+    """
+
+    def __init__(self, ingestion: Ingestion, sizes: ShuffleSizes):
         self._ingestion = ingestion
-        self._partitions = partitions
+        self._sizes = sizes
 
     def process(self, job: tuple[int, Sequence[File]]) -> Iterator[Any]:
         """Reads one job."""
-        number, job_files = job
+        job_number, job_files = job
+        blocks = itertools.count()
+        ours, theirs, their_history = _Pending(), _Pending(), _Pending()
+        for number, (parts, champion_parts) in enumerate(self._chunks(job_files)):
+            rows, champion_rows = (
+                sum(batch.num_rows for _, batch in of) for of in (parts, champion_parts)
+            )
+            held = max(ours.rows, theirs.rows + their_history.rows)
+            if held and held + max(rows, champion_rows) > self._sizes.block_rows:
+                yield from self._block((job_number, next(blocks)), ours, theirs, their_history)
+                ours, theirs, their_history = _Pending(), _Pending(), _Pending()
+            if self._ingestion.champion is not None:
+                self._add_champion(number, parts, champion_parts, theirs, their_history)
+            if rows:
+                chunk = _joined([batch for _, batch in parts])
+                if dataset_id := self._ingestion.layout.dataset.id:
+                    ours.ids += [(origins, batch.column(dataset_id)) for origins, batch in parts]
+                self._add(ours, self._ingestion, number, chunk, bool(self._ingestion.splits(chunk)))
+        yield from self._block((job_number, next(blocks)), ours, theirs, their_history)
+
+    def _chunks(self, files: Sequence[File]) -> Iterator[tuple[list[Rows], list[Rows]]]:
+        """The rows of our layout and those of the champion's, some ten thousand at a time."""
         champion = self._ingestion.champion
-        keys = ((number, chunk) for chunk in itertools.count())
         pending: list[Rows] = []
         champion_pending: list[Rows] = []
-        for file in job_files:
+        for file in files:
             batches = _read(file, self._ingestion.layout)
             # Both read the same rows batch by batch; either may have none of a file.
             champion_batches = _read(file, champion.layout) if champion else iter(())
@@ -275,44 +394,36 @@ class ReadChunks(beam.DoFn):
                 read = [r[1].num_rows for r in (rows, champion_rows) if r is not None]
                 held = (sum(b.num_rows for _, b in p) for p in (pending, champion_pending))
                 if max(held) + max(read) > BATCH_ROWS:
-                    yield from self._chunk(next(keys), pending, champion_pending)
+                    yield pending, champion_pending
                     pending, champion_pending = [], []
                 if rows is not None and rows[1].num_rows:
                     pending.append(rows)
                 if champion_rows is not None and champion_rows[1].num_rows:
                     champion_pending.append(champion_rows)
-        yield from self._chunk(next(keys), pending, champion_pending)
+        yield pending, champion_pending
 
-    def _chunk(self, key: ChunkKey, parts: list[Rows], champion_parts: list[Rows]) -> Iterator[Any]:
-        if champion := self._ingestion.champion:
-            yield from self._champion_chunk(key, champion, parts, champion_parts)
-        if not parts:
-            return
-        chunk = _joined([batch for _, batch in parts])
-        is_in_split = bool(self._ingestion.splits(chunk))
-        if is_in_split:
-            (stored,) = store([chunk], self._ingestion.directory)
-            yield key, stored
-        dataset = self._ingestion.layout.dataset
-        if dataset.id:
-            positions = [origins.positions for origins, _ in parts]
-            counts = [len(part) for part in positions]
-            ids = {
-                "file": pa.array(np.repeat(np.arange(len(parts), dtype=np.int32), counts)),
-                "position": pa.array(np.concatenate(positions)),
-                "id": chunk.column(dataset.id),
-            }
-            files = [origins.file for origins, _ in parts]
-            for partition, stored in self._partitioned(ids, by="id"):
-                yield beam.pvalue.TaggedOutput("ids", (partition, (key, files, stored)))
-        for entity_partition, stored in self._slim(self._ingestion, chunk):
-            element = (entity_partition, (key, is_in_split, stored))
-            yield beam.pvalue.TaggedOutput("slim", element)
+    def _add(
+        self, block: _Pending, ingestion: Ingestion, number: int, rows: pa.RecordBatch, keep: bool
+    ) -> None:
+        """Adds a chunk to a block; stores all of its columns if they are to be kept."""
+        if keep:
+            (stored,) = store([rows], self._ingestion.directory)
+            block.chunks.append(Chunk(number, block.rows, stored))
+        needed = dict.fromkeys([*_slim_names(ingestion).values(), *ingestion.entities])
+        block.slim.append(pa.RecordBatch.from_pydict({name: rows.column(name) for name in needed}))
+        block.rows += rows.num_rows
 
-    def _champion_chunk(
-        self, key: ChunkKey, champion: Ingestion, parts: list[Rows], champion_parts: list[Rows]
-    ) -> Iterator[Any]:
-        """The champion's outputs for a chunk of these rows."""
+    def _add_champion(
+        self,
+        number: int,
+        parts: list[Rows],
+        champion_parts: list[Rows],
+        theirs: _Pending,
+        their_history: _Pending,
+    ) -> None:
+        """Adds the champion's rows of a chunk to its eval rows and to their history."""
+        champion = self._ingestion.champion
+        assert champion is not None
         files = list(dict.fromkeys(origins.file for origins, _ in [*parts, *champion_parts]))
         eval_ids = _row_ids(parts, files)
         if parts:
@@ -328,29 +439,55 @@ class ReadChunks(beam.DoFn):
         # Both are in the order of the files, so the eval rows are in the same order.
         eval_rows, others = (chunk.filter(pa.array(mask)) for mask in (is_eval, ~is_eval))
         if eval_rows.num_rows:
-            (stored,) = store([eval_rows], self._ingestion.directory)
-            yield beam.pvalue.TaggedOutput("champion_chunks", (key, stored))
-        for rows in filter(len, (eval_rows, others)):
-            for entity_partition, stored in self._slim(champion, rows):
-                element = (entity_partition, (key, rows is eval_rows, stored))
-                yield beam.pvalue.TaggedOutput("champion_slim", element)
+            self._add(theirs, champion, number, eval_rows, keep=True)
+        if others.num_rows:
+            self._add(their_history, champion, number, others, keep=False)
+
+    def _block(
+        self, key: BlockKey, ours: _Pending, theirs: _Pending, their_history: _Pending
+    ) -> Iterator[Any]:
+        """All outputs of a block."""
+        if ours.chunks:
+            yield key, Block(ours.rows, tuple(ours.chunks))
+        if ours.ids:
+            yield from self._ids(key, ours.ids)
+        yield from self._slim("slim", self._ingestion, key, ours)
+        if champion := self._ingestion.champion:
+            if theirs.chunks:
+                block = Block(theirs.rows, tuple(theirs.chunks))
+                yield beam.pvalue.TaggedOutput("champion_blocks", (key, block))
+            for rows in (theirs, their_history):
+                yield from self._slim("champion_slim", champion, key, rows)
+
+    def _ids(self, key: BlockKey, ids: list[tuple[RowOrigins, pa.Array]]) -> Iterator[Any]:
+        files = list(dict.fromkeys(origins.file for origins, _ in ids))
+        indices = [np.full(len(column), files.index(o.file), np.int32) for o, column in ids]
+        columns = {
+            "file": pa.array(np.concatenate(indices)),
+            "position": pa.array(np.concatenate([origins.positions for origins, _ in ids])),
+            "id": pa.concat_arrays([column for _, column in ids]),
+        }
+        for partition, stored in self._partitioned(columns, by="id"):
+            yield beam.pvalue.TaggedOutput("ids", (partition, (key, files, stored)))
 
     def _slim(
-        self, ingestion: Ingestion, rows: pa.RecordBatch
-    ) -> Iterator[tuple[tuple[str, int], Stored]]:
+        self, tag: str, ingestion: Ingestion, key: BlockKey, block: _Pending
+    ) -> Iterator[Any]:
         """What features are computed from: ((entity, partition), its rows), without empty ones."""
-        dataset = ingestion.layout.dataset
+        if not block.rows or not ingestion.entities:
+            return
+        rows = _joined(block.slim)
+        index = pa.array(np.arange(block.rows, dtype=np.int32))
+        common = {name: rows.column(column) for name, column in _slim_names(ingestion).items()}
         for entity in ingestion.entities:
-            names = {"key": entity, "time": dataset.timestamp, "amount": dataset.amount}
-            names |= {"label": dataset.label, "label_time": dataset.label_time}
-            slim = {name: rows.column(column) for name, column in names.items() if column}
-            slim["row"] = pa.array(np.arange(rows.num_rows, dtype=np.int32))
-            for partition, stored in self._partitioned(slim, by="key"):
-                yield (entity, partition), stored
+            columns = {"key": rows.column(entity), **common, "row": index}
+            for partition, stored in self._partitioned(columns, by="key"):
+                slim = Slim(key, bool(block.chunks), stored)
+                yield beam.pvalue.TaggedOutput(tag, ((entity, partition), slim))
 
     def _partitioned(self, columns: dict[str, pa.Array], by: str) -> Iterator[tuple[int, Stored]]:
         """Stores rows by the hash of a column: (partition, its rows), without empty ones."""
-        partition = (_hashes([columns[by]]) % self._partitions).astype(np.int64)
+        partition = (_hashes([columns[by]]) % self._sizes.partitions).astype(np.int64)
         order = np.argsort(partition, kind="stable")
         numbers, starts = np.unique(partition[order], return_index=True)
         ordered = pa.RecordBatch.from_pydict(
@@ -359,6 +496,14 @@ class ReadChunks(beam.DoFn):
         stops = [*starts[1:].tolist(), len(order)]
         batches = [ordered.slice(a, b - a) for a, b in zip(starts.tolist(), stops, strict=True)]
         yield from zip(numbers.tolist(), store(batches, self._ingestion.directory), strict=True)
+
+
+def _slim_names(ingestion: Ingestion) -> dict[str, str]:
+    """What features are computed from beside the key: name in `Slim` → column of the dataset."""
+    dataset = ingestion.layout.dataset
+    names = {"time": dataset.timestamp, "amount": dataset.amount}
+    names |= {"label": dataset.label, "label_time": dataset.label_time}
+    return {name: column for name, column in names.items() if column}
 
 
 def _read(file: File, layout: Layout) -> Iterator[Rows]:
@@ -398,111 +543,208 @@ def _check_unique(element: tuple[int, Iterable[Any]], name: str) -> None:
 
 
 def _entity_features(
-    element: tuple[tuple[str, int], Iterable[Any]], ingestion: Ingestion
-) -> Iterator[Any]:
-    """All rows of some keys of an entity → (chunk, row and features) for chunks in a split.
+    element: tuple[tuple[str, int], Iterable[Slim]], ingestion: Ingestion, most_rows: int
+) -> Iterator[tuple[BlockKey, Stored]]:
+    """All rows of some keys of an entity → (block, row and features) for blocks in a split.
 
-    Batches are `Stored` in the input and in the output.
+    If there are more than `most_rows`, perhaps because one key has most of them, their features are
+    computed for one interval of time after the other, each with the history that they depend on.
     """
     (entity, _), unordered = element
-    parts = [
-        (key, is_in_split, stored.load())
-        for key, is_in_split, stored in sorted(unordered, key=lambda part: part[0])
-    ]
-    columns = _columns(_joined([batch for _, _, batch in parts]))
+    parts = sorted(unordered, key=lambda part: (part.block, part.is_in_split))
+    if sum(part.stored.rows for part in parts) <= most_rows:
+        loaded = [part.stored.load() for part in parts]
+        yield from _features_of_rows(parts, loaded, entity, ingestion, None)
+        return
+    spans, times = [], []
+    for part in parts:
+        of_part = part.stored.load().column("time").to_numpy()
+        spans.append((of_part.min(), of_part.max()))
+        times.append(of_part)
+    days = history_days(ingestion.features, ingestion.layout.dataset, ingestion.delay_days)
+    look_back = np.timedelta64(days, "D")
+    for first, end in intervals(np.sort(np.concatenate(times)), look_back, most_rows):
+        needed, loaded = [], []
+        for part, (earliest, latest) in zip(parts, spans, strict=True):
+            if latest >= first - look_back and earliest < end:
+                rows = part.stored.load()
+                time = rows.column("time").to_numpy()
+                loaded.append(rows.filter(pa.array((time >= first - look_back) & (time < end))))
+                needed.append(part)
+        yield from _features_of_rows(needed, loaded, entity, ingestion, first)
+
+
+def intervals(
+    times: NDArray[np.datetime64], look_back: np.timedelta64, most_rows: int
+) -> Iterator[tuple[np.datetime64, np.datetime64]]:
+    """Divides time so that few rows are in memory at once and few are computed twice.
+
+    Args:
+      times: of all rows, ascending, [rows].
+      look_back: how far before a row those lie that it depends on.
+      most_rows: of an interval and its history together. If the history alone has more than half of
+        that, the interval has as many rows as its history. Rows of one time stay together.
+
+    Yields:
+      the first time of an interval, and the time before which it ends.
+    """
+    start = 0
+    while start < len(times):
+        history = start - int(np.searchsorted(times, times[start] - look_back))
+        stop = start + max(most_rows - history, history, 1)
+        if stop < len(times):
+            first_of_time = int(np.searchsorted(times, times[stop]))
+            after_time = int(np.searchsorted(times, times[stop], side="right"))
+            stop = first_of_time if first_of_time > start else after_time
+        is_last = stop >= len(times)
+        yield times[start], times[-1] + np.timedelta64(1, "us") if is_last else times[stop]
+        start = stop
+
+
+def _features_of_rows(
+    parts: Sequence[Slim],
+    loaded: Sequence[pa.RecordBatch],
+    entity: str,
+    ingestion: Ingestion,
+    first: np.datetime64 | None,
+) -> Iterator[tuple[BlockKey, Stored]]:
+    """The features of an entity, of all rows from a time on; the others are their history."""
+    columns = _columns(_joined(loaded))
+    times = columns["time"].to_numpy()
     computed = entity_features(
         ingestion.features,
         ingestion.layout.dataset,
         entity,
         columns["key"].dictionary_encode().indices.to_numpy().astype(np.int64),
-        columns["time"].to_numpy(),
+        times,
         _floats(columns["amount"]) if "amount" in columns else None,
         _floats(columns["label"]),
         np.timedelta64(ingestion.delay_days, "D"),
         columns["label_time"].to_numpy(zero_copy_only=False) if "label_time" in columns else None,
     )
-    start, keys, batches = 0, [], []
-    for key, is_in_split, batch in parts:
-        stop = start + batch.num_rows
-        if is_in_split:
+    start, blocks, batches = 0, [], []
+    for part, rows in zip(parts, loaded, strict=True):
+        stop = start + rows.num_rows
+        if part.is_in_split:
             values = {name: pa.array(column[start:stop]) for name, column in computed.items()}
-            keys.append(key)
-            batches.append(pa.RecordBatch.from_pydict({"row": batch.column("row"), **values}))
+            batch = pa.RecordBatch.from_pydict({"row": rows.column("row"), **values})
+            if first is not None:
+                batch = batch.filter(pa.array(times[start:stop] >= first))
+            if batch.num_rows:
+                blocks.append(part.block)
+                batches.append(batch)
         start = stop
     if batches:
-        yield from zip(keys, store(batches, ingestion.directory), strict=True)
+        yield from zip(blocks, store(batches, ingestion.directory), strict=True)
 
 
 def _write_shards(
-    element: tuple[ChunkKey, dict[str, Iterable[Any]]], ingestion: Ingestion
+    element: tuple[BlockKey, dict[str, Iterable[Any]]], ingestion: Ingestion
 ) -> Iterator[dict]:
-    """(chunk, its rows and features) → a Shard, as a dictionary, for each split in the chunk."""
+    """(block, its chunks and features) → a Shard, as a dictionary, for each split in the block."""
     key, grouped = element
-    (stored,) = grouped["chunk"]
-    chunk = stored.load()
-    columns = _example_columns(chunk, grouped["features"], ingestion)
-    label = ingestion.layout.dataset.label
-    labels = _floats(columns[label])
+    (block,) = grouped["block"]
+    features = _features(block.rows, grouped["features"], ingestion)
     champion = ingestion.champion
-    for split, in_window in ingestion.splits(chunk).items():
-        rows = ingestion.labelled(split, in_window, chunk)
-        shard = Shard(split, key, "", len(rows), 0, unlabelled=len(in_window) - len(rows))
-        if len(rows):
-            split_columns = {n: column.take(pa.array(rows)) for n, column in columns.items()}
-            if split in LABELLED_SPLITS:
-                shard = dataclasses.replace(shard, positives=int(labels[rows].sum()))
-            else:
-                del split_columns[label]
-            if champion is not None and split == "eval":
-                (stored,) = grouped["champion_chunk"]
-                theirs = example_writer.serialized(
-                    _example_columns(stored.load(), grouped["champion_features"], champion)
+    their_chunks: dict[int, Chunk] = {}
+    if champion is not None:
+        for their_block in grouped["champion_block"]:
+            their_chunks = {chunk.number: chunk for chunk in their_block.chunks}
+            their_features = _features(their_block.rows, grouped["champion_features"], champion)
+    label = ingestion.layout.dataset.label
+    shards: dict[str, Shard] = {}
+    with ExitStack() as files:
+        writers: dict[str, tf.io.TFRecordWriter] = {}
+        for chunk in block.chunks:
+            rows = chunk.stored.load()
+            columns = _example_columns(rows, chunk.start, features, ingestion)
+            for split, in_window in ingestion.splits(rows).items():
+                selected = ingestion.labelled(split, in_window, rows)
+                examples = {n: column.take(pa.array(selected)) for n, column in columns.items()}
+                positives = 0
+                if split in LABELLED_SPLITS:
+                    positives = int(_floats(examples[label]).sum())
+                else:
+                    del examples[label]
+                if champion is not None and split == "eval":
+                    theirs = _champion_examples(
+                        their_chunks[chunk.number], their_features, champion
+                    )
+                    is_selected = pa.array(np.isin(in_window, selected))
+                    examples[ingestion.champion_column] = theirs.filter(is_selected)
+                shard = shards.get(split) or Shard(split, key, "", 0, 0, 0)
+                if len(selected):
+                    if not shard.path:
+                        path = f"{ingestion.directory}/{uuid.uuid4().hex}.gz"
+                        shard = dataclasses.replace(shard, path=path)
+                        writers[split] = files.enter_context(example_writer.open_file(path))
+                    example_writer.write(writers[split], examples)
+                shards[split] = dataclasses.replace(
+                    shard,
+                    rows=shard.rows + len(selected),
+                    positives=shard.positives + positives,
+                    unlabelled=shard.unlabelled + len(in_window) - len(selected),
                 )
-                is_labelled = pa.array(np.isin(in_window, rows))
-                theirs = pa.array(theirs, pa.binary()).filter(is_labelled)
-                split_columns[ingestion.champion_column] = theirs
-            path = f"{ingestion.directory}/{uuid.uuid4().hex}.gz"
-            example_writer.write(path, split_columns)
-            shard = dataclasses.replace(shard, path=path)
-        yield dataclasses.asdict(shard)
+    yield from map(dataclasses.asdict, shards.values())
+
+
+def _champion_examples(
+    chunk: Chunk, features: Mapping[str, NDArray[np.float32]], champion: Ingestion
+) -> pa.Array:
+    """The champion's serialized example of each eval row of a chunk, [rows]."""
+    columns = _example_columns(chunk.stored.load(), chunk.start, features, champion)
+    return pa.array(example_writer.serialized(columns), pa.binary())
 
 
 def _example_columns(
-    chunk: pa.RecordBatch, features: Iterable[Stored], ingestion: Ingestion
+    chunk: pa.RecordBatch,
+    start: int,
+    features: Mapping[str, NDArray[np.float32]],
+    ingestion: Ingestion,
 ) -> dict[str, pa.Array]:
-    """The columns of a chunk's examples. The time of a label is not one: it tells the label."""
-    columns = _columns(chunk) | _features(chunk, features, ingestion)
-    if ingestion.layout.dataset.label_time is not None:
-        del columns[ingestion.layout.dataset.label_time]
+    """The columns of a chunk's examples. The time of a label is not one: it tells the label.
+
+    Args:
+      chunk: the chunk.
+      start: the index of its first row in the block.
+      features: of the block, see `_features`.
+      ingestion: the settings.
+    """
+    dataset = ingestion.layout.dataset
+    stop = start + chunk.num_rows
+    values = {name: column[start:stop] for name, column in features.items()}
+    if dataset.timestamp is not None:
+        times = chunk.column(dataset.timestamp).to_numpy()
+        values |= calendar_features(ingestion.features, dataset, times)
+    columns = _columns(chunk)
+    columns |= {name: pa.array(column, from_pandas=True) for name, column in values.items()}
+    if dataset.label_time is not None:
+        del columns[dataset.label_time]
     return columns
 
 
 def _features(
-    chunk: pa.RecordBatch, parts: Iterable[Stored], ingestion: Ingestion
-) -> dict[str, pa.Array]:
-    """Features by name, in the order of the chunk's rows."""
-    dataset, spec = ingestion.layout.dataset, ingestion.features
-    values = {
-        name: np.full(chunk.num_rows, np.nan, np.float32) for name in feature_names(spec, dataset)
-    }
-    if dataset.timestamp is not None:
-        values |= calendar_features(spec, dataset, chunk.column(dataset.timestamp).to_numpy())
+    rows: int, parts: Iterable[Stored], ingestion: Ingestion
+) -> dict[str, NDArray[np.float32]]:
+    """The features of a block by name, [rows]; those from the calendar are NaN yet."""
+    names = feature_names(ingestion.features, ingestion.layout.dataset)
+    values = {name: np.full(rows, np.nan, np.float32) for name in names}
     for stored in parts:
         batch = stored.load()
-        rows = batch.column("row").to_numpy()
+        index = batch.column("row").to_numpy()
         for name in batch.schema.names[1:]:
-            values[name][rows] = batch.column(name).to_numpy()
-    return {name: pa.array(column, from_pandas=True) for name, column in values.items()}
+            values[name][index] = batch.column(name).to_numpy()
+    return values
 
 
-def _jobs(rows: Mapping[File, int], layout: Layout) -> list[tuple[File, ...]]:
-    """Groups consecutive files of the same split into jobs of at most one chunk."""
+def _jobs(rows: Mapping[File, int], layout: Layout, most_rows: int) -> list[tuple[File, ...]]:
+    """Groups consecutive files of the same split into jobs of at most so many rows."""
     splits = layout.windows.splits() if layout.windows else {}
     jobs: list[list[File]] = []
     split, count = None, 0
     for file in rows:
         file_split = [name for name, window in splits.items() if file.days[0] in window]
-        if jobs and split == file_split and count + rows[file] <= BATCH_ROWS:
+        if jobs and split == file_split and count + rows[file] <= most_rows:
             jobs[-1].append(file)
             count += rows[file]
         else:

@@ -65,7 +65,8 @@ def statistics(
         path = folder / "examples" / f"Split-{split}" / "data_tfrecord-0.gz"
         path.parent.mkdir(parents=True)
         arrays = {n: pa.array(values, from_pandas=True) for n, values in of_split.items()}
-        example_writer.write(str(path), arrays)
+        with example_writer.open_file(str(path)) as file:
+            example_writer.write(file, arrays)
     properties = {} if to_count is None else {COUNTS_BY_DAY: to_json(to_count)}
     StatisticsGenExecutor().Do({"examples": [given]}, {"statistics": [result]}, properties)
     return result

@@ -12,11 +12,10 @@ import pytest
 from fraud.codec import from_json, to_json
 from fraud.features.spec import FeatureGroup, Features
 from fraud.pipeline.config import Config
-from fraud.pipeline.ingestion import reader, stages
 from fraud.pipeline.ingestion.source import IngestionPlan, plan_ingestion, with_champion
 from fraud.pipeline.windows import Window
 from tests.pipeline.ingestion import transactions
-from tests.pipeline.ingestion.test_stages import single_values
+from tests.pipeline.ingestion.test_stages import SIZES, divide, single_values
 from tests.pipeline.ingestion.transactions import (
     CONFIG,
     day_file,
@@ -105,14 +104,15 @@ def test_one_file_gives_the_champion_the_same(tmp_path: Path, suffix: str) -> No
     assert_champion_is_fed(data, tmp_path, CHAMPIONS["roles exchanged"])
 
 
-def test_chunks_and_partitions_change_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_how_rows_are_divided_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: dict[str, int]
 ) -> None:
-    for module in (reader, stages):
-        monkeypatch.setattr(module, "BATCH_ROWS", 37)
-    monkeypatch.setattr(stages, "PARTITION_ROWS", 100)
+    divide(monkeypatch, sizes)
     data = transactions.write_days(transactions.make(), tmp_path / "data")
     assert_champion_is_fed(data, tmp_path, CHAMPIONS["more features"])
+    file = transactions.write_file(transactions.make(), tmp_path / "all.parquet")
+    assert_champion_is_fed(file, tmp_path / "of one file", CHAMPIONS["more features"])
 
 
 def test_without_timestamps(tmp_path: Path) -> None:

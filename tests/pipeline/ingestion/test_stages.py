@@ -139,20 +139,110 @@ def test_one_file_gives_the_same_as_day_folders(tmp_path: Path, suffix: str) -> 
     assert_ingested(ingest(file, tmp_path), table)
 
 
-def test_chunks_and_partitions_change_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+SIZES = {
+    "blocks of one chunk": {"REFERENCE_ROWS": 1},
+    "blocks of several chunks": {"REFERENCE_ROWS": 10},
+    "partitions bit by bit": {"REFERENCE_ROWS": 10, "LARGEST_PARTITION": 1},
+    "partitions row by row": {"REFERENCE_ROWS": 1, "LARGEST_PARTITION": 0},
+}
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_how_rows_are_divided_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: dict[str, int]
 ) -> None:
     table = transactions.make()
-    data = transactions.write_days(table, tmp_path / "data")
+    divide(monkeypatch, sizes)
+    for data in (
+        transactions.write_days(table, tmp_path / "data"),
+        transactions.write_file(table, tmp_path / "all.parquet"),
+    ):
+        folder = tmp_path / f"of {data.name}"
+        ingested = ingest(data, folder)
+        assert_ingested(ingested, table)
+        shards = ingested.files["train"]
+        assert len(shards) > 6 if sizes["REFERENCE_ROWS"] == 1 else 1 < len(shards) < 6
+        assert shards[0] == f"data_tfrecord-00000-of-{len(shards):05d}.gz"
+
+
+def test_a_skewed_entity_is_computed_bit_by_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nine of ten rows are of one terminal; no more than a part of them is in memory."""
+    table = transactions.make(3000)
+    terminal = np.where(np.arange(3000) % 10, 5, table["TERMINAL_ID"])
+    index = table.schema.get_field_index("TERMINAL_ID")
+    table = table.set_column(index, "TERMINAL_ID", pa.array(terminal))
+    most: list[int] = []
+    compute = stages.entity_features
+
+    def watched(spec: Any, dataset: Any, entity: str, keys: Any, *rest: Any) -> Any:
+        most.append(len(keys))
+        return compute(spec, dataset, entity, keys, *rest)
+
+    divide(monkeypatch, {"REFERENCE_ROWS": 10, "LARGEST_PARTITION": 4})
+    monkeypatch.setattr(stages, "entity_features", watched)
+    # Without risk, which looks back longer than there is data.
+    count = Features(groups=(FeatureGroup(("count", "mean"), (1,)),))
+    config = replace(CONFIG, features=count)
+    ingested = ingest(transactions.write_days(table, tmp_path / "data"), tmp_path, config)
+    assert_ingested(ingested, table, config)
+    partition_rows = stages.ShuffleSizes.of(2500).partition_rows
+    assert max(most) <= 4 * partition_rows < 0.9 * 2500
+
+
+def divide(monkeypatch: pytest.MonkeyPatch, sizes: dict[str, int]) -> None:
+    """Divides small data as if it were large."""
     for module in (reader, stages):
         monkeypatch.setattr(module, "BATCH_ROWS", 37)
     monkeypatch.setattr(stages, "PARTITION_ROWS", 100)
-    ingested = ingest(data, tmp_path)
-    assert_ingested(ingested, table)
-    assert len(ingested.files["train"]) > 6
-    assert ingested.files["train"][0] == (
-        f"data_tfrecord-00000-of-{len(ingested.files['train']):05d}.gz"
+    for name, value in sizes.items():
+        monkeypatch.setattr(stages, name, value)
+
+
+def test_references_grow_with_the_rows_and_not_with_their_square() -> None:
+    references = {}
+    for exponent in range(4, 13):
+        rows = 10**exponent
+        sizes = stages.ShuffleSizes.of(rows)
+        references[rows] = -(-rows // sizes.block_rows) * sizes.partitions
+        assert sizes.block_rows >= 32_768 and sizes.partition_rows >= 200_000
+    assert references[10**4] == 1
+    for rows, count in references.items():
+        assert count <= 1 + 1.1 * rows / 1_000
+    # Memory grows with the square root.
+    assert stages.ShuffleSizes.of(10**9).block_rows == 10**6
+
+
+DAY = np.timedelta64(1, "D")
+
+
+@pytest.mark.parametrize(
+    ("days", "look_back", "most_rows", "expected"),
+    [
+        ([0, 1, 2, 3, 4, 5], 0, 2, [(0, 2), (2, 4), (4, 6)]),
+        # With two rows of history, two new ones each.
+        ([0, 1, 2, 3, 4, 5], 2, 4, [(0, 4), (4, 6)]),
+        # As many as its history, however few are allowed.
+        ([0, 1, 2, 3, 4, 5, 6], 9, 1, [(0, 1), (1, 2), (2, 4), (4, 7)]),
+        ([0, 0, 0, 1, 1, 2], 0, 2, [(0, 1), (1, 2), (2, 3)]),
+        ([3, 3, 3], 0, 1, [(3, 4)]),
+        ([], 1, 1, []),
+    ],
+)
+def test_intervals(
+    days: list[int], look_back: int, most_rows: int, expected: list[tuple[int, int]]
+) -> None:
+    times = np.array(days, "datetime64[D]").astype("datetime64[us]")
+    seen = list(stages.intervals(times, look_back * DAY, most_rows))
+    assert [(first.astype("datetime64[D]").astype(int), after(end)) for first, end in seen] == (
+        expected
     )
+
+
+def after(end: np.datetime64) -> int:
+    """The first whole day from a time on."""
+    return int(-(-(end - np.datetime64(0, "us")) // DAY))
 
 
 def test_small_files_share_a_shard(tmp_path: Path) -> None:
@@ -264,8 +354,7 @@ def test_a_dataset_without_entities_or_amount(tmp_path: Path) -> None:
 def test_two_ingestions_are_equal_byte_for_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (reader, stages):
-        monkeypatch.setattr(module, "BATCH_ROWS", 50)
+    divide(monkeypatch, SIZES["partitions bit by bit"] | {"REFERENCE_ROWS": 2})
     data = transactions.write_days(transactions.make(), tmp_path / "data")
     written = []
     for run in ("1", "2"):
@@ -283,7 +372,7 @@ fraud.errors.BadInput: {message}
 
 During handling of the above exception, another exception occurred:
 
-fraud.errors.BadInput: {message} [while running 'Read/ParDo(ReadChunks)']
+fraud.errors.BadInput: {message} [while running 'Read/ParDo(ReadBlocks)']
 """
     for error in (RuntimeError(text), BadInput(f"{message} [while running 'Read']")):
         bad_input = stages.bad_input_in(error)
