@@ -34,8 +34,9 @@ from fraud.pipeline.components.executors import LocalBeam
 from fraud.pipeline.config import Config, WindowLengths
 from fraud.pipeline.data_facts import HELD_OUT, HeldOut
 from fraud.pipeline.ingestion import stages
+from fraud.pipeline.ingestion.blocks import Ingestion
 from fraud.pipeline.ingestion.source import IngestionPlan, plan_ingestion, with_champion
-from fraud.pipeline.ingestion.stages import Ingestion, Shard
+from fraud.pipeline.ingestion.stages import Shard
 from fraud.pipeline.windows import LABELLED_SPLITS
 from fraud.time import parse_day
 

@@ -11,9 +11,11 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +33,10 @@ from fraud.pipeline.windows import Window, Windows, windows_for
 from fraud.time import EPOCH, parse_day
 
 _DAY_FOLDER = "date="
+
+_FILES_AT_ONCE = 16
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -147,11 +153,11 @@ def plan_ingestion(data: str, config: Config, as_of: date | None) -> IngestionPl
     windows = plan(source, config, as_of)
     types = check_columns(source, windows, config.dataset)
     planned = source.files(windows.all_days if windows else None)
-    contents = tuple(map(content_id, planned))
+    contents = _of_each(planned, content_id)
     return IngestionPlan(
         windows=windows,
         files=planned,
-        rows=tuple(reader.count_rows(file) for file in planned),
+        rows=_of_each(planned, reader.count_rows),
         types={name: str(type_) for name, type_ in types.items()},
         fingerprint=_fingerprint(windows, planned, contents),
         contents=contents,
@@ -196,13 +202,13 @@ def _with_champion(
     return dataclasses.replace(
         plan,
         files=files,
-        rows=tuple(reader.count_rows(file) for file in files),
-        contents=tuple(map(content_id, files)),
+        rows=_of_each(files, reader.count_rows),
+        contents=_of_each(files, content_id),
         champion=ChampionPlan(
             inputs=inputs,
             windows=windows,
             types={name: str(type_) for name, type_ in types.items()},
-            fingerprint=_fingerprint(windows, theirs, tuple(map(content_id, theirs))),
+            fingerprint=_fingerprint(windows, theirs, _of_each(theirs, content_id)),
         ),
     )
 
@@ -333,6 +339,15 @@ def check_columns(
     return values.types_of(dataset, seen)
 
 
+def _of_each(files: Sequence[File], function: Callable[[File], T]) -> tuple[T, ...]:
+    """The value of a function that waits for a disk or a store, for each file, several at a time.
+
+    Raises what the function raises for the first of the files that it raises for.
+    """
+    with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+        return tuple(pool.map(function, files))
+
+
 def _listed(data: str, system: arrow_fs.FileSystem, root: str) -> Iterator[File]:
     """The data files in a directory, or in its day folders if it has any.
 
@@ -461,10 +476,12 @@ def check_gaps(source: Source, windows: Windows, tolerated: int) -> None:
     """
     first = source.days[0]
     rows: dict[date, int] = {}
-    for file in source.files(windows.all_days):
+    files = source.files(windows.all_days)
+    # A file outside day folders is known to have rows on each of its days.
+    counts = _of_each(files, lambda file: reader.count_rows(file) if file.in_day_folder else 1)
+    for file, count in zip(files, counts, strict=True):
         for day in file.days:
-            # A file outside day folders is known to have rows on each of its days.
-            rows[day] = rows.get(day, 0) + (reader.count_rows(file) if file.in_day_folder else 1)
+            rows[day] = rows.get(day, 0) + count
     named = {f"{name} window": window for name, window in windows.splits().items()}
     if windows.history is not None:
         named["history window"] = windows.history

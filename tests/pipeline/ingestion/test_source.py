@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from pyarrow import parquet
 
 from fraud.errors import BadInput
 from fraud.pipeline.ingestion import reader
+from fraud.pipeline.ingestion import source as source_module
 from fraud.pipeline.ingestion.reader import File
 from fraud.pipeline.ingestion.source import (
     Source,
@@ -313,6 +315,31 @@ def test_the_fingerprint_of_objects_needs_only_their_headers(
     assert content_id(file) != first
     key = "Content-Type"  # a store without versions
     assert content_id(file) == str(file.modified)
+
+
+@pytest.mark.parametrize("name", ["count_rows", "content_id"])
+def test_several_files_are_looked_at_at_a_time(
+    data: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Each waits for another one, which never comes if they take turns."""
+    module = reader if name == "count_rows" else source_module
+    look, two = getattr(module, name), threading.Barrier(2)
+
+    def with_another(file: File) -> object:
+        two.wait(timeout=30)
+        return look(file)
+
+    expected = plan_ingestion(str(data), CONFIG, AS_OF)
+    assert len(expected.files) % 2 == 0
+    monkeypatch.setattr(module, name, with_another)
+    assert plan_ingestion(str(data), CONFIG, AS_OF) == expected
+
+
+def test_the_first_of_several_damaged_files_is_named(data: Path) -> None:
+    for day in (AS_OF, AS_OF - timedelta(days=3), AS_OF - timedelta(days=1)):
+        day_file(data, day).write_bytes(b"no Parquet")
+    with pytest.raises(BadInput, match=f"^date={AS_OF - timedelta(days=3)}/"):
+        plan_ingestion(str(data), CONFIG, AS_OF)
 
 
 def test_looking_at_the_data_imports_nothing_heavy(data: Path) -> None:

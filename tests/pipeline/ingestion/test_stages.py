@@ -17,7 +17,7 @@ from fraud.errors import BadInput
 from fraud.features.batch import add_features, feature_names
 from fraud.features.spec import FeatureGroup, Features
 from fraud.pipeline.config import Config, WindowLengths
-from fraud.pipeline.ingestion import reader, stages
+from fraud.pipeline.ingestion import blocks, reader, stages
 from fraud.pipeline.windows import Window, windows_for
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import AS_OF, CONFIG, ingest
@@ -187,31 +187,31 @@ def test_a_skewed_entity_is_computed_bit_by_bit(
     config = replace(CONFIG, features=count)
     ingested = ingest(transactions.write_days(table, tmp_path / "data"), tmp_path, config)
     assert_ingested(ingested, table, config)
-    partition_rows = stages.ShuffleSizes.of(2500).partition_rows
+    partition_rows = blocks.ShuffleSizes.of(2500).partition_rows
     assert max(most) <= 4 * partition_rows < 0.9 * 2500
 
 
 def divide(monkeypatch: pytest.MonkeyPatch, sizes: dict[str, int]) -> None:
     """Divides small data as if it were large."""
-    for module in (reader, stages):
+    for module in (reader, blocks):
         monkeypatch.setattr(module, "BATCH_ROWS", 37)
-    monkeypatch.setattr(stages, "PARTITION_ROWS", 100)
+    monkeypatch.setattr(blocks, "PARTITION_ROWS", 100)
     for name, value in sizes.items():
-        monkeypatch.setattr(stages, name, value)
+        monkeypatch.setattr(stages if name == "LARGEST_PARTITION" else blocks, name, value)
 
 
 def test_references_grow_with_the_rows_and_not_with_their_square() -> None:
     references = {}
     for exponent in range(4, 13):
         rows = 10**exponent
-        sizes = stages.ShuffleSizes.of(rows)
+        sizes = blocks.ShuffleSizes.of(rows)
         references[rows] = -(-rows // sizes.block_rows) * sizes.partitions
         assert sizes.block_rows >= 32_768 and sizes.partition_rows >= 200_000
     assert references[10**4] == 1
     for rows, count in references.items():
         assert count <= 1 + 1.1 * rows / 1_000
     # Memory grows with the square root.
-    assert stages.ShuffleSizes.of(10**9).block_rows == 10**6
+    assert blocks.ShuffleSizes.of(10**9).block_rows == 10**6
 
 
 DAY = np.timedelta64(1, "D")
