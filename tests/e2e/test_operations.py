@@ -33,7 +33,7 @@ def script(page: str) -> str:
 def test_every_command_of_the_guide_works(tmp_path):
     page = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
     commands = script(page)
-    assert commands.count("fraud-pipeline backup") == 3
+    assert commands.count("fraud-pipeline backup") == 4
     for port in PORTS:
         commands = commands.replace(port, free_port())
     (tmp_path / "fraud.yaml").write_text(CONFIG, encoding="utf-8")
