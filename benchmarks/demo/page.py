@@ -84,6 +84,8 @@ def table(of: Document) -> str:
     if of.differences:
         lines += ["", "average precision of all days together, the loop's less another's:"]
         lines += [f"- {d.policy}: {_interval(d)}" for d in of.differences]
+        lines += ["", "money saved, likewise:"]
+        lines += [f"- {d.policy}: {_money(d)}" for d in of.differences]
     if of.claims:
         lines += ["", "| to be shown | shown | holds |", "|---|---|---|"]
         for claim in of.claims:
@@ -101,6 +103,11 @@ def _interval(of: Difference) -> str:
         return f"{of.average_precision:+.4f}, which may be chance"
     low, high = of.interval
     return f"{of.average_precision:+.4f} (95 % {low:+.4f} … {high:+.4f})"
+
+
+def _money(of: Difference) -> str:
+    low, high = of.saved_interval
+    return f"{of.saved:+,.0f} (95 % {low:+,.0f} … {high:+,.0f})"
 
 
 def write(folder: Path, of: Document) -> None:

@@ -476,8 +476,36 @@ def test_policies_are_compared_on_the_same_cards():
         loop, other = course(LOOP, of, 0.5), course(WEEKLY, of, theirs)
         return results.difference(of, loop, other, first, first + 14 * DAY)
 
-    assert compared(several, 0.5) == results.Difference(WEEKLY, 0.0, None)
+    assert compared(several, 0.5) == results.Difference(WEEKLY, 0.0, None, 0.0, (0.0, 0.0))
     better, worse = compared(several, 0.1), compared(several, 0.9)
     assert better.interval and better.average_precision > better.interval[0] > 0
     assert worse.interval and worse.average_precision < worse.interval[1] < 0
     assert compared(of, 0.2).interval is None
+
+
+def test_money_is_compared_card_by_card():
+    """Together the cards are what was saved; one card alone tells how sure that is."""
+    of, first = bank(45, rows=30), START + 30 * DAY
+    rows, at = of.rows(first, first + 14 * DAY), of.table.column_names.index("CUSTOMER_ID")
+    cards = pa.array(np.arange(len(of.labels)) % 29)
+    of = Bank(of.table.set_column(at, "CUSTOMER_ID", cards), CONFIG)
+
+    def course(policy: str, quality: float) -> Course:
+        said = of.labels * quality + np.random.default_rng(3).random(len(of.labels))
+        begun = Replay(of, Known(of, lambda day: said), first, START).begin(policy)
+        begun.answer(rows)
+        return begun
+
+    loop, weekly = course(LOOP, 1.0), course(WEEKLY, 0.1)
+    for one in (loop, weekly):
+        by_card = results.saved_by_card(of, one, rows)
+        assert len(by_card) == 29
+        assert by_card.sum() == pytest.approx(results.saved(of, one, rows))
+    assert results.saved_by_card(of, weekly, rows).min() < 0  # checked without fraud
+    compared = results.difference(of, loop, weekly, first, first + 14 * DAY)
+    expected = results.saved(of, loop, rows) - results.saved(of, weekly, rows)
+    assert compared.saved == pytest.approx(expected) and expected > 0
+    low, high = compared.saved_interval
+    of_cards = results.saved_by_card(of, loop, rows) - results.saved_by_card(of, weekly, rows)
+    half = 1.96 * of_cards.std() * 29**0.5
+    assert [low, high] == pytest.approx([expected - half, expected + half], abs=half / 3)
