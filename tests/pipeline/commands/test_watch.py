@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -82,6 +82,23 @@ def test_a_folder_whose_day_has_not_come_yet_is_not_taken_for_the_next_day(data:
     assert steps(data).next_day(DAY + timedelta(2)) is None
     assert steps(data).next_day(None) == DAY + timedelta(2)
     assert steps(data).next_day(date(2998, 12, 31)) == date(2999, 1, 1)  # the clock may be wrong
+
+
+def test_where_the_next_day_has_begun_it_counts(data: Path) -> None:
+    for days in (1, 3):
+        folder = data / f"date={datetime.now(timezone.utc).date() + timedelta(days)}"
+        folder.mkdir()
+        (folder / "_SUCCESS").touch()
+    tomorrow = datetime.now(timezone.utc).date() + timedelta(1)
+    assert steps(data).next_day(DAY + timedelta(2)) == tomorrow
+    assert steps(data).next_day(None) == tomorrow
+
+
+def test_by_a_clock_that_is_behind_the_newest_day_is_the_first_one(tmp_path: Path) -> None:
+    for day in ("2998-12-31", "2999-01-01"):
+        (tmp_path / "data" / f"date={day}").mkdir(parents=True)
+        (tmp_path / "data" / f"date={day}" / "_SUCCESS").touch()
+    assert steps(tmp_path / "data").next_day(None) == date(2999, 1, 1)
 
 
 def test_labels_that_are_complete_are_a_change(data: Path) -> None:
