@@ -42,6 +42,9 @@ class Network:
     dropout: Dropout | None = None
     """Fraction of hidden units dropped in each training step; null follows the number of
     rows."""
+    column_dropout: Dropout | None = None
+    """Fraction of columns that the network does not see of each example in a training step; null
+    follows the number of rows."""
     batch_size: Count | None = None
     """Examples per training step; null follows the number of rows."""
     epochs: Count | None = None
@@ -82,6 +85,7 @@ class ResolvedNetwork(Network):
 
     members: Count = 1
     dropout: Dropout = 0.0
+    column_dropout: Dropout = 0.0
     batch_size: Count = 1024
     epochs: Count = 6
     patience: Count = 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -76,6 +76,35 @@ class OneHot(layers.Layer):
     def get_config(self) -> dict:
         """See keras.layers.Layer."""
         return {**super().get_config(), "size": self.size}
+
+
+@keras.saving.register_keras_serializable("fraud_pipeline")
+class ColumnDropout(layers.Layer):
+    """Dropout of whole columns: in training, all numbers that encode a column are 0 together.
+
+    Args:
+      rate: fraction of columns dropped from each example.
+      widths: how many numbers encode each column, in the order of the input.
+      seed: of what is dropped.
+    """
+
+    def __init__(self, rate: float, widths: Sequence[int], seed: int, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.rate, self.widths, self.seed = rate, tuple(widths), seed
+        self.columns = layers.Dropout(rate, seed=seed)
+
+    def call(self, encoded, training=False):  # type: ignore[no-untyped-def]
+        """float32 [batch, sum of widths] → the same."""
+        if not training:
+            return encoded
+        kept = self.columns(ops.ones((ops.shape(encoded)[0], len(self.widths))), training=True)
+        column = np.repeat(np.arange(len(self.widths)), self.widths)
+        return encoded * ops.take(kept, column, axis=1)
+
+    def get_config(self) -> dict:
+        """See keras.layers.Layer."""
+        settings = {"rate": self.rate, "widths": self.widths, "seed": self.seed}
+        return {**super().get_config(), **settings}
 
 
 @keras.saving.register_keras_serializable("fraud_pipeline")
@@ -188,6 +217,7 @@ def build_network(
       there are no such columns, to the fraud probability [batch, 1].
     """
     inputs, parts = {}, []
+    widths = [network.bins + 1] * numeric
     if numeric:
         inputs[NUMERIC] = keras.Input((numeric,), name=NUMERIC)
         parts.append(PiecewiseLinear(network.bins, name=PIECEWISE_LINEAR)(inputs[NUMERIC]))
@@ -199,9 +229,12 @@ def build_network(
                 if size <= MOST_ONE_HOT
                 else layers.Embedding(size, network.embedding_dim, name=category_layer(i))
             )
+            widths.append(encode.output_dim)
             parts.append(encode(inputs[CATEGORICAL][:, i]))
     joined = layers.concatenate(parts) if len(parts) > 1 else parts[0]
     encoded = layers.Identity(name=ENCODED)(joined)
+    if network.column_dropout:
+        encoded = ColumnDropout(network.column_dropout, widths, network.seed + 50)(encoded)
     logits = [
         Members(
             hidden, network.members, network.dropout, network.seed + 100 * t, name=f"tower_{t}"

@@ -11,7 +11,7 @@ from fraud.models.spec import Network, ResolvedNetwork
 FEWEST_EPOCHS, MOST_EPOCHS = 6, 20
 MOST_MEMBERS = 10
 PLENTY = 40_000  # rows from which the fewest epochs are enough
-SCARCE = 20_000  # rows below which hidden units are dropped
+SCARCE = 20_000  # rows below which columns and hidden units are dropped
 EXAMPLES = 1_500_000  # rows × epochs × members that a training may cost
 STEPS_PER_EPOCH = 50  # at least: with fewer the network learns nothing
 
@@ -32,7 +32,8 @@ def resolve(network: Network, rows: int) -> ResolvedNetwork:
         "members": members,
         "validation_percent": 20 if members > 2 else 10,
         "batch_size": min(1024, max(1, rows // STEPS_PER_EPOCH)),
-        "dropout": 0.2 if rows < SCARCE else 0.0,
+        "dropout": 0.1 if rows < SCARCE else 0.0,
+        "column_dropout": 0.15 if rows < SCARCE else 0.0,
     }
     return codec.from_values(ResolvedNetwork, {**following, **given})
 

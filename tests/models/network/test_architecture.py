@@ -1,8 +1,16 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 
-from fraud.models.network.architecture import ENCODED, Members, PiecewiseLinear, build_network
+from fraud.models.network.architecture import (
+    ENCODED,
+    ColumnDropout,
+    Members,
+    PiecewiseLinear,
+    build_network,
+)
 from fraud.models.spec import ResolvedNetwork
 
 SMALL = ResolvedNetwork(bins=4, towers=((8,),), embedding_dim=2)
@@ -58,3 +66,26 @@ def test_members_are_separate_networks_and_their_mean_probability_is_the_score()
 def test_small_vocabularies_are_one_hot_and_large_ones_embedded():
     model = build_network(SMALL, 1, {"channel": 32, "country": 33})
     assert model.get_layer(ENCODED).output.shape[1] == 5 + 32 + SMALL.embedding_dim
+
+
+def test_column_dropout_drops_all_numbers_of_a_column_together_and_keeps_the_mean():
+    layer = ColumnDropout(0.25, (3, 1, 2), seed=1)
+    encoded = np.full((4000, 6), 3, "float32")
+    dropped = keras.ops.convert_to_numpy(layer(encoded, training=True))
+    np.testing.assert_allclose(np.unique(dropped), [0, 4])
+    columns = dropped[:, [0, 3, 4]]
+    np.testing.assert_array_equal(dropped, np.repeat(columns, (3, 1, 2), axis=1))
+    np.testing.assert_allclose((columns == 0).mean(axis=0), 0.25, atol=0.04)
+    # Each column is drawn by itself.
+    np.testing.assert_allclose((columns == 0).all(axis=1).mean(), 0.25**3, atol=0.01)
+
+
+def test_a_network_drops_columns_in_training_and_never_when_it_scores():
+    inputs = {"numeric": np.ones((64, 3), "float32"), "categorical": np.full((64, 2), 1)}
+    for share in (0.0, 0.5):
+        spec = dataclasses.replace(SMALL, column_dropout=share)
+        model = build_network(spec, 3, {"channel": 7, "country": 50})
+        scores = keras.ops.convert_to_numpy(model(inputs))
+        assert np.unique(scores.round(5)).size == 1
+        trained = keras.ops.convert_to_numpy(model(inputs, training=True))
+        assert (np.unique(trained.round(5)).size > 5) == (share > 0)

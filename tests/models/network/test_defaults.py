@@ -24,3 +24,4 @@ def test_scarce_data_is_read_more_often_by_more_members_than_plenty():
     assert few.members > many.members
     assert few.epochs > many.epochs
     assert few.dropout > many.dropout
+    assert few.column_dropout > many.column_dropout
