@@ -34,6 +34,11 @@ class Examples:
     timestamps: np.ndarray
     cards: np.ndarray
 
+    @property
+    def columns(self) -> int:
+        """The number of columns that the network reads."""
+        return sum(array.shape[1] for array in self.inputs.values())
+
     def at(self, rows: np.ndarray) -> Examples:
         """The examples at the given rows: indices, or a boolean mask [n]."""
         return Examples(

@@ -26,8 +26,9 @@ class Network:
 
     bins: Count = 16
     """Number of bins in the piecewise-linear encoding of each numeric column."""
-    towers: Towers = ((128, 64),)
-    """Units in the hidden layers of each tower; the logits of the towers are averaged."""
+    towers: Towers | None = None
+    """Units in the hidden layers of each tower; the logits of the towers are averaged; null
+    follows the number of rows and columns."""
     members: Count | None = None
     """Number of networks that are trained side by side, each without other cards, and whose
     probabilities are averaged; null follows the number of rows."""
@@ -40,11 +41,11 @@ class Network:
     oov_buckets: Count = 4
     """Number of hash buckets for values outside the vocabulary."""
     dropout: Dropout | None = None
-    """Fraction of hidden units dropped in each training step; null follows the number of
-    rows."""
+    """Fraction of hidden units dropped in each training step; null follows the number of rows and
+    columns."""
     column_dropout: Dropout | None = None
     """Fraction of columns that the network does not see of each example in a training step; null
-    follows the number of rows."""
+    follows the number of rows and columns."""
     batch_size: Count | None = None
     """Examples per training step; null follows the number of rows."""
     epochs: Count | None = None
@@ -83,6 +84,7 @@ class Network:
 class ResolvedNetwork(Network):
     """A network without open settings, see `fraud.models.network.defaults.resolve`."""
 
+    towers: Towers = ((128, 64),)
     members: Count = 1
     dropout: Dropout = 0.0
     column_dropout: Dropout = 0.0
@@ -115,6 +117,8 @@ class Tuning:
     """Values of `network.weight_decay` to try; an empty list keeps its value."""
     dropout: tuple[Dropout, ...] = (0.0, 0.1, 0.2, 0.3, 0.5)
     """Values of `network.dropout` to try; an empty list keeps its value."""
+    column_dropout: tuple[Dropout, ...] = (0.0, 0.15, 0.3, 0.45)
+    """Values of `network.column_dropout` to try; an empty list keeps its value."""
     epochs: tuple[Count, ...] | None = None
     """Values of `network.epochs` to try; null tries half and twice its value, an empty list keeps
     it."""
@@ -130,6 +134,7 @@ class Tuning:
             "learning_rate": self.learning_rate,
             "weight_decay": self.weight_decay,
             "dropout": self.dropout,
+            "column_dropout": self.column_dropout,
             "epochs": (max(1, epochs // 2), 2 * epochs) if self.epochs is None else self.epochs,
             "members": (2 * members,) if self.members is None else self.members,
             "towers": self.towers,

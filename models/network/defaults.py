@@ -11,29 +11,35 @@ from fraud.models.spec import Network, ResolvedNetwork
 FEWEST_EPOCHS, MOST_EPOCHS = 6, 20
 MOST_MEMBERS = 10
 PLENTY = 40_000  # rows from which the fewest epochs are enough
-SCARCE = 20_000  # rows below which columns and hidden units are dropped
+SCARCE = 20_000  # rows below which something is dropped in training
+MANY_COLUMNS = 20  # from here on whole columns can be missed; with fewer, hidden units are dropped
 EXAMPLES = 1_500_000  # rows × epochs × members that a training may cost
 STEPS_PER_EPOCH = 50  # at least: with fewer the network learns nothing
 
 
-def resolve(network: Network, rows: int) -> ResolvedNetwork:
-    """Fills in the settings that are None from the number of rows in the train window.
+def resolve(network: Network, rows: int, columns: int) -> ResolvedNetwork:
+    """Fills in the settings that are None from the size of the train window.
 
     Args:
       network: the configured settings; those that are not None are kept.
       rows: number of examples in the train window.
+      columns: number of columns that the network reads.
     """
     given = {name: value for name, value in asdict(network).items() if value is not None}
     epochs = given.get("epochs", epochs_for(rows))
     members = given.get("members", members_for(rows, epochs))
+    scarce = rows < SCARCE
+    hides = scarce and columns >= MANY_COLUMNS
     following: dict[str, Any] = {
         "epochs": epochs,
         "patience": max(1, epochs // 2),
         "members": members,
         "validation_percent": 20 if members > 2 else 10,
         "batch_size": min(1024, max(1, rows // STEPS_PER_EPOCH)),
-        "dropout": 0.1 if rows < SCARCE else 0.0,
-        "column_dropout": 0.15 if rows < SCARCE else 0.0,
+        "dropout": 0.2 if scarce and not hides else 0.0,
+        "column_dropout": 0.3 if hides else 0.0,
+        # A network that sees fewer columns at a time has use for more units.
+        "towers": ((256, 128),) if hides else ((128, 64),),
     }
     return codec.from_values(ResolvedNetwork, {**following, **given})
 

@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 AS_OF = "2026-03-13"
 TUNING = """
 tuning:
-  {trials: 2, learning_rate: [0.02], weight_decay: [], dropout: [], epochs: [1], members: [],
-   towers: [[[16], [8]]]}
+  {trials: 2, learning_rate: [0.02], weight_decay: [], dropout: [], column_dropout: [], epochs: [1],
+   members: [], towers: [[[16], [8]]]}
 """
 
 

@@ -17,7 +17,7 @@ from fraud.models.spec import AlertBudget, ResolvedNetwork, Tuning, settings
 from fraud.time import SECONDS_PER_DAY
 
 SPEC = ResolvedNetwork(bins=4, towers=((4,),), epochs=1, batch_size=64, learning_rate=1e-6)
-KEPT = {"weight_decay": (), "epochs": (), "members": (), "dropout": ()}
+KEPT = dict.fromkeys(("weight_decay", "epochs", "members", "dropout", "column_dropout"), ())
 TUNING = Tuning(trials=4, learning_rate=(0.05, 0.02), towers=(((8, 4),), ((4,),)), **KEPT)
 
 
