@@ -12,7 +12,8 @@ FEWEST_EPOCHS, MOST_EPOCHS = 6, 20
 MOST_MEMBERS = 10
 PLENTY = 40_000  # rows from which the fewest epochs are enough
 SCARCE = 20_000  # rows below which something is dropped in training
-MANY_COLUMNS = 20  # from here on whole columns can be missed; with fewer, hidden units are dropped
+ENOUGH = 5_000  # rows from which whole columns can be missed; with fewer, hidden units are dropped
+MANY_COLUMNS = 20  # columns from which the same is true
 EXAMPLES = 1_500_000  # rows × epochs × members that a training may cost
 STEPS_PER_EPOCH = 50  # at least: with fewer the network learns nothing
 
@@ -29,7 +30,7 @@ def resolve(network: Network, rows: int, columns: int) -> ResolvedNetwork:
     epochs = given.get("epochs", epochs_for(rows))
     members = given.get("members", members_for(rows, epochs))
     scarce = rows < SCARCE
-    hides = scarce and columns >= MANY_COLUMNS
+    hides = scarce and rows >= ENOUGH and columns >= MANY_COLUMNS
     following: dict[str, Any] = {
         "epochs": epochs,
         "patience": max(1, epochs // 2),

@@ -32,5 +32,5 @@ def test_only_with_few_rows_something_is_dropped_and_whole_columns_only_if_there
         return network.dropout, network.column_dropout, network.towers
 
     assert dropped(12_000, 31) == (0.0, 0.3, ((256, 128),))
-    assert dropped(12_000, 9) == (0.2, 0.0, ((128, 64),))
+    assert dropped(2_000, 31) == dropped(12_000, 9) == (0.2, 0.0, ((128, 64),))
     assert dropped(1_000_000, 31) == dropped(1_000_000, 9) == (0.0, 0.0, ((128, 64),))
