@@ -35,9 +35,10 @@ class Examples:
     cards: np.ndarray
 
     @property
-    def columns(self) -> int:
-        """The number of columns that the network reads."""
-        return sum(array.shape[1] for array in self.inputs.values())
+    def categories(self) -> int:
+        """The number of categorical columns that the network reads."""
+        categorical = self.inputs.get(CATEGORICAL)
+        return 0 if categorical is None else categorical.shape[1]
 
     def at(self, rows: np.ndarray) -> Examples:
         """The examples at the given rows: indices, or a boolean mask [n]."""

@@ -28,7 +28,7 @@ class Network:
     """Number of bins in the piecewise-linear encoding of each numeric column."""
     towers: Towers | None = None
     """Units in the hidden layers of each tower; the logits of the towers are averaged; null
-    follows the number of rows and columns."""
+    follows the number of rows and categories."""
     members: Count | None = None
     """Number of networks that are trained side by side, each without other cards, and whose
     probabilities are averaged; null follows the number of rows."""
@@ -42,10 +42,10 @@ class Network:
     """Number of hash buckets for values outside the vocabulary."""
     dropout: Dropout | None = None
     """Fraction of hidden units dropped in each training step; null follows the number of rows and
-    columns."""
+    categories."""
     column_dropout: Dropout | None = None
     """Fraction of columns that the network does not see of each example in a training step; null
-    follows the number of rows and columns."""
+    follows the number of rows and categories."""
     batch_size: Count | None = None
     """Examples per training step; null follows the number of rows."""
     epochs: Count | None = None

@@ -13,24 +13,24 @@ MOST_MEMBERS = 10
 PLENTY = 40_000  # rows from which the fewest epochs are enough
 SCARCE = 20_000  # rows below which something is dropped in training
 ENOUGH = 5_000  # rows from which whole columns can be missed; with fewer, hidden units are dropped
-MANY_COLUMNS = 20  # columns from which the same is true
+MANY_CATEGORIES = 20  # categorical columns from which the same is true
 EXAMPLES = 1_500_000  # rows × epochs × members that a training may cost
 STEPS_PER_EPOCH = 50  # at least: with fewer the network learns nothing
 
 
-def resolve(network: Network, rows: int, columns: int) -> ResolvedNetwork:
+def resolve(network: Network, rows: int, categories: int) -> ResolvedNetwork:
     """Fills in the settings that are None from the size of the train window.
 
     Args:
       network: the configured settings; those that are not None are kept.
       rows: number of examples in the train window.
-      columns: number of columns that the network reads.
+      categories: number of categorical columns that the network reads.
     """
     given = {name: value for name, value in asdict(network).items() if value is not None}
     epochs = given.get("epochs", epochs_for(rows))
     members = given.get("members", members_for(rows, epochs))
     scarce = rows < SCARCE
-    hides = scarce and rows >= ENOUGH and columns >= MANY_COLUMNS
+    hides = scarce and rows >= ENOUGH and categories >= MANY_CATEGORIES
     following: dict[str, Any] = {
         "epochs": epochs,
         "patience": max(1, epochs // 2),

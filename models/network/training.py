@@ -78,7 +78,7 @@ def fit(
       log_dir: the folder of TensorBoard's logs; None for no logs.
       callbacks: further ones; the logs of an epoch have `VALIDATION_SCORE`.
     """
-    spec = defaults.resolve(network, examples.labels.size, examples.columns)
+    spec = defaults.resolve(network, examples.labels.size, examples.categories)
     keras.utils.set_random_seed(spec.seed)
     tf.config.experimental.enable_op_determinism()
     held_out = held_out_cards(examples.cards, spec.validation_percent, spec.members)

@@ -47,7 +47,7 @@ def tuner_fn(fn_args: Any) -> TunerFnResult:
     tuning = from_json(Tuning, config["tuning"])
     budget = from_json(AlertBudget, config["alert_budget"])
     examples = load_split(fn_args.train_files, transform, columns)
-    resolved = defaults.resolve(network, examples.labels.size, examples.columns)
+    resolved = defaults.resolve(network, examples.labels.size, examples.categories)
     return TunerFnResult(
         tuner=NetworkTuner(resolved, tuning, budget, fn_args.working_dir),
         fit_kwargs={

@@ -11,12 +11,12 @@ def test_what_is_configured_is_kept_and_the_rest_follows_the_data():
     assert None not in vars(network).values()
 
 
-@pytest.mark.parametrize("columns", [1, 100])
+@pytest.mark.parametrize("categories", [1, 100])
 @pytest.mark.parametrize("rows", [100, 5000, 20_000, 100_000, 1_000_000])
-def test_the_defaults_are_valid_for_any_size(rows, columns):
-    network = resolve(Network(), rows, columns)
+def test_the_defaults_are_valid_for_any_size(rows, categories):
+    network = resolve(Network(), rows, categories)
     assert None not in vars(network).values()
-    assert resolve(network, 3 * rows, 3 * columns) == network  # nothing is left open
+    assert resolve(network, 3 * rows, 3 * categories) == network  # nothing is left open
 
 
 def test_scarce_data_is_read_more_often_by_more_members_than_plenty():
@@ -26,9 +26,9 @@ def test_scarce_data_is_read_more_often_by_more_members_than_plenty():
     assert few.epochs > many.epochs
 
 
-def test_only_with_few_rows_something_is_dropped_and_whole_columns_only_if_there_are_many():
-    def dropped(rows, columns):
-        network = resolve(Network(), rows, columns)
+def test_only_with_few_rows_something_is_dropped_and_whole_columns_only_of_many_categories():
+    def dropped(rows, categories):
+        network = resolve(Network(), rows, categories)
         return network.dropout, network.column_dropout, network.towers
 
     assert dropped(12_000, 31) == (0.0, 0.3, ((256, 128),))
