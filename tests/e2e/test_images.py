@@ -131,6 +131,28 @@ def server(
         engine.call("rm", "--force", "--time=30", container)
 
 
+def test_a_backup_is_restored_into_an_empty_volume(
+    engine: Engine, images: dict[str, str], folder: Path, mounts: list[str], pushed: str
+) -> None:
+    """As the CronJobs fraud-backup and fraud-restore do it.
+
+    First, before the server has the state: LMDB tells processes apart by their numbers, which are
+    the same in two containers. In Kubernetes the state is in Redis.
+    """
+    *given, root = mounts
+    for name in ("backups", "restored"):
+        (folder / name).mkdir()
+    backups, restored = f"--volume={folder / 'backups'}:/fraud/backups", folder / "restored"
+    empty = [*given, f"--volume={restored}:/fraud/root:U", f"{backups}:ro"]
+    options, image = ["--rm", "--network=none", *RESTRICTED], images["pipeline"]
+    backup = ["backup", "/fraud/backups", "--keep=14", *CONFIG]
+    engine.call("run", *options, *given, root, f"{backups}:U", image, *backup)
+    engine.call("run", *options, *empty, image, "restore", "/fraud/backups", "--newest", *CONFIG)
+    verified = engine.call("run", *options, *empty, image, "verify", *CONFIG)
+    assert verified.stdout == "/fraud/root: clean\n"
+    assert [path.name for path in (restored / "pushed").glob("[0-9]*")] == [pushed]
+
+
 def test_both_images_do_their_work_read_only_and_without_rights(
     server: tuple[str, httpx.Client], engine: Engine, images: dict[str, str], pushed: str
 ) -> None:
@@ -164,24 +186,6 @@ def test_both_images_do_their_work_read_only_and_without_rights(
     assert refused.returncode == 2 and "invalid choice: 'run'" in refused.stderr
     for line in engine.call("logs", container).stderr.splitlines():
         assert json.loads(line)["level"] != "ERROR", line
-
-
-def test_a_backup_is_restored_into_an_empty_volume(
-    engine: Engine, images: dict[str, str], folder: Path, mounts: list[str], pushed: str
-) -> None:
-    """As the CronJobs fraud-backup and fraud-restore do it; a server may be running meanwhile."""
-    *given, root = mounts
-    for name in ("backups", "restored"):
-        (folder / name).mkdir()
-    backups, restored = f"--volume={folder / 'backups'}:/fraud/backups", folder / "restored"
-    empty = [*given, f"--volume={restored}:/fraud/root:U", f"{backups}:ro"]
-    options, image = ["--rm", "--network=none", *RESTRICTED], images["pipeline"]
-    backup = ["backup", "/fraud/backups", "--keep=14", *CONFIG]
-    engine.call("run", *options, *given, root, f"{backups}:U", image, *backup)
-    engine.call("run", *options, *empty, image, "restore", "/fraud/backups", "--newest", *CONFIG)
-    verified = engine.call("run", *options, *empty, image, "verify", *CONFIG)
-    assert verified.stdout == "/fraud/root: clean\n"
-    assert [path.name for path in (restored / "pushed").glob("[0-9]*")] == [pushed]
 
 
 def test_images_say_what_they_are(images: dict[str, str], engine: Engine) -> None:
