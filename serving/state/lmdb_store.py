@@ -369,7 +369,7 @@ def open_current(folder: Path, survives: Survives = "kill") -> Generation:
     """Opens the generation in use.
 
     Raises:
-      BadInput: there is none.
+      BadInput: there is none, or a process of another container is in the way.
       FraudPipelineError: it may be damaged.
     """
     try:
@@ -386,6 +386,14 @@ def open_current(folder: Path, survives: Survives = "kill") -> Generation:
     except FileNotFoundError:
         raise BadInput(
             f"{folder}: there is no state; build it: fraud-pipeline state build"
+        ) from None
+    except lmdb.LockError:
+        # LMDB tells the processes that use a file apart by their numbers, which are unique in a
+        # container, but not among several.
+        raise BadInput(
+            f"{folder}: a process with the same number, {os.getpid()}, uses the state in another "
+            "container; run this in that container (exec), or in its process namespace "
+            "(--pid=container:NAME)"
         ) from None
     except (OSError, lmdb.Error) as error:
         raise BadInput(f"{folder}: the state cannot be opened: {error}") from None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fraud.errors import FraudPipelineError
+from fraud.errors import BadInput, FraudPipelineError
 from fraud.features.spec import Dataset, FeatureGroup, Features
 from fraud.models.specification import InputSpecification
 from fraud.serving.state import (
@@ -53,6 +56,29 @@ def test_a_state_that_is_moved_away_while_in_use_takes_nothing_more(tmp_path):
     with pytest.raises(FraudPipelineError, match="was moved away or deleted while it is in use"):
         state.record(ONE)
     state.close()
+
+
+HOLD = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX, 1, int(sys.argv[2]))
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+"""Uses a state as LMDB does in a process with another number, which only containers bring about."""
+
+
+def test_a_process_with_the_same_number_in_another_container_is_named(tmp_path):
+    folder = tmp_path / "state"
+    create_state(str(folder), DEFINITION).close()
+    (lock,) = folder.glob("generation-*/lock.mdb")
+    command = [sys.executable, "-c", HOLD, str(lock), str(os.getpid())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(BadInput, match=f"the same number, {os.getpid()}, .* another container"):
+            open_state(str(folder))
+        other.communicate()
+    open_state(str(folder)).close()
 
 
 def test_where_each_call_is_flushed_the_loss_of_power_does_no_harm(tmp_path):
