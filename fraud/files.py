@@ -73,6 +73,14 @@ def open_lock(path: Path) -> TextIO:
     return open(path, "a+", encoding="utf-8")
 
 
+def is_named(file: TextIO, path: Path) -> bool:
+    """Whether a path still leads to an open file, which may have been moved or deleted."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def try_lock(file: TextIO) -> str:
     """Locks an open file until it is closed, or the process ends.
 
@@ -147,8 +155,8 @@ def _flock(file: TextIO, operation: int) -> None:
 def sync_tree(directory: str | Path, recurse: bool = True) -> None:
     """Flushes a directory to disk, with `recurse` including everything below it."""
     paths = [Path(directory)]
-    if recurse:
-        paths += sorted(Path(directory).rglob("*"))
+    if recurse:  # a link has no contents, and may lead nowhere
+        paths += sorted(path for path in Path(directory).rglob("*") if not path.is_symlink())
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,8 +128,7 @@ class Root:
         Raises:
           BadInput: the root is not writable.
         """
-        with self._open(self.path / ".lock") as file:
-            files.lock(file)
+        with self._waited_for(self.path / ".lock"):
             yield
 
     @contextmanager
@@ -145,11 +145,9 @@ class Root:
           BadInput: the root is not writable.
         """
         with (
-            self._open(self.path / ".lock") as of_root,
-            self._open(self.run(run_id) / f".{node_id}.lock") as of_node,
+            self._waited_for(self.run(run_id) / f".{node_id}.lock"),
+            self._waited_for(self.path / ".lock", shared=not alone),
         ):
-            files.lock(of_node)
-            files.lock(of_root, shared=not alone)
             yield
 
     @contextmanager
@@ -165,8 +163,7 @@ class Root:
         if path in _held:
             yield
             return
-        with self._open(path) as file:
-            files.lock(file)
+        with self._waited_for(path):
             _held.add(path)
             try:
                 yield
@@ -192,11 +189,22 @@ class Root:
         Raises:
           BadInput: one is, or was interrupted.
         """
-        if (self.path / RESTORING).exists():
+        if os.path.lexists(self.path / RESTORING):
             raise BadInput(
                 f"{self.path}: a restore has not come to its end, so what is here does not belong "
                 "together; wait for it, or restore again if it was interrupted"
             )
+
+    @contextmanager
+    def _waited_for(self, path: Path, shared: bool = False) -> Iterator[None]:
+        """Waits for a lock of this root. A restore may have been what was waited for."""
+        while True:
+            with self._open(path) as file:
+                files.lock(file, shared)
+                self.require_whole()
+                if files.is_named(file, path):
+                    yield
+                    return
 
     def _open(self, path: Path) -> TextIO:
         self.require_whole()

@@ -246,6 +246,9 @@ def execute_page(cluster: Cluster, folder: Path) -> int:
     ]
     if restored != ["/fraud/backups", "/fraud/backups/2026-03-01T013000Z"]:
         raise Invalid(f"{PAGE.name}: restores {restored}")
+    backup = cluster.run("get", "cronjob/fraud-backup", f"--namespace={NAMESPACE}", "--output=yaml")
+    if yaml.safe_load(backup)["spec"]["suspend"]:
+        raise Invalid(f"{PAGE.name}: after a restore, no more backups are made")
     return len(calls.read_text(encoding="utf-8").splitlines())
 
 

@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -112,8 +113,11 @@ def backup_and_keep(
     with lock:
         if owner := files.try_lock(lock):
             raise BadInput(f"{folder}: another backup ({owner}) is being made there; wait for it")
-        document = backup(config, root, location, folder / time.strftime(TIME, time.gmtime()))
-        deleted = dated(folder)[:-keep]
+        new = folder / time.strftime(TIME, time.gmtime())
+        document = backup(config, root, location, new)
+        # The new one stays, even if the clock went back.
+        others = [path for path in dated(folder) if path.name != new.name]
+        deleted = others[: max(len(others) - keep + 1, 0)]
         try:
             for path in deleted:  # first its name, so that no half of it is ever taken for one
                 path.rename(path.with_name(f".{path.name}.{os.getpid()}"))
@@ -128,7 +132,9 @@ def backup_and_keep(
 
 def dated(folder: Path) -> list[Path]:
     """The backups in a folder that are named by their time, oldest first."""
-    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    return sorted(
+        path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()
+    )
 
 
 def backup(config: Config, root: Root, location: str, out: Path) -> dict[str, Any]:
@@ -312,20 +318,26 @@ def database_program(
     return done.stderr.decode(errors="replace").strip() if done.returncode else ""
 
 
-def copy_tree(source: Path, target: Path, apart: set[Path]) -> None:
+def copy_tree(source: Path, target: Path, apart: set[Path], changes: bool = True) -> None:
     """Copies what a folder contains. Hard links stay links to each other; locks stay out.
 
     Links stay links, too, but those that lead out of the folder: a backup has what they lead to.
+    Absolute ones that lead into it become relative, or the copy would depend on its source. Who
+    copies may write to the copies.
 
     Args:
-      source: what others may add files to and remove some from, which are copied or not.
-      target: exists.
+      source: what to copy.
+      target: exists, and is absolute.
       apart: paths that are left out.
+      changes: others may add files and remove some, which are copied or not; otherwise it is an
+        error if one vanishes.
     """
     links: dict[tuple[int, int], Path] = {}
 
+    vanished = (FileNotFoundError,) if changes else ()
+
     def copy(path: str, to: str) -> None:
-        with suppress(FileNotFoundError):  # a journal's temporary file
+        with suppress(*vanished):  # a journal's temporary file
             found = os.lstat(path)
             first = links.setdefault((found.st_dev, found.st_ino), Path(to))
             if found.st_nlink > 1 and first != Path(to):
@@ -333,22 +345,29 @@ def copy_tree(source: Path, target: Path, apart: set[Path]) -> None:
             else:
                 shutil.copy2(path, to, follow_symlinks=False)
 
-    root = source.resolve()
+    root, whole_target = source.resolve(), target
 
     def copy_folder(source: Path, target: Path) -> None:
         elsewhere: list[Path] = []
         inside = source.resolve()
 
-        def leads_out(path: Path) -> bool:
+        def is_apart(path: Path) -> bool:
+            """Whether a link leads out, or is absolute and leads in."""
             if not path.is_symlink() or not path.exists():
                 return False
-            found = path.resolve()
-            return not found.is_relative_to(inside) and not found.is_relative_to(root)
+            return path.readlink().is_absolute() or counterpart(path.resolve()) is None
+
+        def counterpart(found: Path) -> Path | None:
+            """Where the copy of a path is to be, None if it is not copied."""
+            for folder, copied in ((inside, target), (root, whole_target)):
+                if found.is_relative_to(folder):
+                    return copied / found.relative_to(folder)
+            return None
 
         def left_out(folder: str, names: list[str]) -> list[str]:
             paths = [Path(folder, name) for name in names]
             out = [path for path in paths if path.name == ".lock" or path in apart]
-            links = [path for path in paths if path not in out and leads_out(path)]
+            links = [path for path in paths if path not in out and is_apart(path)]
             elsewhere.extend(links)
             return [path.name for path in out + links]
 
@@ -357,9 +376,18 @@ def copy_tree(source: Path, target: Path, apart: set[Path]) -> None:
         )
         for link in elsewhere:
             found, to = link.resolve(), target / link.relative_to(source)
-            if found.is_dir():
+            if copied := counterpart(found):
+                to.symlink_to(os.path.relpath(copied, to.parent))
+            elif found.is_dir():
                 copy_folder(found, to)
             else:
                 copy(str(found), str(to))
 
     copy_folder(source, target)
+    for folder, _, names in os.walk(target):
+        for path in (folder, *(os.path.join(folder, name) for name in names)):
+            mode = os.lstat(path).st_mode
+            if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
+                needed = stat.S_IRWXU if stat.S_ISDIR(mode) else stat.S_IRUSR | stat.S_IWUSR
+                if mode & needed != needed:
+                    os.chmod(path, stat.S_IMODE(mode) | needed)

@@ -80,17 +80,24 @@ def show(arguments: argparse.Namespace, document: T, render: Callable[[T], str])
         print(render(plain(document)))
 
 
-def config_and_root(arguments: argparse.Namespace) -> tuple[Config, Root]:
+def config_and_root(arguments: argparse.Namespace, whole: bool = True) -> tuple[Config, Root]:
     """The configuration and the root; `--root` overrides the configuration.
 
+    Args:
+      arguments: with what `add_config` adds.
+      whole: refuse a root that is half restored.
+
     Raises:
-      BadInput: the configuration contains a mistake, or the root is a URI.
+      BadInput: the configuration contains a mistake, the root is a URI, or see `whole`.
     """
     loaded = config.load(*arguments.config)
     root = files.resolve(arguments.root or loaded.paths.root)
     if files.is_uri(root):
         raise BadInput(f"{root}: the root must be a local or mounted folder, not a URI")
-    return loaded, Root(Path(root))
+    found = Root(Path(root))
+    if whole:
+        found.require_whole()
+    return loaded, found
 
 
 def options_given(arguments: argparse.Namespace) -> str:

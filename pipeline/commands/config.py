@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.schema:
         print(to_json(adapter.json_schema(), indent=1))
         return 0
-    config, root = common.config_and_root(arguments)
+    config, root = common.config_and_root(arguments, whole=False)
     config = replace(config, paths=replace(config.paths, root=str(root.path)))
     document = adapter.dump_python(config, mode="json")
     if arguments.json:

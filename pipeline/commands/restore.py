@@ -61,10 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
       BadInput: there is no such backup, it is of another kind of root, or the root is in use.
       FraudPipelineError: something cannot be copied or moved.
     """
-    config, root = common.config_and_root(arguments)
+    config, root = common.config_and_root(arguments, whole=False)
     backup = arguments.backup.resolve()
     if arguments.newest:
-        found = dated(backup) if backup.is_dir() else []
+        try:
+            found = dated(backup) if backup.is_dir() else []
+        except OSError as error:
+            raise FraudPipelineError(f"{error.filename}: {error.strerror}") from None
         if not found:
             raise BadInput(f"{backup}: contains no backup that is named by its time")
         backup = found[-1]
@@ -95,24 +98,26 @@ def restore(config: Config, root: Root, backup: Path) -> dict[str, Any]:
       BadInput, FraudPipelineError: see `run`.
     """
     started = time.monotonic()
-    has_dump = _check(config, root, backup)
     name = time.strftime(f"{SET_ASIDE}{TIME}", time.gmtime())
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    kept = next(path for path in map(root.path.joinpath, names) if not path.exists())
     copy, moving = root.path / COPYING, root.path / RESTORING
     try:
+        has_dump = _check(config, root, backup)
+        kept = next(path for path in map(root.path.joinpath, names) if not path.exists())
         root.path.mkdir(parents=True, exist_ok=True)
         with _nobody_uses(root):
             try:
                 shutil.rmtree(copy, ignore_errors=True)
                 copy.mkdir()
-                copy_tree(backup, copy, {backup / DUMP, backup / "lost+found"})
+                copy_tree(backup, copy, {backup / DUMP, backup / "lost+found"}, changes=False)
                 copied = size(copy)
                 files.sync_tree(copy)
                 kept.mkdir()
                 if has_dump:
                     dump(config, kept / DUMP)
-                shutil.rmtree(moving, ignore_errors=True)
+                # Of an interrupted restore. Its folder goes in the moment in which this one's comes.
+                for path in moving.iterdir() if moving.is_dir() else ():
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
                 copy.rename(moving)
             except BaseException:
                 shutil.rmtree(copy, ignore_errors=True)

@@ -197,3 +197,35 @@ def test_what_a_restore_left_is_not_backed_up(root, tmp_path):
     assert {path.name for path in (tmp_path / "copy").iterdir()} == {
         "artifacts", "loop", "metadata.sqlite", "pushed", "releases"
     }  # fmt: skip
+
+
+def test_a_link_that_leads_nowhere_is_copied(root, tmp_path):
+    (root / "artifacts/lost").symlink_to("nowhere")
+    assert back_up(root, tmp_path / "copy") == 0
+    assert (tmp_path / "copy/artifacts/lost").readlink() == Path("nowhere")
+
+
+def test_an_absolute_link_within_the_root_leads_within_the_backup(root, tmp_path):
+    """Or a restore would take what is damaged in the root for what is in the backup."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/model").symlink_to(root / "artifacts/model")
+    (root / "pushed/latest").symlink_to(root / "artifacts/model")
+    (root / "elsewhere").symlink_to(tmp_path / "elsewhere")
+    assert back_up(root, tmp_path / "copy") == 0
+    for name in ("pushed/latest", "elsewhere/model"):
+        link = tmp_path / "copy" / name
+        assert link.is_symlink() and not link.readlink().is_absolute()
+        assert link.resolve() == tmp_path / "copy/artifacts/model"
+
+
+def test_the_new_backup_is_never_one_of_the_old(root, tmp_path):
+    """After a clock went back, or somebody's file has such a name."""
+    folder = tmp_path / "backups"
+    for name in ("2099-01-01T000000Z", "2099-01-02T000000Z"):
+        (folder / name).mkdir(parents=True)
+    (folder / "2000-01-01T000000Z").write_text("a file")
+    assert back_up(root, folder, "--keep", "2") == 0
+    kept = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    assert len(kept) == 2 and kept[1] == "2099-01-02T000000Z"
+    assert (kept[0] > "2000") and (folder / kept[0] / "metadata.sqlite").exists()
+    assert (folder / "2000-01-01T000000Z").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -222,3 +223,106 @@ def test_a_restore_that_is_killed_is_repeated_and_loses_nothing(root, backup, ca
             shutil.rmtree(kept)
         assert contents(root) == contents(backup)
     assert step > 10
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["score", "x.csv", "--out", "y.csv"],
+        ["serve", "--port", "0"],
+        ["state", "check", "--data", "x"],
+        ["lineage"],
+        ["restore", "none"],
+        ["config"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_nothing_reads_what_is_half_restored(root, capsys, monkeypatch, command):
+    monkeypatch.setattr("fraud.serving.server.serve", lambda *_: None)
+    (root / ".restoring").mkdir()
+    code = main([*command, "--root", str(root)])
+    refused = "a restore has not come to its end" in capsys.readouterr().err
+    assert (code, refused) == {"restore": (2, False), "config": (0, False)}.get(
+        command[0], (2, True)
+    )
+
+
+@pytest.mark.parametrize("lock", ["turn", "pushing"])
+def test_who_waited_for_a_restore_that_was_killed_does_not_use_the_root(root, monkeypatch, lock):
+    wait = files.lock
+
+    def lock_after_a_restore(file, shared=False):
+        (root / ".restoring").mkdir()  # and the restore is killed, so that its locks are free
+        wait(file, shared)
+
+    monkeypatch.setattr(files, "lock", lock_after_a_restore)
+    with pytest.raises(BadInput, match="a restore has not"), getattr(Root(root), lock)():
+        pass
+
+
+def test_who_waited_for_a_restore_has_the_lock_that_others_see(root, monkeypatch):
+    """A restore moves the lock of pushes away with what was there before."""
+    wait = files.lock
+
+    def lock_after_a_restore(file, shared=False):
+        monkeypatch.undo()
+        (root / "releases").rename(root / ".before-restore-1")
+        (root / "releases").mkdir()
+        wait(file, shared)
+
+    monkeypatch.setattr(files, "lock", lock_after_a_restore)
+    with Root(root).pushing(), files.open_lock(root / "releases/.lock") as other:
+        assert files.try_lock(other)
+
+
+def test_a_second_restore_that_is_killed_leaves_no_root_that_looks_whole(root, backup, monkeypatch):
+    """At no moment of a repeated restore is there a mixture without a mark."""
+    (root / ".restoring").mkdir()
+    (root / ".restoring/artifacts").mkdir()
+    rename = Path.rename
+
+    def looked_at(path, target):
+        if path.name == ".restore-copy":
+            assert (root / ".restoring").is_dir()
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", looked_at)
+    assert restore(root, backup) == 0
+    assert not (root / ".restoring").exists()
+    assert (root / "artifacts/model/saved_model.pb").read_text() == "then"
+
+
+def test_a_file_that_vanishes_from_the_backup_is_missed(root, backup, monkeypatch, capsys):
+    """As when old backups are deleted meanwhile."""
+    copy = shutil.copy2
+
+    def vanishing(path, *arguments, **options):
+        if Path(path) == backup / "releases/1.json":
+            Path(path).unlink()
+        return copy(path, *arguments, **options)
+
+    before = contents(root)
+    monkeypatch.setattr(shutil, "copy2", vanishing)
+    assert restore(root, backup) == 1
+    assert "releases/1.json: cannot be copied" in capsys.readouterr().err
+    assert contents(root) == before and not set_aside(root)
+
+
+def test_a_backup_that_nobody_may_change_makes_a_root_that_can_be_changed(root, backup):
+    for path in [backup, *backup.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & ~0o222)
+    assert restore(root, backup) == 0
+    for path in root.rglob("*"):
+        assert path.is_symlink() or path.stat().st_mode & 0o200, path
+
+
+def test_what_may_not_be_read_is_said(root, backup, monkeypatch, capsys):
+    def refuse(self):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    for options in ([], ["--newest"]):
+        assert restore(root, backup, *options) == 1
+        assert f"fraud-pipeline: {backup}: Permission denied" in capsys.readouterr().err
