@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -42,6 +42,8 @@ KEY = "FRAUD_PREDICTION_LOG_KEY"
 
 _OPEN = "_open"
 """The folder of files that are being written; readers skip the underscore."""
+_LOCK = ".lock"
+"""A file of the log that each writer has locked, shared with the others, until it is closed."""
 _SHORTEST_KEY = 16
 _NAME_TIME = "%Y%m%dT%H%M%S"
 _NOT_RECORDED = ("conflict", "expired", "future")
@@ -114,7 +116,7 @@ class LogWriter:
     Raises:
       BadInput: the settings do not fit the dataset, a column has a name that the log needs, or
         columns are to be hashed and there is no key.
-      FraudPipelineError: the folder cannot be written to.
+      FraudPipelineError: the folder cannot be written to, or a restore is replacing it.
     """
 
     def __init__(self, folder: Path, settings: PredictionLogSettings, dataset: Dataset) -> None:
@@ -136,8 +138,19 @@ class LogWriter:
         self._created = 0
         try:
             (folder / _OPEN).mkdir(parents=True, exist_ok=True)
-            self._recover()
-            self._forget()
+            # Whoever made it, reading suffices.
+            self._used = os.open(folder / _LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(self._used, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                self._recover()
+                self._forget()
+            except BaseException:
+                os.close(self._used)
+                raise
+        except BlockingIOError:
+            raise FraudPipelineError(
+                f"{folder}: predictions cannot be logged there: a restore is replacing it"
+            ) from None
         except OSError as error:
             raise FraudPipelineError(
                 f"{folder}: the prediction log cannot be written: {error.strerror}; correct that, "
@@ -162,6 +175,9 @@ class LogWriter:
             self._closing = True
             self._changed.notify()
         self._thread.join()
+        if self._used >= 0:
+            os.close(self._used)
+            self._used = -1
 
     def _run(self) -> None:
         next_tidying = time.monotonic() + 3600
@@ -385,8 +401,23 @@ def copy_log(folder: Path, target: Path) -> None:
             return  # none has become Parquet meanwhile
 
 
-def is_written_to(folder: Path) -> bool:
-    """Whether a server, on any machine, has a file of this log open."""
+@contextmanager
+def unused(folder: Path) -> Iterator[bool]:
+    """Whether no server, on any machine, logs to a folder; if so, none starts to meanwhile."""
+    with ExitStack() as files:
+        try:
+            # NFS locks alone only what is open for writing.
+            used = files.enter_context(open(folder / _LOCK, "r+b"))
+            fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            yield False
+            return
+        yield not _has_open_files(folder)
+
+
+def _has_open_files(folder: Path) -> bool:
     for path in (folder / _OPEN).glob("*"):
         with suppress(FileNotFoundError), open(path, "rb") as file:
             try:

@@ -132,9 +132,7 @@ def backup_and_keep(
 
 def dated(folder: Path) -> list[Path]:
     """The backups in a folder that are named by their time, oldest first."""
-    return sorted(
-        path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()
-    )
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir())
 
 
 def backup(config: Config, root: Root, location: str, out: Path) -> dict[str, Any]:

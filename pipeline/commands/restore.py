@@ -115,9 +115,12 @@ def restore(config: Config, root: Root, backup: Path) -> dict[str, Any]:
                 kept.mkdir()
                 if has_dump:
                     dump(config, kept / DUMP)
-                # Of an interrupted restore. Its folder goes in the moment in which this one's comes.
+                # Of an interrupted restore: its folder goes in the moment when this one's comes.
                 for path in moving.iterdir() if moving.is_dir() else ():
-                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+                    if path.is_dir() and not path.is_symlink():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
                 copy.rename(moving)
             except BaseException:
                 shutil.rmtree(copy, ignore_errors=True)
@@ -206,7 +209,7 @@ def _nobody_uses(root: Root) -> Iterator[None]:
             file = locks.enter_context(files.open_lock(path))
             if owner := files.try_lock(file):
                 raise BadInput(f"{root.path}: {owner} is using this root; stop it first")
-        if log_writer.is_written_to(root.predictions):
+        if not locks.enter_context(log_writer.unused(root.predictions)):
             raise BadInput(f"{root.path}: a server is using this root; stop it first")
         yield
 

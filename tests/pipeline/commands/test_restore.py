@@ -16,9 +16,13 @@ from pathlib import Path
 import pytest
 
 from fraud import files
-from fraud.errors import BadInput
+from fraud.errors import BadInput, FraudPipelineError
+from fraud.features.spec import Dataset
 from fraud.pipeline.cli import main
 from fraud.pipeline.root import Root
+from fraud.serving import log_writer
+from fraud.serving.log_writer import LogWriter
+from fraud.serving.spec import PredictionLogSettings
 from tests.small_disk import mounted
 
 
@@ -159,6 +163,25 @@ def test_a_root_with_a_server_is_not_touched(root, backup, capsys):
         assert restore(root, backup) == 2
         assert "a server is using this root; stop it first" in capsys.readouterr().err
     assert restore(root, backup) == 0
+
+
+def test_a_root_with_a_server_that_nobody_asks_is_not_touched(root, backup, capsys):
+    """It has no file open, but the state, and would log into what was set aside."""
+    writer = LogWriter(root / "predictions", PredictionLogSettings(), Dataset())
+    assert restore(root, backup) == 2
+    assert "a server is using this root; stop it first" in capsys.readouterr().err
+    writer.close()
+    assert restore(root, backup) == 0
+
+
+def test_a_server_that_starts_during_a_restore_does_not_log(root):
+    (root / "predictions").mkdir()
+    (root / "predictions/.lock").touch()
+    with log_writer.unused(root / "predictions") as unused:
+        assert unused
+        with pytest.raises(FraudPipelineError, match="a restore is replacing it"):
+            LogWriter(root / "predictions", PredictionLogSettings(), Dataset())
+    LogWriter(root / "predictions", PredictionLogSettings(), Dataset()).close()
 
 
 def test_what_is_mounted_within_is_named(root, backup, capsys):
