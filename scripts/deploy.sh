@@ -6,7 +6,7 @@
 #
 # Which revisions of deployments there were before, and what CronJobs were, is in build/deploy/before,
 # so that `undo` goes back over what this `apply` changed, and no further: not at all, if it changed
-# nothing.
+# nothing, or was that of another build of Jenkins (BUILD_TAG), whose workspace this was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 deployments=(deployment/fraud-serving deployment/fraud-watch)
@@ -39,7 +39,7 @@ images:
 - {name: registry.example/fraud/serving, newName: $3/serving, newTag: "$4"}
 - {name: registry.example/fraud/pipeline, newName: $3/pipeline, newTag: "$4"}
 YAML
-    found=''
+    found="build ${BUILD_TAG-}"$'\n'
     for deployment in "${deployments[@]}"; do
         number=$(revision "$deployment")
         found+="$deployment $number"$'\n'
@@ -56,6 +56,10 @@ YAML
 undo)
     [ -f "$before" ] || { echo "$before is missing: nothing was deployed from here, nothing is undone" >&2 && exit 2; }
     undone=()
+    if [ "$(head -n 1 "$before")" != "build ${BUILD_TAG-}" ]; then
+        echo "$before is of another build: this one deployed nothing, nothing is undone" >&2
+        exit 2
+    fi
     while read -r object was; do
         if [ -z "$was" ]; then
             echo "$object was not there before; it stays" >&2
@@ -67,7 +71,7 @@ undo)
             kubectl rollout undo "$object" --to-revision="$was" </dev/null
             undone+=("$object")
         fi
-    done <"$before"
+    done < <(tail -n +2 "$before")
     wait_for "${undone[@]}"
     ;;
 *)

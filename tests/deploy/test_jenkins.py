@@ -305,6 +305,18 @@ def test_what_was_not_deployed_is_not_undone(cluster):
     assert cluster("undo") == (0, [])
 
 
+def test_the_deployment_of_an_earlier_build_is_not_undone(cluster, monkeypatch):
+    """Its notes lie in the workspace if a build is aborted before it deploys."""
+    (cluster.revisions / "fraud-serving").write_text("7\n")
+    (cluster.revisions / "change").write_text("fraud-serving")
+    monkeypatch.setenv("BUILD_TAG", "jenkins-main-1")
+    assert cluster(*APPLY)[0] == 0
+    monkeypatch.setenv("BUILD_TAG", "jenkins-main-2")
+    assert cluster("undo") == (2, [])
+    monkeypatch.setenv("BUILD_TAG", "jenkins-main-1")
+    assert cluster("undo")[0] == 0
+
+
 def test_a_first_deployment_stays(cluster):
     (cluster.revisions / "change").write_text("fraud-serving fraud-watch")
     (cluster.revisions / "stuck").touch()
