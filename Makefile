@@ -143,7 +143,7 @@ smoke: ## whether the server at SMOKE_URL is ready and scores
 	python3 scripts/smoke.py $(SMOKE_URL)
 
 jenkins-lint: # the Jenkinsfile and the seed job (needs Node.js and Java)
-	test -d deploy/jenkins/lint/node_modules || npm --prefix deploy/jenkins/lint ci --no-audit --no-fund --ignore-scripts
+	test -x deploy/jenkins/lint/node_modules/.bin/npm-groovy-lint || npm --prefix deploy/jenkins/lint ci --no-audit --no-fund --ignore-scripts
 	cd deploy/jenkins && lint/node_modules/.bin/npm-groovy-lint --failon info --noserver Jenkinsfile jobs.groovy
 
 jenkins-test: setup ## run the Jenkinsfile without Jenkins (needs a JDK, Maven and Node.js)
