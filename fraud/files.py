@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -193,13 +193,20 @@ def digest(directory: str | Path, only: Collection[str] = ()) -> str:
         inside = path.relative_to(directory)
         name = inside.as_posix()
         if not only or any(str(part) in only for part in (inside, *inside.parents)):
-            of_tree.update(f"{_digest_of_file(path)}  {name}\n".encode())
+            of_tree.update(f"{digest_of_file(path)}  {name}\n".encode())
     return of_tree.hexdigest()
 
 
-def _digest_of_file(path: Path) -> str:
-    of_file = hashlib.sha256()
+def digest_of_file(path: Path, progress: Callable[[int], None] = lambda read: None) -> str:
+    """SHA-256 of a file, as hexadecimal text.
+
+    Args:
+      path: of the file.
+      progress: told after each part how many bytes were read.
+    """
+    of_file, read = hashlib.sha256(), 0
     with open(path, "rb") as file:
         while part := file.read(1 << 20):
             of_file.update(part)
+            progress(read := read + len(part))
     return of_file.hexdigest()

@@ -23,6 +23,7 @@ from typing import Any
 
 from fraud import files
 from fraud.errors import BadInput, FraudPipelineError
+from fraud.pipeline import checksums
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import RESTORING, Root
@@ -174,11 +175,15 @@ def backup(config: Config, root: Root, location: str, out: Path) -> dict[str, An
             metadata = _copy_metadata(config, root, temporary)
             apart = {root.metadata, root.predictions, root.state, temporary}
             apart |= {Path(f"{root.metadata}-journal"), *not_of_root(root)}
+            apart.add(root.path / checksums.NAME)  # of a backup that was copied here by hand
             copy_tree(root.path, temporary, apart)
         if root.predictions.is_dir():
             log_writer.copy_log(root.predictions, temporary / root.predictions.name)
         if has_state:
             state.copy_state(Path(location), temporary / root.state.name)
+        copied = size(temporary)
+        # After the locks are free: what was just written is read from memory, if it has room.
+        checksums.write(temporary)
         files.sync_tree(temporary)
         os.rename(temporary, out)
     except shutil.Error as error:  # of `copytree`, which collects what fails
@@ -191,7 +196,7 @@ def backup(config: Config, root: Root, location: str, out: Path) -> dict[str, An
     return {
         "root": str(root.path),
         "backup": str(out),
-        **size(out),
+        **copied,
         "metadata": metadata,
         "state": has_state,
         "seconds": round(time.monotonic() - started, 1),

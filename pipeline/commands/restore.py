@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 from fraud import files
 from fraud.errors import BadInput, FraudPipelineError
+from fraud.pipeline import checksums
 from fraud.pipeline.commands import common
 from fraud.pipeline.commands.backup import (
     COPYING,
@@ -29,6 +31,7 @@ from fraud.pipeline.commands.backup import (
 )
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import RESTORING, Root
+from fraud.text import plain
 
 _CLIENTS = ("mariadb", "mysql")
 
@@ -50,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="FOLDER is one of backups that `backup --keep` made: take the newest",
     )
+    parser.add_argument(
+        "--unchecked",
+        action="store_true",
+        help="restore what is in the backup, even if its checksums say that this was damaged",
+    )
     common.add_config(parser)
     common.add_json(parser)
 
@@ -59,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
       BadInput: there is no such backup, it is of another kind of root, or the root is in use.
-      FraudPipelineError: something cannot be copied or moved.
+      FraudPipelineError: the backup is damaged, or something cannot be copied or moved.
     """
     config, root = common.config_and_root(arguments, whole=False)
     backup = arguments.backup.resolve()
@@ -72,27 +80,28 @@ def run(arguments: argparse.Namespace) -> int:
             raise BadInput(f"{backup}: contains no backup that is named by its time")
         backup = found[-1]
     with tidy_at_sigterm():
-        document = restore(config, root, backup)
+        document = restore(config, root, backup, check=not arguments.unchecked)
     common.show(arguments, document, render)
     return 0
 
 
-def restore(config: Config, root: Root, backup: Path) -> dict[str, Any]:
+def restore(config: Config, root: Root, backup: Path, check: bool = True) -> dict[str, Any]:
     """Replaces what a root contains by what a backup contains.
 
-    Nothing changes until the backup is copied as a whole. From then on the root has a folder
-    RESTORING, and nobody may use it until all of the backup is in place. A restore that was
-    interrupted is repeated from its beginning.
+    Nothing changes until the backup was checked and is copied as a whole. From then on the root
+    has a folder RESTORING, and nobody may use it until all of the backup is in place. A restore
+    that was interrupted is repeated from its beginning.
 
     Args:
       config: says where ML Metadata is.
       root: its folder is made if there is none. It is kept, so it may be where a volume is mounted.
       backup: what `backup` made; only read.
+      check: compare the backup with its checksums, if it has any.
 
     Returns:
       `root`; `backup`; `kept`, the folder with what was there before, or None if nothing was;
-      `files` and `bytes` copied; `metadata`: `sqlite`, a file name, or None as in the backup;
-      `seconds`.
+      `files` and `bytes` copied; `checked`: whether there are checksums, which were right;
+      `metadata`: a file name, or None as in the backup; `seconds`.
 
     Raises:
       BadInput, FraudPipelineError: see `run`.
@@ -103,13 +112,18 @@ def restore(config: Config, root: Root, backup: Path) -> dict[str, Any]:
     copy, moving = root.path / COPYING, root.path / RESTORING
     try:
         has_dump = _check(config, root, backup)
+        if root.path.is_dir():  # ask before what takes long
+            with _nobody_uses(root):
+                pass
+        checked = check and _check_contents(backup)
         kept = next(path for path in map(root.path.joinpath, names) if not path.exists())
         root.path.mkdir(parents=True, exist_ok=True)
         with _nobody_uses(root):
             try:
                 shutil.rmtree(copy, ignore_errors=True)
                 copy.mkdir()
-                copy_tree(backup, copy, {backup / DUMP, backup / "lost+found"}, changes=False)
+                apart = {backup / name for name in (DUMP, checksums.NAME, "lost+found")}
+                copy_tree(backup, copy, apart, changes=False)
                 copied = size(copy)
                 files.sync_tree(copy)
                 kept.mkdir()
@@ -149,6 +163,7 @@ def restore(config: Config, root: Root, backup: Path) -> dict[str, Any]:
         "backup": str(backup),
         "kept": str(kept) if kept.exists() else None,
         **copied,
+        "checked": checked,
         "metadata": DUMP if has_dump else root.metadata.name if root.metadata.exists() else None,
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -159,6 +174,7 @@ def render(document: dict[str, Any]) -> str:
     copied = f"{document['files']:,} files, {document['bytes'] / 1e6:,.0f} MB"
     return (
         f"{document['root']}: {copied} of {document['backup']}, in {document['seconds']} s\n"
+        f"  checksums    {'right' if document['checked'] else 'not checked'}\n"
         f"  ML Metadata  {document['metadata'] or 'none yet'}\n"
         f"  before       {document['kept'] or 'the root was empty'}"
     )
@@ -192,6 +208,43 @@ def _check(config: Config, root: Root, backup: Path) -> bool:
                 "and restore there"
             )
     return has_dump
+
+
+def _check_contents(backup: Path) -> bool:
+    """Compares a backup with its checksums; returns whether it has any.
+
+    Raises:
+      FraudPipelineError: it is not what was backed up.
+    """
+    on_terminal, shown = sys.stderr.isatty(), ""
+
+    def show(read: int, total: int) -> None:
+        nonlocal shown
+        line = f"\r  … checking {total / 1e6:,.0f} MB  {read * 100 // max(total, 1)}%\x1b[K"
+        if on_terminal and line != shown:
+            print(line, end="", file=sys.stderr, flush=True)
+            shown = line
+
+    advice = (
+        "Nothing was restored. Restore another backup; if there is none, --unchecked restores this "
+        "one as it is"
+    )
+    try:
+        found = checksums.differences(backup, show)
+    except FraudPipelineError as error:
+        raise FraudPipelineError(f"{error}. {advice}") from None
+    finally:
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    if found is None:
+        print(
+            f"fraud-pipeline: warning: {plain(str(backup))}: has no {checksums.NAME}, perhaps "
+            "since an earlier release made it; whether it is what was backed up cannot be checked",
+            file=sys.stderr,
+        )
+    elif different := str(found):
+        raise FraudPipelineError(f"{backup}: is not what was backed up: {different}. {advice}")
+    return found is not None
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +18,9 @@ from pathlib import Path
 import pytest
 
 from fraud import files
+from fraud.pipeline import checksums
 from fraud.pipeline.cli import main
+from fraud.pipeline.root import Root
 
 HOLD = """
 import sys
@@ -66,7 +70,7 @@ def test_a_backup_has_what_the_root_has_but_no_locks(root, tmp_path, capsys):
         assert database.execute("SELECT x FROM t").fetchall() == [(7,)]
     database.close()
     copied = [path for path in copy.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert document["files"] == len(copied) - 1, "hard links are one file"
+    assert document["files"] == len(copied) - 2, "hard links are one file; a list is none of them"
     assert [path.name for path in copy.parent.iterdir()] == ["1"]
 
 
@@ -195,7 +199,7 @@ def test_what_a_restore_left_is_not_backed_up(root, tmp_path):
         (root / name / "large").mkdir(parents=True)
     assert back_up(root, tmp_path / "copy") == 0
     assert {path.name for path in (tmp_path / "copy").iterdir()} == {
-        "artifacts", "loop", "metadata.sqlite", "pushed", "releases"
+        "SHA256SUMS", "artifacts", "loop", "metadata.sqlite", "pushed", "releases"
     }  # fmt: skip
 
 
@@ -229,3 +233,70 @@ def test_the_new_backup_is_never_one_of_the_old(root, tmp_path):
     assert len(kept) == 2 and kept[1] == "2099-01-02T000000Z"
     assert (kept[0] > "2000") and (folder / kept[0] / "metadata.sqlite").exists()
     assert (folder / "2000-01-01T000000Z").is_file()
+
+
+def sums(copy):
+    """The checksums in a backup by the name of their file, and what else is in their list."""
+    lines = (copy / "SHA256SUMS").read_text("utf-8").splitlines()
+    files = dict(reversed(line.split("  ", 1)) for line in lines if not line.startswith("#"))
+    return files, [line for line in lines if line.startswith("#")]
+
+
+def test_a_list_of_checksums_has_every_file_and_link(root, tmp_path):
+    (root / "predictions/date=2026-03-01").mkdir(parents=True)
+    (root / "predictions/date=2026-03-01/1.parquet").write_text("scores")
+    assert back_up(root, tmp_path / "copy") == 0
+    copy = tmp_path / "copy"
+    listed, links = sums(copy)
+    assert listed == {
+        str(path.relative_to(copy)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in copy.rglob("*")
+        if path.is_file() and not path.is_symlink() and path.name != "SHA256SUMS"
+    }
+    assert len(listed) == 6 and "predictions/date=2026-03-01/1.parquet" in listed
+    assert links == ['# link {"artifacts/pushed": "model"}']
+
+
+def test_sha256sum_reads_the_list_whatever_files_are_called(root, tmp_path):
+    for name in (b"two\nlines", b"back\\slash", b"latin-\xe9", b"\\leading", b" -> ", b"# link {}"):
+        Path(os.fsdecode(os.path.join(os.fsencode(root / "artifacts"), name))).write_text("x")
+        os.symlink(name, os.path.join(os.fsencode(root / "loop"), name))
+    assert back_up(root, tmp_path / "copy") == 0
+    check = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    done = subprocess.run(check, cwd=tmp_path / "copy", capture_output=True, check=True)
+    assert done.stdout.count(b": OK") == 5 + 6
+    (tmp_path / "copy/artifacts/two\nlines").write_text("y")
+    assert subprocess.run(check, cwd=tmp_path / "copy", check=False).returncode == 1
+    (tmp_path / "copy/artifacts/two\nlines").write_text("x")
+    assert main(["restore", str(tmp_path / "copy"), "--root", str(tmp_path / "new")]) == 0
+
+
+def test_a_list_that_came_into_a_root_with_a_copy_of_a_backup_is_not_backed_up(root, tmp_path):
+    (root / "SHA256SUMS").write_text("of another moment")
+    assert back_up(root, tmp_path / "copy") == 0
+    assert "SHA256SUMS" not in sums(tmp_path / "copy")[0]
+    assert main(["restore", str(tmp_path / "copy"), "--root", str(tmp_path / "new")]) == 0
+    assert not (tmp_path / "new/SHA256SUMS").exists()
+
+
+def test_runs_do_not_wait_for_checksums(root, tmp_path, monkeypatch):
+    write, free = checksums.write, []
+
+    def write_while_others_run(folder):
+        with Root(root).idle() as idle:
+            free.append(idle)
+        write(folder)
+
+    monkeypatch.setattr(checksums, "write", write_while_others_run)
+    assert back_up(root, tmp_path / "copy") == 0
+    assert free == [True]
+
+
+def test_a_backup_that_ends_before_it_has_checksums_is_none(root, tmp_path, monkeypatch, capsys):
+    def fail(folder):
+        raise OSError(errno.EIO, "Input/output error", str(folder))
+
+    monkeypatch.setattr(checksums, "write", fail)
+    assert back_up(root, tmp_path / "copy") == 1
+    assert "Input/output error" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["root"]

@@ -18,6 +18,7 @@ import pytest
 from fraud import files
 from fraud.errors import BadInput, FraudPipelineError
 from fraud.features.spec import Dataset
+from fraud.pipeline import checksums
 from fraud.pipeline.cli import main
 from fraud.pipeline.root import Root
 from fraud.serving import log_writer
@@ -349,3 +350,172 @@ def test_what_may_not_be_read_is_said(root, backup, monkeypatch, capsys):
     for options in ([], ["--newest"]):
         assert restore(root, backup, *options) == 1
         assert f"fraud-pipeline: {backup}: Permission denied" in capsys.readouterr().err
+
+
+@pytest.fixture
+def listed(backup):
+    """A backup with checksums, of its files and its link."""
+    (backup / "predictions/date=2026-03-01").mkdir(parents=True)
+    (backup / "predictions/date=2026-03-01/1.parquet").write_text("scores")
+    checksums.write(backup)
+    return backup
+
+
+def flip_a_bit(backup):
+    (backup / "artifacts/model/saved_model.pb").write_text("thfn")
+
+
+def lose_a_folder(backup):
+    shutil.rmtree(backup / "state/generation-1")
+
+
+def lose_a_link(backup):
+    (backup / "state/current").unlink()
+
+
+def lead_elsewhere(backup):
+    (backup / "state/current").unlink()
+    (backup / "state/current").symlink_to("generation-2")
+
+
+def a_link_instead_of_a_file(backup):
+    (backup / "releases/1.json").rename(backup.parent / "1.json")
+    (backup / "releases/1.json").symlink_to(backup.parent / "1.json")
+
+
+def add_a_file(backup):
+    (backup / "pushed/2").mkdir()
+    (backup / "pushed/2/saved_model.pb").touch()
+
+
+def add_a_pipe(backup):
+    os.mkfifo(backup / "loop/pipe")
+
+
+def change_much(backup):
+    flip_a_bit(backup)
+    add_a_file(backup)
+    shutil.rmtree(backup / "predictions")
+    for number in range(5):
+        (backup / f"loop/{number}").touch()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip_a_bit, "changed: artifacts/model/saved_model.pb, pushed/1/saved_model.pb."),
+        (lose_a_folder, "missing: state/generation-1/data."),
+        (lose_a_link, "missing: state/current."),
+        (lead_elsewhere, "changed: state/current."),
+        (a_link_instead_of_a_file, "changed: releases/1.json."),
+        (add_a_file, "additional: pushed/2/saved_model.pb."),
+        (add_a_pipe, "additional: loop/pipe."),
+        (
+            change_much,
+            "changed: artifacts/model/saved_model.pb, pushed/1/saved_model.pb; "
+            "missing: predictions/date=2026-03-01/1.parquet; "
+            "additional: loop/0, loop/1, loop/2 and 3 more.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("newest", [False, True])
+def test_a_backup_that_is_not_what_it_was_is_not_restored(
+    root, listed, tmp_path, capsys, damage, message, newest
+):
+    damage(listed)
+    before = contents(root)
+    given = (listed.parent, "--newest") if newest else (listed,)
+    for target in (root, tmp_path / "new"):
+        assert restore(target, *given) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"fraud-pipeline: {listed}: is not what was backed up: {message}")
+        assert "Restore another backup" in line and "--unchecked restores this one" in line
+    assert contents(root) == before and not set_aside(root) and not (tmp_path / "new").exists()
+    if damage is not add_a_pipe:
+        assert restore(root, *given, "--unchecked") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "is not what was backed up: additional: "),
+        (b"0123  loop/1\n", "SHA256SUMS: line 1 is no checksum"),
+        (b"# a remark\n# link {\n", "SHA256SUMS: line 2 is no checksum"),
+        (b'# link ["a"]\n', "SHA256SUMS: line 1 is no checksum"),
+        (b'# link {"a": 1}\n', "SHA256SUMS: line 1 is no checksum"),
+        (b"\xff\n", "SHA256SUMS: line 1 is no checksum"),
+    ],
+)
+def test_a_list_that_is_damaged_is_said(root, listed, capsys, text, message):
+    before = contents(root)
+    (listed / "SHA256SUMS").write_bytes(text)
+    assert restore(root, listed) == 1
+    error = capsys.readouterr().err
+    assert message in error and "Restore another backup" in error
+    assert contents(root) == before
+
+
+def test_a_list_that_was_cut_off_is_not_the_list(root, listed, capsys):
+    text = (listed / "SHA256SUMS").read_bytes()
+    for size in range(0, len(text) - 1, 17):
+        (listed / "SHA256SUMS").write_bytes(text[:size])
+        assert restore(root, listed) == 1, text[:size]
+    (listed / "SHA256SUMS").write_bytes(text)
+    assert restore(root, listed) == 0
+
+
+def test_what_was_checked_is_said_and_the_list_stays_in_the_backup(root, listed, capsys):
+    assert restore(root, listed, "--json") == 0
+    done = capsys.readouterr()
+    assert json.loads(done.out)["checked"] is True and not done.err
+    assert not (root / "SHA256SUMS").exists() and (listed / "SHA256SUMS").exists()
+    assert restore(root, listed) == 0
+    assert "  checksums    right\n" in capsys.readouterr().out
+
+
+def test_a_backup_without_a_list_is_restored_and_a_warning_says_so(root, backup, capsys):
+    assert restore(root, backup, "--json") == 0
+    done = capsys.readouterr()
+    assert json.loads(done.out)["checked"] is False
+    (line,) = done.err.splitlines()
+    assert line.startswith(f"fraud-pipeline: warning: {backup}: has no SHA256SUMS")
+    assert restore(root, backup) == 0
+    assert "  checksums    not checked\n" in capsys.readouterr().out
+
+
+def test_a_backup_that_was_looked_at_as_a_root_is_what_it_was(root, listed):
+    """Whoever asks for locks makes their files, and a volume has lost+found."""
+    with Root(listed).turn(), Root(listed).pushing():
+        pass
+    (listed / "lost+found").mkdir()
+    (listed / "lost+found" / "1").touch()
+    assert restore(root, listed) == 0
+    assert not (root / "lost+found").exists()
+
+
+def test_a_root_in_use_is_said_before_a_backup_is_read(root, listed, capsys):
+    flip_a_bit(listed)
+    with files.open_lock(root / ".lock") as file:
+        assert files.try_lock(file) == ""
+        assert restore(root, listed) == 2
+    assert "is using this root; stop it first" in capsys.readouterr().err
+
+
+def test_a_disk_that_cannot_read_a_file_is_said(root, listed, monkeypatch, capsys):
+    def read(path, *_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    before = contents(root)
+    monkeypatch.setattr(files, "digest_of_file", read)
+    assert restore(root, listed) == 1
+    assert f"{listed}/artifacts/model/saved_model.pb: Input/output" in capsys.readouterr().err
+    assert contents(root) == before
+
+
+def test_a_terminal_shows_how_far_checking_is(root, listed, monkeypatch, capsys):
+    (listed / "artifacts/large").write_bytes(bytes(3_000_000))
+    checksums.write(listed)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert restore(root, listed) == 0
+    shown = capsys.readouterr().err
+    assert "\r  … checking 3 MB  34%\x1b[K" in shown and shown.endswith("\r\x1b[K")
