@@ -72,13 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     config, root = common.config_and_root(arguments, whole=False)
     backup = arguments.backup.resolve()
     if arguments.newest:
-        try:
-            found = dated(backup) if backup.is_dir() else []
-        except OSError as error:
-            raise FraudPipelineError(f"{error.filename}: {error.strerror}") from None
-        if not found:
-            raise BadInput(f"{backup}: contains no backup that is named by its time")
-        backup = found[-1]
+        backup = _newest(backup)
     with tidy_at_sigterm():
         document = restore(config, root, backup, check=not arguments.unchecked)
     common.show(arguments, document, render)
@@ -180,6 +174,38 @@ def render(document: dict[str, Any]) -> str:
     )
 
 
+def _newest(folder: Path) -> Path:
+    """The newest of a folder of backups, but for those of the future, which a warning names.
+
+    Raises:
+      BadInput: there is none.
+      FraudPipelineError: the folder cannot be read.
+    """
+    try:
+        past, future = _by_time(folder) if folder.is_dir() else ([], [])
+    except OSError as error:
+        raise FraudPipelineError(f"{error.filename}: {error.strerror}") from None
+    names = ", ".join(path.name for path in future)
+    if not past and future:
+        raise BadInput(f"{folder}: contains only backups dated in the future: {names}; name one")
+    if not past:
+        raise BadInput(f"{folder}: contains no backup that is named by its time")
+    if future:
+        print(
+            f"fraud-pipeline: warning: {plain(str(folder))}: dated in the future, so not taken for "
+            f"the newest: {names}; taking {past[-1].name}",
+            file=sys.stderr,
+        )
+    return past[-1]
+
+
+def _by_time(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The backups in a folder named by a time of the past, and those of the future."""
+    now = time.strftime(TIME, time.gmtime())
+    found = dated(folder)
+    return [path for path in found if path.name <= now], [p for p in found if p.name > now]
+
+
 def _check(config: Config, root: Root, backup: Path) -> bool:
     """Checks what can be checked before anything is done; returns whether there is a dump to load.
 
@@ -193,8 +219,8 @@ def _check(config: Config, root: Root, backup: Path) -> bool:
     if not has_dump and not any(
         path.exists() for path in (copied.metadata, copied.artifacts, copied.pushed)
     ):
-        found = [path.name for path in dated(backup)]
-        several = f"; it contains backups: --newest takes {found[-1]}" if found else ""
+        found, _ = _by_time(backup)
+        several = f"; it contains backups: --newest takes {found[-1].name}" if found else ""
         raise BadInput(f"{backup}: is no backup of a root{several}")
     if backup.is_relative_to(root.path) or root.path.is_relative_to(backup):
         raise BadInput(f"{backup}: a backup must lie outside the root to be restored")

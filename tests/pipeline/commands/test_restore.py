@@ -519,3 +519,23 @@ def test_a_terminal_shows_how_far_checking_is(root, listed, monkeypatch, capsys)
     assert restore(root, listed) == 0
     shown = capsys.readouterr().err
     assert "\r  … checking 3 MB  34%\x1b[K" in shown and shown.endswith("\r\x1b[K")
+
+
+def test_the_newest_is_not_one_of_the_future(root, backup, capsys):
+    """A clock that was wrong must not hide all backups that were made since."""
+    future = backup.with_name("2999-01-01T000000Z")
+    shutil.copytree(backup, future, symlinks=True)
+    (future / "releases/1.json").write_text("never")
+    assert restore(root, backup.parent) == 2
+    assert "--newest takes 2026-03-02T000000Z" in capsys.readouterr().err
+    assert restore(root, backup.parent, "--newest") == 0
+    assert (root / "releases/1.json").read_text() == "then"
+    warning = capsys.readouterr().err.splitlines()[0]
+    assert warning == (
+        f"fraud-pipeline: warning: {backup.parent}: dated in the future, so not taken for the "
+        "newest: 2999-01-01T000000Z; taking 2026-03-02T000000Z"
+    )
+    shutil.rmtree(backup)
+    (backup.parent / "2026-03-01T000000Z").rmdir()
+    assert restore(root, backup.parent, "--newest") == 2
+    assert "only backups dated in the future: 2999-01-01T000000Z" in capsys.readouterr().err
