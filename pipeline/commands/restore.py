@@ -6,6 +6,7 @@ import argparse
 import itertools
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,6 +35,12 @@ from fraud.pipeline.root import RESTORING, Root
 from fraud.text import plain
 
 _CLIENTS = ("mariadb", "mysql")
+_DROPS = """
+    SELECT CONCAT(
+        IF(TABLE_TYPE = 'VIEW', 'DROP VIEW `', 'DROP TABLE `'), REPLACE(TABLE_NAME, '`', '``'), '`;'
+    ) FROM INFORMATION_SCHEMA.TABLES WHERE TABLE_SCHEMA = DATABASE()
+"""
+"""Asks a database for the statements that empty it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -294,12 +301,20 @@ def _nobody_uses(root: Root) -> Iterator[None]:
 
 
 def _load(config: Config, file: Path) -> None:
-    """Gives the database what it had.
+    """Gives the database what it had, and nothing else.
 
     Raises:
       FraudPipelineError: it refuses.
     """
+    # The dump drops only those tables that are in it.
+    with tempfile.TemporaryFile() as drops:
+        drops.write(b"SET FOREIGN_KEY_CHECKS = 0;\n")
+        drops.flush()
+        listing = ["--batch", "--raw", "--skip-column-names", f"--execute={_DROPS}"]
+        problem = database_program(config, _CLIENTS, listing, stdout=drops)
+        drops.seek(0)
+        problem = problem or database_program(config, _CLIENTS, [], stdin=drops)
     with open(file, "rb") as sql:
-        problem = database_program(config, _CLIENTS, [], stdin=sql)
+        problem = problem or database_program(config, _CLIENTS, [], stdin=sql)
     if problem:
         raise FraudPipelineError(f"{config.metadata.host}: ML Metadata cannot be loaded: {problem}")

@@ -57,8 +57,19 @@ def test_a_restore_brings_back_what_the_database_had_and_keeps_what_it_has(
     server = yaml.safe_load(mariadb)["metadata"]
     client = shutil.which(debian.server("mariadb", "mariadb-client"))
     command = [client, "--protocol=tcp", f"--host={server['host']}", f"--port={server['port']}"]
-    command += ["--user=fraud", "--execute=CREATE DATABASE restoring"]
-    subprocess.run(command, env={**os.environ, "MYSQL_PWD": "secret"}, check=True)
+    command += ["--user=fraud", "--silent", "--skip-column-names"]
+
+    def sql(text, *database):
+        done = subprocess.run(
+            [*command, f"--execute={text}", *database],
+            env={**os.environ, "MYSQL_PWD": "secret"},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.split()
+
+    sql("CREATE DATABASE restoring")
     file = tmp_path / "fraud.yaml"
     file.write_text(f"metadata: {json.dumps({**server, 'database': 'restoring'})}\n", "utf-8")
     root = Root(tmp_path / "root")
@@ -78,14 +89,25 @@ def test_a_restore_brings_back_what_the_database_had_and_keeps_what_it_has(
     arguments = ["--config", str(file), "--root", str(root.path)]
     assert main(["backup", str(tmp_path / "copy"), *arguments]) == 0
     put("now")
+    # What the backup lacks must not stay beside what it has, as what a newer release adds would.
+    sql(
+        "CREATE TABLE `new``er` (id INT PRIMARY KEY); CREATE VIEW seen AS SELECT * FROM `new``er`; "
+        "CREATE TABLE a (id INT, FOREIGN KEY (id) REFERENCES `new``er` (id))",
+        "restoring",
+    )
     (root.path / "pushed" / "2").mkdir()
     assert uris() == ["then", "now"]
     capsys.readouterr()
+    check = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
+    subprocess.run(check, cwd=tmp_path / "copy", check=True)
+    assert "metadata.sql\n" in (tmp_path / "copy" / "SHA256SUMS").read_text("utf-8")
     assert main(["restore", str(tmp_path / "copy"), *arguments, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["metadata"] == "metadata.sql" and uris() == ["then"]
+    assert document["checked"] and not {"new`er", "seen", "a"} & {*sql("SHOW TABLES", "restoring")}
     assert [path.name for path in root.pushed.iterdir()] == ["1"]
     kept = Path(document["kept"])
+    assert "CREATE TABLE `new``er`" in (kept / "metadata.sql").read_text("utf-8")
     assert "'now'" in (kept / "metadata.sql").read_text("utf-8") and (kept / "pushed/2").is_dir()
     assert not (root.path / "metadata.sql").exists()
 
