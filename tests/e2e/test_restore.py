@@ -129,6 +129,10 @@ def test_what_was_backed_up_under_load_is_restored(bank: Bank, tmp_path: Path) -
     outcome = json.loads(run.communicate()[0])
     document = json.loads(backed_up.stdout)
     assert document["state"] and document["metadata"] == "metadata.sqlite"
+    check = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
+    subprocess.run(check, cwd=tmp_path / "backup", check=True)
+    listed = (tmp_path / "backup" / "SHA256SUMS").read_text(encoding="utf-8")
+    assert "  state/generation-" in listed and "  predictions/" in listed
 
     while scored(server.client, probes[:1])[0][2] != outcome["pushed_version"]:
         assert time.monotonic() < ended + 60, "the server did not take the new version"
@@ -149,6 +153,7 @@ def test_what_was_backed_up_under_load_is_restored(bank: Bank, tmp_path: Path) -
     # What docs/operations.md says.
     restored = bank.call("restore", tmp_path / "backup")
     assert restored.returncode == 0, restored.stderr
+    assert "  checksums    right\n" in restored.stdout
     verified = bank.call("verify")
     assert verified.returncode == 0, verified.stdout
     assert verified.stdout == f"{bank.root}: clean\n"
