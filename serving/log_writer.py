@@ -82,6 +82,16 @@ class Scored:
     shadow_scores: NDArray[np.float32] | None = None
     time: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
+    @property
+    def layout(self) -> _Layout:
+        """What predictions have in common that are in one file."""
+        columns = tuple((name, str(column.type)) for name, column in self.columns.items())
+        return columns, self.feature_names
+
+
+_Layout = tuple[tuple[tuple[str, str], ...], tuple[str, ...]]
+"""(name, type) of the dataset's columns; the features. Versions may differ in either."""
+
 
 def key_of(settings: PredictionLogSettings) -> bytes:
     """The key for hashed columns, from the environment.
@@ -134,7 +144,7 @@ class LogWriter:
         self._pending_rows = 0
         self._changed = threading.Condition()
         self._closing = False
-        self._streams: dict[tuple[str, ...], _Stream] = {}
+        self._streams: dict[_Layout, _Stream] = {}
         self._created = 0
         try:
             (folder / _OPEN).mkdir(parents=True, exist_ok=True)
@@ -199,23 +209,23 @@ class LogWriter:
                     _log.exception("%s: could not be tidied", self._folder)
 
     def _write(self, pending: list[Scored]) -> None:
-        """Appends predictions to the open file of their features."""
-        by_features: dict[tuple[str, ...], list[Scored]] = {}
+        """Appends predictions to the open file of their columns and features."""
+        by_layout: dict[_Layout, list[Scored]] = {}
         for scored in pending:
-            by_features.setdefault(scored.feature_names, []).append(scored)
-        for features, group in by_features.items():
+            by_layout.setdefault(scored.layout, []).append(scored)
+        for layout, group in by_layout.items():
             rows = sum(len(scored.scores) for scored in group)
             try:
-                batch = self._as_batch(features, group)
-                if features not in self._streams:
-                    self._streams[features] = self._new_stream(batch.schema)
-                self._streams[features].write(batch)
+                batch = self._as_batch(group)
+                if layout not in self._streams:
+                    self._streams[layout] = self._new_stream(batch.schema)
+                self._streams[layout].write(batch)
                 self.flushed += rows
             except OSError as error:  # such as a full disk, for a while
-                self._abandon(features)
+                self._abandon(layout)
                 self._keep(group, rows, error)
             except Exception:  # the server must go on, whatever happened to the log
-                self._abandon(features)
+                self._abandon(layout)
                 _log.exception("%d predictions could not be logged", rows)
                 with self._changed:
                     self._drop(rows)
@@ -232,12 +242,12 @@ class LogWriter:
         doing = "wait" if kept else "are lost"
         _log.error("%s: %d predictions %s: %s", self._folder, rows, doing, error)
 
-    def _abandon(self, features: tuple[str, ...]) -> None:
+    def _abandon(self, layout: _Layout) -> None:
         """Closes a file that may end with half a batch, after which nothing could be read.
 
         The next start recovers what is whole.
         """
-        if stream := self._streams.pop(features, None):
+        if stream := self._streams.pop(layout, None):
             if not stream.rows:
                 stream.path.unlink(missing_ok=True)
             stream.unlock()
@@ -262,11 +272,11 @@ class LogWriter:
     def _publish_due(self, all_of_them: bool) -> None:
         """Turns open files into Parquet if they are old or large enough."""
         oldest = time.monotonic() - self._settings.file_seconds
-        for features, stream in list(self._streams.items()):
+        for layout, stream in list(self._streams.items()):
             is_due = stream.opened <= oldest or stream.rows >= self._settings.file_rows
             if not (is_due or all_of_them):
                 continue
-            del self._streams[features]
+            del self._streams[layout]
             try:
                 stream.close()
                 self._publish(stream.path)
@@ -330,9 +340,9 @@ class LogWriter:
                 with suppress(OSError):  # another process may just have written to it
                     folder.rmdir()
 
-    def _as_batch(self, features: tuple[str, ...], group: list[Scored]) -> pa.RecordBatch:
-        """One batch of predictions that have the same features."""
-        drop = self._settings.drop
+    def _as_batch(self, group: list[Scored]) -> pa.RecordBatch:
+        """One batch of predictions that have the same layout."""
+        drop, features = self._settings.drop, group[0].feature_names
         columns: dict[str, pa.Array] = {}
         for name in group[0].columns:
             if name in drop:

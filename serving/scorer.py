@@ -26,7 +26,12 @@ from fraud.serving import metrics
 from fraud.serving.errors import NotReady
 from fraud.serving.log_writer import LogWriter, Scored
 from fraud.serving.state import LabelOutcome, Outcome, Seen, State
-from fraud.serving.transactions import RawTransactions, parse_labels, parse_transactions
+from fraud.serving.transactions import (
+    RawTransactions,
+    other_entities,
+    parse_labels,
+    parse_transactions,
+)
 
 _WAITING_JOBS = 100
 """Requests whose shadow scores are waited for at most; those beyond have none."""
@@ -133,12 +138,14 @@ class Scorer:
 
         Raises:
           BadInput: says why not.
+          NotReady: the state cannot be used now.
         """
         specification = _specification(model)
         if feature_names(specification.features, specification.dataset):
             if self._state is None:
                 raise BadInput("the model's features need a state; see fraud-pipeline state build")
-            self._state.check(specification)
+            with available():
+                self._state.check(specification)
 
     def warm_up(self, model: Model) -> None:
         """Scores a transaction that is not recorded, so that the first one takes no longer.
@@ -186,7 +193,7 @@ class Scorer:
         raw = parse_transactions(rows, _specification(model).dataset)
         if not len(raw):
             return []
-        seen = self._record(raw)
+        seen = self._record(model, raw, rows)
         by_challenger = np.zeros(len(raw), bool)
         if self._challenger is not None:
             by_challenger = self._challenger.answers(raw)
@@ -244,11 +251,21 @@ class Scorer:
         if self._log is not None:
             self._log.close()
 
-    def _record(self, raw: RawTransactions) -> Seen | None:
-        if self._state is None or raw.dataset.timestamp is None:
+    def _record(self, model: Model, raw: RawTransactions, rows: Any) -> Seen | None:
+        state, known = self._state, raw.dataset.entities
+        if state is None or raw.dataset.timestamp is None:
             return None
         with available():
-            return self._state.record(raw.for_state())
+            while True:
+                definition = state.definition
+                others = [name for name in definition.entities if name not in known]
+                transactions = raw.for_state(other_entities(rows, others))
+                try:
+                    return state.record(transactions, model.specification)
+                except BadInput:
+                    if state.definition is definition:
+                        raise
+                    # It was rebuilt meanwhile, with other entities.
 
     def _finish(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn
@@ -71,14 +71,18 @@ class RawTransactions:
             columns[self.dataset.timestamp] = pa.array(self.times, values.TIME)
         return columns
 
-    def for_state(self) -> Transactions:
-        """What the state remembers of them. The data has a timestamp."""
+    def for_state(self, others: Mapping[str, list[str | None]] | None = None) -> Transactions:
+        """What the state remembers of them. The data has a timestamp.
+
+        Args:
+          others: entities besides those of the dataset.
+        """
         dataset = self.dataset
         assert self.times is not None
         return Transactions(
             timestamps=self.times,
             amounts=self.numbers[dataset.amount] if dataset.amount else None,
-            entities={name: self.texts[name] for name in dataset.entities},
+            entities={name: self.texts[name] for name in dataset.entities} | dict(others or {}),
             ids=self.texts[dataset.id] if dataset.id else None,
         )
 
@@ -139,6 +143,21 @@ def parse_transactions(rows: Any, dataset: Dataset) -> RawTransactions:
             texts[name] = field.texts([_category(v, row, field) for row, v in enumerate(given)])
     ids = [row[dataset.id] for row in rows] if dataset.id else [None] * len(rows)
     return RawTransactions(ids, times, numbers, texts, dataset)
+
+
+def other_entities(
+    rows: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> dict[str, list[str | None]]:
+    """Entities that the live model does not know but the state remembers, for versions to come.
+
+    Args:
+      rows: the transactions as they were sent, which have passed `parse_transactions`.
+      names: the entities.
+
+    Returns:
+      Their identifiers, [n] each; None where there is none, as nobody has to send such columns.
+    """
+    return {name: [_identifier_or_none(row.get(name)) for row in rows] for name in names}
 
 
 def parse_labels(rows: Any, dataset: Dataset) -> Labels:
@@ -312,6 +331,13 @@ def _identifier(value: Any, row: int, field: _Field) -> str:
         return str(int(value))
     shown = "empty" if value in (None, "") else _shown(value)
     field.refuse(row, f"is {shown}; send a whole number or text")
+
+
+def _identifier_or_none(value: Any) -> str | None:
+    try:
+        return _identifier(value, 0, _Field("transactions", "", ()))
+    except BadInput:
+        return None
 
 
 def _category(value: Any, row: int, field: _Field) -> str | None:

@@ -151,7 +151,7 @@ def check(arguments: argparse.Namespace, config: Config, location: str) -> dict[
         state.check(model)
         recent = history.read(
             common.data_path(arguments, config),
-            model.dataset,
+            _dataset(config, state.definition),
             arguments.as_of,
             state.definition.history_days,
             model.label_delay_days,

@@ -12,7 +12,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from fraud.errors import BadInput
+from fraud.errors import BadInput, FraudPipelineError
 from fraud.features.online import EntityRows, online_features
 from fraud.models.specification import InputSpecification
 from fraud.serving.state import rows
@@ -37,6 +37,7 @@ class Seen:
     _timestamps: NDArray[np.datetime64]
     _amounts: NDArray[np.float64]
     _rows: EntityRows
+    _check: Callable[[InputSpecification], None]
 
     def features(self, model: InputSpecification) -> dict[str, NDArray[np.float32]]:
         """The derived columns of a model: name → values, [n] each; NaN where undefined.
@@ -44,8 +45,11 @@ class Seen:
         Any number of models, such as champion and challenger, may be asked for theirs. The names
         are those of `fraud.features.batch.feature_names`, and so are the values.
 
-        The model must have passed `State.check`.
+        Raises:
+          FraudPipelineError: the state, which may have been rebuilt since `State.check`, cannot
+            serve the model.
         """
+        self._check(model)
         return online_features(
             model.features,
             model.dataset,
@@ -76,6 +80,7 @@ class State:
         """Uses an open store; the clock tells what is in the future, in UTC."""
         self._store = store
         self._clock = clock
+        self._served = _Served(store.definition)
 
     @property
     def definition(self) -> StateDefinition:
@@ -91,8 +96,9 @@ class State:
 
         Raises:
           BadInput: it cannot; the message says why, and what to do.
+          FraudPipelineError: it cannot be used now.
         """
-        self.definition.check(model)
+        self._refresh().check(model)
 
     def check_kept(self, moment: np.datetime64) -> None:
         """Checks that the whole history of transactions before a moment, in UTC, is still kept.
@@ -107,8 +113,12 @@ class State:
                 "day, and may have forgotten what it depends on; choose a later day"
             )
 
-    def record(self, transactions: Transactions) -> Seen:
+    def record(self, transactions: Transactions, model: InputSpecification | None = None) -> Seen:
         """Records transactions, atomically and durably, and returns what preceded them.
+
+        Args:
+          transactions: with all entities of the definition.
+          model: whose features will be asked for, if any.
 
         Each transaction sees those with an earlier time, of the same call too, wherever it is in
         the order; none with the same time. See `Outcome` for those that are not recorded.
@@ -116,12 +126,17 @@ class State:
         Raises:
           BadInput: a timestamp is missing, an amount too large or an entity's column absent.
             Nothing is recorded.
+          FraudPipelineError: the state was rebuilt and can no longer serve the model. Nothing is
+            recorded.
         """
-        return self._exchange(transactions, record=True)
+        return self._exchange(transactions, record=True, model=model)
 
     def read(self, transactions: Transactions) -> Seen:
-        """As `record`, but records nothing: transactions do not see others of the same call."""
-        return self._exchange(transactions, record=False)
+        """As `record`, but records nothing: transactions do not see others of the same call.
+
+        Entities that are not asked for may be absent.
+        """
+        return self._exchange(transactions, record=False, model=None)
 
     def label(self, labels: Labels) -> list[LabelOutcome]:
         """Records labels, atomically and durably; returns what became of each.
@@ -160,18 +175,43 @@ class State:
         """Releases the store."""
         self._store.close()
 
-    def _exchange(self, transactions: Transactions, record: bool) -> Seen:
+    def _exchange(
+        self, transactions: Transactions, record: bool, model: InputSpecification | None
+    ) -> Seen:
         heads = rows.heads(transactions)
         keys = self._keys(transactions)
         while True:
+            served = self._served
+            if served.definition is not self.definition:
+                served = self._served = _Served(self.definition)
+            try:
+                if model is not None:
+                    served.check(model)
+            except FraudPipelineError:
+                if self._refresh() is served.definition:
+                    raise
+                continue
             with suppress(StateReplaced):
-                return self._exchange_keyed(transactions, heads, keys, record)
+                return self._exchange_keyed(transactions, heads, keys, record, served)
+
+    def _refresh(self) -> StateDefinition:
+        """What the state remembers, even if it was rebuilt since the last call of the store."""
+        self._store.newest()
+        return self._store.definition
 
     def _exchange_keyed(
-        self, transactions: Transactions, heads: NDArray, keys: list[bytes], record: bool
+        self,
+        transactions: Transactions,
+        heads: NDArray,
+        keys: list[bytes],
+        record: bool,
+        served: _Served,
     ) -> Seen:
-        definition = self.definition
-        columns = {entity: _entity_keys(transactions, entity) for entity in definition.entities}
+        definition = served.definition
+        columns = {
+            entity: _entity_keys(transactions, entity, required=record)
+            for entity in definition.entities
+        }
         of_rows = zip(*columns.values(), strict=True) if columns else [()] * len(keys)
         entries = [
             Entry(key, head, entities)
@@ -190,7 +230,7 @@ class State:
         new = np.array([record and outcome.recorded for outcome in outcomes], bool)
         remembered = _entity_rows(columns, stored, heads, new)
         amounts = heads["amount"].astype(np.float64)
-        return Seen(outcomes, rows.times_of(heads), amounts, remembered)
+        return Seen(outcomes, rows.times_of(heads), amounts, remembered, served.check)
 
     def _keys(self, transactions: Transactions) -> list[bytes]:
         if transactions.ids is None:
@@ -215,8 +255,35 @@ class State:
         return outcomes
 
 
-def _entity_keys(transactions: Transactions, entity: str) -> list[bytes]:
+class _Served:
+    """The models that a definition was found to serve, so that each is checked once.
+
+    A state may be rebuilt while it is in use, by a configuration that has forgotten a model.
+    """
+
+    def __init__(self, definition: StateDefinition):
+        self.definition = definition
+        # By identity, as comparing them takes long; they are kept, so that no other gets the id.
+        self._models: dict[int, InputSpecification] = {}
+
+    def check(self, model: InputSpecification) -> None:
+        """Checks that the state can serve a model.
+
+        Raises:
+          FraudPipelineError: it cannot.
+        """
+        if id(model) not in self._models:
+            try:
+                self.definition.check(model)
+            except BadInput as error:
+                raise FraudPipelineError(str(error)) from None
+            self._models[id(model)] = model
+
+
+def _entity_keys(transactions: Transactions, entity: str, required: bool) -> list[bytes]:
     if entity not in transactions.entities:
+        if not required:
+            return [rows.NO_KEY] * len(transactions)
         raise BadInput(f"no column {entity}; every transaction needs one, be it empty")
     return rows.keys_of(entity, transactions.entities[entity])
 

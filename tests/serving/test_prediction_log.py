@@ -104,6 +104,31 @@ def test_versions_with_other_features_are_read_together(tmp_path):
     assert len(list(tmp_path.glob("date=2026-03-02/*.parquet"))) == 2
 
 
+def test_versions_with_the_same_features_and_other_columns_are_logged_side_by_side(tmp_path):
+    """Such as a challenger that reads one more category, in the same flush as the live version."""
+
+    def with_country(first):
+        more = {"country": pa.array(["DE", None])}
+        batch = scored(first)
+        return replace(batch, columns={**batch.columns, **more})
+
+    def without_channel(first):
+        batch = scored(first)
+        columns = {name: values for name, values in batch.columns.items() if name != "channel"}
+        return replace(batch, columns=columns)
+
+    batches = [scored(), with_country(2), without_channel(4), scored(6), with_country(8)]
+    writer = write(tmp_path, *batches, flush_seconds=100)
+    assert (writer.written, writer.dropped) == (10, 0)
+    read = PredictionLog(tmp_path).read().transactions
+    ids = read["id"].to_pylist()
+    of_id = dict(zip(ids, read["country"].to_pylist(), strict=True))
+    assert sorted(ids) == [f"{number:04}" for number in range(10)]
+    assert {id_ for id_, country in of_id.items() if country == "DE"} == {"0002", "0008"}
+    channels = dict(zip(ids, read["channel"].to_pylist(), strict=True))
+    assert {id_ for id_, channel in channels.items() if channel is None} == {"0004", "0005"}
+
+
 def test_an_empty_log_has_no_predictions(tmp_path):
     log = PredictionLog(tmp_path / "none")
     assert log.days() == ()

@@ -19,7 +19,8 @@ from fraud.serving.log_writer import LogWriter
 from fraud.serving.prediction_log import PredictionLog
 from fraud.serving.scorer import Challenger, Scorer
 from fraud.serving.spec import PredictionLogSettings
-from fraud.serving.state import StateDefinition, create_state
+from fraud.serving.state import StateDefinition, create_state, rebuild_state
+from fraud.serving.state.build import fill
 from fraud.serving.transactions import parse_transactions
 from tests.serving.models import LinearModel, of_default_features
 
@@ -121,7 +122,9 @@ def test_transactions_out_of_order_have_defined_outcomes(state, model, when, out
 
 def test_a_state_that_cannot_be_used_is_no_fault_of_the_request(state, model):
     class Gone:
-        def record(self, transactions):
+        definition = StateDefinition.of(SPECIFICATION)
+
+        def record(self, *_):
             raise FraudPipelineError("redis://here: connection refused")
 
         label = record
@@ -196,6 +199,91 @@ def test_a_model_that_the_state_cannot_serve_is_refused(state):
         Scorer(None).check(LinearModel(SPECIFICATION))
     with pytest.raises(BadInput, match="does not record what its inputs are computed from"):
         Scorer(state).check(LinearModel(None))
+
+
+def rebuilt(location, specification):
+    with rebuild_state(location, StateDefinition.of(specification)) as rebuild:
+        fill(rebuild, [], np.datetime64("2026-01-01", "us"))
+
+
+@pytest.mark.parametrize("lacks", ["days", "an entity", "the amount"])
+def test_a_state_rebuilt_for_another_model_is_refused_not_used(tmp_path, state, model, lacks):
+    """Its features would be others, and nobody would know."""
+    scorer = Scorer(state)
+    scorer.score(model, [transaction(1)])
+    features = replace(SPECIFICATION.features, groups=(FeatureGroup(("count",), (1,)),))
+    dataset = SPECIFICATION.dataset
+    if lacks == "an entity":
+        dataset, features = replace(dataset, entities=("CUSTOMER_ID",)), SPECIFICATION.features
+    elif lacks == "the amount":
+        dataset, features = replace(dataset, amount="EUR"), SPECIFICATION.features
+    rebuilt(str(tmp_path / "state"), InputSpecification(dataset, features, 7))
+    message = {"days": "look back", "an entity": "no histories of TERM", "the amount": "EUR"}[lacks]
+    for _ in range(2):
+        with pytest.raises(NotReady, match=f"{message}.*rebuild it"):
+            scorer.score(model, [transaction(2, 5)])
+    rebuilt(str(tmp_path / "state"), SPECIFICATION)
+    (result,) = scorer.score(model, [transaction(2, 5)])
+    assert result["outcome"] == "new"  # so nothing was recorded before
+    kept = lacks != "the amount"  # what is of other data is not carried over
+    assert model.received[-1]["CUSTOMER_ID_count_1d"].tolist() == [1.0 + kept]
+
+
+def test_a_version_that_was_refused_is_taken_once_the_state_is_rebuilt(tmp_path, state):
+    """Also if no request came meanwhile, as when it is the first version."""
+    scorer = Scorer(state)
+    longer = InputSpecification(
+        SPECIFICATION.dataset, Features(groups=(FeatureGroup(("count",), (60,)),)), 7
+    )
+    with pytest.raises(BadInput, match="look back 60 days"):
+        scorer.check(LinearModel(longer))
+    rebuilt(str(tmp_path / "state"), longer)
+    scorer.check(LinearModel(longer))
+
+
+def test_a_challenger_that_a_rebuilt_state_cannot_serve_scores_nothing(tmp_path, model):
+    longer = InputSpecification(
+        SPECIFICATION.dataset, Features(groups=(FeatureGroup(("count",), (60,)),)), 7
+    )
+    state = create_state(str(tmp_path / "state"), StateDefinition.of(SPECIFICATION, longer))
+    challenger = LinearModel(longer, "challenger")
+    scorer = Scorer(state, challenger=Challenger(challenger, canary_percent=100))
+    (result,) = scorer.score(model, [transaction(1)])
+    assert result["version"] == "challenger"
+    rebuilt(str(tmp_path / "state"), SPECIFICATION)
+    (result,) = scorer.score(model, [transaction(2, 5)])
+    assert (result["version"], result["outcome"]) == ("1", "new")
+    scorer.close()
+    assert scorer.shadow_failures >= 1
+    state.close()
+
+
+def test_a_state_with_more_entities_serves_a_model_that_does_not_know_them(tmp_path, model):
+    """As between the building of a state for the next version and its push, or after a rollback."""
+    location = str(tmp_path / "state")
+    wider = replace(
+        SPECIFICATION, dataset=replace(SPECIFICATION.dataset, entities=("CUSTOMER_ID", "DEVICE"))
+    )
+    older = replace(
+        SPECIFICATION, dataset=replace(SPECIFICATION.dataset, entities=("CUSTOMER_ID",))
+    )
+    state = create_state(location, StateDefinition.of(older))
+    old, new = LinearModel(older), LinearModel(wider, "2")
+    scorer = Scorer(state)
+    scorer.score(old, [transaction(1)])
+    rebuilt(location, wider)
+    scorer.check(old)
+    scorer.warm_up(old)
+    # What the client sends already is remembered for the next version.
+    rows = [transaction(2, 5) | {"DEVICE": 7.0}, transaction(3, 6), transaction(4, 7)]
+    rows[2]["DEVICE"] = None
+    assert [result["outcome"] for result in scorer.score(old, rows)] == ["new"] * 3
+    scorer.score(new, [transaction(5, 9) | {"DEVICE": "7"}])
+    received = new.received[-1]
+    assert received["CUSTOMER_ID_count_1d"].tolist() == [5.0]
+    (result,) = scorer.score(old, [transaction(6, 10) | {"DEVICE": [1]}])
+    assert result["outcome"] == "new"  # fields that a model does not know are ignored
+    state.close()
 
 
 def test_data_without_times_needs_no_state():

@@ -56,6 +56,16 @@ def test_check_finds_what_differs(state_of, tmp_path):
     assert "CUSTOMER_ID_count_30d" not in checked["differing"]
 
 
+def test_a_state_may_have_entities_that_the_configuration_has_not(state_of, tmp_path):
+    """Such as those of a version that is still pushed, or of the next one."""
+    assert state_of("build", "--as-of", AS_OF)[0] == 0
+    config = tmp_path / "config.yaml"
+    written = (SAMPLE / "config.yaml").read_text()
+    config.write_text(written.replace("[CUSTOMER_ID, TERMINAL_ID]", "[CUSTOMER_ID]"))
+    code, checked = state_of("check", "--as-of", AS_OF, "--config", str(config))
+    assert code == 0 and checked["same"]
+
+
 def test_a_day_without_data_is_refused(state_of):
     code, message = state_of("build", "--as-of", "2030-01-01")
     assert code == 2 and "the as-of day 2030-01-01 is not among its days" in message

@@ -234,6 +234,7 @@ def test_what_is_too_old_is_forgotten(state):
         MODEL.dataset, dataclasses.replace(COUNTS, groups=(FeatureGroup(("count",), (30,)),)), 1
     )
     seen = state.read(some([NOON + 6 * DAY + 2 * HOUR] * 2, [4, 5], ["a", "b"]))
+    seen = dataclasses.replace(seen, _check=lambda model: None)  # to look back beyond all
     assert seen.features(wide)["CARD_count_30d"].tolist() == [1, 2]
     assert state.expire() == 0
 
