@@ -164,7 +164,10 @@ def numbers(column: pa.Array, largest: float, name: str, origins: Origins) -> pa
     Raises:
       BadInput: a number is beyond ± `largest`.
     """
-    numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    if pa.types.is_decimal(column.type):
+        numbers = _floats(column)
+    else:
+        numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
     wrong = np.abs(numbers) > largest
     if wrong.any():
         row = first(wrong)
@@ -202,6 +205,8 @@ def names(
 
     if pa.types.is_floating(column.type):
         column = _exact(column, name, origins)
+    elif pa.types.is_decimal(column.type):
+        column = _decimal_names(column)
     names = cast(column)
     if names is None:
         row = _first_not(column, cast)
@@ -233,6 +238,28 @@ def _exact(column: pa.Array, name: str, origins: Origins) -> pa.Array:
         return column.cast(pa.int64())
     except pa.ArrowInvalid:
         return column
+
+
+def _floats(decimals: pa.Array) -> NDArray[np.float64]:
+    """The floats nearest to decimals, NaN where null; those of Arrow are off by their last bit."""
+    scale = decimals.type.scale
+    if pa.types.is_decimal128(decimals.type) and len(decimals) and 0 <= scale <= 22:
+        words = np.frombuffer(decimals.buffers()[1], "<i8").reshape(-1, 2)
+        low, high = words[decimals.offset : decimals.offset + len(decimals)].T
+        missing = decimals.is_null().to_numpy(zero_copy_only=False)
+        # Then both numbers are exact as floats, and their quotient is rounded once.
+        is_exact = (high == low >> 63) & (low > -(2**53)) & (low < 2**53)
+        if (is_exact | missing).all():
+            return np.where(missing, np.nan, low / 10.0**scale)
+    return np.array([np.nan if v is None else float(v) for v in decimals.to_pylist()], float)
+
+
+def _decimal_names(decimals: pa.Array) -> pa.Array:
+    """Decimals as text without zeros at the end of their fraction, as JSON and CSV have them."""
+    encoded = decimals.dictionary_encode()
+    texts = [f"{value:f}" for value in encoded.dictionary.to_pylist()]
+    texts = [text.rstrip("0").rstrip(".") if "." in text else text for text in texts]
+    return pa.array(texts, pa.string()).take(encoded.indices)
 
 
 def _plain(text: pa.Array) -> pa.Array:

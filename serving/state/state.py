@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraud.errors import BadInput, FraudPipelineError
+from fraud.features.batch import feature_names
 from fraud.features.online import EntityRows, online_features
 from fraud.models.specification import InputSpecification
 from fraud.serving.state import rows
@@ -274,7 +275,8 @@ class _Served:
         """
         if id(model) not in self._models:
             try:
-                self.definition.check(model)
+                if feature_names(model.features, model.dataset):
+                    self.definition.check(model)
             except BadInput as error:
                 raise FraudPipelineError(str(error)) from None
             self._models[id(model)] = model

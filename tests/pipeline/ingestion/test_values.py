@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,7 @@ import pytest
 from pyarrow import parquet
 
 from fraud.errors import BadInput
+from fraud.features import values
 from fraud.pipeline.ingestion import reader
 from fraud.pipeline.ingestion.source import discover
 from tests.pipeline.ingestion import transactions
@@ -143,6 +146,37 @@ def test_floats_that_have_lost_digits_are_no_identifiers(tmp_path: Path, table: 
         BadInput, match=r"row 4: CUSTOMER_ID is .*more digits.*whole number or text"
     ):
         transactions.read(tmp_path)
+
+
+@pytest.mark.parametrize("digits", [12, 30])
+def test_decimals_are_the_numbers_that_a_client_would_send(digits: int) -> None:
+    """To the last bit, so that a transaction that is sent again is recognised."""
+    amounts = [Decimal(cents).scaleb(-2) for cents in range(-3000, 100_000, 7)]
+    if digits == 30:
+        amounts.append(Decimal("123456789.123456789012345678"))
+    given = pa.array([None, *amounts], pa.decimal128(digits, 2 if digits == 12 else 18))
+    for part in (given, given.slice(1), given.slice(0, 0)):
+        found = values.numbers(part, 1e9, "AMOUNT", Nowhere())
+        assert found.to_pylist() == [v if v is None else float(v) for v in part.to_pylist()]
+
+
+def test_decimals_are_names_as_numbers_are(tmp_path: Path, table: pa.Table) -> None:
+    """Databases hand out identifiers as decimals without a fraction."""
+    index = table.schema.get_field_index("CUSTOMER_ID")
+    decimals = table["CUSTOMER_ID"].cast(pa.decimal128(38, 0))
+    transactions.write_days(table.set_column(index, "CUSTOMER_ID", decimals), tmp_path)
+    found = customers(tmp_path)
+    assert sorted(found.to_pylist()) == sorted(map(str, table["CUSTOMER_ID"].to_pylist()))
+    rates = pa.array([Decimal("5.50"), None, Decimal("-7.00"), Decimal("120.00")])
+    names = values.names(rates, pa.string(), False, "RATE", Nowhere())
+    assert names.to_pylist() == ["5.5", None, "-7", "120"]
+    huge = pa.array([Decimal(10**37 + 1)], pa.decimal128(38, 0))
+    assert values.names(huge, pa.string(), False, "ID", Nowhere()).to_pylist() == [str(10**37 + 1)]
+
+
+class Nowhere:
+    def refuse(self, row: int, problem: str) -> NoReturn:
+        raise BadInput(problem)
 
 
 def test_unsigned_numbers_beyond_63_bits_are_text(tmp_path: Path, table: pa.Table) -> None:
