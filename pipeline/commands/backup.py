@@ -14,6 +14,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -124,7 +125,10 @@ def backup_and_keep(
                 path.rename(path.with_name(f".{path.name}.{os.getpid()}"))
             for path in folder.iterdir():
                 if _NAME.match(path.name[1:]) and path.name[0] == ".":
-                    shutil.rmtree(path)
+                    if path.is_symlink():  # to a backup elsewhere, which stays
+                        path.unlink()
+                    else:
+                        shutil.rmtree(path)
         except OSError as error:
             where = error.filename or folder
             raise FraudPipelineError(f"{where}: cannot be deleted: {error.strerror}") from None
@@ -167,11 +171,14 @@ def backup(config: Config, root: Root, location: str, out: Path) -> dict[str, An
         raise BadInput(f"{out}: lies in the root; a backup belongs on another disk")
     own_folder = not state.is_server(location)
     has_state = own_folder and (Path(location) / "current").exists()
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    temporary = out  # nothing yet
     try:
-        temporary.mkdir(parents=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # In another container there may be a process of the same number, and so of the same name.
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.{os.getpid()}.", dir=out.parent))
         # The locks of runs and of pushes: nobody writes to ML Metadata, artifacts or `pushed`.
         with root.turn(), root.pushing():
+            copied_of = _identity(root)
             metadata = _copy_metadata(config, root, temporary)
             apart = {root.metadata, root.predictions, root.state, temporary}
             apart |= {Path(f"{root.metadata}-journal"), *not_of_root(root)}
@@ -181,6 +188,13 @@ def backup(config: Config, root: Root, location: str, out: Path) -> dict[str, An
             log_writer.copy_log(root.predictions, temporary / root.predictions.name)
         if has_state:
             state.copy_state(Path(location), temporary / root.state.name)
+        # A restore does not wait for what is copied without locks.
+        root.require_whole()
+        if not copied_of <= _identity(root):
+            raise FraudPipelineError(
+                f"{root.path}: was restored while it was backed up, so what was copied does not "
+                "belong together; back up again"
+            )
         copied = size(temporary)
         # After the locks are free: what was just written is read from memory, if it has room.
         checksums.write(temporary)
@@ -192,7 +206,8 @@ def backup(config: Config, root: Root, location: str, out: Path) -> dict[str, An
     except OSError as error:
         raise FraudPipelineError(f"{error.filename or out}: {error.strerror}") from None
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary != out:
+            shutil.rmtree(temporary, ignore_errors=True)
     return {
         "root": str(root.path),
         "backup": str(out),
@@ -245,6 +260,16 @@ def render(document: dict[str, Any]) -> str:
     ) + (f"\n  deleted      {', '.join(deleted)}" if deleted else "")
 
 
+def _identity(root: Root) -> set[tuple[int, int]]:
+    """Which files and folders a root consists of; a restore puts others in their place."""
+    found = set()
+    for path in (root.metadata, root.artifacts, root.pushed):
+        with suppress(FileNotFoundError):
+            status = path.lstat()
+            found.add((status.st_dev, status.st_ino))
+    return found
+
+
 def _copy_metadata(config: Config, root: Root, target: Path) -> str | None:
     """Copies ML Metadata into a folder; returns the name of its file there, None for none."""
     if config.metadata.store == "mysql":
@@ -253,9 +278,11 @@ def _copy_metadata(config: Config, root: Root, target: Path) -> str | None:
     if not root.metadata.exists():
         return None
     copied = target / root.metadata.name
+    # Not read-only: what a killed process left half written has to be taken back first.
+    address = f"{root.metadata.as_uri()}?mode=rw"
     try:
         with (
-            closing(sqlite3.connect(f"file:{root.metadata}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(address, uri=True)) as source,
             closing(sqlite3.connect(copied)) as database,
         ):
             source.backup(database)

@@ -123,7 +123,7 @@ def restore(config: Config, root: Root, backup: Path, check: bool = True) -> dic
             try:
                 shutil.rmtree(copy, ignore_errors=True)
                 copy.mkdir()
-                apart = {backup / name for name in (DUMP, checksums.NAME, "lost+found")}
+                apart = {backup / DUMP, backup / checksums.NAME, *not_of_root(Root(backup))}
                 copy_tree(backup, copy, apart, changes=False)
                 copied = size(copy)
                 files.sync_tree(copy)
@@ -222,6 +222,7 @@ def _check(config: Config, root: Root, backup: Path) -> bool:
     if not backup.is_dir():
         raise BadInput(f"{backup}: there is no such backup")
     copied = Root(backup)
+    copied.require_whole()  # it may be a root that was copied by hand
     has_dump = (backup / DUMP).is_file()
     if not has_dump and not any(
         path.exists() for path in (copied.metadata, copied.artifacts, copied.pushed)

@@ -13,14 +13,18 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from fraud import files
+from fraud.errors import FraudPipelineError
 from fraud.pipeline import checksums
 from fraud.pipeline.cli import main
+from fraud.pipeline.commands import backup as backup_module
 from fraud.pipeline.root import Root
+from fraud.serving import log_writer
 
 HOLD = """
 import sys
@@ -300,3 +304,84 @@ def test_a_backup_that_ends_before_it_has_checksums_is_none(root, tmp_path, monk
     assert back_up(root, tmp_path / "copy") == 1
     assert "Input/output error" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
+
+
+@pytest.mark.parametrize("name", ["what?", "a#b", "100%41", "new\nline"])
+def test_metadata_is_in_the_backup_whatever_the_root_is_called(root, tmp_path, name):
+    root = root.rename(tmp_path / name)
+    assert back_up(root, tmp_path / "copy") == 0
+    with sqlite3.connect(tmp_path / "copy/metadata.sqlite") as database:
+        assert database.execute("SELECT x FROM t").fetchall() == [(7,)]
+    database.close()
+    assert {path.name for path in tmp_path.iterdir()} == {name, "copy"}
+
+
+KILLED = """
+import os, signal, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 5")  # or nothing would be in the file before the end
+database.execute("BEGIN")
+database.executemany("INSERT INTO t VALUES (?)", [("half written" * 50,)] * 1000)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_run_left_half_written_in_metadata_is_taken_back(root, tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, str(root / "metadata.sqlite")], check=False)
+    assert (root / "metadata.sqlite-journal").stat().st_size
+    assert back_up(root, tmp_path / "copy") == 0
+    with sqlite3.connect(tmp_path / "copy/metadata.sqlite") as database:
+        assert database.execute("SELECT x FROM t").fetchall() == [(7,)]
+    database.close()
+
+
+def test_backups_by_processes_of_the_same_number_do_not_delete_each_others(
+    root, tmp_path, monkeypatch, capsys
+):
+    """In containers, most have the number 1."""
+    dumped = backup_module._copy_metadata
+
+    def meanwhile(*arguments):
+        result = dumped(*arguments)
+        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(backup_module, "_copy_metadata", fail)
+            assert back_up(root, tmp_path / "copy") == 1
+        assert "the other one fails" in capsys.readouterr().err
+        return result
+
+    def fail(*_):
+        raise FraudPipelineError("the other one fails")
+
+    monkeypatch.setattr(backup_module, "_copy_metadata", meanwhile)
+    monkeypatch.setattr(Root, "turn", nullcontext)
+    monkeypatch.setattr(Root, "pushing", nullcontext)
+    assert back_up(root, tmp_path / "copy") == 0
+    assert (tmp_path / "copy/metadata.sqlite").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"root", "copy"}
+
+
+def test_a_root_that_is_restored_meanwhile_is_no_backup(root, tmp_path, monkeypatch, capsys):
+    """Or it would have the models of before, and the predictions and the state of the restored."""
+    (root / "predictions").mkdir()
+    assert back_up(root, tmp_path / "before") == 0
+    copy_log = log_writer.copy_log
+
+    def meanwhile(folder, target):
+        assert main(["restore", str(tmp_path / "before"), "--root", str(root)]) == 0
+        copy_log(folder, target)
+
+    monkeypatch.setattr(log_writer, "copy_log", meanwhile)
+    assert back_up(root, tmp_path / "copy") == 1
+    assert "was restored while it was backed up" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"root", "before"}
+
+
+def test_a_link_among_the_old_backups_is_deleted_but_not_what_it_leads_to(root, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "backups").mkdir()
+    (tmp_path / "backups/2026-03-01T000000Z").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "backups/2026-03-02T000000Z").mkdir()
+    assert back_up(root, tmp_path / "backups", "--keep", "1") == 0
+    assert len(list((tmp_path / "backups").iterdir())) == 2, "the new one, and the lock"
+    assert (tmp_path / "elsewhere").is_dir()

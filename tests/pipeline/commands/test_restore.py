@@ -138,6 +138,10 @@ def test_what_cannot_be_restored_is_refused(root, backup, tmp_path, capsys):
         assert message in capsys.readouterr().err
     assert restore(backup / "root", backup) == 2
     assert "must lie outside the root" in capsys.readouterr().err
+    (backup / ".restoring").mkdir()
+    assert restore(root, backup) == 2
+    assert "a restore has not come to its end" in capsys.readouterr().err
+    (backup / ".restoring").rmdir()
     (tmp_path / "fraud.yaml").write_text("metadata: {store: mysql}\n")
     assert restore(root, backup, "--config", str(tmp_path / "fraud.yaml")) == 2
     assert "its ML Metadata is of SQLite" in capsys.readouterr().err
@@ -539,3 +543,12 @@ def test_the_newest_is_not_one_of_the_future(root, backup, capsys):
     (backup.parent / "2026-03-01T000000Z").rmdir()
     assert restore(root, backup.parent, "--newest") == 2
     assert "only backups dated in the future: 2999-01-01T000000Z" in capsys.readouterr().err
+
+
+def test_a_copy_of_a_root_by_hand_may_have_what_an_earlier_restore_kept(root, backup):
+    """That is not restored: there is no more reason to keep it than in a backup."""
+    for name in (".before-restore-2026-03-01T000000Z", ".restore-copy", "lost+found"):
+        (backup / name / "large").mkdir(parents=True)
+    assert restore(root, backup) == 0
+    assert not [path for path in root.iterdir() if path.name in (".restore-copy", "lost+found")]
+    assert not list(root.glob(".before-restore-2026-03-01*"))
