@@ -131,7 +131,7 @@ def _paths(folder: Path, top: bool = True) -> Iterator[Path]:
 def _line(name: str, content: str | _Link) -> bytes:
     if isinstance(content, _Link):
         return _LINK + json.dumps({name: content.target}).encode() + b"\n"
-    escaped = name.replace("\\", "\\\\").replace("\n", "\\n")
+    escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
     mark = "" if escaped == name else "\\"
     return os.fsencode(f"{mark}{content}  {escaped}\n")
 

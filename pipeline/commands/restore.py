@@ -283,14 +283,14 @@ def _check_contents(backup: Path) -> bool:
 
 @contextmanager
 def _nobody_uses(root: Root) -> Iterator[None]:
-    """Nobody uses the root, and within it no run and no loop starts.
+    """Nobody uses the root, and within it no run, no loop and no build of the state starts.
 
     Raises:
       BadInput: something uses it.
     """
     from fraud.serving import log_writer
 
-    others = (root.path / "loop" / ".lock", root.releases / ".lock")
+    others = (folder / ".lock" for folder in (root.path / "loop", root.releases, root.state))
     with ExitStack() as locks:
         for path in [root.path / ".lock", *(path for path in others if path.exists())]:
             file = locks.enter_context(files.open_lock(path))

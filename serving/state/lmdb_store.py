@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from fraud.codec import from_json, to_json
 from fraud.errors import BadInput, FraudPipelineError
-from fraud.files import sync_tree
+from fraud.files import sign, sync_tree
 from fraud.serving.state import rows
 from fraud.serving.state.definition import StateDefinition
 from fraud.serving.state.rows import LabelOutcome
@@ -452,6 +452,7 @@ def locked(folder: Path, operation: int) -> Iterator[bool]:
         except BlockingIOError:
             yield False
         else:
+            sign(file)
             yield True
 
 

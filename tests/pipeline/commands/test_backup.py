@@ -262,13 +262,21 @@ def test_a_list_of_checksums_has_every_file_and_link(root, tmp_path):
 
 
 def test_sha256sum_reads_the_list_whatever_files_are_called(root, tmp_path):
-    for name in (b"two\nlines", b"back\\slash", b"latin-\xe9", b"\\leading", b" -> ", b"# link {}"):
+    for name in (
+        b"two\nlines",
+        b"back\\slash",
+        b"latin-\xe9",
+        b"\\leading",
+        b" -> ",
+        b"cr\r",
+        b"# link {}",
+    ):
         Path(os.fsdecode(os.path.join(os.fsencode(root / "artifacts"), name))).write_text("x")
         os.symlink(name, os.path.join(os.fsencode(root / "loop"), name))
     assert back_up(root, tmp_path / "copy") == 0
     check = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
     done = subprocess.run(check, cwd=tmp_path / "copy", capture_output=True, check=True)
-    assert done.stdout.count(b": OK") == 5 + 6
+    assert done.stdout.count(b": OK") == 5 + 7
     (tmp_path / "copy/artifacts/two\nlines").write_text("y")
     assert subprocess.run(check, cwd=tmp_path / "copy", check=False).returncode == 1
     (tmp_path / "copy/artifacts/two\nlines").write_text("x")

@@ -24,6 +24,7 @@ from fraud.pipeline.root import Root
 from fraud.serving import log_writer
 from fraud.serving.log_writer import LogWriter
 from fraud.serving.spec import PredictionLogSettings
+from fraud.serving.state import lmdb_store
 from tests.small_disk import mounted
 
 
@@ -159,6 +160,15 @@ def test_a_root_in_use_is_not_touched(root, backup, capsys, lock):
         assert restore(root, backup) == 2
     assert f"root: process {os.getpid()} on " in capsys.readouterr().err
     assert contents(root) == before
+
+
+def test_a_root_whose_state_is_being_built_is_not_touched(root, backup, capsys):
+    """At its end, the build would delete the restored state, which it takes for the old one."""
+    before = contents(root)
+    with lmdb_store.locked(root / "state", fcntl.LOCK_EX):
+        assert restore(root, backup) == 2
+    assert f"root: process {os.getpid()} on " in capsys.readouterr().err
+    assert contents(root) == before and not set_aside(root)
 
 
 def test_a_root_with_a_server_is_not_touched(root, backup, capsys):
