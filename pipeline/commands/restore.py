@@ -131,6 +131,8 @@ def restore(config: Config, root: Root, backup: Path, check: bool = True) -> dic
                 if has_dump:
                     dump(config, kept / DUMP)
                 # Of an interrupted restore: its folder goes in the moment when this one's comes.
+                if moving.is_symlink():  # nothing of a restore, and what it leads to is not ours
+                    moving.unlink()
                 for path in moving.iterdir() if moving.is_dir() else ():
                     if path.is_dir() and not path.is_symlink():
                         shutil.rmtree(path)

@@ -562,3 +562,10 @@ def test_a_copy_of_a_root_by_hand_may_have_what_an_earlier_restore_kept(root, ba
     assert restore(root, backup) == 0
     assert not [path for path in root.iterdir() if path.name in (".restore-copy", "lost+found")]
     assert not list(root.glob(".before-restore-2026-03-01*"))
+
+
+def test_what_a_link_of_the_name_of_a_half_done_restore_leads_to_stays(root, backup, tmp_path):
+    (tmp_path / "elsewhere/precious").mkdir(parents=True)
+    (root / ".restoring").symlink_to(tmp_path / "elsewhere")
+    assert restore(root, backup) == 0
+    assert (tmp_path / "elsewhere/precious").is_dir() and not (root / ".restoring").is_symlink()
