@@ -33,6 +33,8 @@ _ISO_UTC = re.compile(
 )
 _ISO_Z = re.compile(_ISO_UTC.pattern.removesuffix("?"))
 
+_NULL_IF_UNKNOWN = "send it, or null if it is unknown"
+
 LONGEST_TEXT = 1000
 """Characters in a value of a transaction; a longer one is taken for a mistake."""
 
@@ -130,12 +132,16 @@ def parse_transactions(rows: Any, dataset: Dataset) -> RawTransactions:
         if name in (dataset.label, dataset.label_time):
             continue
         field = _Field("transactions", name, rows)
-        given = field.values(required=name not in optional)
+        missing = _NULL_IF_UNKNOWN
+        if name in (dataset.id, dataset.timestamp, *dataset.entities):
+            missing = "send it; every transaction needs one"
+        given = field.values_or_none() if name in optional else field.values(missing)
         if name == dataset.timestamp:
             times = _times(given, dataset, field)
         elif name in (dataset.amount, *dataset.numeric):
             is_amount = name == dataset.amount
-            numbers[name] = _numbers(given, LARGEST if is_amount else LARGEST_NUMBER, field)
+            largest = LARGEST if is_amount else LARGEST_NUMBER
+            numbers[name] = _numbers(given, largest, field, booleans=not is_amount)
         elif name in (dataset.id, *dataset.entities):
             identifiers = [_identifier(value, row, field) for row, value in enumerate(given)]
             texts[name] = field.texts(identifiers)
@@ -170,27 +176,29 @@ def parse_labels(rows: Any, dataset: Dataset) -> Labels:
     """
     rows = _objects(rows, "labels")
     of_id, of_label = _Field("labels", "id", rows), _Field("labels", "label", rows)
-    ids = [_identifier(value, row, of_id) for row, value in enumerate(of_id.values())]
-    labels = of_label.values()
+    given_ids = of_id.values("send the id of the transaction")
+    ids = [_identifier(value, row, of_id) for row, value in enumerate(given_ids)]
+    labels = of_label.values("send 1 (fraud) or 0 (genuine)")
     for row, label in enumerate(labels):
         if type(label) is not int or label not in (0, 1):
             of_label.refuse(row, f"is {_shown(label)}; it must be 1 (fraud) or 0 (genuine)")
     of_time = _Field("labels", "known_at", rows)
-    times = of_time.values(required=False)
+    times = of_time.values_or_none()
     known_at = np.full(len(rows), np.datetime64("NaT"), "datetime64[us]")
     given = [row for row, value in enumerate(times) if value is not None]
     if given:
         for row in given:
             if not _may_be_time(times[row], dataset):
                 of_time.refuse(row, f"is {_shown(times[row])}, not a time; write ISO 8601")
+            if not str(times[row]).strip():
+                of_time.refuse(
+                    row,
+                    "is empty; write ISO 8601, or leave it out if the label became known just now",
+                )
         texts = pa.array([str(times[row]) for row in given], pa.string())
         ends = values.ends_of_dates(texts).to_pylist()
-        # Text like "" became null.
-        spread: list[Any] = [None] * len(rows)
-        for row, end in zip(given, ends, strict=True):
-            spread[row] = end if end is not None else ""
         some = _Field("labels", "known_at", [rows[row] for row in given], tuple(given))
-        known_at[given] = _times([spread[row] for row in given], dataset, some)
+        known_at[given] = _times(ends, dataset, some)
     return Labels(ids, labels, known_at)
 
 
@@ -216,15 +224,17 @@ class _Field:
         problem = problem.removeprefix(f"{self.name} ")
         raise BadInput(f"{self.of}[{index}].{self.name}: {problem}") from None
 
-    def values(self, required: bool = True) -> list[Any]:
-        """The values, [n]; None where absent, unless that is refused."""
-        if not required:
-            return [row.get(self.name) for row in self.rows]
+    def values_or_none(self) -> list[Any]:
+        """The values, [n]; None where absent."""
+        return [row.get(self.name) for row in self.rows]
+
+    def values(self, fix: str) -> list[Any]:
+        """The values, [n]; the fix is said where one is absent."""
         try:
             return [row[self.name] for row in self.rows]
         except KeyError:
             row = next(i for i, row in enumerate(self.rows) if self.name not in row)
-            self.refuse(row, "missing; send it, or null if it is unknown")
+            self.refuse(row, f"missing; {fix}")
 
     def texts(self, texts: Sequence[str | None]) -> list[str | None]:
         """Text that is not too long and can be encoded; "" becomes None."""
@@ -308,12 +318,14 @@ def _parsed_times(texts: pa.Array, dataset: Dataset, field: _Field) -> pa.Array:
     return values.times(written, field.name, dataset.timezone, field)
 
 
-def _numbers(given: list[Any], largest: float, field: _Field) -> NDArray[np.float64]:
-    """Numbers, NaN where null, [n]."""
+def _numbers(
+    given: list[Any], largest: float, field: _Field, booleans: bool
+) -> NDArray[np.float64]:
+    """Numbers, NaN where null, [n]; true is 1, as in ingestion, if booleans are accepted."""
     for row, value in enumerate(given):
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not isinstance(value, (int, float)) or (isinstance(value, bool) and not booleans):
             field.refuse(row, f"is {_shown(value)}, not a number; send null if it is unknown")
         if not abs(value) <= largest:  # also if it is NaN
             shown = f"{value:g}" if isinstance(value, float) else _shown(value)

@@ -224,9 +224,18 @@ def test_a_bad_value_is_refused_by_index_and_field(change, message):
 @pytest.mark.parametrize("name", ["id", "time", "card", "amount", "age", "channel"])
 def test_a_field_that_is_not_given_is_refused(name):
     rows = [GOOD, {key: value for key, value in GOOD.items() if key != name}]
-    message = rf"transactions\[1\].{name}: missing; send it, or null if it is unknown"
-    with pytest.raises(BadInput, match=message):
+    fix = "send it, or null if it is unknown"
+    if name in ("id", "time", "card"):
+        fix = "send it; every transaction needs one"  # of these, null would be refused next
+    with pytest.raises(BadInput) as refused:
         parse_transactions(rows, DATASET)
+    assert str(refused.value) == f"transactions[1].{name}: missing; {fix}"
+
+
+def test_true_and_false_are_numbers_of_a_numeric_column():
+    """As a boolean column of a Parquet file is one; an amount is not."""
+    raw = parsed({"age": True}, {"age": False}, {"age": None})
+    assert raw.columns["age"].to_pylist() == [1.0, 0.0, None]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +282,11 @@ def test_labels_have_times_of_the_dataset_and_dates_end_their_day():
         ({"label": None}, "labels[1].label: is None; it must be"),
         ({"known_at": "soon"}, "labels[1].known_at: is 'soon', not a time"),
         ({"known_at": []}, "labels[1].known_at: is [], not a time; write ISO 8601"),
-        ({"known_at": ""}, "labels[1].known_at: is empty"),
+        (
+            {"known_at": " "},
+            "labels[1].known_at: is empty; write ISO 8601, or leave it out if the label became "
+            "known just now",
+        ),
     ],
 )
 def test_a_bad_label_is_refused_by_index_and_field(change, message):
@@ -281,6 +294,19 @@ def test_a_bad_label_is_refused_by_index_and_field(change, message):
     with pytest.raises(BadInput) as refused:
         parse_labels([good, {**good, **change}], DATASET)
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ({"id": 1}, "labels[0].label: missing; send 1 (fraud) or 0 (genuine)"),
+        ({"label": 1}, "labels[0].id: missing; send the id of the transaction"),
+    ],
+)
+def test_a_label_is_asked_for_what_it_needs(label, message):
+    with pytest.raises(BadInput) as refused:
+        parse_labels([label], DATASET)
+    assert str(refused.value) == message
 
 
 def test_a_file_and_a_request_of_the_same_transactions_are_the_same(tmp_path):
