@@ -56,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--as-of",
             type=common.day,
             metavar="DAY",
-            help="the day, YYYY-MM-DD (default: the last day of data)",
+            help="the day, YYYY-MM-DD (default: the last day "
+            + ("of data)" if action is build else "that both have)"),
         )
         common.add_state(action)
     build.add_argument(
@@ -131,8 +132,9 @@ def build(
 
 
 def check(arguments: argparse.Namespace, config: Config, location: str) -> dict[str, Any]:
-    """Compares features; returns `state`, `day`, `transactions` compared, how many of them the
-    state does not have (`missing`) or with other values (`conflicting`), `differing`: column →
+    """Compares features; returns `state`, the time of its `newest` transaction in the data's
+    timezone (None if it is empty), `day`, `transactions` compared, how many of them the state does
+    not have (`missing`) or with other values (`conflicting`), `differing`: column →
     number of `transactions` and `largest` difference (None if
     one of both is undefined), and whether all is the `same`.
     """
@@ -143,18 +145,22 @@ def check(arguments: argparse.Namespace, config: Config, location: str) -> dict[
     from fraud.features.batch import add_features
     from fraud.pipeline.ingestion import history, values
     from fraud.serving.state import Outcome, open_state
-    from fraud.time import day_number
+    from fraud.time import day_number, local_times
 
     model = _inputs(config)
     state = open_state(location)
     try:
         state.check(model)
+        newest = state.newest()
+        if newest is not None:
+            newest = local_times(np.array([newest]), model.dataset.timezone)[0]
         recent = history.read(
             common.data_path(arguments, config),
             _dataset(config, state.definition),
             arguments.as_of,
             state.definition.history_days,
             model.label_delay_days,
+            latest=None if newest is None else newest.astype("datetime64[D]").item(),
         )
         dataset, table = model.dataset, recent.table
         state.check_kept(history.end_of(recent.days.last, dataset.timezone))
@@ -189,6 +195,7 @@ def check(arguments: argparse.Namespace, config: Config, location: str) -> dict[
     missing *= dataset.id is not None  # without ids nobody can tell
     return {
         "state": location,
+        "newest": None if newest is None else str(newest.astype("datetime64[s]")),
         "day": str(recent.days.last),
         "transactions": len(sample),
         "missing": missing,
@@ -287,5 +294,8 @@ def _checked(document: dict[str, Any]) -> str:
         largest = difference["largest"]
         size = "some are undefined" if largest is None else f"by up to {largest:.6g}"
         lines.append(f"{name}: {difference['transactions']:,} differ, {size}")
+    if document["missing"] and document["newest"]:
+        newest = document["newest"].replace("T", " ")
+        lines.append(f"the newest transaction in the state is of {newest}")
     lines.append("rebuild it: fraud-pipeline state build")
     return "\n".join(lines)

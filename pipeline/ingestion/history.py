@@ -34,16 +34,22 @@ class Recent:
 
 
 def read(
-    data: str, dataset: Dataset, as_of: date | None, days: int, label_delay_days: int
+    data: str,
+    dataset: Dataset,
+    as_of: date | None,
+    days: int,
+    label_delay_days: int,
+    latest: date | None = None,
 ) -> Recent:
     """Reads the transactions of the `days` days before a day, and of that day.
 
     Args:
       data: see `source.discover`.
       dataset: the columns, with a timestamp.
-      as_of: the last day; None for the last day of data.
+      as_of: the last day; None for the last day of data that is not after `latest`.
       days: how many days before it.
       label_delay_days: days until a label is known, unless the dataset has label times.
+      latest: None for no limit.
 
     Raises:
       BadInput: names the file, row, column and fix.
@@ -53,7 +59,7 @@ def read(
     if not source.days:
         raise BadInput(f"{data}: there are no transactions")
     first, last = source.days[0], source.days[-1]
-    as_of = as_of or last
+    as_of = as_of or min(last, latest or last)
     if not first <= as_of <= last:
         raise BadInput(
             f"{data}: the as-of day {as_of} is not among its days, {first} … {last}; choose another"

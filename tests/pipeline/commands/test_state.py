@@ -38,6 +38,17 @@ def test_a_built_state_is_that_of_the_data(state_of, tmp_path):
     assert code == 0 and checked["same"] and checked["transactions"] > 100
 
 
+def test_check_is_of_the_newest_day_that_both_have(state_of, capsys):
+    state_of("build", "--as-of", AS_OF)
+    code, checked = state_of("check")
+    assert code == 0 and checked["same"] and checked["day"] == AS_OF
+    assert checked["newest"].startswith(AS_OF)
+    options = ["--config", str(SAMPLE / "config.yaml"), "--as-of", "2026-03-05"]
+    location = ["--data", str(SAMPLE / "transactions"), "--state", checked["state"]]
+    assert main(["state", "check", *options, *location]) == 1
+    assert f"the newest transaction in the state is of {AS_OF} " in capsys.readouterr().out
+
+
 def test_check_finds_what_differs(state_of, tmp_path):
     state_of("build", "--as-of", AS_OF)
     assert state_of("check", "--as-of", "2026-02-01")[0] == 2, "its history has expired"
