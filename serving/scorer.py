@@ -127,11 +127,19 @@ class Scorer:
         log: LogWriter | None = None,
         challenger: Challenger | None = None,
     ) -> None:
-        self._state, self._log, self._challenger = state, log, challenger
+        self._state, self._log = state, log
         self.shadow_failures = 0
-        self._shadows = ThreadPoolExecutor(1, "shadow") if challenger else None
+        self._challenger: Challenger | None = None
+        self._shadows: ThreadPoolExecutor | None = None
+        if challenger is not None:
+            self.challenge(challenger)
         self._places = threading.Semaphore(_WAITING_JOBS)
         self._logged = _Logged()
+
+    def challenge(self, challenger: Challenger) -> None:
+        """Begins to use a challenger, while requests go on; once at most."""
+        self._shadows = ThreadPoolExecutor(1, "shadow")
+        self._challenger = challenger  # last, as it tells requests that the rest is there
 
     def check(self, model: Model) -> None:
         """Checks that transactions can be scored by a version; ask when it is loaded.

@@ -21,7 +21,7 @@ from fraud.serving import metrics
 from fraud.serving.api import documents
 from fraud.serving.api.rest import VERSION_HEADER, json_response
 from fraud.serving.api.values import parse_json
-from fraud.serving.errors import TooLarge
+from fraud.serving.errors import NotReady, TooLarge
 from fraud.serving.inference import Inference, check_explained
 from fraud.serving.log_writer import LogWriter, key_of
 from fraud.serving.logs import log
@@ -30,6 +30,7 @@ from fraud.serving.scorer import Challenger, Scorer, available
 from fraud.serving.server import Service
 from fraud.serving.spec import Serving
 from fraud.serving.state import State, StateDefinition, check_location, create_state, is_server
+from fraud.serving.versions import SECONDS_TO_RETRY
 
 _ROWS_AT_ONCE = 16
 """Up to so many rows scoring is shorter than what it takes to hand it to another thread."""
@@ -114,6 +115,7 @@ class _Scoring:
         self._scorer: Scorer | None = None
         self._state: State | None = None
         self._closing = threading.Event()
+        self._retrying: threading.Thread | None = None
 
     @property
     def scorer(self) -> Scorer:
@@ -167,6 +169,8 @@ class _Scoring:
     def close(self) -> None:
         """Writes the log and releases the state, after the last request."""
         self._closing.set()
+        if self._retrying is not None:
+            self._retrying.join()
         if self._scorer is not None:
             self._scorer.close()
         if self._state is not None:
@@ -194,10 +198,14 @@ class _Scoring:
         assert model.specification is not None
         dataset, settings = model.specification.dataset, self._service.settings
         if dataset.timestamp is not None:
-            specifications = [model.specification]
-            if self._challenger is not None and self._challenger.model.specification is not None:
-                specifications.append(self._challenger.model.specification)
-            definition = StateDefinition.of(*specifications)
+            definition = StateDefinition.of(model.specification)
+            other = self._challenger.model.specification if self._challenger else None
+            if (
+                other is not None
+                and other.dataset.timestamp is not None
+                and definition.same_data(StateDefinition.of(other))  # else it is left out below
+            ):
+                definition = StateDefinition.of(model.specification, other)
             if self._state is not None:  # of an attempt that failed
                 self._state.close()
                 self._state = None
@@ -215,7 +223,29 @@ class _Scoring:
         log_writer = None
         if settings.prediction_log.enabled:
             log_writer = LogWriter(self._service.predictions, settings.prediction_log, dataset)
-        return Scorer(self._state, log_writer, challenger)
+        scorer = Scorer(self._state, log_writer, challenger)
+        if self._challenger is not None and challenger is None:
+            self._retrying = threading.Thread(
+                target=self._retry, args=(scorer, self._challenger), daemon=True, name="challenger"
+            )
+            self._retrying.start()
+        return scorer
+
+    def _retry(self, scorer: Scorer, challenger: Challenger) -> None:
+        """Tries again to use a challenger that the state cannot serve, until it is rebuilt."""
+        while not self._closing.wait(SECONDS_TO_RETRY):
+            try:
+                scorer.check(challenger.model)
+                scorer.warm_up(challenger.model)
+            except (BadInput, NotReady):
+                continue
+            except Exception as error:
+                log(logging.ERROR, "the challenger stays out", exc_info=error)
+                return
+            scorer.challenge(challenger)
+            version = challenger.model.version
+            log(logging.INFO, "the challenger is used from now on", version=version)
+            return
 
 
 def _router(inference: Inference, scoring: _Scoring, threads: ThreadPoolExecutor) -> APIRouter:

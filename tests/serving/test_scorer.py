@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -14,11 +15,12 @@ from fraud.features.batch import add_features, feature_names
 from fraud.features.definitions import FAMILIES, Family
 from fraud.features.spec import Dataset, FeatureGroup, Features
 from fraud.models.specification import InputSpecification
+from fraud.serving import service
 from fraud.serving.errors import NotReady
 from fraud.serving.log_writer import LogWriter
 from fraud.serving.prediction_log import PredictionLog
 from fraud.serving.scorer import Challenger, Scorer
-from fraud.serving.spec import PredictionLogSettings
+from fraud.serving.spec import PredictionLogSettings, Serving
 from fraud.serving.state import StateDefinition, create_state, rebuild_state
 from fraud.serving.state.build import fill
 from fraud.serving.transactions import parse_transactions
@@ -256,6 +258,45 @@ def test_a_challenger_that_a_rebuilt_state_cannot_serve_scores_nothing(tmp_path,
     scorer.close()
     assert scorer.shadow_failures >= 1
     state.close()
+
+
+def test_a_challenger_that_was_left_out_is_used_once_the_state_is_rebuilt(
+    tmp_path, model, monkeypatch
+):
+    monkeypatch.setattr(service, "SECONDS_TO_RETRY", 0.05)
+    location = str(tmp_path / "state")
+    create_state(location, StateDefinition.of(SPECIFICATION)).close()
+    longer = InputSpecification(
+        SPECIFICATION.dataset, Features(groups=(FeatureGroup(("count",), (60,)),)), 7
+    )
+    challenger = Challenger(LinearModel(longer, "challenger"), canary_percent=100)
+    scoring = scoring_with(tmp_path, challenger)
+    scoring.check(model)
+    (result,) = scoring.scorer.score(model, [transaction(1)])
+    assert result["version"] == "1"
+    rebuilt(location, longer)
+    end = time.monotonic() + 20
+    while result["version"] == "1" and time.monotonic() < end:
+        time.sleep(0.02)
+        (result,) = scoring.scorer.score(model, [transaction(2, 5)])
+    assert result["version"] == "challenger"
+    scoring.close()
+
+
+def test_a_challenger_of_other_data_is_left_out_of_a_new_state(tmp_path, model):
+    dataset = replace(SPECIFICATION.dataset, amount="EUR")
+    other = InputSpecification(dataset, SPECIFICATION.features, 7)
+    scoring = scoring_with(tmp_path, Challenger(LinearModel(other, "challenger"), 100))
+    scoring.check(model)
+    (result,) = scoring.scorer.score(model, [transaction(1)])
+    assert result["version"] == "1"
+    scoring.close()
+
+
+def scoring_with(tmp_path, challenger):
+    """What a server makes of a challenger that is configured."""
+    located = service.ScoringService(str(tmp_path / "state"), tmp_path / "predictions", Serving())
+    return service._Scoring(located, challenger)
 
 
 def test_a_state_with_more_entities_serves_a_model_that_does_not_know_them(tmp_path, model):
