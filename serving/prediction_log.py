@@ -58,7 +58,7 @@ class Predictions:
 
     Attributes:
       transactions: the dataset's columns, without the label, as far as they are logged. Identifiers
-        are text.
+        are text, as are columns whose type differs among the versions.
       features: what the model that answered read besides those columns, float32; null where
         undefined, or where the version that answered has no such feature.
       time: when each was scored, datetime64[us] in UTC, [rows].
@@ -160,16 +160,20 @@ def feature_names(schema: pa.Schema) -> list[str]:
 
 
 def concat(tables: Sequence[pa.Table]) -> pa.Table:
-    """All rows of tables whose columns differ; null where a table has no such column."""
-    fields: dict[str, pa.Field] = {}
+    """All rows of tables whose columns differ; null where a table has no such column.
+
+    A column that has two types, as a number in one version and a category in another, is text.
+    """
+    types: dict[str, pa.DataType] = {}
     for table in tables:
         for column in table.schema:
-            fields.setdefault(column.name, column)
-    schema = pa.schema(fields.values())
+            if types.setdefault(column.name, column.type) != column.type:
+                types[column.name] = pa.string()
+    schema = pa.schema(types.items())
     return pa.concat_tables(
         pa.table(
             [
-                table[column.name]
+                table[column.name].cast(column.type)
                 if column.name in table.column_names
                 else pa.nulls(table.num_rows, column.type)
                 for column in schema

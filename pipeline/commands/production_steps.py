@@ -388,6 +388,8 @@ class ProductionSteps:
             if not {*model.columns.numeric, *model.columns.categorical} <= columns.keys():
                 return None
             said = score_table(model, pa.table(columns))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return None  # what this model reads as a number is a category of others, or vice versa
         finally:
             model.close()
         return Outputs(said["prediction_score"].to_numpy(), said["prediction_alert"].to_numpy())

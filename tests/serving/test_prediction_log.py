@@ -129,6 +129,22 @@ def test_versions_with_the_same_features_and_other_columns_are_logged_side_by_si
     assert {id_ for id_, channel in channels.items() if channel is None} == {"0004", "0005"}
 
 
+@pytest.mark.parametrize("text_first", [False, True])
+def test_a_column_that_is_a_number_in_one_version_and_a_category_in_another_is_text(
+    tmp_path, text_first
+):
+    def with_code(first, codes):
+        batch = scored(first)
+        return replace(batch, columns={**batch.columns, "code": codes})
+
+    batches = [with_code(0, pa.array([7.0, 5.5])), with_code(2, pa.array(["7", "web"])), scored(4)]
+    write(tmp_path, *(batches[i] for i in ((1, 0, 2) if text_first else (0, 1, 2))))
+    read = PredictionLog(tmp_path).read().transactions
+    codes = dict(zip(read["id"].to_pylist(), read["code"].to_pylist(), strict=True))
+    expected = ["7", "5.5", "7", "web", None, None]
+    assert codes == {f"{number:04}": code for number, code in enumerate(expected)}
+
+
 def test_an_empty_log_has_no_predictions(tmp_path):
     log = PredictionLog(tmp_path / "none")
     assert log.days() == ()

@@ -15,10 +15,14 @@ from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 
 from fraud.errors import BadInput, FraudPipelineError
+from fraud.features.spec import Features
+from fraud.models.specification import InputSpecification
 from fraud.monitoring.checks import Check, Kind, Observation, Verdict
 from fraud.monitoring.decide import Decision
 from fraud.monitoring.journal import Entry, Journal, Look
@@ -27,6 +31,8 @@ from fraud.pipeline.commands import production_steps, watch
 from fraud.pipeline.commands.production_steps import ProductionSteps, check_purpose, run_settings
 from fraud.pipeline.config import Config, WindowLengths
 from fraud.pipeline.root import Root
+from fraud.serving.prediction_log import PredictionLog
+from tests.serving.models import LinearModel
 
 DAY = date(2026, 3, 1)
 
@@ -315,3 +321,22 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("reads", ["a number", "a category"])
+def test_a_log_whose_column_is_of_another_type_than_a_model_reads_is_not_scored(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: str
+) -> None:
+    """As when a version before the live one had a category that is a number now."""
+    from fraud.serving import models
+
+    dataset = replace(Config().dataset, numeric=("CODE",))
+    if reads == "a category":
+        dataset = replace(dataset, numeric=(), categorical=("CODE",))
+    features = Features(calendar=(), groups=())
+    model = LinearModel(InputSpecification(dataset, features, 7))
+    monkeypatch.setattr(models, "LoadedModel", lambda folder: model)
+    logged = pa.table({"TX_AMOUNT": [1.0], "CODE": ["web"] if reads == "a number" else [7.0]})
+    scored = replace(PredictionLog(tmp_path / "none").read(), transactions=logged)
+    asked = steps(data)
+    assert asked._said(tmp_path, scored, np.arange(1)) is None
