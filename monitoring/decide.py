@@ -23,6 +23,7 @@ LATE = (Kind.PERFORMANCE, Kind.HARM)
 RETRAIN = (Kind.DRIFT, Kind.SCORES, Kind.PERFORMANCE, Kind.ESTIMATE, Kind.HARM, Kind.AGE)
 """What a new model may cure."""
 WEEK = timedelta(days=7)
+EIGHT_WEEKS = 8 * WEEK
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def decide(
         learnable = learnable or follow_up[1]
     if not wanted:
         return Decision(as_of, "nothing", tuple(notes), asking, awaited)
-    if obstacles := _obstacles(as_of, in_question, past, policy, lags):
+    if obstacles := _obstacles(observation, in_question, past, policy, lags):
         return Decision(as_of, "nothing", (*obstacles, *wanted), asking, awaited)
     return Decision(as_of, "retrain", tuple(wanted), asking, learnable)
 
@@ -242,9 +243,14 @@ def _follow_up(
 
 
 def _obstacles(
-    as_of: date, asks: Sequence[Check], past: Sequence[Past], policy: LoopSettings, lags: Lags
+    observation: Observation,
+    asks: Sequence[Check],
+    past: Sequence[Past],
+    policy: LoopSettings,
+    lags: Lags,
 ) -> list[str]:
     """Why not to train although there are reasons."""
+    as_of = observation.as_of
     trainings = [day.decision.as_of for day in past if day.decision.action == "retrain"]
     if waiting := [day for day in past if day.on_probation]:
         return [f"the model of {waiting[-1].decision.as_of} is on probation"]
@@ -265,6 +271,11 @@ def _obstacles(
     recent = [day for day in trainings if day > as_of - WEEK]
     if len(recent) >= policy.max_trainings_per_week:
         return [f"trained {len(recent)} times in the last seven days"]
+    limit = policy.max_trainings_per_eight_weeks
+    recent = [day for day in trainings if day > as_of - EIGHT_WEEKS]
+    if limit is not None and len(recent) >= limit and observation.version is not None:
+        due = recent[-limit] + EIGHT_WEEKS
+        return [f"no more trainings in eight weeks (limit {limit}); not again before {due}"]
     return []
 
 

@@ -82,6 +82,9 @@ class LoopSettings:
     for it."""
     max_trainings_per_week: Count = 2
     """Trainings in any seven days."""
+    max_trainings_per_eight_weeks: Count | None = None
+    """Trainings in any 56 days while something is live; with 8, the loop trains no more often than
+    once a week on average, whatever its checks ask for; null sets no such limit."""
     consecutive_days: Count = 2
     """Observations in a row in which a check must ask for a training, unless it is severe."""
     severe_ratio: Annotated[float, Field(ge=1)] = 2.0

@@ -143,6 +143,44 @@ def test_there_are_at_most_so_many_trainings_a_week() -> None:
     assert trained == [0, 1, 7, 8, 14, 15]
 
 
+def test_there_are_at_most_so_many_trainings_in_eight_weeks() -> None:
+    policy = replace(SLOW, consecutive_days=1, cool_down_days=1, max_trainings_per_week=2)
+    policy = replace(policy, max_trainings_per_eight_weeks=3)
+    days = [[check(name=str(number))] for number in range(70)]
+    assert trained(days, policy, NO_LAGS) == [0, 1, 7, 56, 57, 63]
+    waits = replay(days, policy)[55]
+    why = "no more trainings in eight weeks (limit 3); not again before 2026-04-26"
+    assert waits.reasons[0] == why
+    assert waits.reasons[1].startswith("55 is 0.15")
+
+
+def test_the_limit_of_eight_weeks_holds_for_old_models_and_for_follow_ups() -> None:
+    lags, policy = Lags(labels=2, training=6, window=10), replace(SLOW, min_changed_days=1)
+    policy = replace(policy, cool_down_days=1, max_trainings_per_week=3)
+    limited = replace(policy, max_trainings_per_eight_weeks=2)
+    asks = [[check()]] * 7 + [[]] * 63
+    assert trained(asks, policy, lags) == [6, 7, 9, 13, 21]
+    assert trained(asks, limited, lags) == [6, 7, 62]
+    old = [[check(Kind.AGE, "model_age")]] * 60
+    assert trained(old, limited, lags) == [0, 1, 56]
+
+
+def test_with_nothing_live_no_limit_of_eight_weeks_holds() -> None:
+    policy = replace(SLOW, max_trainings_per_eight_weeks=1)
+    assert actions([[]] * 6, policy, version=None) == ["retrain"] + ["nothing"] * 4 + ["retrain"]
+
+
+def test_a_lower_limit_than_trainings_there_were_waits_until_all_but_so_many_are_old() -> None:
+    history = [Past(Decision(FIRST + timedelta(day), "retrain"), "failed") for day in (0, 10, 20)]
+    policy = replace(SLOW, max_trainings_per_eight_weeks=2)
+    old = (check(Kind.AGE, "model_age"),)
+    waits = decide(Observation(FIRST + timedelta(50), 7, old), history, policy)
+    why = "no more trainings in eight weeks (limit 2); not again before 2026-05-06"
+    assert waits.reasons[0] == why
+    assert decide(Observation(date(2026, 5, 5), 7, old), history, policy).action == "nothing"
+    assert decide(Observation(date(2026, 5, 6), 7, old), history, policy).action == "retrain"
+
+
 def test_a_change_is_waited_for_until_it_can_be_trained_on() -> None:
     lags, policy = Lags(labels=2, training=6), replace(SLOW, min_changed_days=3)
     of_inputs = actions([[check(Kind.DRIFT)]] * 12, policy, lags=lags)
@@ -417,6 +455,7 @@ POLICIES = st.builds(
     LoopSettings,
     cool_down_days=st.integers(1, 10),
     max_trainings_per_week=st.integers(1, 3),
+    max_trainings_per_eight_weeks=st.sampled_from([None, 1, 4]),
     consecutive_days=st.integers(1, 4),
     min_changed_days=st.integers(0, 3),
     roll_back_days=st.integers(1, 20),
@@ -437,6 +476,9 @@ def test_what_always_holds(
     for day in trained:
         week = [other for other in trained if day - timedelta(6) <= other <= day]
         assert len(week) <= policy.max_trainings_per_week
+        weeks = [other for other in trained if day - timedelta(55) <= other <= day]
+        if policy.max_trainings_per_eight_weeks is not None and version is not None:
+            assert len(weeks) <= policy.max_trainings_per_eight_weeks
     for decision, checks in zip(made, days, strict=True):
         kinds = {c.kind for c in checks if c.verdict is Verdict.ACT}
         is_broken = bool(kinds & {Kind.DATA, Kind.SKEW, Kind.FRESHNESS})
