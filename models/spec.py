@@ -64,6 +64,9 @@ class Network:
     """Weight of a fraud in the loss, relative to a genuine transaction."""
     focal_gamma: NonNegativeFloat = 0.0
     """Exponent of the focal loss (Lin et al. 2017), at least 1; 0 means plain cross-entropy."""
+    genuine_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the genuine transactions that a pass trains on, drawn anew for each pass, beside all
+    frauds; below 1, training costs less, and the scores are still probabilities."""
     validation_percent: Percent | None = None
     """Percentage of cards (of rows, if there are no entities) that each member is not trained on:
     its scores for them choose the epoch, calibrate the scores and set the threshold; null follows

@@ -99,8 +99,8 @@ LIBRARIES = """
 BY_HAND = [
     (
         "models/network/training.py",
-        "_batches(examples, train, ~held_out,",
-        "_batches(examples, train, held_out >= 0,",
+        "_batches(examples, drawn, ~held_out,",
+        "_batches(examples, drawn, held_out >= 0,",
     ),
     (
         "models/network/training.py",

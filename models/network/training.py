@@ -87,9 +87,10 @@ def fit(
     model = build_network(spec, numeric, vocabularies)
     trained = member_logits(model)
 
+    drawn = _PassRows(train, examples.labels, spec.genuine_share)
     # Few examples mean small batches: with too few steps the network learns nothing.
-    batch = min(spec.batch_size, max(1, train.size // MIN_STEPS_PER_EPOCH))
-    steps = train.size // batch * spec.epochs
+    batch = min(spec.batch_size, max(1, drawn.size // MIN_STEPS_PER_EPOCH))
+    steps = drawn.size // batch * spec.epochs
     # A moving average over more steps than there are would mostly hold the initial weights.
     momentum = min(spec.ema_momentum, 1 - 4 / max(steps, 4))
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -104,13 +105,15 @@ def fit(
     )
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     trained.compile(
-        optimizer, MemberLoss(spec.focal_gamma), steps_per_execution=STEPS_PER_EXECUTION
+        optimizer,
+        MemberLoss(spec.focal_gamma, spec.genuine_share),
+        steps_per_execution=STEPS_PER_EXECUTION,
     )
     tested = np.asarray(held_out.any(axis=1))
     validation = Validation(examples.at(tested), held_out[tested])
     best = BestEpoch(validation, spec.patience, optimizer)
     history = trained.fit(
-        _batches(examples, train, ~held_out, batch, spec),
+        _batches(examples, drawn, ~held_out, batch, spec),
         epochs=spec.epochs,
         verbose=2,
         callbacks=[best, *callbacks, *_tensorboard(log_dir, spec, best)],
@@ -192,16 +195,23 @@ class MemberLoss(keras.losses.Loss):
 
     With gamma 0, Keras's focal loss has the right value, but its gradient is 0 · 0⁻¹ = NaN as soon
     as a score rounds to its label.
+
+    Where only a share s of the genuine examples is drawn, the odds of fraud among those drawn are
+    1 / s times the true odds. The logits are those of the true odds, so the loss adds log (1 / s)
+    to them (King, Zeng, "Logistic regression in rare events data", Political Analysis 9, 2001,
+    section 4.1).
     """
 
-    def __init__(self, focal_gamma: float = 0.0) -> None:
+    def __init__(self, focal_gamma: float = 0.0, genuine_share: float = 1.0) -> None:
         super().__init__(name="member_loss")
         self.focal_gamma = focal_gamma
+        self.genuine_share = genuine_share
 
     def call(self, y_true, y_pred):  # type: ignore[no-untyped-def]
         """Labels and logits, float32 [batch, members] → float32 [batch]."""
         trained_on = keras.ops.cast(y_true != NO_LABEL, "float32")
         labels = y_true * trained_on
+        y_pred = y_pred - float(np.log(self.genuine_share))
         loss = keras.ops.binary_crossentropy(labels, y_pred, from_logits=True)
         if self.focal_gamma:
             score = keras.ops.sigmoid(y_pred)
@@ -317,21 +327,52 @@ def _tensorboard(
     ]
 
 
+class _PassRows:
+    """The rows of a pass over the examples: all frauds and, drawn anew, some of the others.
+
+    Args:
+      train: the rows to train on, int64 [n].
+      labels: 0 or 1, of all examples.
+      genuine_share: how much of the rows without fraud a pass has.
+
+    Attributes:
+      size: the number of rows of a pass.
+    """
+
+    def __init__(self, train: np.ndarray, labels: np.ndarray, genuine_share: float) -> None:
+        fraud = labels[train] == 1
+        self._frauds, self._genuine = train[fraud], train[~fraud]
+        self._drawn = round(genuine_share * self._genuine.size)
+        self._all = train if self._drawn == self._genuine.size else None
+        self.size = self._frauds.size + self._drawn
+
+    def shuffled(self, random: np.random.Generator) -> np.ndarray:
+        """The rows of the next pass, in random order."""
+        if self._all is not None:
+            return random.permutation(self._all)
+        genuine = random.choice(self._genuine, self._drawn, replace=False, shuffle=False)
+        return random.permutation(np.concatenate([self._frauds, genuine]))
+
+
 def _batches(
-    examples: Examples, train: np.ndarray, trained_on: np.ndarray, batch: int, spec: ResolvedNetwork
+    examples: Examples,
+    drawn: _PassRows,
+    trained_on: np.ndarray,
+    batch: int,
+    spec: ResolvedNetwork,
 ) -> tf.data.Dataset:
-    """Batches (inputs, labels, weights) of the rows `train`, reshuffled for each epoch.
+    """Batches (inputs, labels, weights) of rows that are drawn for each epoch.
 
     Labels are [batch, members], with NO_LABEL where `trained_on` (bool [n, members]) is False.
     """
     random = np.random.default_rng(spec.seed)
     labels = np.where(trained_on, examples.labels[:, np.newaxis], NO_LABEL).astype(np.float32)
     weights = np.where(examples.labels == 1, spec.positive_weight, 1).astype(np.float32)
-    steps = train.size // batch
+    steps = drawn.size // batch
 
     # numpy gathers the rows: as tensors the examples would be in memory three times.
     def epoch() -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
-        for rows in random.permutation(train)[: steps * batch].reshape(steps, batch):
+        for rows in drawn.shuffled(random)[: steps * batch].reshape(steps, batch):
             gathered = {name: array[rows] for name, array in examples.inputs.items()}
             yield gathered, labels[rows], weights[rows]
 

@@ -114,6 +114,8 @@ def test_only_the_built_in_columns_are_judged_by_the_packaged_schema(load):
         ("network: {learning_rate: 0}", "network.learning_rate", "above 0"),
         ("network: {towers: []}", "network.towers", "the least is 1"),
         ("network: {validation_percent: 51}", "network.validation_percent", "1 to 50"),
+        ("network: {genuine_share: 0}", "network.genuine_share", "above 0"),
+        ("network: {genuine_share: 1.5}", "network.genuine_share", "most is 1"),
         ("network: {focal_gamma: -1}", "network.focal_gamma", "the least is 0"),
         ("network: {focal_gamma: 0.5}", "network.focal_gamma", "the least is 1"),
         ("monitoring: {warn_probability: 0.97}", "monitoring.warn_probability", "lower it"),

@@ -185,13 +185,42 @@ def test_each_epoch_has_every_row_once_in_a_different_order() -> None:
     rows = np.arange(103)
     inputs = {"numeric": rows.astype(np.float32).reshape(-1, 1)}
     examples = Examples(inputs, np.zeros(103, np.int64), np.zeros(103), rows)
-    batches = training._batches(examples, rows[3:], np.ones((103, 1), bool), 10, ResolvedNetwork())
+    drawn = training._PassRows(rows[3:], examples.labels, 1.0)
+    batches = training._batches(examples, drawn, np.ones((103, 1), bool), 10, ResolvedNetwork())
     epochs = [
         [int(n) for batch, _, _ in batches for n in batch["numeric"].numpy().ravel()]
         for _ in range(2)
     ]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(3, 103))
     assert epochs[0] != epochs[1]
+
+
+def test_a_pass_has_every_fraud_and_other_genuine_rows_than_the_one_before() -> None:
+    labels = np.arange(1000) % 10 == 0
+    drawn = training._PassRows(np.arange(100, 1000), labels, 0.1)
+    random = np.random.default_rng(1)
+    first, second = (drawn.shuffled(random) for _ in range(2))
+    for rows in (first, second):
+        assert drawn.size == rows.size == np.unique(rows).size == 90 + 81
+        assert labels[rows].sum() == 90 and rows.min() >= 100
+        assert 20 < labels[rows[:85]].sum() < 70  # shuffled, not the frauds first
+    assert len(set(first[~labels[first]]) & set(second[~labels[second]])) < 30
+
+
+def test_with_some_of_the_genuine_the_scores_of_the_members_are_still_probabilities() -> None:
+    spec = dataclasses.replace(SPEC, genuine_share=0.1, epochs=15)
+    trained = member_logits(training.fit(spec, random_examples(), {}, AlertBudget(20)).model)
+    new = random_examples(seed=1)
+    # Before the calibration, which would hide a wrong correction.
+    scores = 1 / (1 + np.exp(-trained.predict(new.inputs, 1000, verbose=0)))
+    assert scores.mean(axis=0) == pytest.approx(new.labels.mean(), rel=0.35)
+
+
+def test_with_some_of_the_genuine_the_loss_is_that_of_the_odds_among_those_drawn() -> None:
+    labels, logits = np.array([[0.0], [1.0]], "float32"), np.array([[-1.0], [2.0]], "float32")
+    of_share = training.MemberLoss(genuine_share=0.25)(labels, logits)
+    shifted = training.MemberLoss()(labels, logits + np.float32(np.log(4)))
+    assert float(of_share) == pytest.approx(float(shifted), rel=1e-6)
 
 
 def test_categories_alone_are_enough():
