@@ -43,7 +43,9 @@ def run_fn(fn_args: Any) -> None:
     """
     columns = from_json(ModelColumns, fn_args.custom_config["columns"])
     transform = tft.TFTransformOutput(fn_args.transform_output)
-    train(fn_args, load_split(fn_args.train_files, transform, columns), transform)
+    network = from_json(Network, fn_args.custom_config["network"])
+    examples = load_split(fn_args.train_files, transform, columns, network.rows_in_memory)
+    train(fn_args, examples, transform)
 
 
 def train(fn_args: Any, examples: Examples, transform: tft.TFTransformOutput) -> None:

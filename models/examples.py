@@ -1,8 +1,9 @@
-"""Examples: from files to tensors, and in memory."""
+"""Examples: from files to tensors, in memory or streamed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,13 +14,14 @@ import tensorflow_transform as tft
 from fraud.models.columns import ModelColumns
 from fraud.models.preprocessing.transform_fn import CATEGORICAL, NUMERIC
 from fraud.models.preprocessing.transform_graph import TransformGraph
+from fraud.models.streamed import Streamed
 
 READ_BATCH = 4096
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples in memory.
+    """Examples in memory, except that inputs may be in a file.
 
     Attributes:
       inputs: the network's inputs: `numeric` float32 and `categorical` int64, [n, columns].
@@ -29,7 +31,7 @@ class Examples:
         entities.
     """
 
-    inputs: dict[str, np.ndarray]
+    inputs: Mapping[str, np.ndarray | Streamed]
     labels: np.ndarray
     timestamps: np.ndarray
     cards: np.ndarray
@@ -41,7 +43,7 @@ class Examples:
         return 0 if categorical is None else categorical.shape[1]
 
     def at(self, rows: np.ndarray) -> Examples:
-        """The examples at the given rows: indices, or a boolean mask [n]."""
+        """The examples at the given rows, in memory: indices, or a boolean mask [n]."""
         return Examples(
             {name: array[rows] for name, array in self.inputs.items()},
             self.labels[rows],
@@ -51,13 +53,57 @@ class Examples:
 
 
 def load_split(
-    patterns: Sequence[str], transform: tft.TFTransformOutput, columns: ModelColumns
+    patterns: Sequence[str],
+    transform: tft.TFTransformOutput,
+    columns: ModelColumns,
+    rows_in_memory: int,
 ) -> Examples:
     """Reads a split and applies Transform's graph, in parallel, a batch at a time.
 
-    The patterns name gzipped TFRecord files of serialized tf.train.Example. The order of the result
-    does not depend on that of the files.
+    Args:
+      patterns: of gzipped TFRecord files of serialized tf.train.Example.
+      transform: Transform's output.
+      columns: the columns that the model reads.
+      rows_in_memory: up to so many rows, the inputs are in memory, in an order that does not depend
+        on that of the files; those of more rows are in a temporary file, in the order of the files.
     """
+    parts: deque[dict[str, np.ndarray]] = deque()
+    others: list[dict[str, np.ndarray]] = []
+    rows = 0
+    batches = _batches(patterns, transform, columns)
+    for inputs, other in batches:
+        parts.append(inputs)
+        others.append(other)
+        rows += other["labels"].size
+        if rows > rows_in_memory:
+            break
+    streamed = {name: Streamed() for name in parts[0]} if rows > rows_in_memory else {}
+    while streamed:
+        for name, stream in streamed.items():
+            stream.append(parts[0][name])
+        parts.popleft()
+        if not parts:
+            if (batch := next(batches, None)) is None:
+                break
+            parts.append(batch[0])
+            others.append(batch[1])
+    joined = _joined(others)
+    del others
+    if streamed:
+        loaded = Examples(streamed, **joined)
+    else:
+        order = _order(parts, joined, columns)
+        in_order = {name: values[order] for name, values in joined.items()}
+        loaded = Examples(_placed(parts, order), **in_order)
+    if np.unique(loaded.cards).size > 1:
+        return loaded
+    return replace(loaded, cards=np.arange(loaded.labels.size))
+
+
+def _batches(
+    patterns: Sequence[str], transform: tft.TFTransformOutput, columns: ModelColumns
+) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """The inputs, and labels, timestamps and cards, of one batch after the other."""
     spec = model_feature_spec(transform, columns)
     raw = transform.raw_feature_spec()
     side = {name: raw[name] for name in (columns.label, columns.timestamp, columns.card) if name}
@@ -74,21 +120,40 @@ def load_split(
         return graph(example), {"labels": label, "timestamps": timestamp, "cards": card}
 
     # Files are read one by one: parallel reads hand over single records, at three times the cost.
-    files = [file for pattern in patterns for file in tf.io.gfile.glob(pattern)]
+    files = sorted(file for pattern in patterns for file in tf.io.gfile.glob(pattern))
     records = tf.data.TFRecordDataset(files, "GZIP").batch(READ_BATCH)
-    batches = list(records.map(parse, tf.data.AUTOTUNE).prefetch(2).as_numpy_iterator())
-    inputs, others = (_joined(parts) for parts in zip(*batches, strict=True))
-    # Transactions of one card at one time, or all without either, by what else they have.
-    values = (
-        [np.nan_to_num(column) for column in inputs[NUMERIC].T[:3]]
-        if columns.numeric
-        else [others["labels"], *inputs[CATEGORICAL].T]
-    )
-    order = np.lexsort([*values, others["cards"], others["timestamps"]])
-    loaded = Examples(inputs, **others).at(order)
-    if np.unique(loaded.cards).size > 1:
-        return loaded
-    return replace(loaded, cards=np.arange(order.size))
+    yield from records.map(parse, tf.data.AUTOTUNE).prefetch(2).as_numpy_iterator()
+
+
+def _order(
+    parts: Sequence[dict[str, np.ndarray]], others: dict[str, np.ndarray], columns: ModelColumns
+) -> np.ndarray:
+    """The rows by time and card.
+
+    Transactions of one card at one time, or all without either, are ordered by what else they have.
+    """
+    if columns.numeric:
+        first = np.concatenate([part[NUMERIC][:, :3] for part in parts])
+        values = [np.nan_to_num(column) for column in first.T]
+    else:
+        values = [others["labels"], *np.concatenate([part[CATEGORICAL] for part in parts]).T]
+    return np.lexsort([*values, others["cards"], others["timestamps"]])
+
+
+def _placed(parts: deque[dict[str, np.ndarray]], order: np.ndarray) -> dict[str, np.ndarray]:
+    """The inputs in a given order. Takes the parts away, so that they are not in memory twice."""
+    place = np.empty_like(order)
+    place[order] = np.arange(order.size)
+    placed = {
+        name: np.empty((order.size, part.shape[1]), part.dtype) for name, part in parts[0].items()
+    }
+    begin = 0
+    while parts:
+        part = parts.popleft()
+        for name, values in part.items():
+            placed[name][place[begin : begin + len(values)]] = values
+        begin += len(values)
+    return placed
 
 
 def model_feature_spec(transform: tft.TFTransformOutput, columns: ModelColumns) -> dict[str, Any]:

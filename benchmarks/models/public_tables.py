@@ -1,4 +1,4 @@
-"""Writes public credit tables as CSV files, each with the configuration that describes it.
+"""Writes public tables as CSV files, each with the configuration that describes it.
 
     .venv-bench/bin/python benchmarks/models/public_tables.py FOLDER
 
@@ -22,8 +22,14 @@ TABLES: dict[str, tuple[str, str, str, str, tuple[str, ...]]] = {
     "consumer-credit": ("modeldata", "credit_data", "Status", "bad", ()),
     "lending-club": ("modeldata", "lending_club", "Class", "bad", ()),
     "card-defaults": ("ISLR", "Default", "default", "Yes", ()),
+    "caravan-insurance": ("ISLR", "Caravan", "Purchase", "Yes", ()),
+    "churn": ("modeldata", "wa_churn", "churn", "Yes", ()),
+    "attrition": ("modeldata", "attrition", "Attrition", "Yes", ()),
 }
-"""By name: package, item, label, its value for a bad case, and columns that give it away."""
+"""By name: package, item, label, its value for the rare case, and columns that give it away. The
+first six are about credit; the last three are mostly categories."""
+CODED = ("caravan-insurance",)
+"""Tables whose numbers are codes of groups, hence categories."""
 
 
 def write(name: str, folder: Path) -> None:
@@ -36,7 +42,7 @@ def write(name: str, folder: Path) -> None:
     bad_cases = (table.pop(label).astype(str) == bad).astype(int)
     numbers = table.select_dtypes("number")
     # A column with two values is a category, whatever they are called.
-    numeric = [column for column in numbers if numbers[column].nunique() > 2]
+    numeric = [c for c in numbers if numbers[c].nunique() > 2 and name not in CODED]
     table.insert(0, "label", bad_cases)
     table.to_csv(folder / f"{name}.csv", index=False)
     dataset = {

@@ -5,12 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import cast
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
+from fraud.models import streamed
 from fraud.models.evaluation import metrics
 from fraud.models.examples import Examples
 from fraud.models.network import defaults, threshold
@@ -18,6 +20,7 @@ from fraud.models.network.architecture import SCORE, build_network, member_logit
 from fraud.models.network.calibration import calibrate
 from fraud.models.preprocessing.transform_fn import NUMERIC
 from fraud.models.spec import AlertBudget, Network, ResolvedNetwork
+from fraud.models.streamed import Streamed
 
 PREDICT_BATCH = 8192
 MIN_STEPS_PER_EPOCH = 50
@@ -51,9 +54,9 @@ class Fitted:
     history: dict[str, list[float]] = field(default_factory=dict)
     sample: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
-    def scores(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        """Fraud probability of each example, float32 [n]."""
-        return self.model.predict(inputs, batch_size=PREDICT_BATCH, verbose=0).reshape(-1)
+    def scores(self, inputs: Mapping[str, np.ndarray | Streamed]) -> np.ndarray:
+        """Fraud probability of each example, whose inputs must be in memory, float32 [n]."""
+        return self.model.predict(dict(inputs), batch_size=PREDICT_BATCH, verbose=0).reshape(-1)
 
 
 def fit(
@@ -160,8 +163,8 @@ class Validation:
 
     @property
     def inputs(self) -> dict[str, np.ndarray]:
-        """The network's inputs."""
-        return self.examples.inputs
+        """The network's inputs, which are in memory."""
+        return cast("dict[str, np.ndarray]", self.examples.inputs)
 
     @property
     def labels(self) -> np.ndarray:
@@ -331,7 +334,7 @@ class _PassRows:
     """The rows of a pass over the examples: all frauds and, drawn anew, some of the others.
 
     Args:
-      train: the rows to train on, int64 [n].
+      train: the rows to train on, ascending, int64 [n].
       labels: 0 or 1, of all examples.
       genuine_share: how much of the rows without fraud a pass has.
 
@@ -341,17 +344,16 @@ class _PassRows:
 
     def __init__(self, train: np.ndarray, labels: np.ndarray, genuine_share: float) -> None:
         fraud = labels[train] == 1
-        self._frauds, self._genuine = train[fraud], train[~fraud]
+        self._train, self._frauds, self._genuine = train, train[fraud], train[~fraud]
         self._drawn = round(genuine_share * self._genuine.size)
-        self._all = train if self._drawn == self._genuine.size else None
         self.size = self._frauds.size + self._drawn
 
-    def shuffled(self, random: np.random.Generator) -> np.ndarray:
-        """The rows of the next pass, in random order."""
-        if self._all is not None:
-            return random.permutation(self._all)
+    def draw(self, random: np.random.Generator) -> np.ndarray:
+        """The rows of the next pass, ascending."""
+        if self._drawn == self._genuine.size:
+            return self._train
         genuine = random.choice(self._genuine, self._drawn, replace=False, shuffle=False)
-        return random.permutation(np.concatenate([self._frauds, genuine]))
+        return np.sort(np.concatenate([self._frauds, genuine]))
 
 
 def _batches(
@@ -361,29 +363,60 @@ def _batches(
     batch: int,
     spec: ResolvedNetwork,
 ) -> tf.data.Dataset:
-    """Batches (inputs, labels, weights) of rows that are drawn for each epoch.
+    """Batches (inputs, labels, weights) of rows that are drawn and shuffled for each epoch.
 
     Labels are [batch, members], with NO_LABEL where `trained_on` (bool [n, members]) is False.
     """
     random = np.random.default_rng(spec.seed)
-    labels = np.where(trained_on, examples.labels[:, np.newaxis], NO_LABEL).astype(np.float32)
     weights = np.where(examples.labels == 1, spec.positive_weight, 1).astype(np.float32)
-    steps = drawn.size // batch
+    streams = any(isinstance(array, Streamed) for array in examples.inputs.values())
+    shuffled = _shuffled_while_streaming if streams else _shuffled_in_memory
 
-    # numpy gathers the rows: as tensors the examples would be in memory three times.
     def epoch() -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
-        for rows in drawn.shuffled(random)[: steps * batch].reshape(steps, batch):
-            gathered = {name: array[rows] for name, array in examples.inputs.items()}
-            yield gathered, labels[rows], weights[rows]
+        for inputs, rows in shuffled(examples, drawn.draw(random), batch, random):
+            labels = np.where(trained_on[rows], examples.labels[rows, np.newaxis], NO_LABEL)
+            yield inputs, labels.astype(np.float32), weights[rows]
 
-    def spec_of(array: np.ndarray) -> tf.TensorSpec:
+    def spec_of(array: np.ndarray | Streamed) -> tf.TensorSpec:
         return tf.TensorSpec([batch, *array.shape[1:]], array.dtype)
 
     inputs = {name: spec_of(array) for name, array in examples.inputs.items()}
+    labels = tf.TensorSpec([batch, trained_on.shape[1]], tf.float32)
     batches = tf.data.Dataset.from_generator(
-        epoch, output_signature=(inputs, spec_of(labels), spec_of(weights))
+        epoch, output_signature=(inputs, labels, tf.TensorSpec([batch], tf.float32))
     )
+    steps = drawn.size // batch
     return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4)
+
+
+def _shuffled_in_memory(
+    examples: Examples, rows: np.ndarray, batch: int, random: np.random.Generator
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """Batches of the inputs of rows, and the rows, in random order."""
+    steps = rows.size // batch
+    # numpy gathers the rows: as tensors the examples would be in memory three times.
+    for some in random.permutation(rows)[: steps * batch].reshape(steps, batch):
+        yield {name: array[some] for name, array in examples.inputs.items()}, some
+
+
+def _shuffled_while_streaming(
+    examples: Examples, rows: np.ndarray, batch: int, random: np.random.Generator
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """The same from a file: rows of blocks all over the file are read and shuffled together."""
+    left = {name: array[rows[:0]] for name, array in examples.inputs.items()}
+    left_rows = rows[:0]
+    for window in streamed.windows(rows, examples.labels.size, random):
+        window_rows = np.concatenate([left_rows, window])
+        buffer = {
+            name: np.concatenate([left[name], array[window]])
+            for name, array in examples.inputs.items()
+        }
+        order = random.permutation(window_rows.size)
+        steps = order.size // batch
+        for some in order[: steps * batch].reshape(steps, batch):
+            yield {name: values[some] for name, values in buffer.items()}, window_rows[some]
+        rest = order[steps * batch :]
+        left, left_rows = {name: values[rest] for name, values in buffer.items()}, window_rows[rest]
 
 
 def _validation_metrics(

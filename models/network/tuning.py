@@ -46,7 +46,7 @@ def tuner_fn(fn_args: Any) -> TunerFnResult:
     transform = tft.TFTransformOutput(fn_args.transform_graph_path)
     tuning = from_json(Tuning, config["tuning"])
     budget = from_json(AlertBudget, config["alert_budget"])
-    examples = load_split(fn_args.train_files, transform, columns)
+    examples = load_split(fn_args.train_files, transform, columns, network.rows_in_memory)
     resolved = defaults.resolve(network, examples.labels.size, examples.categories)
     return TunerFnResult(
         tuner=NetworkTuner(resolved, tuning, budget, fn_args.working_dir),

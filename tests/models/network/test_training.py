@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from fraud.models import streamed
+from fraud.models.evaluation import metrics
 from fraud.models.examples import Examples
 from fraud.models.network import training
 from fraud.models.network.architecture import SCORE, member_logits
 from fraud.models.network.explain import Explainer, typical_genuine
 from fraud.models.spec import AlertBudget, ResolvedNetwork
+from fraud.models.streamed import Streamed
 from fraud.time import SECONDS_PER_DAY
 
 SPEC = ResolvedNetwork(
@@ -181,29 +184,64 @@ def test_the_loss_is_kerass_on_the_labels_a_member_is_trained_on(focal_gamma):
     assert float(loss) == pytest.approx(sum(each) / 4, rel=1e-5)
 
 
-def test_each_epoch_has_every_row_once_in_a_different_order() -> None:
+def in_a_file(examples: Examples) -> Examples:
+    inputs = {}
+    for name, array in examples.inputs.items():
+        inputs[name] = Streamed()
+        for begin in range(0, len(array), 1000):
+            inputs[name].append(array[begin : begin + 1000])
+    return dataclasses.replace(examples, inputs=inputs)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_each_epoch_has_every_row_once_in_a_different_order(monkeypatch, streams) -> None:
+    monkeypatch.setattr(streamed, "BLOCK", 8)
+    monkeypatch.setattr(streamed, "BUFFER_BLOCKS", 4)
     rows = np.arange(103)
     inputs = {"numeric": rows.astype(np.float32).reshape(-1, 1)}
-    examples = Examples(inputs, np.zeros(103, np.int64), np.zeros(103), rows)
+    examples = Examples(inputs, rows % 2, np.zeros(103), rows)
+    if streams:
+        examples = in_a_file(examples)
+    trained_on = np.stack([rows % 3 > 0, rows > 0], axis=1)
     drawn = training._PassRows(rows[3:], examples.labels, 1.0)
-    batches = training._batches(examples, drawn, np.ones((103, 1), bool), 10, ResolvedNetwork())
-    epochs = [
-        [int(n) for batch, _, _ in batches for n in batch["numeric"].numpy().ravel()]
-        for _ in range(2)
-    ]
+    spec = ResolvedNetwork(positive_weight=5)
+    batches = training._batches(examples, drawn, trained_on, 10, spec)
+    epochs = []
+    for _ in range(2):
+        epochs.append([])
+        for batch, labels, weights in batches:
+            numbers = batch["numeric"].numpy().ravel().astype(int)
+            expected = np.where(trained_on[numbers], numbers[:, np.newaxis] % 2, training.NO_LABEL)
+            np.testing.assert_array_equal(labels, expected)
+            np.testing.assert_array_equal(weights, np.where(numbers % 2, 5, 1))
+            epochs[-1] += numbers.tolist()
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(3, 103))
     assert epochs[0] != epochs[1]
+    if streams:  # not one block after the other
+        assert len({number // 8 for number in epochs[0][:10]}) > 2
+
+
+def test_streamed_examples_give_a_model_that_is_as_good(monkeypatch, fitted) -> None:
+    monkeypatch.setattr(streamed, "BLOCK", 50)
+    monkeypatch.setattr(streamed, "BUFFER_BLOCKS", 20)
+    from_file = training.fit(SPEC, in_a_file(random_examples()), {}, AlertBudget(20))
+    new = random_examples(seed=1)
+    one, other = (
+        metrics.average_precision(new.labels, model.scores(new.inputs))
+        for model in (from_file, fitted)
+    )
+    assert one == pytest.approx(other, abs=0.03)
 
 
 def test_a_pass_has_every_fraud_and_other_genuine_rows_than_the_one_before() -> None:
     labels = np.arange(1000) % 10 == 0
     drawn = training._PassRows(np.arange(100, 1000), labels, 0.1)
     random = np.random.default_rng(1)
-    first, second = (drawn.shuffled(random) for _ in range(2))
+    first, second = (drawn.draw(random) for _ in range(2))
     for rows in (first, second):
         assert drawn.size == rows.size == np.unique(rows).size == 90 + 81
         assert labels[rows].sum() == 90 and rows.min() >= 100
-        assert 20 < labels[rows[:85]].sum() < 70  # shuffled, not the frauds first
+        assert (np.diff(rows) > 0).all()
     assert len(set(first[~labels[first]]) & set(second[~labels[second]])) < 30
 
 
