@@ -69,7 +69,7 @@ class Network:
     frauds; below 1, training costs less, and the scores are still probabilities."""
     rows_in_memory: Count = 5_000_000
     """Transactions of the train window up to which training has them in memory; more are streamed
-    from a temporary file (in the folder that TMPDIR names), half a million at a time."""
+    from a temporary file (in the folder that TMPDIR names), a quarter of a million at a time."""
     validation_percent: Percent | None = None
     """Percentage of cards (of rows, if there are no entities) that each member is not trained on:
     its scores for them choose the epoch, calibrate the scores and set the threshold; null follows

@@ -10,8 +10,8 @@ import numpy as np
 
 BLOCK = 8192
 """Rows that are read together."""
-BUFFER_BLOCKS = 64
-"""Blocks that are in memory together while rows are shuffled: half a million rows."""
+BUFFER_BLOCKS = 32
+"""Blocks that are in memory together while rows are shuffled: a quarter of a million rows."""
 
 
 class Streamed:

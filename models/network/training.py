@@ -417,6 +417,7 @@ def _shuffled_while_streaming(
             yield {name: values[some] for name, values in buffer.items()}, window_rows[some]
         rest = order[steps * batch :]
         left, left_rows = {name: values[rest] for name, values in buffer.items()}, window_rows[rest]
+        del buffer  # before the next one is read
 
 
 def _validation_metrics(
