@@ -160,12 +160,14 @@ def _wanted(
     lags: Lags,
 ) -> tuple[list[str], list[str], date | None, date | None]:
     """Why to train, and why not yet, a sentence each; and since when the world is another: for the
-    latest change that can be trained on, and the earliest that is waited for.
+    latest change that can be trained on, and the earliest that is waited for, be it for its labels
+    or, if something is in the way, for its training.
     """
     if observation.version is None:
         return ["nothing is live"], [], None, None
     as_of, lag = observation.as_of, _lag(policy, lags)
-    wanted, notes, learnable, awaited = [], [], [], []
+    wanted, notes, learnable, awaited, delayed = [], [], [], [], []
+    learnt = max((_learnt(day, lag) for day in past), default=date.min)
     for check in asks:
         if check.kind is Kind.AGE:  # needs no second day, and has been learnable for long
             continue
@@ -180,6 +182,9 @@ def _wanted(
         else:
             wanted.append(_sentence(check))
             learnable.append(changed)
+            if policy.min_changed_days and changed > learnt:
+                delayed.append(changed)  # if something is in the way of its training
+    awaited = awaited or delayed
     pending = _pending(as_of, past, lag)
     if pending and all(pending[0] < changed for changed in (*learnable, *awaited)):
         # Checks that begin to ask later date the same change later.
@@ -206,6 +211,11 @@ def _began(check: Check, first: date, lags: Lags) -> date:
     return first - timedelta(days=lags.labels if check.kind in LATE else 0)
 
 
+def _learnt(day: Past, lag: timedelta) -> date:
+    """The last change of which a day's training had days; the earliest date without a training."""
+    return day.decision.as_of - lag if day.decision.action == "retrain" else date.min
+
+
 def _pending(as_of: date, past: Sequence[Past], lag: timedelta) -> tuple[date, date] | None:
     """A change that is waited for, and when it was last seen, if that was in the last week.
 
@@ -218,7 +228,7 @@ def _pending(as_of: date, past: Sequence[Past], lag: timedelta) -> tuple[date, d
         if as_of - made.as_of > WEEK:
             return None
         if made.action == "retrain":
-            learnt = max(learnt, made.as_of - lag)
+            learnt = max(learnt, _learnt(day, lag))
         elif made.changed is not None and made.changed > learnt:
             return made.changed, made.as_of
     return None

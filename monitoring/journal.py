@@ -93,6 +93,7 @@ class Entry:
       restored: the version that went live instead; "" before.
       probation_until: the day at whose end the model on probation is judged.
       promotion: what became of that model.
+      judged_on: the day of that, later than `probation_until` if that day was held; None before.
       verified: what the verification after the swap found: problems, or nothing.
       verified_on: the day of that; None before.
       done: whether all steps are done.
@@ -110,6 +111,7 @@ class Entry:
     restored: str = ""
     probation_until: date | None = None
     promotion: Training | None = None
+    judged_on: date | None = None
     verified: tuple[str, ...] = ()
     verified_on: date | None = None
     done: bool = False
@@ -155,7 +157,7 @@ class Entry:
         """The day on which its model did."""
         if not self.pushed:
             return None
-        return self.probation_until if self.promotion else self.day
+        return (self.judged_on or self.probation_until) if self.promotion else self.day
 
     def past(self) -> Past:
         """For `decide`.

@@ -188,7 +188,7 @@ class Loop:
         if is_training_due(entry):
             probation = self.is_tried_first(entry)
             training = self._train(entry, probation, entry.began, is_last_attempt)
-        return self.end(day, training)
+        return self.end(day, training, is_last_attempt)
 
     def reopen(self, day: date) -> bool:
         """Lets the last day be observed and decided again if files that it depends on have changed.
@@ -255,8 +255,15 @@ class Loop:
             entry = self._roll_back(entry, str(version), "; ".join(entry.decision.reasons))
         return entry
 
-    def end(self, day: date, training: Training | None = None) -> Entry:
+    def end(
+        self, day: date, training: Training | None = None, is_last_attempt: bool = False
+    ) -> Entry:
         """Records the training of a day, if there was one, and ends the day.
+
+        Args:
+          day: which.
+          training: what became of it.
+          is_last_attempt: whether a promotion that fails again is given up.
 
         Raises:
           FraudPipelineError: a step failed. Call it again later.
@@ -270,7 +277,7 @@ class Loop:
         if entry.training is not None:
             self._tell_of(day, entry.training)
         if entry.decision is not None and entry.decision.action != "hold":
-            self._promote(day)
+            self._promote(day, is_last_attempt)
         self._warn(day)
         return self._write(self._journal.entry(day), done=True)
 
@@ -357,7 +364,7 @@ class Loop:
         entry = self._roll_back(entry, entry.pushed, reason)
         self._write(entry, verified_on=day)
 
-    def _promote(self, day: date) -> None:
+    def _promote(self, day: date, is_last_attempt: bool) -> None:
         """Ends a probation that is over: the model is pushed, or refused."""
         for entry in self._journal.entries():
             if not entry.on_probation or entry.training is None:
@@ -371,12 +378,12 @@ class Loop:
             if against:
                 promotion = replace(entry.training, outcome="not_promoted", reasons=against)
             else:
-                promotion = self._train(entry, False, time.time())
-            entry = self._write(entry, promotion=promotion)
-            assert entry.promotion is not None
-            self._tell_of(day, entry.promotion)
+                promotion = self._train(entry, False, time.time(), is_last_attempt)
+            entry = self._write(entry, promotion=promotion, judged_on=day)
+            self._tell_of(entry.day, promotion, judged_on=day)
 
-    def _tell_of(self, day: date, training: Training) -> None:
+    def _tell_of(self, day: date, training: Training, judged_on: date | None = None) -> None:
+        """Tells what became of a day's training, or of the probation that it led to."""
         kinds: dict[str, AlertKind] = {
             FAILED: "failed_run",
             "gate_stopped": "gate_stop",
@@ -386,7 +393,8 @@ class Loop:
         said = f"training as of {day}: {outcome}"
         if training.pushed:
             said = f"version {training.pushed} is live, trained as of {day}"
-        self._say(_line(day, said, training.reasons))
+        told_on = judged_on or day
+        self._say(_line(told_on, said, training.reasons))
         if kind := kinds.get(training.outcome):
             self._alerts.send(
                 Alert(
@@ -394,7 +402,7 @@ class Loop:
                     f"{day} {training.run_id}",
                     said,
                     training.reasons,
-                    str(day),
+                    str(told_on),
                     training.run_id,
                     training.pushed,
                     training.outcome,

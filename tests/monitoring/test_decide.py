@@ -165,6 +165,32 @@ def test_the_limit_of_eight_weeks_holds_for_old_models_and_for_follow_ups() -> N
     assert trained(old, limited, lags) == [0, 1, 56]
 
 
+def test_a_change_whose_training_has_to_wait_is_not_forgotten_on_a_silent_day() -> None:
+    """It is learnable from day 26 on, but the limit holds until day 56."""
+    lags, policy = Lags(labels=2, training=6), replace(SLOW, min_changed_days=1, cool_down_days=1)
+    policy = replace(policy, follow_up_ratio=None, max_trainings_per_eight_weeks=1)
+    old = [check(Kind.AGE, "model_age")]
+    days = [old] + [[]] * 19 + [[check()]] * 35 + [[]] * 8
+    assert trained(days, policy, lags) == [0, 56]
+    made = replay(days, policy, lags=lags)
+    assert made[40].changed == FIRST + timedelta(20)
+    assert made[56].reasons == ("change of 2026-03-21, last seen on 2026-04-24",)
+    assert trained([old] + [[]] * 19 + [[check()]] * 28 + [[]] * 15, policy, lags) == [0]
+
+
+def test_a_change_that_a_training_had_days_of_is_not_waited_for_again() -> None:
+    lags, policy = Lags(labels=2, training=6), replace(SLOW, min_changed_days=1)
+    days = [[check()]] * 9 + [[]] * 20
+    assert trained(days, replace(policy, follow_up_ratio=None), lags) == [6]
+    assert replay(days, replace(policy, follow_up_ratio=None), lags=lags)[8].changed is None
+
+
+def test_who_does_not_wait_for_labels_does_not_wait_for_a_silent_check() -> None:
+    lags, policy = Lags(labels=2, training=6), replace(SLOW, max_trainings_per_eight_weeks=1)
+    days = [[check(Kind.AGE, "model_age")]] + [[check()]] * 53 + [[]] * 4
+    assert trained(days, policy, lags) == [0]
+
+
 def test_with_nothing_live_no_limit_of_eight_weeks_holds() -> None:
     policy = replace(SLOW, max_trainings_per_eight_weeks=1)
     assert actions([[]] * 6, policy, version=None) == ["retrain"] + ["nothing"] * 4 + ["retrain"]

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from fraud.monitoring import journal, loop
 from fraud.monitoring.alerts import Alerts
 from fraud.monitoring.checks import Day, Kind, Observation, Verdict
 from fraud.monitoring.decide import Lags
-from fraud.monitoring.journal import Entry, Journal, history
+from fraud.monitoring.journal import Entry, Journal, Training, history
 from fraud.monitoring.loop import Heart, Loop
 from fraud.monitoring.spec import Monitoring
 from tests.monitoring.fake_bank import FIRST, POLICY, Bank, asks, eventful, loop_alerts, replay
@@ -204,6 +205,36 @@ def test_no_model_is_promoted_while_the_data_is_broken(tmp_path: Path) -> None:
     bank = Bank(tmp_path, 12, {4: DRIFT, 7: BROKEN, 8: BROKEN})
     replay(bank, policy)
     assert ("train", 4) in bank.log()[bank.log().index(("observe", 9)) :]
+
+
+def test_a_model_is_live_from_the_day_of_its_promotion_on(tmp_path: Path) -> None:
+    policy = replace(POLICY, probation_days=3)
+    said: list[str] = []
+    bank = Bank(tmp_path, 12, {4: DRIFT, 7: BROKEN, 8: BROKEN, 11: [asks(Kind.HARM)]})
+    done = replay(bank, policy, said)
+    assert done.entries[4].went_live == FIRST + timedelta(9)
+    assert "2026-03-10  version 2 is live, trained as of 2026-03-05" in said
+    assert done.actions[11] == "roll_back"
+    assert "version 2 went live on 2026-03-10" in done.entries[11].decision.reasons  # type: ignore[union-attr]
+
+
+def test_a_promotion_that_fails_again_and_again_is_given_up(tmp_path: Path) -> None:
+    bank = Bank(tmp_path, 12, {4: DRIFT})
+    train = bank.train
+
+    def without_its_run(
+        day: date, broken: Sequence[date], probation: bool, began: float, is_urgent: bool
+    ) -> Training:
+        if day == FIRST + timedelta(4) and not probation:
+            raise FraudPipelineError("its examples are gone")
+        return train(day, broken, probation, began, is_urgent)
+
+    bank.train = without_its_run  # type: ignore[method-assign]
+    done = replay(bank, replace(POLICY, probation_days=3))
+    assert len(done.entries) == 12 and bank.versions() == {"1": "day 0"}
+    assert done.entries[4].promotion == Training("failed", reasons=("its examples are gone",))
+    assert [number for step, number in bank.log() if step == "judge"] == [7] * POLICY.attempts
+    assert "failed_run" in done.kinds
 
 
 def observed(bank: Bank) -> list[int]:
