@@ -342,7 +342,7 @@ class Alerts:
         """
         try:
             with self._changed:
-                return self._send(alert)
+                return self._send(plain(alert))  # what is no text cannot be written
         except Exception:  # nothing that happens to an alert may stop the loop
             _log.exception("alert %s: could not be recorded: %s", alert.kind, plain(alert.text))
             return False

@@ -549,10 +549,11 @@ def watch(
         except (FraudPipelineError, OSError) as error:  # a disk that is full, storage that is away
             failures += 1
             wait = min(policy.retry_seconds * 2 ** (failures - 1), LONGEST_WAIT)
-            heart.update(doing="waiting after a failure", failures=failures, problem=str(error))
+            problem = plain(str(error))  # which may name a file by bytes that are no text
+            heart.update(doing="waiting after a failure", failures=failures, problem=problem)
             if failures >= policy.attempts:
-                said = f"the loop cannot go on: {error}"
-                alerts.send(Alert("failed_run", f"{day} {error}", said, day=str(day or "")))
+                said = f"the loop cannot go on: {problem}"
+                alerts.send(Alert("failed_run", f"{day} {problem}", said, day=str(day or "")))
                 if once:
                     if isinstance(error, OSError) and error.errno not in (ENOSPC, EDQUOT):
                         raise FraudPipelineError(str(error)) from error

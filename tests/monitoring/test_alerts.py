@@ -417,6 +417,16 @@ def test_receivers_that_cannot_work_are_refused(
     assert "hooks.example" not in str(refused.value) and "passwd" not in str(refused.value)
 
 
+def test_an_alert_with_a_name_that_is_no_text_is_delivered(tmp_path: Path) -> None:
+    odd = replace(ALERT, subject="\udcff", text="\udcff.csv is gone", reasons=("\udcff",))
+    with hook() as receiver:
+        raised = Alerts(tmp_path, [Webhook(receiver.url, "json", 5)])
+        assert raised.send(odd) and not raised.send(odd)
+        assert raised.flush(10)
+        raised.close()
+    assert [body["text"] for body in receiver.bodies] == ["\\udcff.csv is gone"]
+
+
 def test_muted_kinds_are_recorded_and_not_sent(tmp_path: Path) -> None:
     with hook() as receiver:
         to = [Webhook(receiver.url, "json", 5)]

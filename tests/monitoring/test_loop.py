@@ -98,6 +98,18 @@ def test_a_disk_that_is_full_for_a_while_does_not_end_the_loop(tmp_path: Path, n
     assert replay(bank).actions == ["retrain", "nothing", "nothing"]
 
 
+def test_a_name_that_is_no_text_does_not_end_the_loop(tmp_path: Path) -> None:
+    """Python has the byte 0xff of a file's name as half of a character."""
+    wrong = FraudPipelineError("data/\udcff.csv: gone")
+    bank = Bank(tmp_path, 2, errors={("observe", 1): [wrong] * 3})
+    with pytest.raises(FraudPipelineError, match="gone"):
+        replay(bank)
+    state = json.loads((tmp_path / "loop" / "state.json").read_text())
+    assert state["problem"] == "data/\\udcff.csv: gone" and state["failures"] == 3
+    assert [raised.alert.kind for raised in loop_alerts(tmp_path)] == ["failed_run", "push"]
+    assert replay(bank).actions == ["retrain", "nothing"]
+
+
 def test_once_gives_up_after_so_many_attempts_and_goes_on_where_it_was(tmp_path: Path) -> None:
     down = FraudPipelineError("the database does not answer")
     bank = Bank(tmp_path, 3, errors={("observe", 1): [down] * 3})
