@@ -379,6 +379,9 @@ class Loop:
                 promotion = replace(entry.training, outcome="not_promoted", reasons=against)
             else:
                 promotion = self._train(entry, False, time.time(), is_last_attempt)
+                if promotion.outcome == FAILED and not promotion.model:
+                    # The model that waited is still there, to be listed and kept.
+                    promotion = replace(entry.training, outcome=FAILED, reasons=promotion.reasons)
             entry = self._write(entry, promotion=promotion, judged_on=day)
             self._tell_of(entry.day, promotion, judged_on=day)
 

@@ -244,7 +244,9 @@ def test_a_promotion_that_fails_again_and_again_is_given_up(tmp_path: Path) -> N
     bank.train = without_its_run  # type: ignore[method-assign]
     done = replay(bank, replace(POLICY, probation_days=3))
     assert len(done.entries) == 12 and bank.versions() == {"1": "day 0"}
-    assert done.entries[4].promotion == Training("failed", reasons=("its examples are gone",))
+    given_up = Training("failed", "run-4", ("its examples are gone",), model="model-4")
+    assert done.entries[4].promotion == given_up
+    assert journal.refused(done.entries, 30) == [(FIRST + timedelta(4), given_up)]
     assert [number for step, number in bank.log() if step == "judge"] == [7] * POLICY.attempts
     assert "failed_run" in done.kinds
 
