@@ -38,8 +38,11 @@ class Analysis:
     words: Mapping[str, tuple[bytes, ...]]
 
     def write(self, folder: Path) -> None:
-        """Writes the edges, and each vocabulary as text with one word per line, to a new folder."""
-        folder.mkdir(parents=True)
+        """Writes the edges, and each vocabulary as text with one word per line.
+
+        A runner may repeat it: what the folder has is replaced.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / _EDGES_FILE, self.edges)
         for column, words in self.words.items():
             lines = words or (b"(none)",)  # TensorFlow cannot read an empty file

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,13 @@ class TransformExecutor(LocalBeam, executor.Executor):
             for file in sorted(tf.io.gfile.glob(io_utils.all_files_pattern(uri)))
         ]
         columns = from_json(ModelColumns, config["columns"])
-        analyze = Analyze(columns, from_json(Network, config["network"]))
+        analyze = partial(analyze_file, columns, from_json(Network, config["network"]))
         folder = Path(self._get_tmp_dir(), "analysis")
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
                 | beam.Create(files)
-                | beam.CombineGlobally(analyze).without_defaults()
+                | AnalyzeFiles(analyze, files)
                 | beam.Map(Analysis.write, folder)
             )
         write_transform_graph(graph, folder, config)
@@ -83,30 +84,55 @@ class TransformExecutor(LocalBeam, executor.Executor):
         )
 
 
-class Analyze(beam.CombineFn):
-    """Combines files of examples into their analysis."""
+class AnalyzeFiles(beam.PTransform):
+    """Files of examples → their `Analysis`, the same on every runner.
 
-    def __init__(self, columns: ModelColumns, network: Network) -> None:
-        self._columns, self._network = columns, network
+    Quantiles are estimates that depend a little on what is merged with what. A CombineFn would
+    leave that to the runner, and a model from a cluster would differ from one of a single machine.
+    So the analyses of files are merged in the order of the files, `TOGETHER` at a time.
+    """
 
-    def create_accumulator(self) -> Analyzer:
-        """See beam.CombineFn."""
-        return Analyzer(self._columns, self._network)
+    TOGETHER = 16
 
-    def add_input(self, analyzer: Analyzer, file: str) -> Analyzer:
-        """See beam.CombineFn."""
-        for batch in _batches(file, self._columns):
-            analyzer.add(batch)
-        return analyzer
+    def __init__(self, analyze: Callable[[str], Analyzer], files: Sequence[str]) -> None:
+        super().__init__()
+        self._analyze, self._files = analyze, files
 
-    def merge_accumulators(self, analyzers: Iterable[Analyzer]) -> Analyzer:
-        """See beam.CombineFn."""
-        first, *others = analyzers
-        return first.merge(others)
+    def expand(self, files: beam.PCollection) -> beam.PCollection:
+        """See beam.PTransform."""
+        numbers = {file: number for number, file in enumerate(self._files)}
+        analyzers = (
+            files
+            | "Spread" >> beam.Reshuffle()
+            | "AnalyzeFile" >> beam.Map(lambda file: (numbers[file], self._analyze(file)))
+        )
+        left, level = len(numbers), 0
+        while left > 1 or level == 0:
+            left, level = -(-left // self.TOGETHER), level + 1
+            analyzers = (
+                analyzers
+                | f"Group{level}" >> beam.MapTuple(partial(_grouped, self.TOGETHER))
+                | f"ByGroup{level}" >> beam.GroupByKey()
+                | f"Merge{level}" >> beam.MapTuple(_merged)
+            )
+        return analyzers | "Finish" >> beam.MapTuple(lambda _, analyzer: analyzer.analysis())
 
-    def extract_output(self, analyzer: Analyzer) -> Analysis:
-        """See beam.CombineFn."""
-        return analyzer.analysis()
+
+def analyze_file(columns: ModelColumns, network: Network, file: str) -> Analyzer:
+    """The analysis of one file of examples."""
+    analyzer = Analyzer(columns, network)
+    for batch in _batches(file, columns):
+        analyzer.add(batch)
+    return analyzer
+
+
+def _grouped(together: int, number: int, analyzer: Analyzer) -> tuple[int, tuple[int, Analyzer]]:
+    return number // together, (number, analyzer)
+
+
+def _merged(group: int, numbered: Iterable[tuple[int, Analyzer]]) -> tuple[int, Analyzer]:
+    first, *others = (a for _, a in sorted(numbered, key=lambda pair: pair[0]))
+    return group, first.merge(others)
 
 
 def _batches(file: str, columns: ModelColumns) -> Iterator[dict[str, NDArray]]:

@@ -305,3 +305,34 @@ def test_each_model_scores_the_inputs_it_was_trained_on(
     assert of("plain", "champion") != of("squared", "champion")
     assert of("embedded", "champion") == pytest.approx(of("squared", "champion"), nan_ok=True)
     assert of("embedded", "challenger") == pytest.approx(of("plain", "challenger"), nan_ok=True)
+
+
+def test_parts_of_a_slice_sum_up_to_the_same_in_any_order() -> None:
+    """Exactly, although floating-point sums and the order of rows depend on what comes first."""
+    random = np.random.default_rng(5)
+    parts = []
+    for rows in (5, 300, 40, 40, 1000, 1):
+        label, score = random.integers(0, 2, rows), random.random(rows).astype(np.float32) ** 9
+        histogram = evaluation_extractors.ScoreHistogram.of(label, score)
+        columns = {"CARD": random.integers(0, 9, rows).astype(str).astype(object), "SPENT": score}
+        histograms = {("", "score"): histogram}
+        parts.append(evaluation_extractors.SliceData(histograms, columns))
+    results = []
+    for order, first in (([0, 1, 2, 3, 4, 5], 3), ([5, 3, 1, 0, 2, 4], 1), ([4, 2, 0, 1, 3, 5], 6)):
+        combine = evaluation_extractors.SumSlice()
+        bundles = []
+        for bundle in (order[:first], order[first:]):
+            accumulator = combine.create_accumulator()
+            for number in bundle:
+                accumulator = combine.add_input(accumulator, parts[number])
+            bundles.append(accumulator)
+        summed = combine.extract_output(combine.merge_accumulators(bundles))
+        results.append(summed)
+    one, *others = results
+    assert len(one.columns["CARD"]) == 1386
+    assert one.histograms["", "score"].examples.sum() == 1386
+    for other in others:
+        np.testing.assert_array_equal(one.columns["CARD"], other.columns["CARD"])
+        assert one.columns["SPENT"].tobytes() == other.columns["SPENT"].tobytes()
+        mine, theirs = one.histograms["", "score"], other.histograms["", "score"]
+        assert mine.scores.tobytes() == theirs.scores.tobytes()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+import apache_beam as beam
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.tf_metadata import schema_utils
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
@@ -21,7 +25,12 @@ from fraud.models.preprocessing.analysis import Analyzer
 from fraud.models.preprocessing.transform_fn import positions, vocabulary_sizes
 from fraud.models.preprocessing.transform_graph import TransformGraph
 from fraud.models.spec import Network
-from fraud.pipeline.components.transform import TransformExecutor, dense
+from fraud.pipeline.components.transform import (
+    AnalyzeFiles,
+    TransformExecutor,
+    analyze_file,
+    dense,
+)
 
 COLUMNS = ModelColumns(("amount", "count"), ("channel",), "fraud", None, None)
 NETWORK = Network(bins=8, vocabulary_size=2)
@@ -138,3 +147,56 @@ def test_a_column_that_the_schema_takes_for_text_is_read_as_the_number_it_is(
     write(tmp_path / "examples" / "Split-train", empty, shards=1)
     raw = transformed(tmp_path, count=schema_pb2.BYTES).raw_feature_spec()
     assert raw["count"].dtype == tf.float32
+
+
+_analyses: list = []
+"""Where a pipeline in this process leaves its results."""
+
+
+def _keep(analysis: object) -> None:
+    _analyses.append(analysis)
+
+
+class Merged:
+    """In place of an Analyzer: which files were merged, in which order, and with which."""
+
+    def __init__(self, *merged: object) -> None:
+        self.merged = list(merged)
+
+    def merge(self, others: Sequence[Merged]) -> Merged:
+        return Merged(*self.merged, *(other.merged for other in others))
+
+    def analysis(self) -> list[object]:
+        return self.merged
+
+
+@pytest.mark.parametrize("files", [1, 2, 5])
+def test_files_are_merged_in_their_order_whatever_the_runner_does(files, monkeypatch) -> None:
+    monkeypatch.setattr(AnalyzeFiles, "TOGETHER", 2)
+    names = [f"part-{number}" for number in range(files)]
+    merged = {
+        1: ["part-0"],
+        2: ["part-0", ["part-1"]],
+        5: ["part-0", ["part-1"], ["part-2", ["part-3"]], ["part-4"]],
+    }[files]
+    results = []
+    for arrival in (names, names[::-1], names[1::2] + names[::2]):
+        with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+            analysed = pipeline | beam.Create(arrival) | AnalyzeFiles(Merged, names)
+            _ = analysed | beam.Map(_keep)
+        results.append(_analyses.pop())
+    assert results == [merged] * 3
+
+
+def test_one_worker_and_many_learn_the_same(columns, tmp_path: Path) -> None:
+    """Exactly, although quantiles are estimates: 40 files are more than are merged at once."""
+    write(tmp_path / "files", columns, shards=40)
+    files = sorted(map(str, (tmp_path / "files").iterdir()))
+    analyze = partial(analyze_file, COLUMNS, NETWORK)
+    for arrival in (files, files[::-1]):
+        with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+            analysed = pipeline | beam.Create(arrival) | AnalyzeFiles(analyze, files)
+            _ = analysed | beam.Map(_keep)
+    one, another = _analyses.pop(), _analyses.pop()
+    assert one.edges.tobytes() == another.edges.tobytes()
+    assert one.words == another.words
