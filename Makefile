@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself: `make run` on a fresh clone is enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup browser run serve test test-slow unit test-modern mutants airflow kubeflow notebooks \
+.PHONY: help setup browser run serve test test-slow unit test-modern mutants airflow kubeflow flink notebooks \
 	image image-lint sbom demo bench bench-models bench-serving manifests manifests-apply alerts \
 	train promote deploy undeploy smoke jenkins-lint jenkins-test lint format docs lock clean
 bin := .venv/bin
@@ -66,6 +66,15 @@ kubeflow: setup ## run the sample with Kubeflow's local runner; write the YAML f
 	.venv-kubeflow/bin/python deploy/kubeflow/fraud.py run --graph build/kubeflow/graph \
 		--pipeline $(abspath $(bin))/fraud-pipeline
 	$(bin)/fraud-pipeline status --root build/kubeflow/root
+
+flink: setup ## run the sample on a real Flink cluster of two workers, and compare with a local run (needs a JDK, Maven)
+	scripts/setup_flink.sh
+	rm -rf build/flink
+	$(bin)/fraud-pipeline run --config data/sample/config.yaml --data data/sample/transactions --root build/flink/local
+	$(bin)/python deploy/flink/cluster.py --home build/flink/cluster -- $(bin)/fraud-pipeline run \
+		--config data/sample/config.yaml --config build/flink/cluster/beam.yaml \
+		--data data/sample/transactions --root build/flink/root
+	$(bin)/python deploy/flink/compare.py build/flink/local build/flink/root
 
 image: image-lint ## build the images and try them: a run to a pushed model, a scored transaction (needs buildah)
 	scripts/image.sh
@@ -166,4 +175,4 @@ lock: setup ## renew the pins of both stacks from setup.py and pyproject.toml
 	scripts/lock.sh
 
 clean: ## remove .venv, .venv-* and the tools' caches; results (fraud-root) stay
-	rm -rf .venv .venv-* .go-tools .java-tools deploy/jenkins/lint/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv-* .go-tools .java-tools .flink deploy/jenkins/lint/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -68,5 +68,10 @@ setup(
         *(f"{package}; python_version >= '3.11'" for package in MODERN),
     ],
     extras_require={"mlflow": ["mlflow>=3"], "otel": OTEL},
-    entry_points={"console_scripts": ["fraud-pipeline = fraud.pipeline.cli:main"]},
+    entry_points={
+        "console_scripts": [
+            "fraud-pipeline = fraud.pipeline.cli:main",
+            "fraud-beam-worker = fraud.pipeline.runners.beam_worker:main",
+        ]
+    },
 )

@@ -6,8 +6,8 @@
 #   *-dev.txt       development tools (pyproject.toml's group), compatible with the file above
 #   serving.txt     what the server needs of modern.txt, for its image; see docs/images.md
 #   uv.txt          the installer itself
-#   airflow.txt, kubeflow.txt, kubernetes.txt, image.txt, bench*.txt   for separate environments; see
-#                   scripts/setup_beside.sh
+#   airflow.txt, kubeflow.txt, flink.txt, kubernetes.txt, image.txt, bench*.txt   for separate
+#                   environments; see scripts/setup_beside.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -64,6 +64,8 @@ EOF
 compile --python-version 3.10 --universal - -o requirements/uv.txt <<<uv
 compile --python-version 3.10 --universal - -o requirements/airflow.txt <<<apache-airflow
 compile --python-version 3.10 --universal - -o requirements/kubeflow.txt <<<'kfp[kubernetes]'
+# Flink as Beam's runner in deploy/flink/pom.xml needs it.
+compile --python-version 3.10 --universal - -o requirements/flink.txt <<<'apache-flink-libraries<1.20'
 compile --python-version 3.10 --universal - -o requirements/kubernetes.txt <<<$'kubernetes-validate\npyyaml'
 compile --python-version 3.10 --universal - -o requirements/image.txt \
     <<<$'check-jsonschema\ncyclonedx-bom\nhadolint-bin'
