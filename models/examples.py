@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from fraud.models import example_columns
 from fraud.models.columns import ModelColumns
 from fraud.models.preprocessing.transform_fn import CATEGORICAL, NUMERIC
 from fraud.models.preprocessing.transform_graph import TransformGraph
@@ -109,6 +110,19 @@ def _batches(
     side = {name: raw[name] for name in (columns.label, columns.timestamp, columns.card) if name}
     graph = TransformGraph(transform)
 
+    files = sorted(file for pattern in patterns for file in tf.io.gfile.glob(pattern))
+    if (parsed := example_columns.parsed(files, {**spec, **side}, READ_BATCH)) is not None:
+        apply = tf.function(graph, autograph=False, reduce_retracing=True)
+        for example in parsed:
+            rows = len(next(iter(example.values())))
+            label, timestamp, card = (
+                example.pop(name).reshape(-1) if name else np.zeros(rows, np.int64)
+                for name in (columns.label, columns.timestamp, columns.card)
+            )
+            inputs = {name: array.numpy() for name, array in apply(example).items()}
+            yield inputs, {"labels": label, "timestamps": timestamp, "cards": card}
+        return
+
     # There is no Python control flow to convert, and AutoGraph takes seconds to find that out.
     @tf.autograph.experimental.do_not_convert
     def parse(records: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
@@ -120,7 +134,6 @@ def _batches(
         return graph(example), {"labels": label, "timestamps": timestamp, "cards": card}
 
     # Files are read one by one: parallel reads hand over single records, at three times the cost.
-    files = sorted(file for pattern in patterns for file in tf.io.gfile.glob(pattern))
     records = tf.data.TFRecordDataset(files, "GZIP").batch(READ_BATCH)
     yield from records.map(parse, tf.data.AUTOTUNE).prefetch(2).as_numpy_iterator()
 

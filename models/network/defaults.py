@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
 from fraud import codec
 from fraud.models.spec import Network, ResolvedNetwork
 
-FEWEST_EPOCHS, MOST_EPOCHS = 6, 20
+MOST_EPOCHS = 20
+EPOCHS = 6  # where there is plenty, and not a lot
+FEWEST_EPOCHS = 2  # with one, there would be nothing to choose from
 MOST_MEMBERS = 10
 PLENTY = 40_000  # rows from which the fewest epochs are enough
+A_LOT = 250_000  # rows from which each pass brings more steps than are needed
 SCARCE = 20_000  # rows below which something is dropped in training
 ENOUGH = 5_000  # rows from which whole columns can be missed; with fewer, hidden units are dropped
 MANY_CATEGORIES = 20  # categorical columns from which the same is true
@@ -46,9 +50,14 @@ def resolve(network: Network, rows: int, categories: int) -> ResolvedNetwork:
 
 
 def epochs_for(rows: int) -> int:
-    """More passes over fewer rows."""
-    wanted = FEWEST_EPOCHS * PLENTY / max(1, rows)
-    return min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(wanted)))
+    """More passes over fewer rows.
+
+    Of a lot of rows, so many that the number of steps grows with the square root of the rows.
+    """
+    if rows > A_LOT:
+        return max(FEWEST_EPOCHS, round(EPOCHS * math.sqrt(A_LOT / rows)))
+    wanted = EPOCHS * PLENTY / max(1, rows)
+    return min(MOST_EPOCHS, max(EPOCHS, round(wanted)))
 
 
 def members_for(rows: int, epochs: int) -> int:

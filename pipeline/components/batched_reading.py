@@ -9,7 +9,7 @@ reading, the executors are TFX's.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -30,6 +30,7 @@ from tfx_bsl.tfxio import record_based_tfxio, tf_example_record
 
 from fraud.codec import from_json
 from fraud.models.evaluation.registry import CURVES
+from fraud.models import example_columns
 from fraud.models.specification import INPUTS_COLUMN
 from fraud.pipeline.components.daily_counts import COUNTS_BY_DAY, DailyCounts, ToCount
 from fraud.pipeline.components.executors import LocalBeam
@@ -38,7 +39,6 @@ from fraud.pipeline.data_facts import CURVES_FILE
 BATCH = 8192  # examples
 _SAMPLE = 256  # examples from which the types of a file are inferred
 
-_ARROW = {tf.int64: pa.int64(), tf.float32: pa.float32(), tf.string: pa.large_binary()}
 _OF_SCHEMA = {
     schema_pb2.INT: tf.int64,
     schema_pb2.FLOAT: tf.float32,
@@ -84,7 +84,7 @@ class ExampleParser:
 
     def _infer_types(self, examples: tf.Tensor) -> None:
         for field in self._decoder.DecodeBatch(examples.numpy()).schema:
-            of_arrow = {arrow: dtype for dtype, arrow in _ARROW.items()}
+            of_arrow = {arrow: dtype for dtype, arrow in example_columns.ARROW.items()}
             if field.name.startswith(INPUTS_COLUMN) and not self._nested:
                 continue
             known = None if pa.types.is_null(field.type) else of_arrow[field.type.value_type]
@@ -112,9 +112,13 @@ def _lists(values: NDArray, splits: NDArray, dtype: tf.DType | None) -> pa.Array
     rows = len(splits) - 1
     if dtype is None:
         return pa.nulls(rows)
+    return _listed(pa.array(values, example_columns.ARROW[dtype]), splits)
+
+
+def _listed(values: pa.Array, splits: NDArray) -> pa.Array:
     empty = np.append(splits[1:] == splits[:-1], False)
     offsets = pa.array(splits, mask=empty) if empty.any() else pa.array(splits)
-    return pa.LargeListArray.from_arrays(offsets, pa.array(values, _ARROW[dtype]))
+    return pa.LargeListArray.from_arrays(offsets, values)
 
 
 class BatchedExamples(tf_example_record.TFExampleRecord):
@@ -157,6 +161,11 @@ def _read(
     schema: schema_pb2.Schema | None, raw_column: str | None, batch_size: int, file: str
 ) -> Iterator[pa.RecordBatch]:
     """Reads a file; `raw_column`, if given, names an extra column for the serialized examples."""
+    if raw_column is None and (columns := example_columns.read(file)) is not None:
+        types = {f.name: example_columns.ARROW[_OF_SCHEMA[f.type]] for f in _features(schema)}
+        if example_columns.fits(columns.schema, types):
+            yield from _as_parsed(columns, types, batch_size)
+            return
     parser = ExampleParser(schema, nested=raw_column is not None)
     compression = "GZIP" if file.endswith(".gz") else ""
     for examples in tf.data.TFRecordDataset(file, compression).batch(batch_size):
@@ -164,6 +173,37 @@ def _read(
         if raw_column is not None:
             batch = record_based_tfxio.AppendRawRecordColumn(batch, raw_column, examples.numpy())
         yield batch
+
+
+def _features(schema: schema_pb2.Schema | None) -> Sequence[schema_pb2.Feature]:
+    return () if schema is None else schema.feature
+
+
+def _as_parsed(
+    columns: pa.RecordBatch, types: Mapping[str, pa.DataType], batch_size: int
+) -> Iterator[pa.RecordBatch]:
+    """The same batches as `ExampleParser` makes.
+
+    Args:
+      columns: of a file, see `example_columns`.
+      types: those of the schema; all columns if empty.
+      batch_size: rows of a batch.
+    """
+    # Without a schema, the type of a column is not known before its first value.
+    known = set(types)
+    for start in range(0, columns.num_rows, batch_size):
+        lists = {}
+        for name in types or sorted(columns.schema.names):
+            values = columns.column(columns.schema.get_field_index(name))
+            values = values.slice(start, batch_size)
+            if values.null_count < len(values):
+                known.add(name)
+            present = values.is_valid().to_numpy(zero_copy_only=False)
+            splits = np.concatenate([[0], np.cumsum(present)])
+            lists[name] = (
+                _listed(values.drop_null(), splits) if name in known else pa.nulls(len(values))
+            )
+        yield pa.RecordBatch.from_pydict(lists)
 
 
 class _Batched:

@@ -28,6 +28,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from fraud import codec
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset, Features
+from fraud.models import example_columns
 from fraud.pipeline import lineage
 from fraud.pipeline.components import champion_inputs
 from fraud.pipeline.components.executors import LocalBeam
@@ -265,9 +266,11 @@ def _publish(split: str, shards: list[Shard], examples: types.Artifact) -> None:
         raise BadInput(f"the {split} split would have no rows; provide more data")
     directory = artifact_utils.get_split_uris([examples], split)[0]
     fileio.makedirs(directory)
+    fileio.makedirs(example_columns.folder_of(directory))
     for number, shard in enumerate(shards):
-        name = f"data_tfrecord-{number:05d}-of-{len(shards):05d}.gz"
-        fileio.rename(shard.path, f"{directory}/{name}")
+        path = f"{directory}/data_tfrecord-{number:05d}-of-{len(shards):05d}.gz"
+        fileio.rename(shard.path, path)
+        fileio.rename(stages.columns_path(shard), example_columns.path_of(path))
 
 
 def _describe(

@@ -27,6 +27,7 @@ from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
 
 from fraud.codec import from_json
+from fraud.models import example_columns
 from fraud.models.columns import ModelColumns
 from fraud.models.preprocessing.analysis import Analysis, Analyzer
 from fraud.models.preprocessing.transform_graph import write_transform_graph
@@ -142,6 +143,9 @@ def _batches(file: str, columns: ModelColumns) -> Iterator[dict[str, NDArray]]:
         **{c: tf.io.FixedLenFeature([], tf.string, "") for c in columns.categorical},
         columns.label: tf.io.FixedLenFeature([], tf.int64),
     }
+    if (batches := example_columns.parsed([file], spec, BATCH)) is not None:
+        yield from batches
+        return
     for examples in tf.data.TFRecordDataset(file, "GZIP").batch(BATCH):
         parsed = tf.io.parse_example(examples, spec)
         yield {name: tensor.numpy() for name, tensor in parsed.items()}

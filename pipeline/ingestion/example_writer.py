@@ -107,16 +107,25 @@ def serialized(columns: Mapping[str, pa.Array]) -> list[bytes]:
     return [example + tail for example, tail in zip(examples, more, strict=True)]
 
 
+def as_in_examples(column: pa.Array) -> pa.Array:
+    """The values of a column as examples have them: int64, float32 or large_binary."""
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return column.cast(pa.large_binary())
+    if pa.types.is_timestamp(kind):
+        return pa.array(np.floor_divide(column.cast(pa.int64()).to_numpy(), 1_000_000))
+    return column.cast(pa.int64() if pa.types.is_integer(kind) else pa.float32())
+
+
 def _feature(name: str, column: pa.Array) -> _Fixed | _Ragged:
     key = _message(_FIRST, name.encode())
-    if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
-        return _texts(key, column.cast(pa.binary()))
-    if pa.types.is_timestamp(column.type):
-        column = pa.array(np.floor_divide(column.cast(pa.int64()).to_numpy(), 1_000_000))
+    column = as_in_examples(column)
+    if pa.types.is_large_binary(column.type):
+        return _texts(key, column)
     if pa.types.is_integer(column.type):
-        kind, value = _INT64_LIST, _varints(column.fill_null(0).to_numpy().astype(np.int64))
+        kind, value = _INT64_LIST, _varints(column.fill_null(0).to_numpy())
     else:
-        floats = column.cast(pa.float32()).to_numpy(zero_copy_only=False)
+        floats = column.to_numpy(zero_copy_only=False)
         kind, value = _FLOAT_LIST, floats.astype("<f4").view(np.uint8).reshape(len(floats), 4)
     content = _message(kind, _message(_FIRST, bytes(value.shape[1])))
     present = _message(_FIRST, key + _message(_SECOND, content))

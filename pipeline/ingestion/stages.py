@@ -38,6 +38,7 @@ from fraud.features.batch import (
     feature_names,
     history_days,
 )
+from fraud.models import example_columns
 from fraud.pipeline.ingestion import example_writer
 from fraud.pipeline.ingestion.blocks import (
     BlockKey,
@@ -79,6 +80,11 @@ class Shard:
     rows: int
     positives: int
     unlabelled: int
+
+
+def columns_path(shard: Shard) -> str:
+    """The file with the columns of a shard, see `fraud.models.example_columns`."""
+    return f"{shard.path}.arrow"
 
 
 def run(pipeline: beam.Pipeline, ingestion: Ingestion, rows: Mapping[File, int]) -> None:
@@ -278,7 +284,7 @@ def _write_shards(
     label = ingestion.layout.dataset.label
     shards: dict[str, Shard] = {}
     with ExitStack() as files:
-        writers: dict[str, tf.io.TFRecordWriter] = {}
+        writers: dict[str, tuple[tf.io.TFRecordWriter, example_columns.Writer]] = {}
         for chunk in block.chunks:
             rows = chunk.stored.load()
             columns = _example_columns(rows, chunk.start, features, ingestion)
@@ -301,8 +307,15 @@ def _write_shards(
                     if not shard.path:
                         path = f"{ingestion.directory}/{uuid.uuid4().hex}.gz"
                         shard = dataclasses.replace(shard, path=path)
-                        writers[split] = files.enter_context(example_writer.open_file(path))
-                    example_writer.write(writers[split], examples)
+                        writers[split] = (
+                            files.enter_context(example_writer.open_file(path)),
+                            files.enter_context(example_columns.Writer(columns_path(shard))),
+                        )
+                    of_examples, of_columns = writers[split]
+                    values = {n: example_writer.as_in_examples(c) for n, c in examples.items()}
+                    example_writer.write(of_examples, values)
+                    values.pop(ingestion.champion_column, None)
+                    of_columns.write(values)
                 shards[split] = dataclasses.replace(
                     shard,
                     rows=shard.rows + len(selected),

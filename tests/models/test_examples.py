@@ -1,14 +1,17 @@
 """Reading the train split: in memory, and streamed where it is large."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 from tensorflow_transform.tf_metadata.metadata_io import write_metadata
 
+from fraud.models import example_columns
 from fraud.models.columns import ModelColumns
 from fraud.models.examples import Examples, load_split
 from fraud.models.preprocessing import in_memory
@@ -63,12 +66,24 @@ def load(tmp_path, columns) -> Callable[..., Examples]:
                         feature.int64_list.value.append(value)
                 writer.write(example.SerializeToString())
 
-    def loaded(rows_in_memory=ROWS, order=(0, 1)) -> Examples:
+    def loaded(rows_in_memory=ROWS, order=(0, 1), of_columns=False) -> Examples:
         patterns = [files[i] for i in order]
+        if of_columns:
+            write_columns(files, data)
         transform = tft.TFTransformOutput(learned.transform.transform_savedmodel_dir + "/..")
         return load_split(patterns, transform, columns, rows_in_memory)
 
     return loaded
+
+
+def write_columns(files: list[str], data: dict[str, np.ndarray]) -> None:
+    for number, file in enumerate(files):
+        path = Path(example_columns.path_of(file))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with example_columns.Writer(str(path)) as columns:
+            values = {name: pa.array(of[number::2]) for name, of in data.items()}
+            values["channel"] = values["channel"].cast(pa.large_binary())
+            columns.write(values)
 
 
 def rows_of(examples: Examples) -> list[tuple]:
@@ -86,6 +101,15 @@ def test_in_memory_the_order_is_by_time_and_not_that_of_the_files(load, tmp_path
     assert len(one) == ROWS and one == rows_of(load())
     times = [row[-2] for row in one]
     assert times == sorted(times)
+
+
+@pytest.mark.parametrize("rows_in_memory", [1, ROWS])
+def test_columns_beside_the_examples_give_the_same(load, rows_in_memory, monkeypatch):
+    of_examples = load(rows_in_memory)
+    monkeypatch.setattr(tf.data, "TFRecordDataset", None)
+    of_columns = load(rows_in_memory, of_columns=True)
+    assert rows_of(of_columns) == rows_of(of_examples)
+    assert of_columns.labels.dtype == of_examples.labels.dtype
 
 
 @pytest.mark.parametrize("rows_in_memory", [1, 5000, ROWS - 1])

@@ -26,6 +26,13 @@ def test_scarce_data_is_read_more_often_by_more_members_than_plenty():
     assert few.epochs > many.epochs
 
 
+def test_of_a_lot_of_rows_steps_grow_with_the_square_root_of_the_rows():
+    epochs = {rows: resolve(Network(), rows, 5).epochs for rows in (250_000, 287_000, 630_000)}
+    assert epochs == {250_000: 6, 287_000: 6, 630_000: 4}
+    assert resolve(Network(), 10**6, 5).epochs == 3
+    assert {resolve(Network(), rows, 5).epochs for rows in (2 * 10**6, 10**9)} == {2}
+
+
 def test_only_with_few_rows_something_is_dropped_and_whole_columns_only_of_many_categories():
     def dropped(rows, categories):
         network = resolve(Network(), rows, categories)

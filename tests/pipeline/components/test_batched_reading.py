@@ -19,9 +19,11 @@ from tfx.types import standard_artifacts
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
 
+from fraud.models import example_columns
 from fraud.models.specification import INPUTS_COLUMN
 from fraud.pipeline.components import batched_reading
 from fraud.pipeline.components.batched_reading import BatchedExamples, ExampleParser
+from fraud.pipeline.ingestion import example_writer
 
 SCHEMA = schema_pb2.Schema(
     feature=[
@@ -102,6 +104,46 @@ def test_a_champions_inputs_are_read_only_together_with_serialized_examples(
     (batch,) = read(raw_column="raw", file=str(tmp_path / "a.gz"))
     assert set(batch.schema.names) == {"ID", name, "raw"}
     assert batch.column(name).to_pylist() == [[b"an example"]]
+
+
+@pytest.mark.parametrize("schema", [None, SCHEMA])
+def test_columns_make_the_batches_of_the_parser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schema: schema_pb2.Schema | None
+) -> None:
+    rows = 300
+    missing = np.arange(rows) % 5 == 0
+    columns_written = {
+        "ID": pa.array(np.arange(rows)),
+        "AMOUNT": pa.array(np.arange(rows, dtype=np.float32), mask=missing),
+        "CHANNEL": pa.array([None if i % 3 == 0 else b"web" for i in range(rows)]),
+        "LATE": pa.array([7 if i == 200 else None for i in range(rows)], pa.int64()),
+        "NEVER": pa.nulls(rows, pa.float32()),
+    }
+    values = {n: example_writer.as_in_examples(c) for n, c in columns_written.items()}
+    file = str(tmp_path / "Split-train" / "a.gz")
+    Path(file).parent.mkdir()
+    with example_writer.open_file(file) as examples_file:
+        example_writer.write(examples_file, values)
+    read = functools.partial(batched_reading._read, schema, batch_size=64, file=file)
+    of_examples, with_records = list(read(None)), list(read("raw"))
+    Path(example_columns.folder_of(str(tmp_path / "Split-train"))).mkdir(parents=True)
+    with example_columns.Writer(example_columns.path_of(file)) as columns_file:
+        columns_file.write(values)
+    assert [batch.num_rows for batch in read("raw")] == [64, 64, 64, 64, 44]
+    assert all(one.equals(other) for one, other in zip(read("raw"), with_records, strict=True))
+    monkeypatch.setattr(tf.data, "TFRecordDataset", None)
+    for one, other in zip(read(None), of_examples, strict=True):
+        assert one.schema == other.schema and one.equals(other)
+
+
+def test_columns_of_another_type_than_the_schemas_are_not_used(tmp_path: Path) -> None:
+    file = str(tmp_path / "Split-train" / "a.gz")
+    write(Path(file), [example(AMOUNT=1.0, CHANNEL=b"web", ID=1)])
+    Path(example_columns.folder_of(str(tmp_path / "Split-train"))).mkdir(parents=True)
+    with example_columns.Writer(example_columns.path_of(file)) as columns_file:
+        columns_file.write({name: pa.array([9]) for name in ("AMOUNT", "CHANNEL", "ID")})
+    (batch,) = batched_reading._read(SCHEMA, None, 64, file)
+    assert batch.column(0).to_pylist() == [[1.0]]
 
 
 def test_a_column_of_two_types_is_refused() -> None:

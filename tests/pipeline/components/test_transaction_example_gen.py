@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from fraud import codec
 from fraud.codec import to_json
 from fraud.errors import BadInput
+from fraud.models import example_columns
 from fraud.pipeline.ingestion.source import (
     IngestionPlan,
     check_columns,
@@ -122,7 +125,30 @@ def test_the_launcher_runs_it_and_standard_components_read_it(tmp_path: Path, ru
         assert statistics.num_examples == table.num_rows
         names = {feature.path.step[0] for feature in statistics.features}
         assert names == set(table.column_names)
-    assert not list((tmp_path / "root").rglob("*.arrow"))
+    written_columns = set((tmp_path / "root").rglob("*.arrow"))
+    assert {path.parent.parent.name for path in written_columns} == {"columns"}
+    for split in rows:
+        of_split = {path for path in written_columns if path.parent.name == f"Split-{split}"}
+        assert len(of_split) == len(ingested.files[split])
+
+
+def test_columns_are_read_as_the_same_batches_as_their_examples(tmp_path: Path, run: Run) -> None:
+    from fraud.pipeline.components import batched_reading
+
+    run()
+    examples = latest_examples(tmp_path)
+    files = sorted(Path(examples.uri).glob("Split-*/*.gz"))
+    assert all(example_columns.read(str(file)) is not None for file in files)
+
+    def read() -> list[list[pa.RecordBatch]]:
+        return [list(batched_reading._read(None, None, 100, str(file))) for file in files]
+
+    from_columns = read()
+    shutil.rmtree(Path(examples.uri, "columns"))
+    from_examples = read()
+    for ours, theirs in zip(from_columns, from_examples, strict=True):
+        assert len(ours) == len(theirs) > 0
+        assert all(one.equals(other) for one, other in zip(ours, theirs, strict=True))
 
 
 def test_it_is_cached_until_a_file_of_its_days_changes(

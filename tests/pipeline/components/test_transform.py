@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -20,6 +22,7 @@ from tfx.types import standard_artifacts
 from tfx.utils import io_utils
 
 from fraud.codec import to_json
+from fraud.models import example_columns
 from fraud.models.columns import ModelColumns
 from fraud.models.preprocessing.analysis import Analyzer
 from fraud.models.preprocessing.transform_fn import positions, vocabulary_sizes
@@ -113,6 +116,26 @@ def test_the_graph_depends_on_the_train_split_alone_however_it_is_sharded(
     layer = transform.transform_features_layer()(inputs)
     np.testing.assert_array_equal(layer["numeric"], outputs["numeric"])
     np.testing.assert_array_equal(layer["categorical"], outputs["categorical"])
+
+
+def test_columns_beside_the_examples_give_the_same_graph(
+    columns: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "examples" / "Split-train"
+    write(folder, columns, shards=1)
+    of_examples = transformed(tmp_path)
+    Path(example_columns.folder_of(str(folder))).mkdir(parents=True)
+    with example_columns.Writer(example_columns.path_of(str(folder / "part-0.gz"))) as file:
+        values = {name: pa.array(of, from_pandas=True) for name, of in columns.items()}
+        words = [word or None for word in columns["channel"]]
+        file.write({**values, "channel": pa.array(words, pa.large_binary())})
+    for name in ("graph", "tmp"):
+        shutil.rmtree(tmp_path / name)
+    monkeypatch.setattr(tf.data, "TFRecordDataset", None)
+    of_columns = transformed(tmp_path)
+    inputs = {c: tf.constant(columns[c].reshape(-1, 1)) for c in (*COLUMNS.numeric, "channel")}
+    for name, values in TransformGraph(of_examples)(inputs).items():
+        np.testing.assert_array_equal(TransformGraph(of_columns)(inputs)[name], values)
 
 
 def test_examples_without_a_label_are_refused_by_its_name(
