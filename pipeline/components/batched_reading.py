@@ -29,8 +29,8 @@ from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio import record_based_tfxio, tf_example_record
 
 from fraud.codec import from_json
-from fraud.models.evaluation.registry import CURVES
 from fraud.models import example_columns
+from fraud.models.evaluation.registry import CURVES
 from fraud.models.specification import INPUTS_COLUMN
 from fraud.pipeline.components.daily_counts import COUNTS_BY_DAY, DailyCounts, ToCount
 from fraud.pipeline.components.executors import LocalBeam
