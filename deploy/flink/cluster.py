@@ -119,9 +119,12 @@ class Cluster:
             "cluster.evenly-spread-out-slots": True,
             "heartbeat.interval": 2000,
             "heartbeat.timeout": 20000,
-            "restart-strategy.type": "fixed-delay",
-            "restart-strategy.fixed-delay.attempts": 3,
-            "restart-strategy.fixed-delay.delay": "2 s",
+            # The first pause is longer than it takes until a lost TaskManager counts as lost: until
+            # then Flink gives it work again, and each time counts as an attempt.
+            "restart-strategy.type": "exponential-delay",
+            "restart-strategy.exponential-delay.initial-backoff": "10 s",
+            "restart-strategy.exponential-delay.max-backoff": "30 s",
+            "restart-strategy.exponential-delay.attempts-before-reset-backoff": 3,
             # Beam's classes are on the class path of Flink; a job brings the same ones.
             "classloader.resolve-order": "parent-first",
             "classloader.check-leaked-classloader": False,
@@ -138,6 +141,8 @@ class Cluster:
             f"--job_endpoint={LOCAL}:{self._jobs}",
             "--environment_type=PROCESS",
             f"--environment_config={json.dumps(worker)}",
+            # No image is used; but without this, TFX packages itself for the workers at each node.
+            "--sdk_container_image=installed",
             # The stages of a job share their workers instead of starting new ones.
             "--environment_cache_millis=20000",
             f"--parallelism={self._workers}",
@@ -301,7 +306,8 @@ def _jars_of_flink(flink: Path) -> list[Path]:
 def _end_with_parent() -> None:
     """Has the kernel end this process when the one that started it ends, however that ends."""
     pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

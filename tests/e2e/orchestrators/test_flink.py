@@ -88,6 +88,18 @@ def test_a_run_on_two_workers_is_the_same(here, cluster, tmp_path) -> None:
         assert len(hosts) == 2
 
 
+def test_bad_data_is_told_as_on_one_machine(here, cluster, tmp_path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(SAMPLE, data)
+    file = next((data / "date=2026-03-21").iterdir())
+    shutil.copy(file, file.with_name(f"again{file.suffix}"))
+    there, command = on_cluster(here, cluster, tmp_path / "there")
+    assert run([str(data) if part == str(SAMPLE) else part for part in command], there) == 2
+    log = (there.folder / "log").read_text()
+    assert "was already in" in log and "remove one of them" in log
+    assert "Traceback" not in log and "java" not in log
+
+
 def test_a_run_survives_a_task_manager(here, cluster, tmp_path) -> None:
     there, command = on_cluster(here, cluster, tmp_path / "there")
     killed = []
