@@ -88,7 +88,7 @@ class Cluster:
       task_memory: of each TaskManager, as Flink writes sizes.
     """
 
-    def __init__(self, home: Path, workers: int = 2, task_memory: str = "1800m") -> None:
+    def __init__(self, home: Path, workers: int = 2, task_memory: str = "2500m") -> None:
         self._home = home.resolve()
         self._workers = workers
         self._rest, rpc, blob, self._jobs, self._artifacts = _free_ports(5)
@@ -108,9 +108,11 @@ class Cluster:
             "taskmanager.bind-host": LOCAL,
             "taskmanager.memory.process.size": task_memory,
             "taskmanager.memory.jvm-metaspace.size": "256m",
-            "taskmanager.memory.managed.fraction": 0.3,
-            # TFDV's and TFMA's stages exchange data in hundreds of places at once. By sorting, as
-            # wide clusters do, each would take 512 buffers, and with less no large record fits.
+            # Of sorting. TFDV's accumulators are single records of megabytes, of which each of a
+            # job's many sorters must hold one.
+            "taskmanager.memory.managed.size": "1g",
+            # TFDV's and TFMA's stages exchange data in hundreds of places at once, each of which
+            # takes 512 buffers if it sorts, as wide clusters do.
             "taskmanager.memory.network.min": "192m",
             "taskmanager.memory.network.max": "192m",
             "taskmanager.network.sort-shuffle.min-parallelism": 1000,
@@ -340,7 +342,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--home", type=Path, required=True, help="settings, logs, beam.yaml")
     parser.add_argument("--workers", type=int, default=2, help="number of TaskManagers")
-    parser.add_argument("--task-memory", default="1800m", help="memory of each TaskManager")
+    parser.add_argument("--task-memory", default="2500m", help="memory of each TaskManager")
     parser.add_argument("command", nargs="*", help="after --: ends the cluster when it has ended")
     arguments = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
