@@ -1,20 +1,30 @@
 """Compares the cost of ingestion with TFX's CsvExampleGen on the same rows and columns.
 
-    python -m benchmarks.ingestion DATA [--as-of DAY] [--stock]
+    python -m benchmarks.ingestion DATA [--as-of DAY] [--rows N] [--case CASE] [--stock]
 
 Two cases, on all days up to the as-of day: `plain` writes every row without features; `features`
 computes the default features, with the longest train window whose history is in the data. With
 --stock, CsvExampleGen then reads the same examples from one CSV file, features as columns. Each
-measurement runs in its own process: CPU seconds of the executor (all threads, no imports), and peak
-memory of the process in MB before and during it. Prints one JSON document per line.
+measurement runs in its own process: CPU seconds of the executor (all threads, no imports), peak
+memory of the process in MB before and during it, and `disk_mb`, the most that temporary files and
+examples took together, looked at every few seconds (they are in a folder below TMPDIR). Prints one
+JSON document per line.
+
+With --rows, DATA is a folder that does not exist yet, or that an earlier run has made: about so
+many transactions of 72 days are simulated there first.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
+import os
+import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -22,6 +32,14 @@ from typing import Any
 
 from benchmarks import examples
 from benchmarks.meter import Meter, peak_mb
+
+CASES = ("plain", "features")
+SIMULATED_DAYS = 72
+"""The default features need 44 days of history; eval and recent have 7 each, train the other 14."""
+TRANSACTIONS_A_DAY = 1.93
+"""Of a simulated customer, on average."""
+LOOK_EVERY = 5.0
+"""Seconds between two looks at the disk."""
 
 
 def configuration(case: str, data: str, as_of: date | None) -> Any:
@@ -84,11 +102,52 @@ def stock(case: str, data: str, as_of: date | None, folder: Path) -> dict[str, A
 def measured(executor: Any, properties: dict[str, Any], folder: Path) -> tuple[dict, Any]:
     """Runs an executor; returns its cost and its output artifact."""
     meter, before = Meter(), peak_mb()
-    with meter.stage("executor"):
+    with most_on_disk(folder) as disk, meter.stage("executor"):
         written = examples.execute(executor, properties, folder)
     cost = meter.costs["executor"]
     seconds = {"cpu_seconds": cost.cpu, "wall_seconds": cost.wall}
-    return {**seconds, "mb_before": before, "mb": cost.mb}, written
+    memory = {"mb_before": before, "mb": cost.mb}
+    return {**seconds, **memory, "disk_mb": max(disk) >> 20}, written
+
+
+@contextlib.contextmanager
+def most_on_disk(folder: Path) -> Iterator[list[int]]:
+    """Looks every now and then how many bytes the files of a folder have, beginning with 0."""
+    seen, done = [0], threading.Event()
+
+    def look() -> None:
+        while not done.wait(LOOK_EVERY):
+            seen.append(size_of(folder))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+        seen.append(size_of(folder))
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of all files below a folder; those that are removed meanwhile do not count."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += os.stat(os.path.join(parent, name)).st_size
+    return size
+
+
+def simulated(rows: int, folder: Path) -> None:
+    """Simulates about so many transactions, unless the folder exists."""
+    from fraud.data.spec import Simulation
+    from fraud.data.writer import write_days
+
+    if not folder.exists():
+        customers = round(rows / SIMULATED_DAYS / TRANSACTIONS_A_DAY)
+        simulation = Simulation(SIMULATED_DAYS, customers, 2 * customers)
+        print(write_days(simulation, folder), file=sys.stderr)
 
 
 def main() -> None:
@@ -96,9 +155,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ingestion")
     parser.add_argument("data")
     parser.add_argument("--as-of", type=date.fromisoformat)
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--case", choices=CASES)
     parser.add_argument("--stock", action="store_true")
     arguments = parser.parse_args()
-    for case in ("plain", "features"):
+    if arguments.rows:
+        simulated(arguments.rows, Path(arguments.data))
+    for case in [arguments.case] if arguments.case else CASES:
         with tempfile.TemporaryDirectory() as folder:
             for measure in (ours, stock) if arguments.stock else (ours,):
                 with multiprocessing.get_context("spawn").Pool(1) as process:

@@ -41,6 +41,8 @@ PARTITION_ROWS = 200_000
 
 REFERENCE_ROWS = 1_000
 """The least number of rows, on average, that a shuffled reference stands for in large data."""
+_COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
+"""For temporary files: as fast as uncompressed files, of about half the size."""
 BlockKey = tuple[int, int]
 """(job, number within the job): sorts in the order of the rows in the files."""
 
@@ -98,7 +100,7 @@ def store(batches: Sequence[pa.RecordBatch], directory: str) -> list[Stored]:
     system, within = reader.filesystem(path)
     with (
         system.open_output_stream(within) as sink,
-        pa.ipc.new_file(sink, batches[0].schema) as writer,
+        pa.ipc.new_file(sink, batches[0].schema, options=_COMPRESSED) as writer,
     ):
         for batch in batches:
             writer.write_batch(batch)
