@@ -8,11 +8,13 @@ from typing import Any
 import tensorflow_transform as tft
 
 from fraud.codec import from_json, to_json
+from fraud.models import workers
 from fraud.models.columns import ModelColumns
 from fraud.models.examples import Examples, load_split, model_feature_spec
 from fraud.models.export import ServedModel
 from fraud.models.network import training
 from fraud.models.network.explain import Explainer, typical_genuine
+from fraud.models.network.team import Team
 from fraud.models.network.training import Fitted
 from fraud.models.preprocessing.transform_fn import vocabulary_sizes
 from fraud.models.spec import AlertBudget, Network
@@ -32,6 +34,16 @@ HISTORY_FILE = "history.json"
 IMPORTANCE_FILE = "importance.json"
 """Column → its importance; see `Explainer.importance`."""
 
+TASK = (
+    "train_files",
+    "transform_output",
+    "serving_model_dir",
+    "model_run_dir",
+    "hyperparameters",
+    "custom_config",
+)
+"""What training needs of TFX's FnArgs."""
+
 
 def run_fn(fn_args: Any) -> None:
     """Trains and exports. Called by TFX's Trainer.
@@ -40,16 +52,44 @@ def run_fn(fn_args: Any) -> None:
       fn_args: TFX's FnArgs; `custom_config` holds `columns` (JSON of ModelColumns), `network` (JSON
         of Network), `alert_budget` (JSON of AlertBudget) and `inputs` (JSON of InputSpecification).
         If there was a Tuner, `hyperparameters` has its best `values`, which override `network`.
+        With several `network.workers`, `workers_folder` is one that all of them share.
     """
+    network = from_json(Network, fn_args.custom_config["network"])
+    if network.workers == 1:
+        train_from_files(fn_args)
+        return
+    workers.lead(
+        {name: getattr(fn_args, name) for name in TASK},
+        Path(fn_args.custom_config["workers_folder"]),
+        network.workers,
+        60 * network.workers_wait_minutes,
+    )
+
+
+def train_from_files(fn_args: Any, team: Team | None = None) -> None:
+    """Reads the train split, trains and exports; for `fn_args` and `team` see `train`."""
     columns = from_json(ModelColumns, fn_args.custom_config["columns"])
     transform = tft.TFTransformOutput(fn_args.transform_output)
     network = from_json(Network, fn_args.custom_config["network"])
     examples = load_split(fn_args.train_files, transform, columns, network.rows_in_memory)
-    train(fn_args, examples, transform)
+    train(fn_args, examples, transform, team)
 
 
-def train(fn_args: Any, examples: Examples, transform: tft.TFTransformOutput) -> None:
-    """Trains on the train split in memory and exports; for `fn_args` see `run_fn`."""
+def train(
+    fn_args: Any,
+    examples: Examples,
+    transform: tft.TFTransformOutput,
+    team: Team | None = None,
+) -> None:
+    """Trains on the train split and exports.
+
+    Args:
+      fn_args: see `run_fn`; only what `TASK` names is used.
+      examples: the train split.
+      transform: Transform's output.
+      team: the workers that train together; only the first one logs and exports.
+    """
+    leads = team is None or team.index == 0
     config = fn_args.custom_config
     columns = from_json(ModelColumns, config["columns"])
     spec = from_json(Network, config["network"])
@@ -60,8 +100,11 @@ def train(fn_args: Any, examples: Examples, transform: tft.TFTransformOutput) ->
         examples,
         vocabulary_sizes(transform, columns, spec),
         from_json(AlertBudget, config["alert_budget"]),
-        fn_args.model_run_dir,
+        fn_args.model_run_dir if leads else None,
+        team=team,
     )
+    if not leads:
+        return
     typical = typical_genuine(examples.inputs, examples.labels)
     explainer = Explainer(fitted.model, typical, columns.numeric, columns.categorical)
     ServedModel(fitted, explainer, transform, columns).save(fn_args.serving_model_dir)

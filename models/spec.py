@@ -70,6 +70,11 @@ class Network:
     rows_in_memory: Count = 5_000_000
     """Transactions of the train window up to which training has them in memory; more are streamed
     from a temporary file (in the folder that TMPDIR names), a quarter of a million at a time."""
+    workers: Count = 1
+    """Number of processes, on as many machines, that train together, each on its share of every
+    batch; with more than 1, TF_CONFIG describes them (see docs/model.md)."""
+    workers_wait_minutes: Count = 10
+    """How long the Trainer waits for the other workers before it gives up."""
     validation_percent: Percent | None = None
     """Percentage of cards (of rows, if there are no entities) that each member is not trained on:
     its scores for them choose the epoch, calibrate the scores and set the threshold; null follows

@@ -36,6 +36,7 @@ COMMANDS = {
     "schema": "print, compare or update the curated schema",
     "compile": "write the graph for an orchestrator",
     "node": "run one node of the compiled graph",
+    "train-worker": "train with the Trainer of another machine",
     "watch": "the loop: observe, decide, train, push, verify, roll back",
     "decide": "do the steps of the loop before or after a training",
     "arrived": "tell whether a day's data is complete",

@@ -88,7 +88,7 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
     """
     ingested = data_stage(config, data, latest)
     with Cond(ingested.verdict.future()[0].custom_property("passed") == 1):
-        trained, challenger = training_stage(config, ingested)
+        trained, challenger = training_stage(config, root, ingested)
         released = release_stage(config, root, ingested, challenger, latest)
     return Pipeline(
         pipeline_name=NAME,
@@ -165,7 +165,9 @@ def data_stage(config: Config, data: str, latest: bool) -> DataStage:
     return DataStage(nodes, examples, schema, data_gate.outputs["verdict"])
 
 
-def training_stage(config: Config, ingested: DataStage) -> tuple[list[BaseNode], types.Channel]:
+def training_stage(
+    config: Config, root: Root, ingested: DataStage
+) -> tuple[list[BaseNode], types.Channel]:
     """From judged examples to a challenger, with a search for hyperparameters if configured.
 
     Returns:
@@ -199,6 +201,8 @@ def training_stage(config: Config, ingested: DataStage) -> tuple[list[BaseNode],
         "alert_budget": to_json(config.evaluation.budget(config.dataset)),
         "inputs": to_json(config.inputs),
     }
+    if config.network.workers > 1:
+        training_config["workers_folder"] = str(root.workers)
     tuner = None
     if config.tuning.enabled:
         tuner = Tuner(

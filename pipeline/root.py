@@ -78,6 +78,11 @@ class Root:
         """What the server remembers of each entity."""
         return self.path / "state"
 
+    @property
+    def workers(self) -> Path:
+        """Where the Trainer and its workers find one another; empty between trainings."""
+        return self.path / "workers"
+
     def run(self, run_id: str) -> Path:
         """The folder of one run, with its log and its summary."""
         return self.path / "runs" / run_id

@@ -2,11 +2,13 @@
 
     python -m benchmarks.models.streaming quality DATA --first-test-day 2018-07-04
     python -m benchmarks.models.streaming memory ROOT --times 60
+    python -m benchmarks.models.streaming workers ROOT --times 20
 
 `quality` trains on the folds of a backtest and prints the mean average precision and CPU seconds of
 a fold. A fold of the handbook's data has 35 blocks, which would all fit in the buffer in which rows
 are shuffled, so here it has 4. `memory` reads the examples of a run in a root so many times, as a
-train split, and trains for two epochs on it, in a process for each way. Prints JSON.
+train split, and trains for two epochs on it, in a process for each way. `workers` does the same in
+one process, and in two that train together on this machine. Prints JSON.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fraud.models.examples import Examples
+    from fraud.models.network.team import Team
 
 WAYS: dict[str, dict[str, Any]] = {
     "in memory": {},
@@ -33,6 +37,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 BUFFER_BLOCKS = 4
 FEW_ROWS = 100_000
+PORTS = (29_871, 29_872)
 
 
 def quality(data: str, first_test_day: date, folds: int) -> None:
@@ -99,6 +104,35 @@ def memory(root: Path, times: int, way: str | None) -> None:
             command = [sys.executable, "-m", "benchmarks.models.streaming", "memory", str(root)]
             subprocess.run([*command, "--times", str(times), "--way", each], check=True)
         return
+    before = resident("VmRSS")
+    trained = train(root, times, FEW_ROWS if way == "streamed" else sys.maxsize, None)
+    print(json.dumps({"way": way, "gb_before": before, **trained}))
+
+
+def workers(root: Path, times: int, index: int | None) -> None:
+    """Prints the cost of one process and of two workers, or trains as one of these."""
+    if index is not None:
+        from fraud.models.network.team import Team
+
+        trained = train(root, times, sys.maxsize, Team.joined(2, index))
+        print(json.dumps({"worker": index, **trained}))
+        return
+    print(json.dumps({"alone": True, **train(root, times, sys.maxsize, None)}), flush=True)
+    command = [sys.executable, "-m", "benchmarks.models.streaming", "workers", str(root)]
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in PORTS]}
+    processes = []
+    for number in range(2):
+        task = {"type": "worker", "index": number}
+        tf_config = json.dumps({"cluster": cluster, "task": task})
+        arguments = [*command, "--times", str(times), "--index", str(number)]
+        processes.append(subprocess.Popen(arguments, env={**os.environ, "TF_CONFIG": tf_config}))
+    codes = [process.wait() for process in processes]
+    if any(codes):
+        sys.exit(1)
+
+
+def train(root: Path, times: int, rows_in_memory: int, team: Team | None) -> dict[str, Any]:
+    """Reads the examples of a run so many times and trains on them; what it took."""
     import tensorflow_transform as tft
 
     from fraud.models.columns import ModelColumns
@@ -112,22 +146,20 @@ def memory(root: Path, times: int, way: str | None) -> None:
     artifacts = root / "artifacts"
     files = max(artifacts.glob("TransactionExampleGen/examples/*/Split-train"))
     transform = tft.TFTransformOutput(str(max(artifacts.glob("Transform/transform_graph/*"))))
-    limit = FEW_ROWS if way == "streamed" else sys.maxsize
-    before = resident("VmRSS")
-    examples = load_split([f"{files}/*"] * times, transform, columns, limit)
-    read = resident("VmHWM")
+    started = process_time()
+    examples = load_split([f"{files}/*"] * times, transform, columns, rows_in_memory)
+    read, peak_of_reading = process_time(), resident("VmHWM")
     network = dataclasses.replace(sample.network, epochs=2, members=1)
     sizes = vocabulary_sizes(transform, columns, network)
-    training.fit(network, examples, sizes, sample.evaluation.budget(sample.dataset))
-    measured = {
-        "way": way,
+    training.fit(network, examples, sizes, sample.evaluation.budget(sample.dataset), team=team)
+    return {
         "rows": examples.labels.size,
-        "gb_before": before,
-        "gb_peak_of_reading": read,
+        "gb_peak_of_reading": peak_of_reading,
         "gb_peak": resident("VmHWM"),
         "cpu_seconds": process_time(),
+        "cpu_seconds_of_reading": read - started,
+        "cpu_seconds_of_training": process_time() - read,
     }
-    print(json.dumps(measured))
 
 
 def resident(field: str) -> float:
@@ -148,6 +180,10 @@ def main() -> None:
     of_memory.add_argument("root", type=Path, help="a root with a run on the sample")
     of_memory.add_argument("--times", type=int, default=60)
     of_memory.add_argument("--way", choices=WAYS)
+    of_workers = commands.add_parser("workers")
+    of_workers.add_argument("root", type=Path, help="a root with a run on the sample")
+    of_workers.add_argument("--times", type=int, default=20)
+    of_workers.add_argument("--index", type=int)
     options = parser.parse_args()
 
     from fraud.pipeline.startup import import_tfx
@@ -155,6 +191,8 @@ def main() -> None:
     import_tfx()
     if options.command == "quality":
         quality(options.data, options.first_test_day, options.folds)
+    elif options.command == "workers":
+        workers(options.root, options.times, options.index)
     else:
         memory(options.root, options.times, options.way)
 

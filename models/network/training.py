@@ -18,6 +18,7 @@ from fraud.models.examples import Examples
 from fraud.models.network import defaults, threshold
 from fraud.models.network.architecture import SCORE, build_network, member_logits
 from fraud.models.network.calibration import calibrate
+from fraud.models.network.team import Team
 from fraud.models.preprocessing.transform_fn import NUMERIC
 from fraud.models.spec import AlertBudget, Network, ResolvedNetwork
 from fraud.models.streamed import Streamed
@@ -66,6 +67,7 @@ def fit(
     budget: AlertBudget,
     log_dir: str | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    team: Team | None = None,
 ) -> Fitted:
     """Trains, chooses the best epoch, calibrates and sets the alert threshold.
 
@@ -80,19 +82,23 @@ def fit(
       budget: the alerts that the threshold allows.
       log_dir: the folder of TensorBoard's logs; None for no logs.
       callbacks: further ones; the logs of an epoch have `VALIDATION_SCORE`.
+      team: the workers that train together, this process one of them; all return the same.
     """
+    team = team or Team()
     spec = defaults.resolve(network, examples.labels.size, examples.categories)
     keras.utils.set_random_seed(spec.seed)
     tf.config.experimental.enable_op_determinism()
     held_out = held_out_cards(examples.cards, spec.validation_percent, spec.members)
     train = np.flatnonzero(~held_out.all(axis=1))
     numeric = examples.inputs[NUMERIC].shape[1] if NUMERIC in examples.inputs else 0
-    model = build_network(spec, numeric, vocabularies)
-    trained = member_logits(model)
+    with team.scope():
+        together = build_network(spec, numeric, vocabularies)
+    trained = member_logits(together)
 
     drawn = _PassRows(train, examples.labels, spec.genuine_share)
     # Few examples mean small batches: with too few steps the network learns nothing.
     batch = min(spec.batch_size, max(1, drawn.size // MIN_STEPS_PER_EPOCH))
+    batch = max(1, batch // team.size) * team.size  # all workers have as many rows of it
     steps = drawn.size // batch * spec.epochs
     # A moving average over more steps than there are would mostly hold the initial weights.
     momentum = min(spec.ema_momentum, 1 - 4 / max(steps, 4))
@@ -103,24 +109,31 @@ def fit(
         warmup_target=spec.learning_rate,
         warmup_steps=steps // 20,
     )
-    optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=spec.weight_decay, use_ema=True, ema_momentum=momentum
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias"])
-    trained.compile(
-        optimizer,
-        MemberLoss(spec.focal_gamma, spec.genuine_share),
-        steps_per_execution=STEPS_PER_EXECUTION,
-    )
+    with team.scope():
+        optimizer = keras.optimizers.AdamW(
+            schedule, weight_decay=spec.weight_decay, use_ema=True, ema_momentum=momentum
+        )
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+        trained.compile(
+            optimizer,
+            MemberLoss(spec.focal_gamma, spec.genuine_share),
+            steps_per_execution=STEPS_PER_EXECUTION,
+        )
+    team.prepare(trained, STEPS_PER_EXECUTION)
     tested = np.asarray(held_out.any(axis=1))
     validation = Validation(examples.at(tested), held_out[tested])
-    best = BestEpoch(validation, spec.patience, optimizer)
+    best = BestEpoch(validation, spec.patience, optimizer, team)
     history = trained.fit(
-        _batches(examples, drawn, ~held_out, batch, spec),
+        _batches(examples, drawn, ~held_out, batch, spec, team.part),
         epochs=spec.epochs,
-        verbose=2,
+        verbose=2 if team.index == 0 else 0,
         callbacks=[best, *callbacks, *_tensorboard(log_dir, spec, best)],
     )
+    model = together
+    if team.size > 1:  # without variables that are shared with processes that end
+        model = build_network(spec, numeric, vocabularies)
+        model.set_weights(together.get_weights())
+    trained = member_logits(model)
     logit = validation.logit(trained.predict(validation.inputs, PREDICT_BATCH, verbose=0))
     calibrate(model, logit, validation.labels)
     scores = model.get_layer(SCORE)(logit.reshape(-1, 1)).numpy().reshape(-1)
@@ -258,15 +271,21 @@ class BestEpoch(keras.callbacks.Callback):
       validation: the examples to evaluate on.
       patience: training stops after this many epochs in a row without improvement.
       optimizer: holds the moving average.
+      team: the workers, which keep the same epoch and end after the same one.
 
     Attributes:
       logit: logits of the validation examples after the latest epoch, float32 [n].
     """
 
     def __init__(
-        self, validation: Validation, patience: int, optimizer: keras.optimizers.Optimizer
+        self,
+        validation: Validation,
+        patience: int,
+        optimizer: keras.optimizers.Optimizer,
+        team: Team | None = None,
     ) -> None:
         super().__init__()
+        self._team = team or Team()
         self.validation, self._patience, self._optimizer = validation, patience, optimizer
         self.logit = np.zeros(validation.labels.size, np.float32)
         self._best, self._waited = -1.0, 0
@@ -279,6 +298,7 @@ class BestEpoch(keras.callbacks.Callback):
         logits = self.model.predict(self.validation.inputs, PREDICT_BATCH, verbose=0)
         self.logit = self.validation.logit(logits)
         score = metrics.average_precision(self.validation.labels, self.logit)
+        score = self._team.mean(score)
         if logs is not None:
             logs[VALIDATION_SCORE] = score
         # Without fraud on the held-out cards the epochs cannot be compared: the latest one is kept.
@@ -362,8 +382,9 @@ def _batches(
     trained_on: np.ndarray,
     batch: int,
     spec: ResolvedNetwork,
+    part: slice = slice(None),
 ) -> tf.data.Dataset:
-    """Batches (inputs, labels, weights) of rows that are drawn and shuffled for each epoch.
+    """Parts of batches (inputs, labels, weights) of rows drawn and shuffled for each epoch.
 
     Labels are [batch, members], with NO_LABEL where `trained_on` (bool [n, members]) is False.
     """
@@ -373,34 +394,36 @@ def _batches(
     shuffled = _shuffled_while_streaming if streams else _shuffled_in_memory
 
     def epoch() -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
-        for inputs, rows in shuffled(examples, drawn.draw(random), batch, random):
+        for inputs, rows in shuffled(examples, drawn.draw(random), batch, random, part):
             labels = np.where(trained_on[rows], examples.labels[rows, np.newaxis], NO_LABEL)
             yield inputs, labels.astype(np.float32), weights[rows]
 
+    size = len(range(batch)[part])
+
     def spec_of(array: np.ndarray | Streamed) -> tf.TensorSpec:
-        return tf.TensorSpec([batch, *array.shape[1:]], array.dtype)
+        return tf.TensorSpec([size, *array.shape[1:]], array.dtype)
 
     inputs = {name: spec_of(array) for name, array in examples.inputs.items()}
-    labels = tf.TensorSpec([batch, trained_on.shape[1]], tf.float32)
+    labels = tf.TensorSpec([size, trained_on.shape[1]], tf.float32)
     batches = tf.data.Dataset.from_generator(
-        epoch, output_signature=(inputs, labels, tf.TensorSpec([batch], tf.float32))
+        epoch, output_signature=(inputs, labels, tf.TensorSpec([size], tf.float32))
     )
     steps = drawn.size // batch
     return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4)
 
 
 def _shuffled_in_memory(
-    examples: Examples, rows: np.ndarray, batch: int, random: np.random.Generator
+    examples: Examples, rows: np.ndarray, batch: int, random: np.random.Generator, part: slice
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """Batches of the inputs of rows, and the rows, in random order."""
+    """Parts of batches of the inputs of rows, and the rows, in random order."""
     steps = rows.size // batch
     # numpy gathers the rows: as tensors the examples would be in memory three times.
-    for some in random.permutation(rows)[: steps * batch].reshape(steps, batch):
+    for some in random.permutation(rows)[: steps * batch].reshape(steps, batch)[:, part]:
         yield {name: array[some] for name, array in examples.inputs.items()}, some
 
 
 def _shuffled_while_streaming(
-    examples: Examples, rows: np.ndarray, batch: int, random: np.random.Generator
+    examples: Examples, rows: np.ndarray, batch: int, random: np.random.Generator, part: slice
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
     """The same from a file: rows of blocks all over the file are read and shuffled together."""
     left = {name: array[rows[:0]] for name, array in examples.inputs.items()}
@@ -413,7 +436,7 @@ def _shuffled_while_streaming(
         }
         order = random.permutation(window_rows.size)
         steps = order.size // batch
-        for some in order[: steps * batch].reshape(steps, batch):
+        for some in order[: steps * batch].reshape(steps, batch)[:, part]:
             yield {name: values[some] for name, values in buffer.items()}, window_rows[some]
         rest = order[steps * batch :]
         left, left_rows = {name: values[rest] for name, values in buffer.items()}, window_rows[rest]

@@ -45,6 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
     data = common.data_path(arguments, config)
     if "vertex" in arguments.target and not arguments.image:
         raise BadInput("--target vertex: give --image IMAGE, the image its containers run")
+    if "vertex" in arguments.target and config.network.workers > 1:
+        raise BadInput(
+            f"--target vertex: network.workers is {config.network.workers}, but a Trainer on "
+            "Vertex AI cannot find other workers; set it to 1"
+        )
     out = Path(arguments.out).expanduser().resolve()
 
     from fraud.pipeline.console import Console

@@ -126,6 +126,16 @@ def test_misuse_of_compile_exits_with_2(
     assert message in capsys.readouterr().err
 
 
+def test_several_workers_are_refused_on_vertex(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.yaml").write_text("network: {workers: 2}")
+    options = ["--target", "vertex", "--image", "i", "--data", "d", "--out", str(tmp_path / "g")]
+    assert cli.main(["compile", "--config", str(tmp_path / "c.yaml"), *options]) == 2
+    assert "network.workers is 2, but a Trainer on Vertex AI" in capsys.readouterr().err
+    assert not (tmp_path / "g").exists()
+
+
 def test_an_impossible_output_folder_is_named(config: Config, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="file/g: cannot write there"):
