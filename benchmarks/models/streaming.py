@@ -109,29 +109,32 @@ def memory(root: Path, times: int, way: str | None) -> None:
     print(json.dumps({"way": way, "gb_before": before, **trained}))
 
 
-def workers(root: Path, times: int, index: int | None) -> None:
+def workers(root: Path, times: int, settings: str, index: int | None) -> None:
     """Prints the cost of one process and of two workers, or trains as one of these."""
     if index is not None:
         from fraud.models.network.team import Team
 
-        trained = train(root, times, sys.maxsize, Team.joined(2, index))
+        trained = train(root, times, sys.maxsize, Team.joined(2, index), settings)
         print(json.dumps({"worker": index, **trained}))
         return
-    print(json.dumps({"alone": True, **train(root, times, sys.maxsize, None)}), flush=True)
+    alone = train(root, times, sys.maxsize, None, settings)
+    print(json.dumps({"alone": True, **alone}), flush=True)
     command = [sys.executable, "-m", "benchmarks.models.streaming", "workers", str(root)]
     cluster = {"worker": [f"127.0.0.1:{port}" for port in PORTS]}
     processes = []
     for number in range(2):
         task = {"type": "worker", "index": number}
         tf_config = json.dumps({"cluster": cluster, "task": task})
-        arguments = [*command, "--times", str(times), "--index", str(number)]
+        arguments = [*command, "--times", str(times), "--network", settings, "--index", str(number)]
         processes.append(subprocess.Popen(arguments, env={**os.environ, "TF_CONFIG": tf_config}))
     codes = [process.wait() for process in processes]
     if any(codes):
         sys.exit(1)
 
 
-def train(root: Path, times: int, rows_in_memory: int, team: Team | None) -> dict[str, Any]:
+def train(
+    root: Path, times: int, rows_in_memory: int, team: Team | None, settings: str = "{}"
+) -> dict[str, Any]:
     """Reads the examples of a run so many times and trains on them; what it took."""
     import tensorflow_transform as tft
 
@@ -150,6 +153,7 @@ def train(root: Path, times: int, rows_in_memory: int, team: Team | None) -> dic
     examples = load_split([f"{files}/*"] * times, transform, columns, rows_in_memory)
     read, peak_of_reading = process_time(), resident("VmHWM")
     network = dataclasses.replace(sample.network, epochs=2, members=1)
+    network = network.tuned(json.loads(settings))
     sizes = vocabulary_sizes(transform, columns, network)
     training.fit(network, examples, sizes, sample.evaluation.budget(sample.dataset), team=team)
     return {
@@ -183,6 +187,7 @@ def main() -> None:
     of_workers = commands.add_parser("workers")
     of_workers.add_argument("root", type=Path, help="a root with a run on the sample")
     of_workers.add_argument("--times", type=int, default=20)
+    of_workers.add_argument("--network", default="{}", help="settings of the network, as JSON")
     of_workers.add_argument("--index", type=int)
     options = parser.parse_args()
 
@@ -192,7 +197,7 @@ def main() -> None:
     if options.command == "quality":
         quality(options.data, options.first_test_day, options.folds)
     elif options.command == "workers":
-        workers(options.root, options.times, options.index)
+        workers(options.root, options.times, options.network, options.index)
     else:
         memory(options.root, options.times, options.way)
 

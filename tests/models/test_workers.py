@@ -8,6 +8,7 @@ import pytest
 
 from fraud.codec import from_json, to_json
 from fraud.errors import BadInput, FraudPipelineError
+from fraud.files import write_atomically
 from fraud.models import workers
 from fraud.models.workers import Cluster, Job, Ready
 
@@ -98,17 +99,16 @@ def test_the_trainer_does_not_serve(tmp_path, monkeypatch) -> None:
 def test_workers_that_do_not_come_are_named(tmp_path, monkeypatch, trained) -> None:
     monkeypatch.setenv("TF_CONFIG", tf_config(0))
 
-    def first_only() -> None:
-        wait_for((tmp_path / "job.json").exists)
-        job = from_json(Job, (tmp_path / "job.json").read_text())
-        (tmp_path / "ready-1").write_text(to_json(Ready(job.id)))
-        (tmp_path / "ready-2").write_text(to_json(Ready("of another attempt")))
+    def write(path, text) -> None:
+        write_atomically(path, text)
+        if path.name == "job.json":
+            ready = to_json(Ready(from_json(Job, text).id))
+            (tmp_path / "ready-1").write_text(ready)
+            (tmp_path / "ready-2").write_text(to_json(Ready("of another attempt")))
 
-    thread = threading.Thread(target=first_only)
-    thread.start()
+    monkeypatch.setattr(workers, "write_atomically", write)
     with pytest.raises(FraudPipelineError, match=r"^worker 2 \(c:3\) did not come") as failure:
-        workers.lead({}, tmp_path, 3, 1)
-    thread.join()
+        workers.lead({}, tmp_path, 3, 0.2)
     assert "fraud-pipeline train-worker" in str(failure.value) and failure.value.exit_code == 1
     assert not trained and not list(tmp_path.iterdir())
 
