@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from tfx_bsl import sketches
 
 from fraud.models.columns import ModelColumns
+from fraud.models.preprocessing.edges import bin_edges
 from fraud.models.spec import Network
 
-_GRID = 999  # quantiles estimated per column: 0.1 %, 0.2 %, … 99.9 %
-_POINTS = 65  # of these, how many are candidates for bin edges
+_PARTS = 1000  # quantiles estimated per column and class: the minimum, 0.1 %, … and the maximum
 _EDGES_FILE = "edges.npy"
 
 
@@ -62,16 +62,14 @@ def vocabulary_path(folder: Path, column: str) -> Path:
 class Analyzer:
     """Accumulates an `Analysis`. Analyzers of parts of the data can be merged.
 
-    Half of the candidate edges are quantiles of frauds, half of genuine transactions: frauds are
-    too rare to affect the quantiles of all transactions.
+    The quantiles of frauds and of genuine transactions are estimated apart: frauds are too rare to
+    affect the quantiles of all transactions.
     """
 
     def __init__(self, columns: ModelColumns, network: Network) -> None:
         self._columns, self._network = columns, network
         # A sketch cannot have no columns.
-        self._quantiles = [
-            _sketch(len(columns.numeric)) for _ in range(2 if columns.numeric else 0)
-        ]
+        self._classes = [_Class(len(columns.numeric)) for _ in range(2 if columns.numeric else 0)]
         self._counts: dict[str, Counter[bytes]] = {c: Counter() for c in columns.categorical}
 
     def add(self, batch: Mapping[str, NDArray]) -> Analyzer:
@@ -84,10 +82,8 @@ class Analyzer:
         if self._columns.numeric:
             numbers = np.stack([batch[c] for c in self._columns.numeric], axis=1)
             label = batch[self._columns.label]
-            for fraud, sketch in enumerate(self._quantiles):
-                of_class = numbers[label == fraud]
-                if of_class.size:
-                    sketch.AddValues(pa.array(of_class.reshape(-1)))
+            for fraud, of_class in enumerate(self._classes):
+                of_class.add(numbers[label == fraud])
         for column, counts in self._counts.items():
             values = pc.value_counts(pa.array(batch[column], pa.binary()))
             counts.update(dict(zip(*(part.to_pylist() for part in values.flatten()), strict=True)))
@@ -96,8 +92,8 @@ class Analyzer:
     def merge(self, others: Iterable[Analyzer]) -> Analyzer:
         """Adds the data of other analyzers."""
         for other in others:
-            for own, theirs in zip(self._quantiles, other._quantiles, strict=True):
-                own.Merge(theirs)
+            for own, theirs in zip(self._classes, other._classes, strict=True):
+                own.merge(theirs)
             for column, counts in self._counts.items():
                 counts.update(other._counts[column])
         return self
@@ -107,33 +103,47 @@ class Analyzer:
         bins = self._network.bins
         edges = np.zeros((0, bins + 1), np.float32)
         if self._columns.numeric:
-            quantiles = np.concatenate([_points(sketch) for sketch in self._quantiles], axis=1)
-            edges = _edges(quantiles, bins)
+            genuine, fraud = self._classes
+            edges = bin_edges(
+                genuine.quantiles(), genuine.counts, fraud.quantiles(), fraud.counts, bins
+            )
         words = {c: _frequent(n, self._network.vocabulary_size) for c, n in self._counts.items()}
         return Analysis(edges, words)
 
 
-def _sketch(columns: int) -> sketches.QuantilesSketch:
-    sketch = sketches.QuantilesSketch(1 / _GRID, 1 << 32, columns)
-    # An empty column has no quantiles. A row of negligible weight covers columns without any value
-    # in frauds, or in all examples.
-    sketch.AddValues(pa.array(np.zeros(columns, np.float32)), pa.array([1e-6], pa.float32()))
-    return sketch
+class _Class:
+    """The numeric columns of the frauds or of the genuine transactions."""
 
+    def __init__(self, columns: int) -> None:
+        self._sketch = sketches.QuantilesSketch(1 / (_PARTS - 1), 1 << 32, columns)
+        # An empty column has no quantiles. A row of negligible weight covers columns without any
+        # value in this class; lowest and highest keep it out of the quantiles of all others.
+        self._sketch.AddValues(pa.array(np.zeros(columns, np.float32)), pa.array([1e-6], pa.float32()))
+        self._lowest = np.full(columns, np.nan, np.float32)
+        self._highest = np.full(columns, np.nan, np.float32)
+        self.counts = np.zeros(columns, np.int64)
 
-def _points(sketch: sketches.QuantilesSketch) -> NDArray:
-    """Quantiles of each column from 0.1 % to 99.9 %, [columns, _POINTS]."""
-    inner = np.linspace(1, _GRID, _POINTS).round().astype(int)
-    return np.array(sketch.GetQuantiles(_GRID + 1).to_pylist(), np.float32)[:, inner]
+    def add(self, numbers: NDArray) -> None:
+        """Adds rows: float32 [rows, columns], NaN for missing values."""
+        if not numbers.size:
+            return
+        self._sketch.AddValues(pa.array(numbers.reshape(-1)))
+        self._lowest = np.fmin(self._lowest, np.fmin.reduce(numbers))
+        self._highest = np.fmax(self._highest, np.fmax.reduce(numbers))
+        self.counts = self.counts + np.count_nonzero(~np.isnan(numbers), axis=0)
 
+    def merge(self, other: _Class) -> None:
+        """Adds the rows of another."""
+        self._sketch.Merge(other._sketch)
+        self._lowest = np.fmin(self._lowest, other._lowest)
+        self._highest = np.fmax(self._highest, other._highest)
+        self.counts = self.counts + other.counts
 
-def _edges(quantiles: NDArray, bins: int) -> NDArray:
-    """Evenly spaced picks from the distinct quantiles of each column: [columns, bins + 1]."""
-    values = np.sort(quantiles, axis=1)
-    rank = np.cumsum(np.diff(values, axis=1, prepend=values[:, :1]) > 0, axis=1)
-    wanted = np.round(rank[:, -1:] * np.linspace(0, 1, bins + 1))
-    chosen = [np.searchsorted(r, w) for r, w in zip(rank, wanted, strict=True)]
-    return np.take_along_axis(values, np.stack(chosen), axis=1)
+    def quantiles(self) -> NDArray:
+        """From the minimum to the maximum of each column, [columns, _PARTS + 1]; 0 without values."""
+        values = np.array(self._sketch.GetQuantiles(_PARTS).to_pylist(), np.float32)
+        lowest, highest = np.nan_to_num(self._lowest), np.nan_to_num(self._highest)
+        return np.clip(values, lowest[:, np.newaxis], highest[:, np.newaxis])
 
 
 def _frequent(counts: Counter[bytes], most: int) -> tuple[bytes, ...]:

@@ -7,6 +7,7 @@ import pytest
 
 from fraud.models.columns import ModelColumns
 from fraud.models.preprocessing.analysis import Analyzer, read_edges, vocabulary_path
+from fraud.models.preprocessing.edges import bin_edges
 from fraud.models.spec import Network
 
 COLUMNS = ModelColumns(("amount", "count", "never"), ("channel", "a/b ü"), "fraud", None, None)
@@ -51,18 +52,33 @@ def rank(edges, values):
     return np.searchsorted(known, edges) / known.size
 
 
-def test_edges_are_quantiles_of_frauds_and_of_genuine_transactions():
+def test_edges_are_those_of_the_exact_quantiles():
     data = rows()
+    known = ~np.isnan(data["amount"])
+    quantiles, counts = [], []
+    for label in (0, 1):
+        of_label = data["amount"][known & (data["fraud"] == label)]
+        shares = np.linspace(0, 1, 1001)
+        quantiles.append(np.quantile(of_label, shares, method="lower")[np.newaxis])
+        counts.append(np.array([of_label.size]))
+    [expected] = bin_edges(quantiles[0], counts[0], quantiles[1], counts[1], NETWORK.bins)
     [edges, *_] = learned(data).edges
-    share = np.linspace(0.001, 0.999, 65)
-    exact = [
-        np.nanquantile(data["amount"][data["fraud"] == label], share, method="lower")
-        for label in (0, 1)
-    ]
-    expected = np.sort(np.concatenate(exact))[np.round(np.linspace(0, 129, 9)).astype(int)]
     for label in (0, 1):
         of_label = data["amount"][data["fraud"] == label]
         np.testing.assert_allclose(rank(edges, of_label), rank(expected, of_label), atol=0.02)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_outermost_values_of_a_class_are_exact(sign):
+    """All frauds and nothing else are beyond 100, so the jump lies next to the last genuine one."""
+    data = rows()
+    amount = np.where(data["fraud"], 100 + data["amount"], data["amount"] % 100).astype(np.float32)
+    data["amount"] = sign * amount
+    [edges, *_] = learned(data).edges
+    last_genuine = sign * np.nanmax(amount[data["fraud"] == 0])
+    first_fraud = sign * np.nanmin(amount[data["fraud"] == 1])
+    assert last_genuine in edges
+    assert first_fraud in edges
 
 
 def test_a_column_of_few_values_has_them_as_edges():
