@@ -118,7 +118,8 @@ class _Class:
         self._sketch = sketches.QuantilesSketch(1 / (_PARTS - 1), 1 << 32, columns)
         # An empty column has no quantiles. A row of negligible weight covers columns without any
         # value in this class; lowest and highest keep it out of the quantiles of all others.
-        self._sketch.AddValues(pa.array(np.zeros(columns, np.float32)), pa.array([1e-6], pa.float32()))
+        weight = pa.array([1e-6], pa.float32())
+        self._sketch.AddValues(pa.array(np.zeros(columns, np.float32)), weight)
         self._lowest = np.full(columns, np.nan, np.float32)
         self._highest = np.full(columns, np.nan, np.float32)
         self.counts = np.zeros(columns, np.int64)
@@ -140,7 +141,7 @@ class _Class:
         self.counts = self.counts + other.counts
 
     def quantiles(self) -> NDArray:
-        """From the minimum to the maximum of each column, [columns, _PARTS + 1]; 0 without values."""
+        """From minimum to maximum of each column: [columns, _PARTS + 1]; 0 where it has no values."""
         values = np.array(self._sketch.GetQuantiles(_PARTS).to_pylist(), np.float32)
         lowest, highest = np.nan_to_num(self._lowest), np.nan_to_num(self._highest)
         return np.clip(values, lowest[:, np.newaxis], highest[:, np.newaxis])

@@ -55,7 +55,7 @@ def test_without_jumps_the_edges_are_evenly_spaced_among_the_quantiles_of_both_c
 
 
 def test_few_frauds_that_chance_has_put_together_are_no_jump():
-    values, random = amounts(2_000)
+    values, _ = amounts(2_000)
     fraud = np.zeros(values.size, bool)
     fraud[np.argsort(values)[[5, 400, 402, 405, 900, 1500]]] = True
     rank = np.searchsorted(np.sort(values), edges_of(values, fraud))
