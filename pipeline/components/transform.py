@@ -8,6 +8,7 @@ TransformGraph.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -69,13 +70,14 @@ class TransformExecutor(LocalBeam, executor.Executor):
             for file in sorted(tf.io.gfile.glob(io_utils.all_files_pattern(uri)))
         ]
         columns = from_json(ModelColumns, config["columns"])
-        analyze = partial(analyze_file, columns, from_json(Network, config["network"]))
+        analyze = partial(analyze_files, columns, from_json(Network, config["network"]))
+        groups = groups_of(files)
         folder = Path(self._get_tmp_dir(), "analysis")
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
-                | beam.Create(files)
-                | AnalyzeFiles(analyze, files)
+                | beam.Create(groups)
+                | AnalyzeGroups(analyze, len(groups))
                 | beam.Map(Analysis.write, folder)
             )
         write_transform_graph(graph, folder, config)
@@ -85,29 +87,39 @@ class TransformExecutor(LocalBeam, executor.Executor):
         )
 
 
-class AnalyzeFiles(beam.PTransform):
-    """Files of examples → their `Analysis`, the same on every runner.
+def groups_of(files: Sequence[str]) -> list[tuple[int, tuple[str, ...]]]:
+    """Numbered groups of consecutive files, as many groups as there are files in each.
+
+    One worker reads a group. An analysis has tens of megabytes, however few rows it has seen, so
+    one of each file would be more for a runner to keep than the examples are.
+    """
+    size = max(1, math.isqrt(len(files)))
+    starts = range(0, len(files), size)
+    return [(number, tuple(files[at : at + size])) for number, at in enumerate(starts)]
+
+
+class AnalyzeGroups(beam.PTransform):
+    """Groups of files of examples → their `Analysis`, the same on every runner.
 
     Quantiles are estimates that depend a little on what is merged with what. A CombineFn would
     leave that to the runner, and a model from a cluster would differ from one of a single machine.
-    So the analyses of files are merged in the order of the files, `TOGETHER` at a time.
+    So the analyses of groups are merged in the order of the groups, `TOGETHER` at a time.
     """
 
     TOGETHER = 16
 
-    def __init__(self, analyze: Callable[[str], Analyzer], files: Sequence[str]) -> None:
+    def __init__(self, analyze: Callable[[Sequence[str]], Analyzer], groups: int) -> None:
         super().__init__()
-        self._analyze, self._files = analyze, files
+        self._analyze, self._groups = analyze, groups
 
-    def expand(self, files: beam.PCollection) -> beam.PCollection:
+    def expand(self, groups: beam.PCollection) -> beam.PCollection:
         """See beam.PTransform."""
-        numbers = {file: number for number, file in enumerate(self._files)}
         analyzers = (
-            files
+            groups
             | "Spread" >> beam.Reshuffle()
-            | "AnalyzeFile" >> beam.Map(lambda file: (numbers[file], self._analyze(file)))
+            | "AnalyzeGroup" >> beam.MapTuple(lambda number, files: (number, self._analyze(files)))
         )
-        left, level = len(numbers), 0
+        left, level = self._groups, 0
         while left > 1 or level == 0:
             left, level = -(-left // self.TOGETHER), level + 1
             analyzers = (
@@ -119,11 +131,12 @@ class AnalyzeFiles(beam.PTransform):
         return analyzers | "Finish" >> beam.MapTuple(lambda _, analyzer: analyzer.analysis())
 
 
-def analyze_file(columns: ModelColumns, network: Network, file: str) -> Analyzer:
-    """The analysis of one file of examples."""
+def analyze_files(columns: ModelColumns, network: Network, files: Sequence[str]) -> Analyzer:
+    """The analysis of some files of examples, in their order."""
     analyzer = Analyzer(columns, network)
-    for batch in _batches(file, columns):
-        analyzer.add(batch)
+    for file in files:
+        for batch in _batches(file, columns):
+            analyzer.add(batch)
     return analyzer
 
 

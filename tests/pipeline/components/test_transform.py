@@ -29,10 +29,11 @@ from fraud.models.preprocessing.transform_fn import positions, vocabulary_sizes
 from fraud.models.preprocessing.transform_graph import TransformGraph
 from fraud.models.spec import Network
 from fraud.pipeline.components.transform import (
-    AnalyzeFiles,
+    AnalyzeGroups,
     TransformExecutor,
-    analyze_file,
+    analyze_files,
     dense,
+    groups_of,
 )
 
 COLUMNS = ModelColumns(("amount", "count"), ("channel",), "fraud", None, None)
@@ -183,42 +184,52 @@ def _keep(analysis: object) -> None:
 class Merged:
     """In place of an Analyzer: which files were merged, in which order, and with which."""
 
-    def __init__(self, *merged: object) -> None:
+    def __init__(self, merged: Sequence[object]) -> None:
         self.merged = list(merged)
 
     def merge(self, others: Sequence[Merged]) -> Merged:
-        return Merged(*self.merged, *(other.merged for other in others))
+        return Merged([*self.merged, *(other.merged for other in others)])
 
     def analysis(self) -> list[object]:
         return self.merged
 
 
-@pytest.mark.parametrize("files", [1, 2, 5])
-def test_files_are_merged_in_their_order_whatever_the_runner_does(files, monkeypatch) -> None:
-    monkeypatch.setattr(AnalyzeFiles, "TOGETHER", 2)
-    names = [f"part-{number}" for number in range(files)]
+@pytest.mark.parametrize("groups", [1, 2, 5])
+def test_groups_are_merged_in_their_order_whatever_the_runner_does(groups, monkeypatch) -> None:
+    monkeypatch.setattr(AnalyzeGroups, "TOGETHER", 2)
+    numbered = [(number, (f"group-{number}",)) for number in range(groups)]
     merged = {
-        1: ["part-0"],
-        2: ["part-0", ["part-1"]],
-        5: ["part-0", ["part-1"], ["part-2", ["part-3"]], ["part-4"]],
-    }[files]
+        1: ["group-0"],
+        2: ["group-0", ["group-1"]],
+        5: ["group-0", ["group-1"], ["group-2", ["group-3"]], ["group-4"]],
+    }[groups]
     results = []
-    for arrival in (names, names[::-1], names[1::2] + names[::2]):
+    for arrival in (numbered, numbered[::-1], numbered[1::2] + numbered[::2]):
         with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-            analysed = pipeline | beam.Create(arrival) | AnalyzeFiles(Merged, names)
+            analysed = pipeline | beam.Create(arrival) | AnalyzeGroups(Merged, groups)
             _ = analysed | beam.Map(_keep)
         results.append(_analyses.pop())
     assert results == [merged] * 3
 
 
+def test_groups_are_as_many_as_files_in_each_and_have_every_file_once() -> None:
+    files = [f"part-{number}" for number in range(23)]
+    groups = groups_of(files)
+    assert [number for number, _ in groups] == list(range(6))
+    assert [len(of_group) for _, of_group in groups] == [4, 4, 4, 4, 4, 3]
+    assert [file for _, of_group in groups for file in of_group] == files
+    assert groups_of(["one"]) == [(0, ("one",))]
+
+
 def test_one_worker_and_many_learn_the_same(columns, tmp_path: Path) -> None:
-    """Exactly, although quantiles are estimates: 40 files are more than are merged at once."""
+    """Exactly, although quantiles are estimates: these are more groups than are merged at once."""
     write(tmp_path / "files", columns, shards=40)
     files = sorted(map(str, (tmp_path / "files").iterdir()))
-    analyze = partial(analyze_file, COLUMNS, NETWORK)
-    for arrival in (files, files[::-1]):
+    groups = [(number, (file,)) for number, file in enumerate(files)]
+    analyze = partial(analyze_files, COLUMNS, NETWORK)
+    for arrival in (groups, groups[::-1]):
         with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-            analysed = pipeline | beam.Create(arrival) | AnalyzeFiles(analyze, files)
+            analysed = pipeline | beam.Create(arrival) | AnalyzeGroups(analyze, len(groups))
             _ = analysed | beam.Map(_keep)
     one, another = _analyses.pop(), _analyses.pop()
     assert one.edges.tobytes() == another.edges.tobytes()
