@@ -141,7 +141,7 @@ class _Class:
         self.counts = self.counts + other.counts
 
     def quantiles(self) -> NDArray:
-        """From minimum to maximum of each column: [columns, _PARTS + 1]; 0 where it has no values."""
+        """From minimum to maximum of each column, [columns, _PARTS + 1]; 0 without values."""
         values = np.array(self._sketch.GetQuantiles(_PARTS).to_pylist(), np.float32)
         lowest, highest = np.nan_to_num(self._lowest), np.nan_to_num(self._highest)
         return np.clip(values, lowest[:, np.newaxis], highest[:, np.newaxis])
