@@ -71,7 +71,8 @@ def _jumps(
     # Estimated numbers of genuine and fraudulent values that are at most values[i], [2, values].
     below = np.stack(
         [
-            count * (np.maximum(np.searchsorted(of_class, values, "right") - 1, 0))
+            count
+            * (np.maximum(np.searchsorted(of_class, values, "right") - 1, 0))
             / (of_class.size - 1)
             for of_class, count in zip(quantiles, counts, strict=True)
         ]
