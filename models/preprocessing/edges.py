@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 QUANTILES = 65  # of each class: candidates for the edges at quantiles
-BINS_PER_JUMP = 4
+BINS_PER_JUMP = 8
 SIGNIFICANT = 30.0
 """The least likelihood-ratio statistic of a jump.
 
@@ -29,7 +29,7 @@ def bin_edges(
 ) -> NDArray:
     """Chooses the edges of the bins of each column.
 
-    At most a quarter of the bins are steps at the largest significant jumps. The other edges are
+    At most an eighth of the bins are steps at the largest significant jumps. The other edges are
     evenly spaced picks from the distinct quantiles, half of them of frauds.
 
     Args:

@@ -65,16 +65,21 @@ def test_edges_are_those_of_the_exact_quantiles():
     [edges, *_] = learned(data).edges
     for label in (0, 1):
         of_label = data["amount"][data["fraud"] == label]
-        np.testing.assert_allclose(rank(edges, of_label), rank(expected, of_label), atol=0.02)
+        # An edge at a jump may also be one of the quantiles, so their numbers may differ.
+        apart = np.abs(np.subtract.outer(rank(edges, of_label), rank(expected, of_label)))
+        assert apart.min(axis=0).max() < 0.02
+        assert apart.min(axis=1).max() < 0.02
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_outermost_values_of_a_class_are_exact(sign):
+def test_the_outermost_values_of_a_class_in_all_parts_are_exact(sign):
     """All frauds and nothing else are beyond 100, so the jump lies next to the last genuine one."""
     data = rows()
     amount = np.where(data["fraud"], 100 + data["amount"], data["amount"] % 100).astype(np.float32)
     data["amount"] = sign * amount
-    [edges, *_] = learned(data).edges
+    ascending = {name: values[np.argsort(data["amount"])] for name, values in data.items()}
+    first, *others = (Analyzer(COLUMNS, NETWORK).add(part) for part in in_parts(ascending, 9_000))
+    [edges, *_] = first.merge(others).analysis().edges
     last_genuine = sign * np.nanmax(amount[data["fraud"] == 0])
     first_fraud = sign * np.nanmin(amount[data["fraud"] == 1])
     assert last_genuine in edges

@@ -45,6 +45,16 @@ def test_a_range_in_which_frauds_are_frequent_is_enclosed_on_both_sides():
     assert is_enclosed(110, edges, 0.5)
 
 
+@pytest.mark.parametrize("rates", [(0.01, 0.3, 0.9), (0.9, 0.3, 0.01)])
+def test_a_split_is_followed_by_splits_on_both_of_its_sides(rates):
+    values, random = amounts(100_000)
+    fraud = random.random(values.size) < np.select([values < 30, values < 220], rates[:2], rates[2])
+    edges = edges_of(values, fraud)
+    for place in (30, 220):
+        # To within a quantile: chance moves the best split a little.
+        assert np.count_nonzero(np.abs(edges - place) < 1) >= 2
+
+
 def test_without_jumps_the_edges_are_evenly_spaced_among_the_quantiles_of_both_classes():
     values, random = amounts(50_000)
     values = values**2  # quantiles are not evenly spaced values
@@ -62,16 +72,16 @@ def test_few_frauds_that_chance_has_put_together_are_no_jump():
     assert np.diff(rank).min() > 30
 
 
-def test_at_most_a_quarter_of_the_bins_are_steps():
+def test_at_most_an_eighth_of_the_bins_are_steps():
     values, random = amounts(200_000)
     # 25 stairs up and down
     fraud = random.random(values.size) < np.where((values // 10).astype(int) % 2, 0.3, 0.01)
     edges = edges_of(values, fraud)
-    assert np.count_nonzero(np.diff(edges) < 0.6) == 4
+    assert np.count_nonzero(np.diff(edges) < 0.6) == 2
     assert np.diff(edges).max() < 40
 
 
-@pytest.mark.parametrize("bins", [1, 2, 3, 8, 32])
+@pytest.mark.parametrize("bins", [1, 2, 3, 8, 9, 32])
 def test_every_number_of_bins_has_ascending_edges_from_one_end_to_the_other(bins):
     values, random = amounts(20_000)
     fraud = (values > 220) | (random.random(values.size) < 0.01)
