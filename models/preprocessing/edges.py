@@ -20,7 +20,9 @@ SIGNIFICANT = 30.0
 """The least likelihood-ratio statistic of a jump.
 
 For a given place, chance alone exceeds 30 once in 2 · 10⁷ times (χ² with one degree of freedom);
-there are up to 2,000 places in a column, and some tens of columns.
+there are up to 2,000 places in a column, and some tens of columns. This is for rows that are
+independent. Frauds come in series on one card, so in a column that hardly varies on a card, a few
+cards with many frauds each exceed it, too.
 """
 
 
@@ -46,17 +48,22 @@ def bin_edges(
     for column in range(len(genuine)):
         quantiles = (genuine[column], fraud[column])
         counts = (int(genuine_counts[column]), int(fraud_counts[column]))
-        steps = _jumps(quantiles, counts, bins // BINS_PER_JUMP)
-        spread = _spread(quantiles, bins + 1 - steps.size)
-        edges = np.unique(np.concatenate([steps, spread]))
+        steps = np.unique(_jumps(quantiles, counts, bins // BINS_PER_JUMP))
+        edges = np.union1d(steps, _spread(quantiles, steps, bins + 1 - steps.size))
         rows.append(np.pad(edges, (0, bins + 1 - edges.size), mode="edge"))
     return np.stack(rows).astype(np.float32)
 
 
-def _spread(quantiles: tuple[NDArray, NDArray], count: int) -> NDArray:
-    """Evenly spaced picks from the distinct quantiles of both classes, in all `count`."""
+def _spread(quantiles: tuple[NDArray, NDArray], steps: NDArray, count: int) -> NDArray:
+    """Evenly spaced picks from the distinct quantiles of both classes, in all `count`.
+
+    What is an edge already, of a step, is none of them: it would be an edge lost.
+    """
     inner = np.linspace(1, quantiles[0].size - 2, QUANTILES).round().astype(int)
     values = np.unique(np.concatenate([of_class[inner] for of_class in quantiles]))
+    values = np.setdiff1d(values, steps)
+    if not values.size:
+        return values
     return values[np.round((values.size - 1) * np.linspace(0, 1, count)).astype(int)]
 
 

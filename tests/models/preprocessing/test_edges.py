@@ -101,6 +101,23 @@ def test_a_count_is_split_between_its_values():
     assert {0, 1, 2, 3, 4} <= set(edges)
 
 
+def test_an_edge_of_a_step_is_not_picked_again_as_a_quantile():
+    random = np.random.default_rng(2)
+    values = random.integers(0, 20, 50_000).astype(float)
+    fraud = random.random(values.size) < np.select([values < 2, values > 17], [0.3, 0.5], 0.01)
+    edges = edges_of(values, fraud)
+    assert np.unique(edges).size == edges.size
+    assert {1, 2, 17, 18} <= set(edges)
+
+
+@pytest.mark.parametrize("other", [5, -5])
+def test_two_values_around_a_jump_are_the_only_edges(other):
+    random = np.random.default_rng(2)
+    values = np.where(random.random(20_000) < 0.1, other, 1)
+    fraud = random.random(values.size) < np.where(values == other, 0.5, 0.01)
+    assert set(edges_of(values, fraud)) == {1, other}
+
+
 def test_one_class_alone_has_no_jumps():
     values, _ = amounts(1_000)
     genuine = np.quantile(values, SHARES, method="lower").astype(np.float32)[np.newaxis]
