@@ -1,6 +1,6 @@
 """The preprocessing that Transform puts into the served graph.
 
-Every numeric column becomes its position among its own quantiles, every categorical column an
+Every numeric column becomes its position among the edges of its bins, every categorical column an
 index into its vocabulary; missing values get a code of their own.
 """
 
@@ -35,7 +35,7 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, str]) -> d
 
     Returns:
       `numeric`: float32 [batch, n], only if there are numeric columns. Each is in [0, bins], or -1
-      if the value is missing. The integer part is the quantile bin, the fraction the position
+      if the value is missing. The integer part is the bin, the fraction the position
       within it.
       `categorical`: int64 [batch, m], only if there are categorical columns. Index 0 means missing;
       the vocabulary and the buckets of unseen values follow.
@@ -76,7 +76,7 @@ def vocabulary_name(column: str) -> str:
 
 
 def positions(x: tf.Tensor, edges: NDArray) -> tf.Tensor:
-    """Computes the position of each value among its column's quantiles in the train window.
+    """Computes the position of each value among the edges of its column's bins.
 
     Args:
       x: float32 [batch, n], NaN for missing values.
@@ -91,7 +91,9 @@ def positions(x: tf.Tensor, edges: NDArray) -> tf.Tensor:
     above = tf.clip_by_value(tf.searchsorted(edges, of_columns), 1, bins)
     low = tf.gather(edges, above - 1, axis=1, batch_dims=1)
     high = tf.gather(edges, above, axis=1, batch_dims=1)
-    share = tf.clip_by_value(tf.math.divide_no_nan(of_columns - low, high - low), 0.0, 1.0)
+    # Halves, because the width of a bin may be more than the largest float32.
+    share = tf.math.divide_no_nan(of_columns / 2 - low / 2, high / 2 - low / 2)
+    share = tf.clip_by_value(share, 0.0, 1.0)
     share = tf.where(of_columns > high, 1.0, share)  # beyond the last edge
     position = tf.transpose(tf.cast(above - 1, tf.float32) + share)
     return tf.where(tf.math.is_nan(x), MISSING, position)

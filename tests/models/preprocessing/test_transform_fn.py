@@ -145,3 +145,12 @@ def test_positions_are_the_share_of_bins_below_where_edges_coincide_too():
     expected[0] = MISSING
     actual = positions(tf.constant(x), edges).numpy()
     np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+def test_a_column_wider_than_the_largest_float32_has_positions():
+    """The width of its only bin overflows, so no number of the network's may depend on it."""
+    largest = np.finfo(np.float32).max
+    edges = np.array([[-largest, largest]], np.float32)
+    x = np.array([[-np.inf], [-largest], [0], [largest / 2], [largest], [np.inf]], np.float32)
+    actual = positions(tf.constant(x), edges).numpy()
+    np.testing.assert_allclose(actual[:, 0], [0, 0, 0.5, 0.75, 1, 1])
