@@ -110,8 +110,8 @@ def training(history: Mapping[str, list[float]]) -> dict[str, Markup]:
       history: metric → its value in each epoch.
     """
     titles = {
-        "loss": "loss on the training cards",
-        "val_average_precision": "average precision on held-out cards",
+        "loss": "loss on the training data",
+        "val_average_precision": "average precision on held-out data",
     }
     shown = {}
     for name, text in titles.items():

@@ -91,7 +91,7 @@ def render(
             for name, label in VALIDATED.items()
         ]
         chosen = "optimistic: they also chose epoch, calibration and threshold"
-        lines.append(f"  model     {' · '.join(figures)}, on held-out cards ({chosen})")
+        lines.append(f"  model     {' · '.join(figures)}, on held-out data ({chosen})")
     if summary.metrics:
         lines += ["", *_metric_table(summary)]
         too_small: dict[str, list[str]] = {}

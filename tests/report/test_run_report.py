@@ -211,7 +211,7 @@ def test_a_finished_run_has_every_section(root):
     titles = """Windows|AMOUNT|CHANNEL|Precision and recall|ROC|Change from the champion|
         Calibration|Scores|Confusion by threshold|Cost saved by threshold|
         Card precision by day|Slices|
-        Loss on the training cards|What moves the score|Lineage|Seconds of each node"""
+        Loss on the training data|What moves the score|Lineage|Seconds of each node"""
     missing = [title for title in re.split(r"\|\s*", titles) if title not in text]
     assert not missing
     assert "+0.0100 (-0.0200 … +0.0400)" in text

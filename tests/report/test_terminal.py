@@ -34,7 +34,7 @@ def test_the_summary_shows_threshold_and_calibration_in_one_line():
     lines = terminal.render(summary(validation=validation)).splitlines()
     (line,) = [line for line in lines if "Brier" in line]
     assert line == (
-        "  model     threshold 0.5124 · Brier 0.0049 · ECE 0.0010, on held-out cards "
+        "  model     threshold 0.5124 · Brier 0.0049 · ECE 0.0010, on held-out data "
         "(optimistic: they also chose epoch, calibration and threshold)"
     )
 
