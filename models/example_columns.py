@@ -4,11 +4,15 @@ A serialized example repeats the names of all columns. To decompress and parse e
 than what StatisticsGen and Transform do with them, and each node does it again; these files are
 read at a fiftieth of that (ADR 45). They are in `columns/SPLIT` beside the `SPLIT` folder of the
 artifact, where no standard component looks. What has no such file is read from the examples.
+
+After what is an Arrow file follows its CRC-32. TFRecord files have checksums, Arrow's have not, and
+damage would become other values.
 """
 
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +21,11 @@ import pyarrow as pa
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from fraud.errors import FraudPipelineError
+
 FOLDER = "columns"
+_CRC = 4  # bytes
+_END = 8  # bytes; a gzip file's CRC-32 and size of its content
 _ZSTD = pa.ipc.IpcWriteOptions(compression="zstd")
 ARROW = {tf.int64: pa.int64(), tf.float32: pa.float32(), tf.string: pa.large_binary()}
 
@@ -41,7 +49,9 @@ class Writer:
         if kind is None and self._batches is not None:
             self._batches.close()
             with tf.io.gfile.GFile(self._path, "wb") as file:
-                file.write(self._sink.getvalue().to_pybytes())
+                content = self._sink.getvalue()
+                file.write(content.to_pybytes())
+                file.write(zlib.crc32(content).to_bytes(_CRC, "little"))
 
     def write(self, columns: Mapping[str, pa.Array]) -> None:
         """Appends rows.
@@ -59,11 +69,15 @@ class Writer:
 def path_of(examples: str) -> str:
     """Where the columns of a file of examples are.
 
-    The name contains the size of the examples: of a file that has been replaced since, there are no
-    columns.
+    The name contains the size and the last bytes of the examples, which are a checksum: of a file
+    that has been replaced since, there are no columns.
     """
     folder, name = os.path.split(examples)
-    return f"{folder_of(folder)}/{name}.{tf.io.gfile.stat(examples).length}.arrow"
+    with tf.io.gfile.GFile(examples, "rb") as file:
+        size = file.size()
+        file.seek(max(0, size - _END))
+        end = file.read(_END).hex()
+    return f"{folder_of(folder)}/{name}.{size}.{end}.arrow"
 
 
 def folder_of(split: str) -> str:
@@ -73,12 +87,22 @@ def folder_of(split: str) -> str:
 
 
 def read(examples: str) -> pa.RecordBatch | None:
-    """Reads the columns of a file of examples; None if it has none."""
+    """Reads the columns of a file of examples; None if it has none.
+
+    Raises:
+      FraudPipelineError: they are damaged.
+    """
     path = path_of(examples)
     if not tf.io.gfile.exists(path):
         return None
     with tf.io.gfile.GFile(path, "rb") as file:
-        table = pa.ipc.open_file(pa.py_buffer(file.read())).read_all().combine_chunks()
+        written = memoryview(file.read())
+    content, crc = written[:-_CRC], written[-_CRC:]
+    if zlib.crc32(content).to_bytes(_CRC, "little") != crc:
+        raise FraudPipelineError(
+            f"{path}: is damaged; delete it, and {examples} is read instead, which is slower"
+        )
+    table = pa.ipc.open_file(pa.py_buffer(content)).read_all().combine_chunks()
     return pa.RecordBatch.from_arrays(
         [column.chunk(0) for column in table.columns], schema=table.schema
     )
@@ -98,6 +122,9 @@ def parsed(
     Returns:
       batches of columns, [n, *shape of the feature]; None if they are to be read from the examples,
       because there are no columns, or others than in `spec`.
+
+    Raises:
+      FraudPipelineError: columns are damaged, or not all files have the same.
     """
     if not examples or not all(tf.io.gfile.exists(path_of(file)) for file in examples):
         return None
@@ -105,7 +132,7 @@ def parsed(
     types = {name: ARROW[feature.dtype] for name, feature in spec.items()}
     if first is None or not fits(first.schema, types):
         return None
-    return _parsed(examples, spec, rows)
+    return _parsed(examples, spec, types, rows)
 
 
 def fits(schema: pa.Schema, types: Mapping[str, pa.DataType]) -> bool:
@@ -115,11 +142,18 @@ def fits(schema: pa.Schema, types: Mapping[str, pa.DataType]) -> bool:
 
 
 def _parsed(
-    examples: Sequence[str], spec: Mapping[str, Any], rows: int
+    examples: Sequence[str],
+    spec: Mapping[str, Any],
+    types: Mapping[str, pa.DataType],
+    rows: int,
 ) -> Iterator[dict[str, NDArray]]:
     for file in examples:
         batch = read(file)
-        assert batch is not None
+        if batch is None or not fits(batch.schema, types):
+            raise FraudPipelineError(
+                f"{file}: has other columns than {examples[0]}; delete {path_of(examples[0])}, and "
+                "the examples are read instead, which is slower"
+            )
         columns = {
             name: _dense(file, name, batch.column(batch.schema.get_field_index(name)), feature)
             for name, feature in spec.items()

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
+from fraud.errors import FraudPipelineError
 from fraud.models import example_columns
 from fraud.pipeline.ingestion import example_writer
 
@@ -85,6 +86,48 @@ def test_columns_of_examples_that_were_replaced_are_not_read(file: str) -> None:
     with example_writer.open_file(file) as examples:
         example_writer.write(examples, {n: values.slice(1) for n, values in COLUMNS.items()})
     assert example_columns.read(file) is None
+
+
+def test_columns_of_other_examples_of_the_same_size_are_not_read(file: str) -> None:
+    """Text in a compressed file: other values often take as many bytes."""
+    size = Path(file).stat().st_size
+    for other in range(6, 500):
+        with example_writer.open_file(file) as examples:
+            example_writer.write(examples, {**COLUMNS, "count": pa.array([1, 2, 3, 4, other])})
+        if Path(file).stat().st_size == size:
+            break
+    else:
+        pytest.fail("no other examples of the same size")
+    assert example_columns.read(file) is None
+
+
+@pytest.mark.parametrize("at", range(0, 1000, 7))
+def test_damage_is_noticed(file: str, at: int) -> None:
+    path = Path(example_columns.path_of(file))
+    content = bytearray(path.read_bytes())
+    content[at % len(content)] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(FraudPipelineError, match=r"\.arrow: is damaged; delete it"):
+        example_columns.read(file)
+
+
+@pytest.mark.parametrize("left", [0, 3, 4, 100])
+def test_a_truncated_file_is_noticed(file: str, left: int) -> None:
+    path = Path(example_columns.path_of(file))
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(FraudPipelineError, match=r"\.arrow: is damaged; delete it"):
+        list(example_columns.parsed([file], SPEC, 4) or ())
+
+
+def test_a_later_file_without_a_column_does_not_give_another_one(file: str) -> None:
+    other = str(Path(file).with_name("other.gz"))
+    fewer = {name: values for name, values in COLUMNS.items() if name != "seen"}
+    with example_writer.open_file(other) as examples:
+        example_writer.write(examples, fewer)
+    with example_columns.Writer(example_columns.path_of(other)) as columns:
+        columns.write(fewer)
+    with pytest.raises(FraudPipelineError, match=r"other\.gz: has other columns than .*data\.gz"):
+        list(example_columns.parsed([file, other], SPEC, 4) or ())
 
 
 def test_nothing_is_written_after_an_error(tmp_path: Path) -> None:
