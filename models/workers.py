@@ -79,9 +79,12 @@ class Cluster:
             workers = tuple(map(str, [*tasks.get("chief", []), *tasks["worker"]]))
             index = int(task["index"]) + len(tasks.get("chief", [])) * (task["type"] == "worker")
             known = set(tasks) <= {"chief", "worker"} and task["type"] in tasks
+            known &= 0 <= int(task["index"]) < len(tasks[task["type"]])
+            known &= all(isinstance(of_type, list) for of_type in tasks.values())
+            known &= all(worker.rpartition(":")[2].isdecimal() for worker in workers)
             if not known or not 0 <= index < len(workers) or len(set(workers)) < len(workers):
                 raise ValueError
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             raise BadInput(
                 f"{VARIABLE} is {text}, which is no cluster of workers with a task of its own; "
                 f"write it as {example}"
@@ -193,12 +196,17 @@ def serve(folder: Path, once: bool, say: Callable[[str], None]) -> None:
             continue
         problem = ""
         if job.code != code():
-            problem = "has another version of the code, TensorFlow, Keras or NumPy; install ours"
+            problem = (
+                "has another version of the code, TensorFlow, Keras or NumPy; install that of the "
+                "Trainer"
+            )
+        elif unseen := _unseen(job):
+            problem = f"does not see {unseen}; have the root there as it is for the Trainer"
         write_atomically(folder / f"ready-{cluster.index}", to_json(Ready(job.id, problem)))
         begins = not problem and _begins(job, folder)
         try:
             if problem:
-                raise BadInput(f"{me} {problem.replace('ours', 'that of the Trainer')}")
+                raise BadInput(f"{me} {problem}")
             if begins:
                 say(f"{me}: trains")
                 _train(folder / JOB, cluster)
@@ -209,6 +217,12 @@ def serve(folder: Path, once: bool, say: Callable[[str], None]) -> None:
             say(str(error))
         if once and begins:
             return
+
+
+def _unseen(job: Job) -> str:
+    """What of a job's inputs is not where the Trainer has it; "" if all of it is."""
+    transform = json.loads(job.task).get("transform_output", "")
+    return "" if not transform or os.path.exists(transform) else transform
 
 
 def _begins(job: Job, folder: Path) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from contextlib import AbstractContextManager
 
 import keras
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from fraud.errors import BadInput
 
@@ -89,6 +91,24 @@ class Team:
         if self.size == 1:
             return value
         return float(self._reduced(tf.constant(value, tf.float64)))
+
+    def require_same(self, *arrays: NDArray) -> None:
+        """Checks that all workers have read the same.
+
+        Args:
+          arrays: what all must have, without values that may be rounded.
+
+        Raises:
+          BadInput: another worker has other arrays.
+        """
+        checksum = 0
+        for array in arrays:
+            checksum = zlib.crc32(array.tobytes(), checksum)
+        if self.mean(checksum) != checksum:
+            raise BadInput(
+                "the workers have read other examples than one another; see that the root is the "
+                "same folder on all of them, and run again"
+            )
 
     @tf.function
     def _reduced(self, value: tf.Tensor) -> tf.Tensor:

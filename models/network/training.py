@@ -89,6 +89,7 @@ def fit(
     keras.utils.set_random_seed(spec.seed)
     tf.config.experimental.enable_op_determinism()
     held_out = held_out_cards(examples.cards, spec.validation_percent, spec.members)
+    team.require_same(examples.labels, examples.timestamps, held_out)
     train = np.flatnonzero(~held_out.all(axis=1))
     numeric = examples.inputs[NUMERIC].shape[1] if NUMERIC in examples.inputs else 0
     with team.scope():

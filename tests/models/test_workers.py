@@ -63,6 +63,11 @@ def test_a_chief_is_worker_0() -> None:
         "{}",
         tf_config(3),
         tf_config(-1),
+        tf_config(0, worker="h:12"),
+        tf_config(0, worker=["a", "b"]),
+        tf_config(0, worker=["a:1", "b:two"]),
+        tf_config(0).replace('"index": 0', '"index": 1e999'),
+        tf_config(1, chief=["a:1"], worker=["b:2"]).replace('"type": "worker"', '"type": "chief"'),
         tf_config(0, worker=["a:1", "a:1"]),
         tf_config(0, worker=["a:1"], ps=["b:2"]),
         tf_config(0).replace('"type": "worker"', '"type": "evaluator"'),
@@ -113,7 +118,9 @@ def test_workers_that_do_not_come_are_named(tmp_path, monkeypatch, trained) -> N
     assert not trained and not list(tmp_path.iterdir())
 
 
-def lead_and_serve(folder, monkeypatch, serving: Cluster, codes=("same", "same")) -> list:
+def lead_and_serve(
+    folder, monkeypatch, serving: Cluster, codes=("same", "same"), task=None
+) -> list:
     """Leads two workers, of which this process is both; what came of it on either side."""
     results: list = []
     leading = Cluster(serving.workers, 0)
@@ -135,7 +142,7 @@ def lead_and_serve(folder, monkeypatch, serving: Cluster, codes=("same", "same")
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     try:
-        workers.lead({"columns": 1}, folder, 2, 5)
+        workers.lead(task or {"columns": 1}, folder, 2, 5)
     except FraudPipelineError as error:
         results.append(error)
     thread.join(10)
@@ -165,6 +172,23 @@ def test_a_worker_with_other_code_does_not_take_part(tmp_path, monkeypatch, trai
     for result in results:
         assert isinstance(result, BadInput)
         assert "worker 1 (b:2) has another version of the code" in str(result)
+
+
+def test_a_worker_that_does_not_see_the_inputs_does_not_take_part(
+    tmp_path, monkeypatch, trained
+) -> None:
+    """Its root is mounted elsewhere."""
+    unseen = str(tmp_path / "mounted-elsewhere")
+    results = lead_and_serve(
+        tmp_path / "workers",
+        monkeypatch,
+        Cluster(("a:1", "b:2"), 1),
+        task={"transform_output": unseen},
+    )
+    assert len(results) == 2 and not trained
+    for result in results:
+        assert isinstance(result, BadInput)
+        assert f"worker 1 (b:2) does not see {unseen}" in str(result)
 
 
 def test_the_code_is_what_trains(tmp_path, monkeypatch) -> None:

@@ -38,8 +38,10 @@ def random_examples(streams: bool):
     return Examples(inputs, labels, np.arange(6000) * 400, random.integers(0, 600, 6000))
 
 
-def train(index: int | None, streams: bool, out: Path) -> None:
+def train(index: int | None, kind: str, out: Path) -> None:
     """Trains as a worker, or alone, and writes what came out."""
+    from dataclasses import replace
+
     from fraud.models.network import training
     from fraud.models.network.team import Team
     from fraud.models.spec import AlertBudget
@@ -48,28 +50,37 @@ def train(index: int | None, streams: bool, out: Path) -> None:
     sizes = {"channel": 4 * 10, "country": 40}
     # The batch of one process must be one that two can share.
     settings = spec() if team else spec().tuned({"batch_size": 64})
-    fitted = training.fit(settings, random_examples(streams), sizes, AlertBudget(20), team=team)
+    examples = random_examples(kind == "streams")
+    if index == 1 and kind == "other labels":
+        examples = replace(examples, labels=np.roll(examples.labels, 1))
+    if index == 1 and kind == "fewer rows":
+        examples = examples.at(np.arange(5000))
+    fitted = training.fit(settings, examples, sizes, AlertBudget(20), team=team)
     history = np.array(list(fitted.history.values()))
     np.savez(out, *fitted.model.get_weights(), history, np.array(fitted.threshold))
 
 
-def run(index: int | None, ports: list[int], streams: bool, out: Path) -> subprocess.Popen:
+def free_ports() -> list[int]:
+    with socket.socket() as one, socket.socket() as other:
+        for each in (one, other):
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in (one, other)]
+
+
+def run(index: int | None, ports: list[int], kind: str, out: Path) -> subprocess.Popen:
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
     config = {"cluster": cluster, "task": {"type": "worker", "index": index}}
     environment = {**os.environ, "TF_CONFIG": json.dumps(config)}
-    command = [sys.executable, __file__, str(index), str(int(streams)), str(out)]
+    command = [sys.executable, __file__, str(index), kind, str(out)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("streams", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_two_workers_get_the_weights_of_one_process(tmp_path, streams) -> None:
-    with socket.socket() as one, socket.socket() as other:
-        for each in (one, other):
-            each.bind(("127.0.0.1", 0))
-        ports = [each.getsockname()[1] for each in (one, other)]
+@pytest.mark.parametrize("kind", ["in memory", pytest.param("streams", marks=pytest.mark.slow)])
+def test_two_workers_get_the_weights_of_one_process(tmp_path, kind) -> None:
+    ports = free_ports()
     outputs = {index: tmp_path / f"{index}.npz" for index in (None, 0, 1)}
-    processes = [run(index, ports, streams, out) for index, out in outputs.items()]
+    processes = [run(index, ports, kind, out) for index, out in outputs.items()]
     for process in processes:
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
@@ -79,6 +90,21 @@ def test_two_workers_get_the_weights_of_one_process(tmp_path, streams) -> None:
         np.testing.assert_allclose(one_value, value, atol=2e-5)
 
 
+@pytest.mark.e2e
+@pytest.mark.parametrize("kind", ["other labels", "fewer rows"])
+def test_workers_with_other_examples_do_not_train(tmp_path, kind) -> None:
+    ports = free_ports()
+    processes = [run(index, ports, kind, tmp_path / f"{index}.npz") for index in range(WORKERS)]
+    try:
+        for process in processes:
+            _, said = process.communicate(timeout=120)
+            assert process.returncode == 1 and "the workers have read other examples" in said
+    finally:
+        for process in processes:
+            process.kill()
+    assert not list(tmp_path.iterdir())
+
+
 if __name__ == "__main__":
     number = None if sys.argv[1] == "None" else int(sys.argv[1])
-    train(number, bool(int(sys.argv[2])), Path(sys.argv[3]))
+    train(number, sys.argv[2], Path(sys.argv[3]))
