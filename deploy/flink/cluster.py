@@ -83,7 +83,7 @@ class Cluster:
     """Context manager that runs a cluster for the duration of the block.
 
     Args:
-      home: folder for settings, logs and temporary files; what it had is replaced.
+      home: folder for settings, logs and temporary files; those of an earlier cluster are replaced.
       workers: number of TaskManagers.
       task_memory: of each TaskManager, as Flink writes sizes.
     """
@@ -165,6 +165,9 @@ class Cluster:
         java = shutil.which("java")
         if java is None:
             raise Unavailable("there is no Java here, which Flink needs (11 or 17)")
+        is_ours = (self._home / "conf" / "config.yaml").exists()
+        if not is_ours and self._home.exists() and any(self._home.iterdir()):
+            raise Unavailable(f"{self._home}: is not empty, and no cluster's; name another folder")
         shutil.rmtree(self._home, ignore_errors=True)
         for folder in ("conf", "log", "temporary"):
             (self._home / folder).mkdir(parents=True)

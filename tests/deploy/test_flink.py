@@ -147,6 +147,19 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not home.exists()
 
 
+def test_a_folder_of_something_else_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flink, "_flink", lambda: tmp_path)
+    monkeypatch.setattr(flink.shutil, "which", lambda program: program)
+    kept = tmp_path / "home" / "thesis.txt"
+    kept.parent.mkdir()
+    kept.write_text("years of work")
+    with pytest.raises(Unavailable, match="home: is not empty"), Cluster(kept.parent):
+        pass
+    assert kept.exists()
+
+
 @pytest.fixture
 def started(tmp_path: Path):
     """A cluster of which one process runs: one that starts another, and both ignore SIGTERM."""
