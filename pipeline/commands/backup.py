@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import secrets
 import shutil
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -175,7 +175,9 @@ def backup(config: Config, root: Root, location: str, out: Path) -> dict[str, An
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         # In another container there may be a process of the same number, and so of the same name.
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.{os.getpid()}.", dir=out.parent))
+        name = f".{out.name}.{os.getpid()}.{secrets.token_hex(4)}"
+        temporary = out.parent / name  # known before it exists: SIGTERM may come right after
+        temporary.mkdir(mode=0o700)
         # The locks of runs and of pushes: nobody writes to ML Metadata, artifacts or `pushed`.
         with root.turn(), root.pushing():
             copied_of = _identity(root)

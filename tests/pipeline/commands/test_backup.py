@@ -114,6 +114,22 @@ def test_a_backup_that_is_ended_leaves_nothing(root, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
 
 
+def test_one_that_is_ended_as_soon_as_its_folder_is_made_leaves_nothing(
+    root, tmp_path, monkeypatch
+):
+    make = Path.mkdir
+
+    def ended(folder, *options, **more):
+        make(folder, *options, **more)
+        if folder.name.startswith(".copy."):
+            sys.exit(128 + signal.SIGTERM)  # as tidy_at_sigterm does
+
+    monkeypatch.setattr(Path, "mkdir", ended)
+    with pytest.raises(SystemExit):
+        back_up(root, tmp_path / "copy")
+    assert [path.name for path in tmp_path.iterdir()] == ["root"]
+
+
 @pytest.mark.parametrize("lock", ["locked", "pushing"])
 def test_it_waits_for_runs_and_rollbacks(root, tmp_path, lock):
     holder = subprocess.Popen(
