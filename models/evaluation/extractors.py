@@ -133,21 +133,25 @@ class SliceData:
         )
 
     @property
-    def _content(self) -> bytes:
-        """A digest of the data, by which parts have an order that no runner changes.
+    def _content(self) -> tuple[bytes, bytes]:
+        """Digests of the data, by which parts have an order that no runner changes.
 
-        Sums of floating-point numbers and the bootstrap depend a little on the order.
+        Sums of floating-point numbers and the bootstrap depend a little on the order. Scores only
+        decide between parts that are otherwise equal, so that the metrics of a model do not depend
+        on which other model is evaluated beside it.
         """
-        digest = hashlib.blake2b(digest_size=16)
-        for of_output in self.histograms.values():
-            for array in (of_output.cell, of_output.examples, of_output.scores):
-                digest.update(array.tobytes())
-        for column in self.columns.values():
-            as_bytes = (
-                column.tobytes() if column.dtype != object else repr(column.tolist()).encode()
-            )
-            digest.update(as_bytes)
-        return digest.digest()
+        scores = {k: v for k, v in self.columns.items() if isinstance(k, tuple)}
+        others = [v for k, v in self.columns.items() if not isinstance(k, tuple)]
+        counted = [(h.cell, h.examples, h.scores) for h in self.histograms.values()]
+        return _digest(others), _digest([*(a for h in counted for a in h), *scores.values()])
+
+
+def _digest(arrays: Iterable[NDArray]) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        text = array.tobytes() if array.dtype != object else repr(array.tolist()).encode()
+        digest.update(text)
+    return digest.digest()
 
 
 class SumSlice(beam.CombineFn):

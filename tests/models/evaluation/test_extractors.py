@@ -336,3 +336,19 @@ def test_parts_of_a_slice_sum_up_to_the_same_in_any_order() -> None:
         assert one.columns["SPENT"].tobytes() == other.columns["SPENT"].tobytes()
         mine, theirs = one.histograms["", "score"], other.histograms["", "score"]
         assert mine.scores.tobytes() == theirs.scores.tobytes()
+
+
+def test_scores_do_not_change_the_order_of_rows() -> None:
+    """Else the metrics of a champion would depend a little on its challenger."""
+    random = np.random.default_rng(6)
+    cards = [random.integers(0, 9, 40).astype(str).astype(object) for _ in range(8)]
+    orders = []
+    for _ in range(2):
+        parts = []
+        for of_part in cards:
+            score = random.random(40).astype(np.float32)
+            histogram = evaluation_extractors.ScoreHistogram.of(np.zeros(40), score)
+            columns = {"CARD": of_part, ("challenger", "score"): score}
+            parts.append(evaluation_extractors.SliceData({("", "score"): histogram}, columns))
+        orders.append(evaluation_extractors.SliceData.sum(parts).columns["CARD"].tolist())
+    assert orders[0] == orders[1]
