@@ -60,7 +60,7 @@ def first(bank):
     configuration = file.read_text()
     # Another model: the same one would not be pushed again.
     without_schema = configuration.replace("paths: {schema: schema.pbtxt}", "")
-    file.write_text(without_schema.replace("epochs: 2", "epochs: 1"))
+    file.write_text(without_schema.replace("epochs: 2", "epochs: 3"))
     uncurated = bank.run(SAMPLE, FIRST)
     assert any("none is curated" in note for note in uncurated["notes"])
     file.write_text(configuration)
