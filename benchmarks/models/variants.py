@@ -321,17 +321,8 @@ def _mish(plain: type) -> type:
     from keras import ops
 
     class MishMembers(plain):
-        def call(self, encoded, training=False):  # type: ignore[no-untyped-def]
-            width, members, units = self.kernels[0].shape
-            first = ops.reshape(self.kernels[0], (width, members * units))
-            x = ops.reshape(ops.matmul(encoded, first), (-1, members, units))
-            x = ops.transpose(x, (1, 0, 2)) + self.biases[0]
-            for dropout, kernel, bias in zip(
-                self.dropouts, self.kernels[1:], self.biases[1:], strict=True
-            ):
-                x = dropout(x * ops.tanh(ops.softplus(x)), training=training)
-                x = ops.matmul(x, kernel) + bias
-            return ops.transpose(x[:, :, 0])
+        def activate(self, x):  # type: ignore[no-untyped-def]
+            return x * ops.tanh(ops.softplus(x))
 
     return MishMembers
 

@@ -155,9 +155,13 @@ class Members(layers.Layer):
         for dropout, kernel, bias in zip(
             self.dropouts, self.kernels[1:], self.biases[1:], strict=True
         ):
-            x = dropout(ops.relu(x), training=training)
+            x = dropout(self.activate(x), training=training)
             x = ops.matmul(x, kernel) + bias
         return ops.transpose(x[:, :, 0])
+
+    def activate(self, x):  # type: ignore[no-untyped-def]
+        """The activation of the hidden layers."""
+        return ops.relu(x)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, int]:
         """See keras.layers.Layer."""

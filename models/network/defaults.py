@@ -52,7 +52,7 @@ def resolve(network: Network, rows: int, categories: int) -> ResolvedNetwork:
 def epochs_for(rows: int) -> int:
     """More passes over fewer rows.
 
-    Of a lot of rows, so many that the number of steps grows with the square root of the rows.
+    Above `A_LOT` rows, the number of steps grows with the square root of the number of rows.
     """
     if rows > A_LOT:
         return max(FEWEST_EPOCHS, round(EPOCHS * math.sqrt(A_LOT / rows)))
