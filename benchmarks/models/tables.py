@@ -9,14 +9,17 @@ the pipeline that names the columns. A table without timestamps is split 80 to 2
 table with timestamps by time, as in a backtest. The network is trained with its defaults; of the
 models called "tuned", cross-validation on the train rows chooses the settings.
 
-Results are kept in the folder --out and not computed again. Prints a table and writes `tables.json`
-for `tables_plot`.
+Results are kept in the folder --out and not computed again as long as all that they depend on is
+the same (`version`): after a change of the network's code, only the network is fitted anew. Prints
+a table and writes `tables.json` for `tables_plot`.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
+import inspect
 import json
 import statistics
 import subprocess
@@ -27,6 +30,7 @@ from pathlib import Path
 from time import process_time
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.models import contestants
 from benchmarks.models.contestants import TABLE_CONTESTANTS
 
 if TYPE_CHECKING:
@@ -35,6 +39,10 @@ if TYPE_CHECKING:
 
 NETWORK = "this pipeline's network"
 PYTHON = Path(".venv-bench/bin/python")
+LIBRARIES = Path("requirements/bench.txt")
+METRICS = ("average_precision", "roc_auc", "brier", "expected_calibration_error", "cpu_seconds")
+FITTING = ("fraud.models.network.training", "fraud.models.preprocessing.in_memory")
+"""The modules that `fit_network` calls; what they import counts as well."""
 TEST_SHARE = 0.2
 SIMULATED = {"simulated-bank": (1000, 80), "simulated-large-bank": (8000, 80)}
 """Banks to generate, by name: customers and days; 100,000 and 800,000 transactions."""
@@ -56,25 +64,86 @@ def main() -> None:
     generated = options.out / "data"
     write_generated(generated, options.only)
     import_tfx()
-    found = [file for folder in (generated, *options.folder) for file in folder.glob("*.yaml")]
-    results: dict[str, dict[str, list[dict[str, float]]]] = {}
-    for file in sorted(found, key=lambda file: file.stem):
-        if options.only and file.stem not in options.only:
-            continue
-        results[file.stem] = {}
-        for model in options.models:
-            results[file.stem][model] = []
-        for number, split in enumerate(splits(file, options.splits)):
+    files = {
+        file.stem: file
+        for folder in (generated, *options.folder)
+        for file in sorted(folder.glob("*.yaml"))
+    }
+    if unknown := set(options.only or ()) - set(files):
+        parser.error(f"--only: no table {', '.join(sorted(unknown))}")
+    results: dict[str, dict[str, list[Result]]] = {}
+    for table in sorted(options.only or files):
+        results[table] = {model: [] for model in options.models}
+        for number, split in enumerate(splits(files[table], options.splits)):
             for model in options.models:
-                kept = options.out / "results" / file.stem / f"{model}-{number}.json"
-                if not kept.exists():
-                    kept.parent.mkdir(parents=True, exist_ok=True)
-                    kept.write_text(json.dumps(measure(model, *split)), encoding="utf-8")
-                results[file.stem][model].append(json.loads(kept.read_text(encoding="utf-8")))
-                last = results[file.stem][model][-1]
-                print(file.stem, number, model, last, file=sys.stderr, flush=True)
+                place = options.out / "results" / table / f"{model}-{number}"
+                last = kept_or_measured(place, model, *split)
+                results[table][model].append(last)
+                print(table, number, model, last, file=sys.stderr, flush=True)
     (options.out / "tables.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     print("\n".join(report(results)))
+
+
+Result = dict[str, Any]
+"""The `METRICS` of a model on one split of a table, and its `version` and `commit`."""
+
+
+def kept_or_measured(
+    place: Path, model: str, config: Config, train: FoldRows, test: FoldRows
+) -> Result:
+    """Returns the result of an earlier run if it still holds, or else measures.
+
+    Args:
+      place: where results are kept, up to the version, which is added to the file's name: whoever
+        returns to older code finds its results again.
+      model: its name.
+      config: of the table.
+      train: the rows to fit the model to.
+      test: the rows to score.
+    """
+    from fraud.files import write_atomically
+    from fraud.pipeline.runners import code
+
+    current = version(model, config, train, test)
+    file = place.with_name(f"{place.name}-{current[:12]}.json")
+    if not file.exists():
+        if list(place.parent.glob(f"{place.name}-*.json")):
+            print(f"{place}: depends on something else than before", file=sys.stderr, flush=True)
+        origin = code.origin()
+        commit = origin.commit + (" with changes" if origin.dirty else "")
+        measured = {**measure(model, config, train, test), "version": current, "commit": commit}
+        write_atomically(file, json.dumps(measured))
+    result: Result = json.loads(file.read_text(encoding="utf-8"))
+    return result
+
+
+def version(model: str, config: Config, train: FoldRows, test: FoldRows) -> str:
+    """A digest of all that a result depends on.
+
+    That is the rows with their features, so the code that reads and splits them need not be known;
+    the model's settings, its code and the libraries; and how it is measured.
+    """
+    from fraud.pipeline.runners import code
+
+    fit = fit_network if model == NETWORK else fit_other
+    metrics = code.fingerprint(["fraud.models.evaluation.metrics"])
+    parts: list[object] = [model, metrics, inspect.getsource(measure), inspect.getsource(fit)]
+    if model == NETWORK:
+        parts += [config.network, config.evaluation.budget(config.dataset)]
+        parts += [code.fingerprint(FITTING)]
+    else:
+        make, settings = TABLE_CONTESTANTS[model]
+        parts += [settings, contestants.SEED, contestants.CROSS_VALIDATION]
+        for part in (make, contestants.main, contestants.read, contestants.cross_validated):
+            parts.append(inspect.getsource(part))
+        parts.append(LIBRARIES.read_text(encoding="utf-8"))
+    digest = hashlib.sha256(repr(parts).encode())
+    for rows in (train, test):
+        columns = {**rows.columns, "": rows.labels, " times": rows.timestamps, " cards": rows.cards}
+        for name, values in sorted(columns.items()):
+            raw = repr(values.tolist()).encode() if values.dtype == object else values.tobytes()
+            digest.update(f"{name} {values.dtype} {len(raw)} ".encode() + raw)
+    return digest.hexdigest()
 
 
 def write_generated(folder: Path, only: list[str] | None) -> None:
@@ -176,7 +245,7 @@ def split_by_time(data: Path, config: Config) -> tuple[FoldRows, FoldRows]:
 
 
 def measure(model: str, config: Config, train: FoldRows, test: FoldRows) -> dict[str, float]:
-    """Fits a model and returns its metrics on the test rows."""
+    """Fits a model and returns its `METRICS` on the test rows."""
     from fraud.models.evaluation import metrics
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -242,11 +311,11 @@ def fit_other(
     return np.load(folder / "scores.npy"), float(done.stdout)
 
 
-def report(results: dict[str, dict[str, list[dict[str, float]]]]) -> Iterator[str]:
+def report(results: dict[str, dict[str, list[Result]]]) -> Iterator[str]:
     """Formats the results: average precision by table, then the means over tables."""
     means = {
         table: {
-            model: {name: statistics.fmean(run[name] for run in runs) for name in runs[0]}
+            model: {name: statistics.fmean(run[name] for run in runs) for name in METRICS}
             for model, runs in of_models.items()
         }
         for table, of_models in results.items()
@@ -270,7 +339,7 @@ def report(results: dict[str, dict[str, list[dict[str, float]]]]) -> Iterator[st
             for of_models in means.values()
         ]
         of_tables = [of_models[model] for of_models in means.values()]
-        mean = {name: statistics.fmean(each[name] for each in of_tables) for name in of_tables[0]}
+        mean = {name: statistics.fmean(each[name] for each in of_tables) for name in METRICS}
         yield (
             f"| {model} | {statistics.fmean(ranks):.1f} | {mean['average_precision']:.3f} | "
             f"{mean['roc_auc']:.3f} | {mean['brier']:.4f} | "
