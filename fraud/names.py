@@ -10,6 +10,8 @@ from fraud.errors import BadInput
 LONGEST_RUN_ID = 200
 """TFX makes the names of artifacts from it, of which ML Metadata keeps 255 characters."""
 
+_IDENTIFIES = {"id", "ids", "nr", "no", "num", "number", "key", "code", "hash", "uuid", "ref"}
+
 LONGEST_COLUMN = 120
 """In bytes of UTF-8: the file of a column's vocabulary is named after it, in twice as many."""
 
@@ -41,6 +43,27 @@ def check_column(column: str) -> None:
         raise BadInput(f"{column!r} contains a control character; rename the column")
     if len(column.encode()) > LONGEST_COLUMN:
         raise BadInput(f"{column!r} is longer than {LONGEST_COLUMN} bytes; rename the column")
+
+
+def spoken(column: str) -> str:
+    """What the values of a column are called in a sentence: "policy holder" for POLICY_HOLDER_ID.
+
+    Words that only say that it identifies something are left out, unless there is no other.
+    """
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
+    words = re.findall(r"[^\W_]+", apart.lower()) or [column]
+    while len(words) > 1 and words[-1] in _IDENTIFIES:
+        words.pop()
+    return " ".join(words)
+
+
+def plural(noun: str) -> str:
+    """An English noun in the plural, if it is not already."""
+    if re.search(r"[^aeiou]y$", noun):
+        return f"{noun[:-1]}ies"
+    if re.search(r"(ss|x|ch|sh)$", noun):
+        return f"{noun}es"
+    return noun if noun.endswith("s") else f"{noun}s"
 
 
 def input_name(column: str) -> str:

@@ -14,6 +14,7 @@ from typing_extensions import Self
 from fraud import codec
 from fraud.codec import STRICT, Count, Share
 from fraud.features.spec import Dataset
+from fraud.names import plural, spoken
 
 Dropout = Annotated[float, Field(ge=0, le=0.99)]
 Percent = Annotated[int, Field(ge=1, le=50)]
@@ -169,6 +170,8 @@ class AlertBudget:
     """The timezone of the days."""
     share: float = 0.0
     """The share of the cards of a day, of which at most `MOST_CARDS` are checked."""
+    called: str = "cards"
+    """What the data calls them, in the plural."""
 
     def cards(self, cards_a_day: float) -> float:
         """How many cards a day are checked where so many have transactions."""
@@ -178,10 +181,10 @@ class AlertBudget:
 
     def __str__(self) -> str:
         if self.size is None:
-            return f"{100 * self.share:.3g} % of the cards of a day, at most {MOST_CARDS}"
+            return f"{100 * self.share:.3g} % of the {self.called} of a day, at most {MOST_CARDS}"
         if self.transactions is None:
-            return f"{self.size:,} cards a day"
-        return f"{self.size:,} alerts per {self.transactions:,} transactions"
+            return f"{self.size:,} {self.called} a day"
+        return f"{self.size:,} alerts per {self.transactions:,} rows"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -233,7 +236,9 @@ class Evaluation:
     def budget(self, dataset: Dataset) -> AlertBudget:
         """What the alert budget means for this data."""
         if dataset.timestamp:
-            return AlertBudget(self.alert_budget, None, dataset.timezone, self.alert_share)
+            card = dataset.card_entity
+            called = plural(spoken(card)) if card else "transactions"
+            return AlertBudget(self.alert_budget, None, dataset.timezone, self.alert_share, called)
         alerts = self.alert_budget or max(1, round(self.alert_share * self.budget_transactions))
         return AlertBudget(alerts, self.budget_transactions, dataset.timezone)
 

@@ -151,7 +151,7 @@ def too_few(scored: Scored) -> str:
         return "no transaction that it scored has a label yet"
     cards = len(np.unique(scored.cards[scored.labels == 1]))
     if cards < MIN_FRAUD_CARDS:
-        return f"{cards} cards with a known fraud; {MIN_FRAUD_CARDS} are needed"
+        return f"{cards} independent frauds known; {MIN_FRAUD_CARDS} are needed"
     return ""
 
 

@@ -99,7 +99,7 @@ def harm(
     measured = replicate(labels[known].astype(np.int64), outputs, cards[known])
     change, interval = measured.change(_METRIC, "live", "other")
     if interval is None:
-        few = f"{measured.fraud_clusters} cards have a fraud, which is too few"
+        few = f"{measured.fraud_clusters} independent frauds, which is too few"
         return Check(name, change, None, -allowed, Verdict.CANNOT_JUDGE, few, Kind.HARM)
     verdict = Verdict.ACT if interval[1] < -allowed else Verdict.OK
     detail = f"in {int(known.sum())} transactions; 95 % {interval[0]:+.3f} … {interval[1]:+.3f}"

@@ -76,8 +76,8 @@ class Change:
     unjudged: bool = False
 
 
-TOO_FEW_FRAUDS = f"fewer than {MIN_FRAUD_CARDS} cards have a fraud"
-"""Why drops from the champion are not judged; in data without cards, every fraud counts as one."""
+TOO_FEW_FRAUDS = f"there are fewer than {MIN_FRAUD_CARDS} independent frauds"
+"""Why drops from the champion are not judged; the frauds of one card are not independent."""
 
 
 def statistics_files(artifact: Any) -> dict[str, Path]:

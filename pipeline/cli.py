@@ -83,7 +83,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     """The parser of all commands, of which only the chosen one is imported and has options."""
     parser = argparse.ArgumentParser(
         prog="fraud-pipeline",
-        description="From a day of card transactions to a blessed, pushed fraud model.",
+        description="From a day of transactions to a blessed, pushed fraud model.",
         epilog="Start here: fraud-pipeline init --help",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

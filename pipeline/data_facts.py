@@ -123,11 +123,14 @@ class Verdict:
       passed: whether the run may continue.
       anomalies: the reasons why not.
       notes: what could not be judged.
+      empty: the columns and features without any value in train, so that nothing was learned from
+        them.
     """
 
     passed: bool
     anomalies: tuple[Anomaly, ...] = ()
     notes: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, artifact: Any) -> Verdict:

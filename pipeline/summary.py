@@ -15,8 +15,8 @@ from fraud.pipeline.windows import LABELLED_SPLITS
 
 TUNED_FILE = "tuned.yaml"
 BUDGET_TOO_LARGE = (
-    "warning: the alert budget covers everything, so every transaction raises an alert and recall "
-    "is 1; lower evaluation.alert_budget, or leave it out"
+    "warning: the alert budget covers everything, so everything raises an alert and recall is 1; "
+    "lower evaluation.alert_budget, or leave it out"
 )
 LAST = "ModelCardGen"
 """The node that no other waits for."""

@@ -128,7 +128,7 @@ def _chain(facts: RunFacts) -> Iterator[str]:
 def _against(facts: RunFacts) -> str:
     """What the challenger was compared with."""
     if facts.baseline:
-        return f"compared with version {facts.baseline} on the same transactions"
+        return f"compared with version {facts.baseline} on the same examples"
     if facts.data and facts.data.champion_problem:
         return f"not compared with the champion: {facts.data.champion_problem}"
     return "not compared with another model"

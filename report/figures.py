@@ -34,13 +34,13 @@ def quality(curves: Mapping[str, Any]) -> dict[str, Markup]:
     shown: dict[str, Markup] = {}
     percent = Axis("recall", 0, 1)
     shown["Precision and recall"] = charts.lines(
-        "Precision by recall of each model on the same transactions",
+        "Precision by recall of each model on the same examples",
         percent,
         Axis("precision", 0, 1),
         _of_models(models, lambda of: of["precision_recall"]),
     )
     shown["ROC"] = charts.lines(
-        "Recall by false positive rate of each model on the same transactions",
+        "Recall by false positive rate of each model on the same examples",
         Axis("false positive rate", 0, 1),
         percent,
         [*_of_models(models, lambda of: of["roc"]), Line("", [(0, 0), (1, 1)], "aid")],
@@ -67,10 +67,10 @@ def quality(curves: Mapping[str, Any]) -> dict[str, Markup]:
         ]
         series = {name: [of.get(day, 0.0) for day in ordinals] for name, of in days.items()}
         top = max(max(values) for values in series.values()) or 1
-        shown["Card precision by day"] = charts.bars(
-            "Compromised cards among those checked, of the budget, by day",
+        shown["Precision of checks by day"] = charts.bars(
+            "Share of those checked, of the budget, who had a fraud, by day",
             Axis("day", 0, 1),
-            Axis("card precision", 0, top),
+            Axis("precision", 0, top),
             names,
             series,
         )
@@ -161,7 +161,7 @@ def _histogram(bins: Sequence[Mapping[str, Any]]) -> Markup:
     names = [charts.number(b["low"]) for b in bins]
     top = max(max(values) for values in series.values()) or 1
     return charts.bars(
-        "Scores of frauds and of genuine transactions",
+        "Scores of frauds and of all others",
         Axis("score, from", 0, 1),
         Axis("share of the class", 0, top),
         names,
@@ -183,7 +183,7 @@ def _thresholds(models: Mapping[str, Any]) -> dict[str, Markup]:
     shown["Confusion by threshold"] = charts.lines(
         "Frauds that alert, frauds missed and false alerts by threshold",
         x,
-        Axis("transactions", 0, most * 1.5),
+        Axis("rows", 0, most * 1.5),
         [
             *(
                 Line(

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fraud.names import input_name
+from fraud.models.evaluation.registry import MIN_FRAUD_CARDS
+from fraud.names import input_name, plural, spoken
 from fraud.pipeline.artifacts import TOO_FEW_FRAUDS, Change
 from fraud.report import figures
 from fraud.report.document import (
@@ -30,31 +31,31 @@ PICTURES = ("Precision and recall", "Calibration", "Confusion by threshold")
 MEANINGS = {
     "average_precision": "The area under the curve of precision against recall: 1 ranks every "
     "fraud above all else, chance reaches the share of frauds.",
-    "roc_auc": "The probability that a fraud has a higher score than a genuine transaction; 0.5 is "
+    "roc_auc": "The probability that a fraud has a higher score than a genuine {row}; 0.5 is "
     "chance.",
     "calibration": "The mean score divided by the share of frauds; 1 is right, above it scores are "
     "too high.",
     "brier": "The mean squared difference between score and label; 0 is perfect.",
     "brier_skill": "How much smaller the Brier score is than that of the share of frauds as the "
-    "score of every transaction; 1 is perfect, 0 no better.",
-    "expected_calibration_error": "How far scores are from the share of frauds among transactions "
+    "score of every {row}; 1 is perfect, 0 no better.",
+    "expected_calibration_error": "How far scores are from the share of frauds among {rows} "
     "with such a score, on average; 0 is perfect.",
-    "example_count": "The number of transactions.",
+    "example_count": "The number of {rows} that it was measured on.",
     "precision_at_budget": "The share of the alerts that are frauds.",
     "recall_at_budget": "The share of the frauds that raise an alert.",
-    "false_positive_rate": "The share of the genuine transactions that raise an alert.",
+    "false_positive_rate": "The share of the genuine {rows} that raise an alert.",
     "true_positives": "Frauds that raise an alert.",
-    "false_positives": "Genuine transactions that raise an alert.",
+    "false_positives": "Genuine {rows} that raise an alert.",
     "false_negatives": "Frauds that raise none.",
-    "card_precision": "Of the cards that analysts can check in a day, the share with a fraud, on "
-    "average; a card that was found is not checked again.",
+    "card_precision": "Of the {entities} that analysts can check in a day, the share with a fraud, "
+    "on average; one that was found is not checked again.",
     "expected_cost_saved": "The amounts of frauds that alerts save, less the cost of checking, in "
     "the currency of the amounts.",
     "recall_gap": "Of a slice: how much less of its frauds raise an alert than overall.",
-    "false_positive_rate_gap": "Of a slice: how much more of its genuine transactions raise an "
+    "false_positive_rate_gap": "Of a slice: how much more of its genuine {rows} raise an "
     "alert than overall.",
 }
-"""What each metric means; the formulas are in `fraud.models.evaluation.metrics`."""
+"""What each metric means, see `meaning`; the formulas are in `fraud.models.evaluation.metrics`."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class Facts:
       card: the column of the entity that alerts are about; empty if the data has none.
       network: its settings by name.
       threshold: the lowest score that raises an alert.
-      alert_budget: in words, such as "100 cards a day".
-      validation: metrics on the held-out cards by name.
+      alert_budget: in words, such as "100 customers a day".
+      validation: metrics on held-out rows by name.
       definitions: the `fraud.models.evaluation.registry.Metric`s, in the order shown.
       metrics: from the Evaluator: `overall` (by name) and `slices` (slice → by name).
       intervals: 95 % intervals of the same metrics, in the same form.
@@ -83,6 +84,7 @@ class Facts:
       demands: the settings of `fraud.models.spec.Evaluation` by name.
       champion_problem: why the champion could not be judged; empty if it could.
       notes: the checks that the data gate could not make.
+      empty: the columns without any value in train.
       served: the number of examples ServingCheck sent.
       run_id: the run that trained the model; empty if unknown.
       artifacts: type → (id in ML Metadata, folder).
@@ -114,6 +116,7 @@ class Facts:
     demands: Mapping[str, Any]
     champion_problem: str = ""
     notes: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
     served: int | None = None
     run_id: str = ""
     artifacts: Mapping[str, tuple[int, str]] = field(default_factory=dict)
@@ -126,13 +129,28 @@ class Facts:
 
     @property
     def by_day(self) -> bool:
-        """Whether the data has days, so that cards are checked by the day."""
+        """Whether analysts check entities by the day."""
         return bool(self.windows and self.card)
 
     @property
-    def held_out(self) -> str:
-        """What is held out of training as a whole: the cards, or else single transactions."""
-        return "cards" if self.card else "transactions"
+    def row(self) -> str:
+        """What a row is called: without time, it may be anything, such as a claim."""
+        return "transaction" if self.windows else "row"
+
+    @property
+    def rows_are(self) -> str:
+        """The plural of `row`."""
+        return plural(self.row)
+
+    @property
+    def entity(self) -> str:
+        """What the values of `card` are called, such as "policy holder"."""
+        return spoken(self.card) if self.card else self.row
+
+    @property
+    def entities(self) -> str:
+        """The plural of `entity`, which are held out of training as a whole."""
+        return plural(self.entity)
 
 
 def document(facts: Facts) -> Document:
@@ -173,7 +191,7 @@ def _summary(facts: Facts) -> Section:
     items = []
     if rows := facts.rows.get("train"):
         frauds = facts.positives.get("train", 0)
-        items.append(f"Learned from {rows:,} transactions, of which {frauds:,} were frauds.")
+        items.append(f"Learned from {rows:,} {facts.rows_are}, of which {frauds:,} were frauds.")
     shown = [m for m in facts.definitions if m.name in ("average_precision", "roc_auc")]
     measured = [
         f"{m.title} {_with_interval(overall.get(m.name), limits.get(m.name))}"
@@ -184,65 +202,67 @@ def _summary(facts: Facts) -> Section:
         count = _count(overall.get("example_count"))
         rate = facts.positives.get("eval", 0) / max(1, facts.rows.get("eval", 0))
         items.append(
-            f"On {count} transactions that nothing was chosen on: {', '.join(measured)}. Chance "
-            f"would reach {rate:.3f} and 0.5."
+            f"On {count} {facts.rows_are} that nothing was chosen on: {', '.join(measured)}. "
+            f"Chance would reach {rate:.3f} and 0.5."
         )
     if facts.threshold is not None and facts.threshold <= 0:
         items.append(
-            "Warning: the alert budget covers everything, so every transaction raises an alert and "
-            "recall is 1. Lower evaluation.alert_budget, or leave it out."
+            f"Warning: the alert budget covers everything, so every {facts.row} raises an alert "
+            "and recall is 1. Lower evaluation.alert_budget, or leave it out."
         )
     elif "recall_at_budget" in overall:
         items.append(
             f"With a budget of {facts.alert_budget}, its alerts find "
             f"{_share(overall.get('recall_at_budget'))} of the frauds; "
             f"{_share(overall.get('precision_at_budget'))} of the alerts are frauds, and "
-            f"{_share(overall.get('false_positive_rate'))} of the genuine transactions raise one."
+            f"{_share(overall.get('false_positive_rate'))} of the genuine {facts.rows_are} raise "
+            "one."
         )
     change = facts.changes.get("average_precision")
     if champion and change and change.change is not None:
         items.append(
             f"Its average precision is {change.change:+.3f} compared with the model it replaced, "
-            "on the same transactions."
+            f"on the same {facts.rows_are}."
         )
     elif not champion:
         items.append("It was not compared with another model.")
+    if facts.empty:
+        items.append(f"Ignored, without any value in train: {', '.join(facts.empty)}.")
     if unjudged := _unjudged(facts):
         items.append(f"Too small to be judged by themselves: {len(unjudged)} slices; see Metrics.")
     return Section("Summary", (Items(tuple(items)),))
 
 
 def _intended_use(facts: Facts) -> str:
-    what, who = "the most suspicious ones first", "a transaction"
+    what = "the most suspicious ones first"
     if facts.by_day:
-        what, who = "the most suspicious cards of a day first", "a card"
-    card = f" A card is a value of {facts.card}." if facts.card else ""
+        what = f"the most suspicious {facts.entities} of a day first"
+    entity = f" Each {facts.entity} is a value of {facts.card}." if facts.card else ""
     return (
-        f"To rank transactions by how likely they are fraud, so that analysts check {what}.{card} "
-        f"A person decides what happens to {who}; no one should be refused because of the score "
-        "alone."
+        f"To rank {facts.rows_are} by how likely they are fraud, so that analysts check {what}."
+        f"{entity} A person decides what happens next; no one should be refused because of the "
+        "score alone."
     )
 
 
 def _limits(facts: Facts) -> tuple[str, ...]:
     window = "train window" if facts.windows else "train data"
-    grows = "the transactions"
-    if facts.by_day:
-        grows = "the cards and transactions"
+    grows = f"{facts.entities} and {facts.rows_are}" if facts.by_day else facts.rows_are
     return (
         f"It knows the kinds of fraud in its {window}; it detects a new kind only as far as that "
         "resembles them.",
         "Fraud that nobody noticed counts as genuine, in training and in these figures.",
-        f"The threshold fits the number of {grows.removeprefix('the ')} in its {window}: as they "
+        f"The threshold fits the number of {grows} in its {window}: as they "
         "grow, so do the alerts.",
-        "Scores are for transactions from the source that it learned from, recorded the same way.",
+        f"Scores are for {facts.rows_are} from the source that it learned from, recorded the same "
+        "way.",
     )
 
 
 def _ethics(facts: Facts) -> tuple[str, ...]:
     return (
         "A false alert burdens someone genuine. Compare the figures of the slices; a group whose "
-        "genuine transactions raise more alerts carries more of that burden.",
+        f"genuine {facts.rows_are} raise more alerts carries more of that burden.",
         "A column can be a proxy for a protected trait or for where people live. Leave such "
         "columns out, or evaluate them as slices.",
         "A score is not proof. Anyone who is refused something should be told why and be able to "
@@ -268,18 +288,17 @@ def _data(facts: Facts) -> Section:
             "neither in features nor in training or evaluation."
         )
     else:
-        text += " The data has no time, so transactions were assigned to splits by a hash."
+        text += " The data has no time, so rows were assigned to splits by a hash."
     of_time = ("window", "first day", "last day") if facts.windows else ("split",)
-    head = (*of_time, "transactions", "frauds", "fraud rate")
+    head = (*of_time, facts.rows_are, "frauds", "fraud rate")
     return Section("Data", (Text(text), Table(head, tuple(rows), numbers=True)))
 
 
 def _features(facts: Facts) -> Section:
-    rows = [
-        (kind, str(len(columns)), ", ".join(columns))
-        for kind, columns in (("numeric", facts.numeric), ("categorical", facts.categorical))
-        if columns
-    ]
+    kinds = {"numeric": facts.numeric, "categorical": facts.categorical}
+    learned = {kind: [c for c in of if c not in facts.empty] for kind, of in kinds.items()}
+    learned["ignored: no value in train"] = list(facts.empty)
+    rows = [(kind, str(len(names)), ", ".join(names)) for kind, names in learned.items() if names]
     return Section("Features", (Table(("kind", "columns", "names"), tuple(rows)),))
 
 
@@ -289,7 +308,7 @@ def _metrics(facts: Facts) -> Section:
     shown = [m for m in named if m.name in overall]
     if not shown:
         return Section("Metrics", (Text("No metrics were measured."),))
-    head = ("slice", "transactions", "frauds", *(metric.title for metric in shown))
+    head = ("slice", facts.rows_are, "frauds", *(metric.title for metric in shown))
     rows = []
     limits = {"overall": facts.intervals.get("overall"), **facts.intervals.get("slices", {})}
     for name, row in [("overall", overall), *sorted(facts.metrics.get("slices", {}).items())]:
@@ -299,14 +318,15 @@ def _metrics(facts: Facts) -> Section:
         rows.append((name, _count(row.get("example_count")), _count(frauds), *cells))
     where = "the eval window" if facts.windows else "the eval split"
     drawn = (
-        "draws whole cards, because frauds come in series on one card; there is none where fewer "
-        "than 10 cards have a fraud"
+        f"draws whole {facts.entities}, because the frauds of one come in series; there is none "
+        f"where fewer than {MIN_FRAUD_CARDS} {facts.entities} have a fraud"
         if facts.card
-        else "draws transactions; there is none where there are fewer than 10 frauds"
+        else f"draws {facts.rows_are}; there is none where there are fewer than {MIN_FRAUD_CARDS} "
+        "frauds"
     )
     text = (
         f"On {where}, which nothing was chosen on. In parentheses are 95 % intervals, by a "
-        f"bootstrap that {drawn}. A transaction raises an alert if its score reaches the threshold "
+        f"bootstrap that {drawn}. A {facts.row} raises an alert if its score reaches the threshold "
         f"for {facts.alert_budget}."
     )
     blocks: list[Block] = [Text(text), Table(head, tuple(rows), numbers=True)]
@@ -331,7 +351,7 @@ def _pictures(facts: Facts) -> Iterator[Section]:
     shown = figures.quality(facts.curves)
     charts = {title: shown[title] for title in PICTURES if title in shown}
     if importance := figures.importance(facts.importance):
-        title = f"Mean absolute contribution to the score's logit, on held-out {facts.held_out}"
+        title = f"Mean absolute contribution to the score's logit, on held-out {facts.entities}"
         charts[title] = importance
     if charts:
         yield Section("Pictures", (Figures(charts),))
@@ -339,14 +359,14 @@ def _pictures(facts: Facts) -> Iterator[Section]:
 
 def _calibration(facts: Facts) -> Section:
     text = (
-        f"A transaction raises an alert if its score is at least {_number(facts.threshold)}. Scores"
-        f" are calibrated (Platt scaling), and the threshold is set, on {facts.held_out} held out "
-        f"of training. The results on these {facts.held_out} are optimistic, because epoch, "
-        f"calibration and threshold were chosen on the same {facts.held_out}:"
+        f"A {facts.row} raises an alert if its score is at least {_number(facts.threshold)}. Scores"
+        f" are calibrated (Platt scaling), and the threshold is set, on {facts.entities} held out "
+        f"of training. The results on these {facts.entities} are optimistic, because epoch, "
+        f"calibration and threshold were chosen on the same {facts.entities}:"
     )
     titles = {metric.name: metric.title for metric in facts.definitions}
     rows = [(titles.get(k, _words(k)), _number(v)) for k, v in sorted(facts.validation.items())]
-    table = Table((f"metric on held-out {facts.held_out}", "value"), tuple(rows), numbers=True)
+    table = Table((f"metric on held-out {facts.entities}", "value"), tuple(rows), numbers=True)
     return Section("Calibration and threshold", (Text(text), table))
 
 
@@ -408,13 +428,21 @@ def _meanings(facts: Facts) -> Section:
     names |= {m.name: m.title for m in facts.definitions if m.max_gap}
     titles = {m.name: m.title for m in facts.definitions}
     names |= {name: titles.get(name, _words(name)) for name in sorted(facts.validation)}
-    rows = [(title, meaning(name)) for name, title in names.items() if meaning(name)]
+    meanings = {name: meaning(name, facts.row, facts.entity) for name in names}
+    rows = [(title, meanings[name]) for name, title in names.items() if meanings[name]]
     return Section("What the figures mean", (Table(("figure", "meaning"), tuple(rows)),))
 
 
-def meaning(name: str) -> str:
-    """What a metric means, as a sentence; empty if it is unknown."""
-    return MEANINGS.get("card_precision" if name.startswith("card_precision") else name, "")
+def meaning(name: str, row: str, entity: str) -> str:
+    """What a metric means, as a sentence; empty if it is unknown.
+
+    Args:
+      name: of the metric.
+      row: what the data calls a row, such as "transaction".
+      entity: what it calls those who are checked, such as "customer".
+    """
+    text = MEANINGS.get("card_precision" if name.startswith("card_precision") else name, "")
+    return text.format(row=row, rows=plural(row), entities=plural(entity))
 
 
 def _loading(facts: Facts) -> Section:
@@ -423,13 +451,13 @@ def _loading(facts: Facts) -> Section:
         *((c, "string") for c in facts.categorical),
     ]
     values = {name: 1.0 if type_ == "float32" else "x" for name, type_ in columns}
-    transaction = "\n".join(f"    {name!r}: {value!r}," for name, value in values.items())
+    row = "\n".join(f"    {name!r}: {value!r}," for name, value in values.items())
     tensors = "\n".join(f"    {input_name(n)!r}: tf.constant([{v!r}])," for n, v in values.items())
     examples = f"""import tensorflow as tf
 
 model = tf.saved_model.load({facts.path!r})
-transaction = {{  # numbers and text; leave out what is missing
-{transaction}
+row = {{  # numbers and text; leave out what is missing
+{row}
 }}
 
 
@@ -439,7 +467,7 @@ def feature(value):
     return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
 
 
-features = tf.train.Features(feature={{name: feature(v) for name, v in transaction.items()}})
+features = tf.train.Features(feature={{name: feature(v) for name, v in row.items()}})
 serialized = tf.train.Example(features=features).SerializeToString()
 outputs = model.signatures["serving_default"](examples=tf.constant([serialized]))
 outputs["score"]  # probability of fraud
@@ -450,7 +478,7 @@ outputs["contribution"]  # by how much"""
     predict = f"""import tensorflow as tf
 
 model = tf.saved_model.load({facts.path!r})
-inputs = {{  # one value per transaction; NaN and "" mean missing
+inputs = {{  # one value per row; NaN and "" mean missing
 {tensors}
 }}
 outputs = model.signatures["predict"](**inputs)

@@ -309,7 +309,7 @@ def _windows(facts: Facts) -> Markup | None:
     drawn = []
     for split, (a, b) in sorted(days.items(), key=lambda item: item[1]):
         rows = facts.data.rows.get(split, 0)
-        told = f"{a} … {b}, {rows:,} transactions"
+        told = f"{a} … {b}, {rows:,} rows"
         drawn.append((split, a.toordinal(), b.toordinal() + 1, told))
     ticks = [
         (int(day), date.fromordinal(int(day)).strftime("%d %b"))

@@ -187,7 +187,7 @@ class _Scoring:
         if newest is None:
             log(
                 logging.WARNING,
-                "the state is empty: features are those of cards that have just been opened; build "
+                "the state is empty: features are those of somebody who has no history; build "
                 "it with fraud-pipeline state build, or --data",
                 state=self._service.state,
             )

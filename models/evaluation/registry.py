@@ -95,7 +95,7 @@ METRICS = (
     ),
     Metric("calibration", "calibration", "Calibration", SCORE),
     Metric("brier", "Brier", "MeanSquaredError", SCORE),
-    Metric("example_count", "transactions", "ExampleCount", SCORE, is_count=True),
+    Metric("example_count", "examples", "ExampleCount", SCORE, is_count=True),
     Metric(
         "precision_at_budget",
         "precision at budget",
@@ -134,7 +134,7 @@ METRICS = (
     ),
     Metric(
         "card_precision_at_{alert_budget}",
-        "card precision at {alert_budget}",
+        "precision of daily checks at {alert_budget}",
         "CardPrecisionAtK",
         arguments={
             "k": "evaluation.cards_checked",

@@ -121,7 +121,7 @@ def fit_and_evaluate(
     if not train.labels.any():
         raise BadInput(f"no fraud in the train window {fold.train}: nothing to learn from")
     if not test.labels.size:
-        raise BadInput(f"no rows to test on in {fold.test}: every card had a known fraud before")
+        raise BadInput(f"no rows to test on in {fold.test}: everyone had a known fraud before")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     from fraud.models.columns import ModelColumns
     from fraud.models.examples import Examples

@@ -226,7 +226,7 @@ def verdict_of(
             of_pair = read_anomalies(drift_of.uri, f"SplitPair-{pair}")
             anomalies += anomalies_in(of_pair, window, "drift", severity)
         notes += unjudged_drift(_property(drift_of, UNJUDGED), name)
-    return Verdict(not anomalies, tuple(anomalies), tuple(notes))
+    return Verdict(not anomalies, tuple(anomalies), tuple(notes), tuple(empty))
 
 
 def _property(anomalies: ExampleAnomalies, name: str) -> str:

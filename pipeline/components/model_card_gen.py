@@ -53,6 +53,7 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
     data = artifacts.ExamplesFacts.read(examples)
     trained = artifacts.ModelFacts.read(model)
     evaluated = artifacts.Evaluation.read(evaluation)
+    judged = artifacts.Verdict.read(verdict)
     model_columns = from_json(ModelColumns, columns)
     settings = from_json(dict[str, Any], evaluation_settings)
     facts = report.Facts(
@@ -80,7 +81,8 @@ def ModelCardGen(  # noqa: N802 (TFX names components like classes)
         changes=evaluated.changes,
         champion_problem=data.champion_problem,
         demands=settings,
-        notes=artifacts.Verdict.read(verdict).notes,
+        notes=judged.notes,
+        empty=judged.empty,
         served=artifacts.ServingCheckResult.read(infra_blessing).examples,
         run_id=trained.run_id,
         artifacts={a.type_name: (a.id, a.uri) for a in inputs},

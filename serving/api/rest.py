@@ -50,7 +50,7 @@ def create_app(
     app = FastAPI(
         title="fraud-pipeline serve",
         version=package_version("fraud-pipeline"),
-        description="Scores card transactions with the live model.",
+        description="Scores transactions with the live model.",
         docs_url=None,  # its page loads scripts from another host
         redoc_url=None,
         responses=documents.REFUSALS,

@@ -175,7 +175,7 @@ def test_a_run_leaves_a_report_and_its_lineage(bank, first, later):
     page = bank.root / "runs" / later["run_id"] / "report.html"
     text = page.read_text()
     assert page.stat().st_size < 3_000_000
-    for title in ("Precision and recall", "Card precision by day", "Change from the champion"):
+    for title in ("Precision and recall", "Precision of checks by day", "Change from the champion"):
         assert f"<figcaption>{title}</figcaption>" in text
     assert "What moves the score" in text and "Average precision on held-out data" in text
     assert "champion" in text and f"pushed as version {later['pushed_version']}" in text

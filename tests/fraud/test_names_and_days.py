@@ -6,7 +6,7 @@ import pytest
 
 from fraud.errors import BadInput
 from fraud.files import is_uri, resolve
-from fraud.names import check_run_id, input_name
+from fraud.names import check_run_id, input_name, plural, spoken
 from fraud.pipeline.commands import common
 from fraud.time import day_number, parse_day
 
@@ -14,6 +14,24 @@ from fraud.time import day_number, parse_day
 def test_an_input_name_has_letters_digits_and_underscores_and_a_letter_first():
     names = [input_name(column) for column in ("TX_AMOUNT", "age of account", "3ds", "_x")]
     assert names == ["TX_AMOUNT", "age_of_account", "column_3ds", "column__x"]
+
+
+@pytest.mark.parametrize(
+    ("column", "one", "many"),
+    [
+        ("CUSTOMER_ID", "customer", "customers"),
+        ("policy_holder", "policy holder", "policy holders"),
+        ("PolicyNumber", "policy", "policies"),
+        ("nameOrig", "name orig", "name origs"),
+        ("address", "address", "addresses"),
+        ("survey key", "survey", "surveys"),
+        ("clients", "clients", "clients"),
+        ("ID", "id", "ids"),
+        ("_", "_", "_s"),
+    ],
+)
+def test_columns_in_sentences(column, one, many):
+    assert (spoken(column), plural(spoken(column))) == (one, many)
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,6 @@ def test_without_labels_nobody_knows() -> None:
         check = shadow.harm(labels, CARDS, model(0.1), model(0.9), "version 7", 0.01)
         assert check.verdict is Verdict.CANNOT_JUDGE and check.kind is Kind.HARM
         assert check.interval is None and check.threshold == -0.01
-    assert check.value is not None and check.detail == "3 cards have a fraud, which is too few"
+    assert check.value is not None and check.detail == "3 independent frauds, which is too few"
     nobody = shadow.harm(np.zeros(LABELS.size), CARDS, model(0.1), model(0.9), "version 7", 0.01)
     assert nobody.value is None and nobody.detail == "no frauds known yet"

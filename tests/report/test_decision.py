@@ -63,7 +63,7 @@ def test_a_refused_challenger():
         "  code        version 1.2, commit 0123456789ab and edits",
         "  data gate   passed",
         "    noted: a note",
-        "  Evaluator   refused; compared with version 10 on the same transactions",
+        "  Evaluator   refused; compared with version 10 on the same examples",
         "    average precision 0.610 (0.550 … 0.670), at least 0.5",
         "      champion 0.640, change -0.030 (-0.070 … +0.010); a drop over 0.02 has probability "
         "0.970, at most 0.95",
@@ -81,9 +81,9 @@ def test_a_drop_that_was_not_judged_is_said_in_the_first_line_and_at_the_metric(
     text = render(replace(RUN, push=PUSHED, evaluation=replace(EVALUATION, changes=few)))
     assert text.splitlines()[0] == (
         "Run r2 as of 2026-03-20 pushed version 20: every check was passed, but drops from the "
-        "champion were not judged: fewer than 10 cards have a fraud."
+        "champion were not judged: there are fewer than 10 independent frauds."
     )
-    assert "change -0.030; not judged: fewer than 10 cards have a fraud\n" in text
+    assert "change -0.030; not judged: there are fewer than 10 independent frauds\n" in text
 
 
 def outcome(facts: RunFacts) -> str:
@@ -127,7 +127,7 @@ def test_anomalies_are_named_and_many_are_counted():
 @pytest.mark.parametrize(
     ("baseline", "problem", "said"),
     [
-        ("10", "", "compared with version 10 on the same transactions"),
+        ("10", "", "compared with version 10 on the same examples"),
         (None, "column X is gone", "not compared with the champion: column X is gone"),
         (None, "", "not compared with another model"),
     ],
@@ -141,7 +141,7 @@ def test_what_was_deleted_is_said():
     facts = replace(RUN, verdict=None, evaluation=None, deleted=True)
     lines = render(facts).splitlines()
     assert lines[-1] == "  The details have been deleted with the run's artifacts."
-    assert "  Evaluator   refused; compared with version 10 on the same transactions" in lines
+    assert "  Evaluator   refused; compared with version 10 on the same examples" in lines
 
 
 VERSION = VersionFacts(PUSHED, True, True, True, "10", None, replace(RUN, push=PUSHED))

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -129,7 +130,8 @@ def test_drops_that_were_not_judged_are_named():
     card = sections(changes={"roc_auc": Change(-0.1, None, None, None, unjudged=True)})
     blocks = card["Checks before the push"]
     assert table(blocks, "overall", "this model")["ROC AUC"][-1] == "not judged"
-    assert any("Drops were not judged, because fewer than 10 cards" in i for i in blocks[0].items)
+    why = "Drops were not judged, because there are fewer than 10 independent frauds"
+    assert any(why in item for item in blocks[0].items)
     assert not any("Drops" in item for item in sections()["Checks before the push"][0].items)
 
 
@@ -218,7 +220,7 @@ WITHOUT = {
     "windows": {},
     "as_of": "",
     "card": "",
-    "alert_budget": "100 alerts per 2,000 transactions",
+    "alert_budget": "100 alerts per 2,000 rows",
 }
 
 
@@ -226,12 +228,47 @@ def test_its_words_follow_the_data():
     with_cards = document.to_markdown(
         model_card.document(dataclasses.replace(FACTS, card="CUSTOMER_ID"))
     )
-    assert "suspicious cards of a day" in with_cards and "draws whole cards" in with_cards
-    assert "A card is a value of CUSTOMER" in with_cards and "held-out cards" in with_cards
+    assert "suspicious customers of a day" in with_cards
+    assert "draws whole customers" in with_cards
+    assert "Each customer is a value of CUSTOMER" in with_cards
+    assert "held-out customers" in with_cards
     card = model_card.document(dataclasses.replace(FACTS, **WITHOUT))
     shown = document.to_markdown(card)
-    for word in ("cards", "terminal", "bank", "customer", "per day", "a day", "window"):
-        assert word not in shown.lower().replace("model cards", ""), word
+    said = shown.lower().replace("model cards", "").replace("budget transactions", "")
+    for word in ("cards", "terminal", "bank", "customer", "transaction", "a day", "window"):
+        assert word not in said, word
+
+
+@pytest.mark.parametrize("with_time", [True, False])
+def test_an_insurer_reads_of_its_policy_holders(with_time):
+    of_days = ("card_precision_at_15", "expected_cost_saved") if with_time else ()
+    overall = {**OVERALL, **dict.fromkeys(of_days, 0.5)}
+    facts = dataclasses.replace(
+        FACTS,
+        **({"alert_budget": "15 policy holders a day"} if with_time else WITHOUT),
+        metrics={"overall": overall, "slices": {}},
+        definitions=registry.named_for(vars(Evaluation(alert_budget=15))),
+    )
+    page = model_card.document(dataclasses.replace(facts, card="policy_holder"))
+    shown = document.to_markdown(page).lower()
+    assert "policy holders" in shown and "value of policy" in shown
+    unwanted = r"\bcards?\b" if with_time else r"\bcards?\b|transaction|a day"
+    said = shown.replace("model card", "").replace("budget transactions", "")
+    assert not re.findall(unwanted, said)
+
+
+def test_a_column_without_values_is_not_among_those_it_learned_from():
+    card = sections(numeric=("TX_AMOUNT", "REMARKS"), empty=("REMARKS",))
+    rows = table(card["Features"], "kind", "columns")
+    assert rows == {
+        "numeric": ("1", "TX_AMOUNT"),
+        "categorical": ("1", "CHANNEL"),
+        "ignored: no value in train": ("1", "REMARKS"),
+    }
+    assert "Ignored, without any value in train: REMARKS." in card["Summary"][0].items
+    # A caller may still send it, and `predict` needs it.
+    assert "REMARKS" in table(card["How to load it"], "column", "type")
+    assert "ignored" not in str(sections()["Features"])
 
 
 def test_the_summary_says_what_matters_first():
@@ -276,7 +313,9 @@ def test_counts_are_counts_and_measures_are_not():
 
 def test_every_figure_is_explained():
     for metric in registry.METRICS:
-        assert model_card.meaning(metric.name), metric.name
+        assert model_card.meaning(metric.name, "claim", "policy"), metric.name
+    told = model_card.meaning("card_precision_at_100", "claim", "policy")
+    assert told.startswith("Of the policies that analysts")
     explained = table(sections()["What the figures mean"], "figure")
     shown = {m.title for m in FACTS.definitions if m.name in OVERALL}
     assert shown | {"Brier", "recall gap"} <= explained.keys()

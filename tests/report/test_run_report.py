@@ -210,7 +210,7 @@ def test_a_finished_run_has_every_section(root):
     assert "pushed as version 100" in text and "Version 100 was live" in text
     titles = """Windows|AMOUNT|CHANNEL|Precision and recall|ROC|Change from the champion|
         Calibration|Scores|Confusion by threshold|Cost saved by threshold|
-        Card precision by day|Slices|
+        Precision of checks by day|Slices|
         Loss on the training data|What moves the score|Lineage|Seconds of each node"""
     missing = [title for title in re.split(r"\|\s*", titles) if title not in text]
     assert not missing

@@ -103,7 +103,7 @@ def test_drops_that_were_not_judged_are_named():
     metrics = {"overall": {"roc_auc": 0.9}, "slices": {}}
     assert (
         "  unjudged  drops from the champion (roc auc, brier skill): "
-        "fewer than 10 cards have a fraud in eval; only the minima apply\n"
+        "there are fewer than 10 independent frauds in eval; only the minima apply\n"
     ) in terminal.render(summary(metrics=metrics, changes=changes))
     assert "unjudged" not in terminal.render(summary(metrics=metrics))
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,8 @@ from fraud.features.spec import Dataset
 from fraud.models.network import threshold
 from fraud.models.spec import AlertBudget, Evaluation
 from fraud.time import SECONDS_PER_DAY
+
+INSURER = Dataset(entities=("policy_nr", "HOLDER"))
 
 
 def alerted(scores, days, cards, limit):
@@ -92,8 +96,13 @@ def test_a_budget_per_day_counts_cards_on_days():
     ("budget", "words"),
     [
         (AlertBudget(1500), "1,500 cards a day"),
-        (AlertBudget(5, 2000), "5 alerts per 2,000 tran"),
+        (AlertBudget(5, 2000), "5 alerts per 2,000 rows"),
         (AlertBudget(None, share=0.05), "5 % of the cards of a day, at most 100"),
+        (Evaluation().budget(INSURER), "5 % of the policies of a day, at most 100"),
+        (Evaluation(alert_budget=9).budget(INSURER), "9 policies a day"),
+        (Evaluation(alert_budget=9).budget(replace(INSURER, card="HOLDER")), "9 holders a day"),
+        (Evaluation().budget(replace(INSURER, entities=())), "5 % of the transactions of a day"),
+        (Evaluation().budget(replace(INSURER, timestamp=None)), "100 alerts per 2,000 rows"),
     ],
 )
 def test_a_budget_in_words(budget, words):

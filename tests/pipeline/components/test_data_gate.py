@@ -245,6 +245,7 @@ def test_columns_without_any_value_are_found(tmp_path):
 def test_an_empty_column_is_noted_or_refused(judge, refuse_empty):
     verdict = judge(empty=("age", "risk"), refuse_empty=refuse_empty)
     assert verdict.passed is not refuse_empty
+    assert verdict.empty == ("age", "risk")
     assert any("age, risk" in note for note in verdict.notes) is not refuse_empty
     refused = [(a.feature, a.source) for a in verdict.anomalies]
     assert refused == [("age", "empty"), ("risk", "empty")] * refuse_empty

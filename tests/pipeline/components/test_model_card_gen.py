@@ -39,7 +39,7 @@ def card(tmp_path, monkeypatch):
         (extra / NETWORK_FILE).write_text(json.dumps(dataclasses.asdict(Network())))
         verdict = artifact(types.DataVerdict)
         (Path(verdict.uri) / artifacts.VERDICT_FILE).write_text(
-            '{"passed": true, "anomalies": [], "notes": ["not judged: drift"]}'
+            '{"passed": true, "anomalies": [], "notes": ["not judged: drift"], "empty": ["AGE"]}'
         )
         metrics = {"overall": {"average_precision": 0.5}, "slices": {}}
         evaluation = artifacts.Evaluation(metrics, {})
@@ -71,7 +71,7 @@ def card(tmp_path, monkeypatch):
             "text": to_json(config.ModelCardText()),
             "columns": json.dumps({**columns, "timestamp": None, "card": None}),
             "evaluation_settings": to_json(Evaluation()),
-            "alert_budget": "100 cards a day",
+            "alert_budget": "100 customers a day",
             "label_known": "7 days after its transaction",
         }
         component = ModelCardGen.EXECUTOR_SPEC.executor_class()
@@ -88,6 +88,7 @@ def test_a_pushed_model_gets_a_page_and_its_markdown(card):
         text = (Path(output.uri) / name).read_text(encoding="utf-8")
         for expected in ("1753", "20260313-1", "2026-02-12", "not judged: drift", "0.2500"):
             assert expected in text
+        assert "any value in train: AGE" in text
 
 
 def test_a_model_that_was_not_pushed_gets_none(card):
