@@ -1,12 +1,11 @@
 """Every command that the documents or the program print is one that exists, with its options.
 
-TensorBoard's is executed, on the logs of a real run: see `tests.e2e.test_first_hour`.
+Those that can be typed as they are printed are also executed: `tests.e2e.test_printed_commands`.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import re
 import shlex
 from pathlib import Path
@@ -14,29 +13,10 @@ from pathlib import Path
 import pytest
 
 from fraud.pipeline import cli
-
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
-SOURCES = [
-    path
-    for folder in ("data", "deploy", "features", "models", "monitoring", "pipeline", "report")
-    for path in sorted(ROOT.glob(f"{folder}/**/*.py"))
-]
-SOURCES += [*ROOT.glob("serving/**/*.py"), ROOT / "Makefile"]
+from tests.printed import PAGES, ROOT, SOURCES, parser_of
 
 PROSE = {"command", "versions"}
 """What follows the program's name without being a command; docs/extending.md adds `versions`."""
-
-
-@functools.cache
-def parser_of(command: str) -> argparse.ArgumentParser:
-    """The parser of one command."""
-    (commands,) = [
-        action
-        for action in cli._parser(command)._actions
-        if isinstance(action, argparse._SubParsersAction)
-    ]
-    return commands.choices[command]
 
 
 def typed(text: str) -> list[str]:
@@ -103,7 +83,9 @@ def test_no_option_takes_the_place_of_the_function_that_runs_the_command(command
 
 
 def test_commands_and_options_that_are_named_anywhere_exist() -> None:
-    texts = {path: path.read_text(encoding="utf-8") for path in [*PAGES, *SOURCES]}
+    texts = {
+        path: path.read_text(encoding="utf-8") for path in [*PAGES, *SOURCES, ROOT / "Makefile"]
+    }
     found = {str(path.relative_to(ROOT)): unknown(text) for path, text in texts.items()}
     assert not {path: names for path, names in found.items() if names}
 
