@@ -95,7 +95,7 @@ def create_pipeline(config: Config, root: Root, data: str, latest: bool = False)
         pipeline_root=str(root.artifacts),
         components=[*ingested.nodes, *trained, *released],
         metadata_connection_config=lineage.connection_config(config.metadata, root),
-        beam_pipeline_args=beam_pipeline_args(config),
+        beam_pipeline_args=config.beam.arguments,
         enable_cache=True,
     )
 
@@ -284,15 +284,6 @@ def release_stage(
         ),
     )
     return [champion, evaluator, serving_check, pusher, model_card]
-
-
-def beam_pipeline_args(config: Config) -> list[str]:
-    """Beam's command line; empty to run in the process of each node.
-
-    Given any argument, TFX builds a package of itself for the workers at each node.
-    """
-    beam = config.beam
-    return [] if beam.runner is None else [f"--runner={beam.runner}", *beam.options]
 
 
 def _baseline(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from fraud.errors import BadInput
 from fraud.serving.scorer import Model
 
 CHUNK = 8192
@@ -52,6 +53,26 @@ def score_table(
     if explain:
         scored["prediction_reasons"] = pa.array(reasons, REASONS)
     return pa.table(scored)
+
+
+def with_scores(table: pa.Table, scored: pa.Table, features: Collection[str]) -> pa.Table:
+    """What is written: the transactions with times in UTC, without features, and their scores.
+
+    Raises:
+      BadInput: a column of the transactions has the name of one that is added.
+    """
+    columns = [name for name in table.column_names if name not in features]
+    for name in scored.column_names:
+        if name in columns:
+            raise BadInput(f"dataset: column {name!r} has the name of a column that is added")
+    both = table.select(columns)
+    for index, field in enumerate(both.schema):
+        if pa.types.is_timestamp(field.type):
+            in_utc = both[field.name].cast(pa.timestamp("us", "UTC"))
+            both = both.set_column(index, field.name, in_utc)
+    for name in scored.column_names:
+        both = both.append_column(name, scored[name])
+    return both
 
 
 def _inputs(model: Model, table: pa.Table) -> dict[str, NDArray]:

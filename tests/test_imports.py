@@ -45,6 +45,14 @@ MAY_IMPORT = {
         "fraud.models",
         "fraud.serving",
     ),
+    # Its workers score with the very server's model.
+    "fraud.pipeline.ingestion.scoring": (
+        "fraud.features",
+        "fraud.models",
+        "fraud.serving.batch",
+        "fraud.serving.models",
+        "fraud.serving.scorer",
+    ),
     # It looks at production.
     "fraud.pipeline.components.monitor": ("fraud.features", "fraud.models", "fraud.monitoring"),
     "fraud.pipeline.cli": tuple(f"fraud.{room}" for room in ROOMS),

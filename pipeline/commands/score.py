@@ -8,10 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fraud.errors import BadInput
+from fraud.errors import BadInput, FraudPipelineError
 from fraud.pipeline.commands import common
 from fraud.pipeline.config import Config
 from fraud.pipeline.root import Root
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from fraud.models.specification import InputSpecification
+    from fraud.pipeline.ingestion.to_score import ScoringPlan
 
 EXAMPLE = """\
   fraud-pipeline score today.parquet --out scored.parquet --history transactions
@@ -28,10 +30,16 @@ EXAMPLE = """\
 With --history, features are computed from those files as a run would compute them. Without, they
 are computed from the server's state, as the server would if each transaction were the next one;
 nothing is recorded in it.
+
+If the configuration names a runner of Beam other than DirectRunner, it does the work, unless
+features come from the state. The folder of --out must then be shared with its workers.
 """
 
 _STATE_ROWS = 2000
 """Transactions whose histories are read from the state at once."""
+
+_GROUP_ROWS = 1 << 20
+"""Rows of a row group of the output, but for the last one."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,26 +71,80 @@ def run(arguments: argparse.Namespace) -> int:
     for source in filter(None, (arguments.file, arguments.history)):
         _check_is_no_input(arguments.out, source)
 
+    started = time.monotonic()
+    done = _score(arguments, config, root, root.pushed / version)
+    seconds = {} if done.read is None else {"features": done.read - started}
+    seconds["total"] = time.monotonic() - started
+    if arguments.json:
+        document = {
+            "out": str(arguments.out),
+            "version": version,
+            "transactions": done.transactions,
+            "alerts": done.alerts,
+            "note": done.note,
+            "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        }
+        print(json.dumps(document))
+    else:
+        print(
+            f"{arguments.out}: {done.transactions:,} transactions scored by version {version}, "
+            f"{done.alerts:,} alerts, in {seconds['total']:.0f} s"
+        )
+        if done.note:
+            print(f"  note    {done.note}")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What was scored.
+
+    Attributes:
+      transactions, alerts: their numbers.
+      note: what is missing of the history; empty if nothing is.
+      read: when all features were known, by the monotonic clock; None if there was no such moment.
+    """
+
+    transactions: int
+    alerts: int
+    note: str
+    read: float | None
+
+
+def _score(arguments: argparse.Namespace, config: Config, root: Root, folder: Path) -> _Done:
+    """Scores the file by the model in a folder.
+
+    Raises:
+      BadInput: see `run`.
+      FraudPipelineError: the job on the configured runner of Beam failed.
+    """
     from fraud import files
     from fraud.features.batch import feature_names
     from fraud.models.specification import InputSpecification
-    from fraud.pipeline.ingestion import to_score
-    from fraud.serving.batch import score_table
+    from fraud.pipeline.ingestion import reader, to_score
+    from fraud.serving.batch import score_table, with_scores
     from fraud.serving.models import LoadedModel
 
-    folder, started = root.pushed / version, time.monotonic()
     inputs = InputSpecification.read(folder)
+    features = feature_names(inputs.features, inputs.dataset)
     data = files.resolve(arguments.file)
+    past = files.resolve(arguments.history) if arguments.history and features else ""
+    is_for_beam = config.beam.runner not in (None, "DirectRunner")
+    if is_for_beam and (past or not features):  # with a state, it is few transactions
+        if past:
+            plan = to_score.plan_with_history(data, past, inputs)
+        else:
+            plan = to_score.plan(data, inputs.dataset)
+        if any(map(reader.count_rows, plan.scored.files)):
+            return _score_on_beam(arguments, config, folder, plan, inputs)
     note = ""
     with _counting("reading") as progress:
-        if not feature_names(inputs.features, inputs.dataset):
-            table = to_score.read(data, inputs.dataset, progress)
-        elif arguments.history:
-            past = files.resolve(arguments.history)
+        if past:
             table, note = to_score.read_with_history(data, past, inputs, progress)
         else:
             table = to_score.read(data, inputs.dataset, progress)
-            table = _with_state(common.state_location(arguments, root), table, inputs)
+            if features:
+                table = _with_state(common.state_location(arguments, root), table, inputs)
     read = time.monotonic()
     model = LoadedModel(folder)
     try:
@@ -90,27 +152,74 @@ def run(arguments: argparse.Namespace) -> int:
             scored = score_table(model, table, arguments.explain, progress)
     finally:
         model.close()
-    _write(table, scored, feature_names(inputs.features, inputs.dataset), arguments.out)
-    seconds = {"features": read - started, "total": time.monotonic() - started}
+    _write(iter([with_scores(table, scored, features)]), arguments.out)
     alerts = sum(scored["prediction_alert"].to_pylist())
-    if arguments.json:
-        document = {
-            "out": str(arguments.out),
-            "version": version,
-            "transactions": len(scored),
-            "alerts": alerts,
-            "note": note,
-            "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        }
-        print(json.dumps(document))
-    else:
-        print(
-            f"{arguments.out}: {len(scored):,} transactions scored by version {version}, "
-            f"{alerts:,} alerts, in {seconds['total']:.0f} s"
-        )
-        if note:
-            print(f"  note    {note}")
-    return 0
+    return _Done(len(scored), alerts, note, read)
+
+
+def _score_on_beam(
+    arguments: argparse.Namespace,
+    config: Config,
+    folder: Path,
+    plan: ScoringPlan,
+    inputs: InputSpecification,
+) -> _Done:
+    """Scores transactions by the configured runner of Beam.
+
+    Raises:
+      BadInput: a transaction cannot be used.
+      FraudPipelineError: the job failed.
+    """
+    from pyarrow import parquet
+
+    from fraud.pipeline.commands.backup import tidy_at_sigterm
+    from fraud.pipeline.console import Console
+
+    out = arguments.out.resolve()
+    console = Console()
+    with tidy_at_sigterm(), _temporary_folder(out) as directory:
+        with console.quiet(), console.waiting(f"scoring on {config.beam.runner}"):
+            import apache_beam as beam
+
+            from fraud.pipeline.ingestion import partitions, scoring
+
+            settings = scoring.settings(
+                plan, inputs, str(directory), folder.resolve(), arguments.explain
+            )
+            try:
+                with beam.Pipeline(argv=config.beam.arguments) as pipeline:
+                    scoring.run(pipeline, plan, settings)
+            except FraudPipelineError:
+                raise
+            except Exception as error:
+                if bad_input := partitions.bad_input_in(error):
+                    raise bad_input from None
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise FraudPipelineError(
+                    f"scoring on {config.beam.runner} failed: {reason}\nNothing was written. Its "
+                    "log says more; fix the cause and run the same command again."
+                ) from error
+            parts = scoring.parts(str(directory))
+        _write((parquet.read_table(part.path) for part in parts), out)
+    rows, alerts = sum(part.rows for part in parts), sum(part.alerts for part in parts)
+    return _Done(rows, alerts, plan.note, None)
+
+
+@contextmanager
+def _temporary_folder(out: Path) -> Iterator[Path]:
+    """A hidden folder beside the output, where workers on other machines can write as well."""
+    import shutil
+    import uuid
+
+    folder = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise BadInput(f"--out {out}: cannot be written: {error.strerror}") from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def live_version(config: Config, root: Root) -> str:
@@ -200,28 +309,27 @@ def _check_is_no_input(out: Path, source: str) -> None:
         raise BadInput(f"--out {out}: is one of the files of {source}; name another file")
 
 
-def _write(table: pa.Table, scored: pa.Table, features: tuple[str, ...], out: Path) -> None:
-    """Writes transactions and scores, with times in UTC; the file appears once it is whole."""
+def _write(tables: Iterator[pa.Table], out: Path) -> None:
+    """Writes one or more tables with the same columns; the file appears once it is whole.
+
+    Their rows are grouped as if they were one, whatever their sizes.
+    """
     import errno
     import os
 
     import pyarrow as pa
     from pyarrow import parquet
 
-    columns = [name for name in table.column_names if name not in features]
-    for name in scored.column_names:
-        if name in columns:
-            raise BadInput(f"dataset: column {name!r} has the name of a column that is added")
-    both = table.select(columns)
-    for index, field in enumerate(both.schema):
-        if pa.types.is_timestamp(field.type):
-            in_utc = both[field.name].cast(pa.timestamp("us", "UTC"))
-            both = both.set_column(index, field.name, in_utc)
-    for name in scored.column_names:
-        both = both.append_column(name, scored[name])
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    pending = next(tables)
     try:
-        parquet.write_table(both, temporary)
+        with parquet.ParquetWriter(temporary, pending.schema) as writer:
+            for table in tables:
+                pending = pa.concat_tables([pending, table])
+                while len(pending) >= _GROUP_ROWS:
+                    writer.write_table(pending.slice(0, _GROUP_ROWS))
+                    pending = pending.slice(_GROUP_ROWS)
+            writer.write_table(pending, _GROUP_ROWS)
         os.replace(temporary, out)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

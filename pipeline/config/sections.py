@@ -149,13 +149,21 @@ class Tracking:
 
 @dataclass(frozen=True, config=STRICT)
 class Beam:
-    """Where the nodes that read all rows run."""
+    """Where the nodes that read all rows run, and batch scoring."""
 
     runner: str | None = None
     """Beam runner, such as DirectRunner, PrismRunner, FlinkRunner, SparkRunner or DataflowRunner;
     null means the process of the node itself."""
     options: tuple[str, ...] = ()
     """Further options as on Beam's command line, as `--parallelism=8`."""
+
+    @property
+    def arguments(self) -> list[str]:
+        """Beam's command line; empty to run in the process of each node.
+
+        Given any argument, TFX builds a package of itself for the workers at each node.
+        """
+        return [] if self.runner is None else [f"--runner={self.runner}", *self.options]
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -299,7 +299,7 @@ class ReadBlocks(beam.DoFn):
         if keep:
             (stored,) = store([rows], self._ingestion.directory)
             block.chunks.append(Chunk(number, block.rows, stored))
-        needed = dict.fromkeys([*_slim_names(ingestion).values(), *ingestion.entities])
+        needed = needed_for_features(ingestion)
         block.slim.append(pa.RecordBatch.from_pydict({name: rows.column(name) for name in needed}))
         block.rows += rows.num_rows
 
@@ -357,35 +357,70 @@ class ReadBlocks(beam.DoFn):
             "position": pa.array(np.concatenate([origins.positions for origins, _ in ids])),
             "id": pa.concat_arrays([column for _, column in ids]),
         }
-        for partition, stored in self._partitioned(columns, by="id"):
+        directory = self._ingestion.directory
+        for partition, stored in partitioned(columns, "id", self._sizes.partitions, directory):
             yield beam.pvalue.TaggedOutput("ids", (partition, (key, files, stored)))
 
     def _slim(
         self, tag: str, ingestion: Ingestion, key: BlockKey, block: _Pending
     ) -> Iterator[Any]:
-        """What features are computed from: ((entity, partition), its rows), without empty ones."""
+        """What features are computed from, see `slim_parts`."""
         if not block.rows or not ingestion.entities:
             return
-        rows = joined(block.slim)
-        index = pa.array(np.arange(block.rows, dtype=np.int32))
-        common = {name: rows.column(column) for name, column in _slim_names(ingestion).items()}
-        for entity in ingestion.entities:
-            columns = {"key": rows.column(entity), **common, "row": index}
-            for partition, stored in self._partitioned(columns, by="key"):
-                slim = Slim(key, bool(block.chunks), stored)
-                yield beam.pvalue.TaggedOutput(tag, ((entity, partition), slim))
+        index = np.arange(block.rows, dtype=np.int32)
+        rows, is_in_split = joined(block.slim), bool(block.chunks)
+        partitions = self._sizes.partitions
+        for part in slim_parts(key, rows, index, is_in_split, ingestion, partitions):
+            yield beam.pvalue.TaggedOutput(tag, part)
 
-    def _partitioned(self, columns: dict[str, pa.Array], by: str) -> Iterator[tuple[int, Stored]]:
-        """Stores rows by the hash of a column: (partition, its rows), without empty ones."""
-        partition = (hashes([columns[by]]) % self._sizes.partitions).astype(np.int64)
-        order = np.argsort(partition, kind="stable")
-        numbers, starts = np.unique(partition[order], return_index=True)
-        ordered = pa.RecordBatch.from_pydict(
-            {name: column.take(pa.array(order)) for name, column in columns.items()}
-        )
-        stops = [*starts[1:].tolist(), len(order)]
-        batches = [ordered.slice(a, b - a) for a, b in zip(starts.tolist(), stops, strict=True)]
-        yield from zip(numbers.tolist(), store(batches, self._ingestion.directory), strict=True)
+
+def slim_parts(
+    key: BlockKey,
+    rows: pa.RecordBatch,
+    index: NDArray[np.int32],
+    is_in_split: bool,
+    ingestion: Ingestion,
+    partitions: int,
+) -> Iterator[tuple[tuple[str, int], Slim]]:
+    """Stores what the features of entities are computed from.
+
+    Args:
+      key: the block.
+      rows: the columns of `needed_for_features`, of one or more rows of the block.
+      index: their indices in the block.
+      is_in_split: see `Slim`.
+      ingestion: the settings.
+      partitions: the number of partitions of an entity.
+
+    Yields:
+      ((entity, partition), its rows), without empty ones.
+    """
+    named = _slim_names(ingestion)
+    common = {name: rows.column(column) for name, column in named.items()}
+    for entity in ingestion.entities:
+        columns = {"key": rows.column(entity), **common, "row": pa.array(index)}
+        for partition, stored in partitioned(columns, "key", partitions, ingestion.directory):
+            yield (entity, partition), Slim(key, is_in_split, stored)
+
+
+def partitioned(
+    columns: dict[str, pa.Array], by: str, partitions: int, directory: str
+) -> Iterator[tuple[int, Stored]]:
+    """Stores rows by the hash of a column: (partition, its rows), without empty ones."""
+    partition = (hashes([columns[by]]) % partitions).astype(np.int64)
+    order = np.argsort(partition, kind="stable")
+    numbers, starts = np.unique(partition[order], return_index=True)
+    ordered = pa.RecordBatch.from_pydict(
+        {name: column.take(pa.array(order)) for name, column in columns.items()}
+    )
+    stops = [*starts[1:].tolist(), len(order)]
+    batches = [ordered.slice(a, b - a) for a, b in zip(starts.tolist(), stops, strict=True)]
+    yield from zip(numbers.tolist(), store(batches, directory), strict=True)
+
+
+def needed_for_features(ingestion: Ingestion) -> list[str]:
+    """The columns of the dataset that the features of entities are computed from."""
+    return list(dict.fromkeys([*_slim_names(ingestion).values(), *ingestion.entities]))
 
 
 def _slim_names(ingestion: Ingestion) -> dict[str, str]:

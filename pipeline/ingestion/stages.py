@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -32,12 +32,7 @@ from numpy.typing import NDArray
 from tfx.dsl.io import fileio
 
 from fraud.errors import BadInput
-from fraud.features.batch import (
-    calendar_features,
-    entity_features,
-    feature_names,
-    history_days,
-)
+from fraud.features.batch import calendar_features
 from fraud.models import example_columns
 from fraud.pipeline.ingestion import example_writer
 from fraud.pipeline.ingestion.blocks import (
@@ -46,17 +41,17 @@ from fraud.pipeline.ingestion.blocks import (
     Ingestion,
     ReadBlocks,
     ShuffleSizes,
-    Slim,
-    Stored,
     jobs_of,
-    joined,
-    store,
+)
+from fraud.pipeline.ingestion.partitions import (
+    LARGEST_PARTITION,
+    columns_of,
+    features_of_block,
+    features_of_partition,
+    floats,
 )
 from fraud.pipeline.ingestion.reader import File, place
 from fraud.pipeline.windows import LABELLED_SPLITS
-
-LARGEST_PARTITION = 4
-"""A partition with more than so many times the average number of rows is computed bit by bit."""
 
 _LIST = "shards.json"
 
@@ -114,14 +109,15 @@ def run(pipeline: beam.Pipeline, ingestion: Ingestion, rows: Mapping[File, int])
         "block": read.blocks,
         "features": read.slim
         | "ByEntity" >> beam.GroupByKey()
-        | "Features" >> beam.FlatMap(_entity_features, ingestion, most_rows),
+        | "Features" >> beam.FlatMap(features_of_partition, ingestion, most_rows),
     }
     if ingestion.champion is not None:
         grouped["champion_block"] = read.champion_blocks
         grouped["champion_features"] = (
             read.champion_slim
             | "ChampionByEntity" >> beam.GroupByKey()
-            | "ChampionFeatures" >> beam.FlatMap(_entity_features, ingestion.champion, most_rows)
+            | "ChampionFeatures"
+            >> beam.FlatMap(features_of_partition, ingestion.champion, most_rows)
         )
     _ = (
         grouped
@@ -137,18 +133,6 @@ def shards(ingestion: Ingestion) -> list[Shard]:
     with fileio.open(f"{ingestion.directory}/{_LIST}", "r") as file:
         listed = [Shard(**shard) for shard in json.load(file)]
     return sorted(listed, key=lambda shard: (shard.split, shard.block))
-
-
-def bad_input_in(error: BaseException) -> BadInput | None:
-    """The BadInput that a worker raised, extracted from the error that the runner raises."""
-    text = str(error)
-    if not isinstance(error, BadInput):
-        # Some runners pass on the worker's traceback as text.
-        _, marker, text = text.rpartition(f"{BadInput.__module__}.{BadInput.__qualname__}: ")
-        if not marker:
-            return None
-    # Beam appends the step to the message.
-    return BadInput(text.partition(" [while running ")[0].strip())
 
 
 def _check_unique(element: tuple[int, Iterable[Any]], name: str) -> None:
@@ -172,115 +156,21 @@ def _check_unique(element: tuple[int, Iterable[Any]], name: str) -> None:
         )
 
 
-def _entity_features(
-    element: tuple[tuple[str, int], Iterable[Slim]], ingestion: Ingestion, most_rows: int
-) -> Iterator[tuple[BlockKey, Stored]]:
-    """All rows of some keys of an entity → (block, row and features) for blocks in a split.
-
-    If there are more than `most_rows`, perhaps because one key has most of them, their features are
-    computed for one interval of time after the other, each with the history that they depend on.
-    """
-    (entity, _), unordered = element
-    parts = sorted(unordered, key=lambda part: (part.block, part.is_in_split))
-    if sum(part.stored.rows for part in parts) <= most_rows:
-        loaded = [part.stored.load() for part in parts]
-        yield from _features_of_rows(parts, loaded, entity, ingestion, None)
-        return
-    spans, times = [], []
-    for part in parts:
-        of_part = part.stored.load().column("time").to_numpy()
-        spans.append((of_part.min(), of_part.max()))
-        times.append(of_part)
-    days = history_days(ingestion.features, ingestion.layout.dataset, ingestion.delay_days)
-    look_back = np.timedelta64(days, "D")
-    for first, end in intervals(np.sort(np.concatenate(times)), look_back, most_rows):
-        needed, loaded = [], []
-        for part, (earliest, latest) in zip(parts, spans, strict=True):
-            if latest >= first - look_back and earliest < end:
-                rows = part.stored.load()
-                time = rows.column("time").to_numpy()
-                loaded.append(rows.filter(pa.array((time >= first - look_back) & (time < end))))
-                needed.append(part)
-        yield from _features_of_rows(needed, loaded, entity, ingestion, first)
-
-
-def intervals(
-    times: NDArray[np.datetime64], look_back: np.timedelta64, most_rows: int
-) -> Iterator[tuple[np.datetime64, np.datetime64]]:
-    """Divides time so that few rows are in memory at once and few are computed twice.
-
-    Args:
-      times: of all rows, ascending, [rows].
-      look_back: how far before a row those lie that it depends on.
-      most_rows: of an interval and its history together. If the history alone has more than half of
-        that, the interval has as many rows as its history. Rows of one time stay together.
-
-    Yields:
-      the first time of an interval, and the time before which it ends.
-    """
-    start = 0
-    while start < len(times):
-        history = start - int(np.searchsorted(times, times[start] - look_back))
-        stop = start + max(most_rows - history, history, 1)
-        if stop < len(times):
-            first_of_time = int(np.searchsorted(times, times[stop]))
-            after_time = int(np.searchsorted(times, times[stop], side="right"))
-            stop = first_of_time if first_of_time > start else after_time
-        is_last = stop >= len(times)
-        yield times[start], times[-1] + np.timedelta64(1, "us") if is_last else times[stop]
-        start = stop
-
-
-def _features_of_rows(
-    parts: Sequence[Slim],
-    loaded: Sequence[pa.RecordBatch],
-    entity: str,
-    ingestion: Ingestion,
-    first: np.datetime64 | None,
-) -> Iterator[tuple[BlockKey, Stored]]:
-    """The features of an entity, of all rows from a time on; the others are their history."""
-    columns = _columns(joined(loaded))
-    times = columns["time"].to_numpy()
-    computed = entity_features(
-        ingestion.features,
-        ingestion.layout.dataset,
-        entity,
-        columns["key"].dictionary_encode().indices.to_numpy().astype(np.int64),
-        times,
-        _floats(columns["amount"]) if "amount" in columns else None,
-        _floats(columns["label"]),
-        np.timedelta64(ingestion.delay_days, "D"),
-        columns["label_time"].to_numpy(zero_copy_only=False) if "label_time" in columns else None,
-    )
-    start, blocks, batches = 0, [], []
-    for part, rows in zip(parts, loaded, strict=True):
-        stop = start + rows.num_rows
-        if part.is_in_split:
-            values = {name: pa.array(column[start:stop]) for name, column in computed.items()}
-            batch = pa.RecordBatch.from_pydict({"row": rows.column("row"), **values})
-            if first is not None:
-                batch = batch.filter(pa.array(times[start:stop] >= first))
-            if batch.num_rows:
-                blocks.append(part.block)
-                batches.append(batch)
-        start = stop
-    if batches:
-        yield from zip(blocks, store(batches, ingestion.directory), strict=True)
-
-
 def _write_shards(
     element: tuple[BlockKey, dict[str, Iterable[Any]]], ingestion: Ingestion
 ) -> Iterator[dict]:
     """(block, its chunks and features) → a Shard, as a dictionary, for each split in the block."""
     key, grouped = element
     (block,) = grouped["block"]
-    features = _features(block.rows, grouped["features"], ingestion)
+    features = features_of_block(block.rows, grouped["features"], ingestion)
     champion = ingestion.champion
     their_chunks: dict[int, Chunk] = {}
     if champion is not None:
         for their_block in grouped["champion_block"]:
             their_chunks = {chunk.number: chunk for chunk in their_block.chunks}
-            their_features = _features(their_block.rows, grouped["champion_features"], champion)
+            their_features = features_of_block(
+                their_block.rows, grouped["champion_features"], champion
+            )
     label = ingestion.layout.dataset.label
     shards: dict[str, Shard] = {}
     with ExitStack() as files:
@@ -293,7 +183,7 @@ def _write_shards(
                 examples = {n: column.take(pa.array(selected)) for n, column in columns.items()}
                 positives = 0
                 if split in LABELLED_SPLITS:
-                    positives = int(_floats(examples[label]).sum())
+                    positives = int(floats(examples[label]).sum())
                 else:
                     del examples[label]
                 if champion is not None and split == "eval":
@@ -344,7 +234,7 @@ def _example_columns(
     Args:
       chunk: the chunk.
       start: the index of its first row in the block.
-      features: of the block, see `_features`.
+      features: of the block, see `features_of_block`.
       ingestion: the settings.
     """
     dataset = ingestion.layout.dataset
@@ -353,34 +243,11 @@ def _example_columns(
     if dataset.timestamp is not None:
         times = chunk.column(dataset.timestamp).to_numpy()
         values |= calendar_features(ingestion.features, dataset, times)
-    columns = _columns(chunk)
+    columns = columns_of(chunk)
     columns |= {name: pa.array(column, from_pandas=True) for name, column in values.items()}
     if dataset.label_time is not None:
         del columns[dataset.label_time]
     return columns
-
-
-def _features(
-    rows: int, parts: Iterable[Stored], ingestion: Ingestion
-) -> dict[str, NDArray[np.float32]]:
-    """The features of a block by name, [rows]; those from the calendar are NaN yet."""
-    names = feature_names(ingestion.features, ingestion.layout.dataset)
-    values = {name: np.full(rows, np.nan, np.float32) for name in names}
-    for stored in parts:
-        batch = stored.load()
-        index = batch.column("row").to_numpy()
-        for name in batch.schema.names[1:]:
-            values[name][index] = batch.column(name).to_numpy()
-    return values
-
-
-def _columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:
-    return dict(zip(batch.schema.names, batch.columns, strict=True))
-
-
-def _floats(column: pa.Array) -> NDArray[np.float64]:
-    """Numbers, NaN where null, [rows]."""
-    return column.cast(pa.float64()).to_numpy(zero_copy_only=False)
 
 
 def _write_list(listed: list[dict], directory: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 import numpy as np
@@ -15,6 +16,7 @@ from fraud.features.batch import add_features, history_days
 from fraud.features.spec import Dataset
 from fraud.models.specification import InputSpecification
 from fraud.pipeline.ingestion import reader, values
+from fraud.pipeline.ingestion.reader import File
 from fraud.pipeline.ingestion.source import Source, check_columns, discover
 from fraud.pipeline.ingestion.values import Layout
 from fraud.pipeline.windows import Window, Windows, last_known_day
@@ -23,50 +25,58 @@ Progress = Callable[[int], None]
 """Called with the number of rows read so far."""
 
 
-def read(data: str, dataset: Dataset, progress: Progress = lambda rows: None) -> pa.Table:
-    """Reads transactions as they are, without features, in the order of their files.
+@dataclass(frozen=True)
+class Part:
+    """Files that are read in the same way.
+
+    Attributes:
+      files: in the order of `Source`.
+      layout: their columns and days.
+    """
+
+    files: tuple[File, ...]
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """What is read to score transactions.
+
+    Attributes:
+      data: where the transactions are; see `discover`.
+      scored: their files.
+      earlier: the files of their history, which may have them, too; None without one.
+      note: what is missing of the history, as a sentence; empty if nothing is.
+    """
+
+    data: str
+    scored: Part
+    earlier: Part | None = None
+    note: str = ""
+
+
+def plan(data: str, dataset: Dataset) -> ScoringPlan:
+    """Finds and checks transactions that are scored without a history.
 
     Args:
       data: see `discover`.
       dataset: the columns. Label, label time and columns that are only slices need not be there.
-      progress: told how far reading is.
-
-    Returns:
-      The columns in their canonical form, without labels.
 
     Raises:
-      BadInput: names the file, row, column and fix.
+      BadInput: names the file, column and fix.
     """
     unlabelled = _unlabelled(dataset)
     source = discover(data, unlabelled)
     windows = _windows(source, 0, 0) if dataset.timestamp else None
     types = check_columns(source, windows, unlabelled, labelled=False)
-    table = _rows(source, Layout(unlabelled, types, windows, labelled=False), progress)
-    _check_ids(table, dataset, data)
-    return table.drop([dataset.label])
+    return ScoringPlan(data, _part(source, Layout(unlabelled, types, windows, labelled=False)))
 
 
-def read_with_history(
-    data: str, history: str, inputs: InputSpecification, progress: Progress = lambda rows: None
-) -> tuple[pa.Table, str]:
-    """Reads transactions with their features.
-
-    The history is all that happened up to the last transaction, but for those that are to be scored
-    themselves: by their ids, or, where there are none, all that is not earlier than them. Labels
-    are used once they are known, those beside the transactions to be scored too.
-
-    Args:
-      data: what is to be scored; see `read`.
-      history: earlier transactions, with their labels; likewise.
-      inputs: the columns, the features and the label delay. The data has a timestamp.
-      progress: told how far reading is.
-
-    Returns:
-      The transactions in the order of their files, without labels, with their features; and what is
-      missing of their history, as a sentence; empty if nothing is.
+def plan_with_history(data: str, history: str, inputs: InputSpecification) -> ScoringPlan:
+    """Finds and checks transactions and their history; see `read_with_history`.
 
     Raises:
-      BadInput: names the file, row, column and fix.
+      BadInput: names the file, column and fix.
     """
     dataset, delay = dataclasses.replace(inputs.dataset, slices=()), inputs.label_delay_days
     back = history_days(inputs.features, dataset, delay) if dataset.entities else 0
@@ -81,18 +91,70 @@ def read_with_history(
     for name in values.identifiers(dataset):
         if own_types[name] != types[name]:  # numbers in one of them, text in the other
             own_types[name] = types[name] = pa.string()
-    scored = _rows(to_score, Layout(own, own_types, windows, labelled), progress)
+    return ScoringPlan(
+        data,
+        _part(to_score, Layout(own, own_types, windows, labelled)),
+        _part(past, Layout(dataset, types, windows)),
+        _missing(past, windows),
+    )
+
+
+def read(data: str, dataset: Dataset, progress: Progress = lambda rows: None) -> pa.Table:
+    """Reads transactions as they are, without features, in the order of their files.
+
+    Args:
+      data, dataset: see `plan`.
+      progress: told how far reading is.
+
+    Returns:
+      The columns in their canonical form, without labels.
+
+    Raises:
+      BadInput: names the file, row, column and fix.
+    """
+    planned = plan(data, dataset)
+    table = _rows(planned.scored, progress)
+    _check_ids(table, dataset, data)
+    return table.drop([dataset.label])
+
+
+def read_with_history(
+    data: str, history: str, inputs: InputSpecification, progress: Progress = lambda rows: None
+) -> tuple[pa.Table, str]:
+    """Reads transactions with their features.
+
+    The history is all that happened up to the last transaction, but for those that are to be scored
+    themselves: by their ids, or, where there are none, all that is not earlier than them. Labels
+    are used once they are known, those beside the transactions to be scored too.
+
+    Args:
+      data: what is to be scored; see `plan`.
+      history: earlier transactions, with their labels; likewise.
+      inputs: the columns, the features and the label delay. The data has a timestamp.
+      progress: told how far reading is.
+
+    Returns:
+      The transactions in the order of their files, without labels, with their features; and what is
+      missing of their history, as a sentence; empty if nothing is.
+
+    Raises:
+      BadInput: names the file, row, column and fix.
+    """
+    planned = plan_with_history(data, history, inputs)
+    assert planned.earlier is not None
+    dataset = planned.earlier.layout.dataset
+    scored = _rows(planned.scored, progress)
     _check_ids(scored, dataset, data)
-    if not labelled and dataset.label_time:
+    if dataset.label_time and dataset.label_time not in scored.column_names:
         scored = scored.append_column(dataset.label_time, pa.nulls(len(scored), values.TIME))
-    layout = Layout(dataset, types, windows)
-    earlier = _rows(past, layout, lambda rows: progress(len(scored) + rows))
+    earlier = _rows(planned.earlier, lambda rows: progress(len(scored) + rows))
     scored = _with_labels(scored, earlier, dataset)
     earlier = _without(earlier, scored, dataset)
     table = pa.concat_tables([scored, earlier.select(scored.column_names)]).combine_chunks()
+    delay = inputs.label_delay_days
     table = add_features(table, dataset, inputs.features, delay).slice(0, len(scored))
     labels = [name for name in (dataset.label, dataset.label_time) if name]
-    return table.drop(labels), _missing(past, windows)
+    return table.drop(labels), planned.note
 
 
 def _unlabelled(dataset: Dataset) -> Dataset:
@@ -115,10 +177,14 @@ def _has_labels(source: Source, dataset: Dataset) -> bool:
     return all(labels <= set(reader.schema(file).names) for file in source.all_files)
 
 
-def _rows(source: Source, layout: Layout, progress: Progress) -> pa.Table:
+def _part(source: Source, layout: Layout) -> Part:
+    return Part(source.files(layout.windows.all_days if layout.windows else None), layout)
+
+
+def _rows(part: Part, progress: Progress) -> pa.Table:
     batches: list[pa.RecordBatch] = []
-    count = 0
-    for file in source.files(layout.windows.all_days if layout.windows else None):
+    layout, count = part.layout, 0
+    for file in part.files:
         for first, raw in reader.read(file, layout.to_read(file)):
             at = values.RowOrigins(file, np.arange(first, first + raw.num_rows))
             batches.append(values.clean(raw, at, layout)[1])

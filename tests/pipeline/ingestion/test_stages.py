@@ -17,7 +17,7 @@ from fraud.errors import BadInput
 from fraud.features.batch import add_features, feature_names
 from fraud.features.spec import FeatureGroup, Features
 from fraud.pipeline.config import Config, WindowLengths
-from fraud.pipeline.ingestion import blocks, reader, stages
+from fraud.pipeline.ingestion import blocks, partitions, reader, stages
 from fraud.pipeline.windows import Window, windows_for
 from tests.pipeline.ingestion import transactions
 from tests.pipeline.ingestion.transactions import AS_OF, CONFIG, ingest
@@ -174,14 +174,14 @@ def test_a_skewed_entity_is_computed_bit_by_bit(
     index = table.schema.get_field_index("TERMINAL_ID")
     table = table.set_column(index, "TERMINAL_ID", pa.array(terminal))
     most: list[int] = []
-    compute = stages.entity_features
+    compute = partitions.entity_features
 
     def watched(spec: Any, dataset: Any, entity: str, keys: Any, *rest: Any) -> Any:
         most.append(len(keys))
         return compute(spec, dataset, entity, keys, *rest)
 
     divide(monkeypatch, {"REFERENCE_ROWS": 10, "LARGEST_PARTITION": 4})
-    monkeypatch.setattr(stages, "entity_features", watched)
+    monkeypatch.setattr(partitions, "entity_features", watched)
     # Without risk, which looks back longer than there is data.
     count = Features(groups=(FeatureGroup(("count", "mean"), (1,)),))
     config = replace(CONFIG, features=count)
@@ -234,7 +234,7 @@ def test_intervals(
     days: list[int], look_back: int, most_rows: int, expected: list[tuple[int, int]]
 ) -> None:
     times = np.array(days, "datetime64[D]").astype("datetime64[us]")
-    seen = list(stages.intervals(times, look_back * DAY, most_rows))
+    seen = list(partitions.intervals(times, look_back * DAY, most_rows))
     assert [(first.astype("datetime64[D]").astype(int), after(end)) for first, end in seen] == (
         expected
     )
@@ -375,9 +375,9 @@ During handling of the above exception, another exception occurred:
 fraud.errors.BadInput: {message} [while running 'Read/ParDo(ReadBlocks)']
 """
     for error in (RuntimeError(text), BadInput(f"{message} [while running 'Read']")):
-        bad_input = stages.bad_input_in(error)
+        bad_input = partitions.bad_input_in(error)
         assert type(bad_input) is BadInput and str(bad_input) == message
-    assert stages.bad_input_in(RuntimeError("fraud.errors: no more space")) is None
+    assert partitions.bad_input_in(RuntimeError("fraud.errors: no more space")) is None
 
 
 @pytest.mark.e2e

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fraud.errors import BadInput, FraudPipelineError
-from fraud.pipeline import cli, graph, lineage
+from fraud.pipeline import cli, lineage
 from fraud.pipeline.config import Beam, Config, Metadata, Paths
 from fraud.pipeline.root import Root
 from fraud.pipeline.runners import compiled
@@ -102,9 +102,9 @@ def test_a_server_that_does_not_answer_gives_one_message(tmp_path: Path) -> None
 
 
 def test_beam_has_no_arguments_unless_a_runner_is_named() -> None:
-    assert graph.beam_pipeline_args(Config()) == []
+    assert Config().beam.arguments == []
     flink = Config(beam=Beam(runner="FlinkRunner", options=("--parallelism=4",)))
-    assert graph.beam_pipeline_args(flink) == ["--runner=FlinkRunner", "--parallelism=4"]
+    assert flink.beam.arguments == ["--runner=FlinkRunner", "--parallelism=4"]
 
 
 @pytest.mark.parametrize(
