@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import uuid
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -34,7 +36,7 @@ from fraud.pipeline.components import champion_inputs
 from fraud.pipeline.components.executors import LocalBeam
 from fraud.pipeline.config import Config, WindowLengths
 from fraud.pipeline.data_facts import HELD_OUT, HeldOut
-from fraud.pipeline.ingestion import stages
+from fraud.pipeline.ingestion import partitions, stages
 from fraud.pipeline.ingestion.blocks import Ingestion
 from fraud.pipeline.ingestion.source import IngestionPlan, plan_ingestion, with_champion
 from fraud.pipeline.ingestion.stages import Shard
@@ -144,7 +146,8 @@ class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
             plan.check_unchanged()
         else:  # Vertex AI does not run drivers.
             plan = _plan(exec_properties)
-        directory = self._get_tmp_dir()
+        # Not that of an earlier attempt, whose job may still run on a cluster.
+        directory = os.path.join(self._get_tmp_dir(), uuid.uuid4().hex)
         try:
             shards = self._ingest(plan, exec_properties, directory)
         except BadInput as error:
@@ -194,7 +197,7 @@ class Executor(LocalBeam, base_beam_executor.BaseBeamExecutor):
             with self._make_beam_pipeline() as pipeline:
                 stages.run(pipeline, ingestion, dict(zip(plan.files, plan.rows, strict=True)))
         except Exception as error:
-            bad_input = stages.bad_input_in(error)
+            bad_input = partitions.bad_input_in(error)
             if bad_input is None:
                 raise
             raise bad_input from None

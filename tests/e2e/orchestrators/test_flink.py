@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
 import os
 import shutil
 import signal
@@ -13,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from deploy.flink.cluster import Cluster
 from deploy.flink.compare import comparisons
@@ -53,16 +56,27 @@ def on_cluster(bank: Bank, cluster: Cluster, folder: Path) -> tuple[Bank, list[s
     return there, there.command("run", "--config", cluster.config, "--data", SAMPLE)
 
 
-def run(command: list[str], bank: Bank, meanwhile: Callable[[], None] = lambda: None) -> int:
+def run(
+    command: list[str],
+    bank: Bank,
+    meanwhile: Callable[[subprocess.Popen], None] = lambda process: None,
+) -> int:
     """Runs a command; its exit code. `meanwhile` is called while it runs."""
     with (bank.folder / "log").open("a") as log:
         process = subprocess.Popen(command, cwd=bank.code, stdout=log, stderr=log)
         try:
-            meanwhile()
+            meanwhile(process)
             return process.wait(SECONDS)
         finally:
             process.kill()
             process.wait()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def check_equal(here: Bank, there: Bank) -> None:
@@ -100,31 +114,96 @@ def test_bad_data_is_told_as_on_one_machine(here, cluster, tmp_path) -> None:
     assert "Traceback" not in log and "java" not in log
 
 
-def test_a_run_survives_a_task_manager(here, cluster, tmp_path) -> None:
-    there, command = on_cluster(here, cluster, tmp_path / "there")
-    killed = []
+def was_restarted(cluster: Cluster, job: str) -> bool:
+    """Whether a task of a job was tried again."""
+    vertices = cluster.ask(f"/jobs/{job}")["vertices"]
+    return any(
+        task["attempt"] > 0
+        for vertex in vertices
+        for task in cluster.ask(f"/jobs/{job}/vertices/{vertex['id']}")["subtasks"]
+    )
 
-    def kill_one_in_the_middle() -> None:
-        deadline = time.monotonic() + SECONDS
-        while not any(in_the_middle(job) for job in jobs()):
-            assert time.monotonic() < deadline
+
+def test_a_run_survives_a_task_manager_lost_in_each_node(here, cluster, tmp_path) -> None:
+    """In the middle of each of the four jobs, one is killed, and a supervisor starts another."""
+    there, command = on_cluster(here, cluster, tmp_path / "there")
+    before = {job["jid"] for job in cluster.ask("/jobs/overview")["jobs"]}
+    hit: dict[str, int] = {}
+
+    def kill_in_the_middle(process: subprocess.Popen) -> None:
+        while process.poll() is None:
+            for job in cluster.ask("/jobs/overview")["jobs"]:
+                if job["jid"] not in before | hit.keys() and in_the_middle(job):
+                    number = 1 + len(hit) % 2
+                    victim = cluster.processes[f"taskmanager-{number}"]
+                    os.kill(victim.pid, signal.SIGKILL)
+                    hit[job["jid"]] = victim.wait()
+                    cluster.start_task_manager(number)
             time.sleep(0.1)
-        victim = cluster.processes["taskmanager-1"]
-        os.kill(victim.pid, signal.SIGKILL)
-        killed.append(victim.wait())
 
     def in_the_middle(job: dict) -> bool:
         return job["state"] == "RUNNING" and 4 * job["tasks"]["finished"] > job["tasks"]["total"]
 
-    def jobs() -> list[dict]:
-        return cluster.ask("/jobs/overview")["jobs"]
-
-    code = run(command, there, kill_one_in_the_middle)
-    assert killed == [-signal.SIGKILL]
-    # Flink restarts the job on what is left; if it gives up, the run says so and can be repeated.
+    code = run(command, there, kill_in_the_middle)
+    # Flink takes the jobs up again; if it gives up, the run says so and can be repeated.
     if code != 0:
         log = (there.folder / "log").read_text()
-        assert "TransactionExampleGen failed" in log
-        assert "Traceback" not in log
-        assert run(command, there) == 0, (there.folder / "log").read_text()
+        assert " failed: " in log and "Traceback" not in log
+        code = run(command, there, kill_in_the_middle)
+    assert code == 0, (there.folder / "log").read_text()
+    assert len(hit) >= 4 and set(hit.values()) == {-signal.SIGKILL}
+    assert all(was_restarted(cluster, job) for job in hit)
     check_equal(here, there)
+
+
+def test_batch_scoring_is_the_same(here, cluster, tmp_path) -> None:
+    days = tmp_path / "days"
+    for day in ("2026-03-18", "2026-03-19", "2026-03-20", "2026-03-21"):
+        shutil.copytree(SAMPLE / f"date={day}", days / f"date={day}")
+    arguments = ["score", days, "--history", SAMPLE, "--explain", "--json", "--out"]
+    one_process = here.call(*arguments, tmp_path / "here.parquet")
+    assert one_process.returncode == 0, one_process.stderr
+    on_flink = here.call(*arguments, tmp_path / "there.parquet", "--config", cluster.config)
+    assert on_flink.returncode == 0, on_flink.stderr
+    assert not on_flink.stderr
+    counts = [json.loads(done.stdout) for done in (one_process, on_flink)]
+    assert counts[0]["alerts"] == counts[1]["alerts"] > 0
+    scored = [parquet.read_table(tmp_path / f"{name}.parquet") for name in ("here", "there")]
+    assert scored[0] == scored[1]
+    assert sorted(path.name for path in tmp_path.glob("*.parquet")) == [
+        "here.parquet",
+        "there.parquet",
+    ]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_job_of_a_killed_run_does_not_disturb_the_next(here, cluster, tmp_path) -> None:
+    """It goes on, or ends as its files are gone, while the repeated run ingests the same data."""
+    there, command = on_cluster(here, cluster, tmp_path / "there")
+    before = {job["jid"] for job in cluster.ask("/jobs/overview")["jobs"]}
+
+    def states() -> list[str]:
+        jobs = cluster.ask("/jobs/overview")["jobs"]
+        return [job["state"] for job in jobs if job["jid"] not in before]
+
+    def kill(process: subprocess.Popen) -> None:
+        wait_for(lambda: states() == ["RUNNING"])
+        process.kill()
+
+    def end_after_ingestion(process: subprocess.Popen) -> None:
+        wait_for(
+            lambda: (
+                process.poll() is not None
+                or "✓ TransactionExampleGen" in (there.folder / "log").read_text()
+            )
+        )
+        process.terminate()
+
+    assert run(command, there, kill) == -signal.SIGKILL
+    assert states() == ["RUNNING"]
+    run(command, there, end_after_ingestion)
+    compared = list(itertools.islice(comparisons(here.root, there.root), 3))
+    assert [part.part for part in compared] == [
+        f"examples {s}" for s in ("eval", "recent", "train")
+    ]
+    assert all(part.equal for part in compared)
