@@ -111,33 +111,46 @@ class ColumnDropout(layers.Layer):
 class Members(layers.Layer):
     """Several networks of the same shape side by side: dense ReLU layers that end in one logit.
 
-    They share their input and nothing else. The first layer of all is a single matrix product, and
-    so are the others, in batches, so a few members cost little more than one.
+    They share nothing but their input, and of that not the embeddings: what is learned from a card
+    that one member holds out must not reach that member. The first layer of all is a single matrix
+    product, and so are the others, in batches, so a few members cost little more than one.
 
     Args:
       hidden: units of the hidden layers.
       members: number of networks.
       dropout: fraction of hidden units dropped in training.
       seed: of the initial weights and of dropout.
+      own: begin and end of each part of the input of which every member reads its own share: the
+        first share is the first member's, and so on.
     """
 
     def __init__(
-        self, hidden: tuple[int, ...], members: int, dropout: float, seed: int, **kwargs: object
+        self,
+        hidden: tuple[int, ...],
+        members: int,
+        dropout: float,
+        seed: int,
+        own: Sequence[tuple[int, int]] = (),
+        **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
         self.hidden, self.members, self.dropout, self.seed = tuple(hidden), members, dropout, seed
+        self.own = tuple((int(begin), int(end)) for begin, end in own)
         self.dropouts = [layers.Dropout(dropout, seed=seed + i) for i in range(len(self.hidden))]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """See keras.layers.Layer."""
-        widths = (int(input_shape[-1] or 0), *self.hidden, 1)
+        total = int(input_shape[-1] or 0)
+        of_members = sum(end - begin for begin, end in self.own)
+        shared, own = total - of_members, of_members // self.members
+        widths = (shared + own, *self.hidden, 1)
         self.kernels, self.biases = [], []
         for i, (width, units) in enumerate(itertools.pairwise(widths)):
             # Glorot's limit for one member; Keras would take the axis of members for more inputs.
             limit = np.sqrt(6 / (width + units))
             uniform = keras.initializers.RandomUniform(-limit, limit, seed=self.seed + i)
             # The first layer is one matrix product, which needs its inputs on the first axis.
-            shape = (self.members, width, units) if i else (width, self.members, units)
+            shape = (self.members, width, units) if i else (shared, self.members, units)
             kernel = self.add_weight(name=f"kernel_{i}", shape=shape, initializer=uniform)
             self.kernels.append(kernel)
             self.biases.append(
@@ -145,19 +158,40 @@ class Members(layers.Layer):
                     name=f"bias_{i}", shape=(self.members, 1, units), initializer="zeros"
                 )
             )
+            if not i and own:
+                uniform = keras.initializers.RandomUniform(-limit, limit, seed=self.seed + 50)
+                shape = (self.members, own, units)
+                self.own_kernel = self.add_weight(name="own", shape=shape, initializer=uniform)
+        edges = [0, *itertools.chain.from_iterable(self.own), total]
+        self.shared = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
 
     def call(self, encoded, training=False):  # type: ignore[no-untyped-def]
         """float32 [batch, n] → float32 [batch, members]."""
-        width, members, units = self.kernels[0].shape
-        first = ops.reshape(self.kernels[0], (width, members * units))
-        x = ops.reshape(ops.matmul(encoded, first), (-1, members, units))
-        x = ops.transpose(x, (1, 0, 2)) + self.biases[0]
+        x = self._first(encoded) + self.biases[0]
         for dropout, kernel, bias in zip(
             self.dropouts, self.kernels[1:], self.biases[1:], strict=True
         ):
             x = dropout(self.activate(x), training=training)
             x = ops.matmul(x, kernel) + bias
         return ops.transpose(x[:, :, 0])
+
+    def _first(self, encoded):  # type: ignore[no-untyped-def]
+        """The first layer's product: [batch, n] → [members, batch, units]."""
+        width, members, units = self.kernels[0].shape
+        kernel = ops.reshape(self.kernels[0], (width, members * units))
+        if not self.own:
+            x = ops.matmul(encoded, kernel)
+            return ops.transpose(ops.reshape(x, (-1, members, units)), (1, 0, 2))
+        own = ops.concatenate(
+            [ops.reshape(encoded[:, a:b], (-1, members, (b - a) // members)) for a, b in self.own],
+            axis=-1,
+        )
+        x = ops.matmul(ops.transpose(own, (1, 0, 2)), self.own_kernel)
+        if width:
+            shared = ops.concatenate([encoded[:, a:b] for a, b in self.shared], axis=-1)
+            of_shared = ops.reshape(ops.matmul(shared, kernel), (-1, members, units))
+            x = x + ops.transpose(of_shared, (1, 0, 2))
+        return x
 
     def activate(self, x):  # type: ignore[no-untyped-def]
         """The activation of the hidden layers."""
@@ -169,7 +203,7 @@ class Members(layers.Layer):
 
     def get_config(self) -> dict:
         """See keras.layers.Layer."""
-        settings = {"hidden": self.hidden, "members": self.members}
+        settings = {"hidden": self.hidden, "members": self.members, "own": self.own}
         return {**super().get_config(), **settings, "dropout": self.dropout, "seed": self.seed}
 
 
@@ -222,6 +256,7 @@ def build_network(
     """
     inputs, parts = {}, []
     widths = [network.bins + 1] * numeric
+    own: list[tuple[int, int]] = []
     if numeric:
         inputs[NUMERIC] = keras.Input((numeric,), name=NUMERIC)
         parts.append(PiecewiseLinear(network.bins, name=PIECEWISE_LINEAR)(inputs[NUMERIC]))
@@ -231,8 +266,12 @@ def build_network(
             encode = (
                 OneHot(size, name=category_layer(i))
                 if size <= MOST_ONE_HOT
-                else layers.Embedding(size, network.embedding_dim, name=category_layer(i))
+                else layers.Embedding(
+                    size, network.members * network.embedding_dim, name=category_layer(i)
+                )
             )
+            if size > MOST_ONE_HOT and network.members > 1:
+                own.append((sum(widths), sum(widths) + encode.output_dim))
             widths.append(encode.output_dim)
             parts.append(encode(inputs[CATEGORICAL][:, i]))
     joined = layers.concatenate(parts) if len(parts) > 1 else parts[0]
@@ -241,7 +280,12 @@ def build_network(
         encoded = ColumnDropout(network.column_dropout, widths, network.seed + 50)(encoded)
     logits = [
         Members(
-            hidden, network.members, network.dropout, network.seed + 100 * t, name=f"tower_{t}"
+            hidden,
+            network.members,
+            network.dropout,
+            network.seed + 100 * t,
+            own,
+            name=f"tower_{t}",
         )(encoded)
         for t, hidden in enumerate(network.towers)
     ]

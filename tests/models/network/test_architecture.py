@@ -10,6 +10,8 @@ from fraud.models.network.architecture import (
     Members,
     PiecewiseLinear,
     build_network,
+    category_layer,
+    member_logits,
 )
 from fraud.models.spec import ResolvedNetwork
 
@@ -66,6 +68,29 @@ def test_members_are_separate_networks_and_their_mean_probability_is_the_score()
 def test_small_vocabularies_are_one_hot_and_large_ones_embedded():
     model = build_network(SMALL, 1, {"channel": 32, "country": 33})
     assert model.get_layer(ENCODED).output.shape[1] == 5 + 32 + SMALL.embedding_dim
+
+
+@pytest.mark.parametrize("numeric", [0, 2])
+def test_each_member_has_embeddings_of_its_own(numeric):
+    spec = ResolvedNetwork(bins=4, towers=((8,), (4, 4)), members=3, embedding_dim=2)
+    model = build_network(spec, numeric, {"zip": 50, "channel": 5, "shop": 60})
+    random = np.random.default_rng(0)
+    model.set_weights([random.normal(0, 0.5, weight.shape) for weight in model.get_weights()])
+    inputs = {"categorical": random.integers(0, 5, (40, 3))}
+    if numeric:
+        inputs["numeric"] = random.uniform(0, 4, (40, numeric)).astype("float32")
+    logits = member_logits(model)
+    before = logits.predict(inputs, verbose=0)
+    assert before.shape == (40, 3) and (np.ptp(before, axis=1) > 0.01).all()
+    embedding = model.get_layer(category_layer(2)).embeddings
+    changed = embedding.numpy()
+    changed[:, 2:4] += 1  # the second member's
+    embedding.assign(changed)
+    after = logits.predict(inputs, verbose=0)
+    np.testing.assert_array_equal((after != before).any(axis=0), [False, True, False])
+    # The layer is saved with the parts of the input that it divides.
+    again = Members.from_config(model.get_layer("tower_0").get_config())
+    assert again.own == model.get_layer("tower_0").own
 
 
 def test_column_dropout_drops_all_numbers_of_a_column_together_and_keeps_the_mean():

@@ -62,11 +62,15 @@ def test_the_alert_threshold_spends_the_budget_on_the_held_out_cards(fitted):
 @pytest.mark.parametrize("member", range(SPEC.members))
 def test_held_out_cards_teach_a_member_nothing(member):
     examples = random_examples()
+    # A category of one card, as a zip code may be: what is learned from it is about that card.
+    categorical = np.stack([examples.cards, examples.cards % 3], axis=1)
+    examples = dataclasses.replace(examples, inputs={**examples.inputs, "categorical": categorical})
+    sizes = {"zip": 600, "channel": 3}
     held_out = training.held_out_cards(examples.cards, SPEC.validation_percent, SPEC.members)
     labels = np.where(held_out[:, member], 1 - examples.labels, examples.labels)
     one_epoch = dataclasses.replace(SPEC, epochs=1)  # with more, they would choose among them
     first, second = (
-        member_logits(training.fit(one_epoch, some, {}, AlertBudget(20)).model)
+        member_logits(training.fit(one_epoch, some, sizes, AlertBudget(20)).model)
         for some in (examples, dataclasses.replace(examples, labels=labels))
     )
     one, other = (model.predict(examples.inputs, 1000, verbose=0) for model in (first, second))
