@@ -79,6 +79,42 @@ class OneHot(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("fraud_pipeline")
+class FraudRate(layers.Layer):
+    """By how much a category raises the log-odds of fraud above the average, see `rates`.
+
+    It is not trained. There are several estimates of it: an index below `size` has the one for new
+    transactions; in training, index + (g + 1) · size has the one for rows of group g.
+
+    Args:
+      size: number of indices.
+      groups: number of groups.
+      members: number of members of the network, each of which has an estimate.
+    """
+
+    def __init__(self, size: int, groups: int, members: int, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.size, self.groups, self.members = size, groups, members
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """See keras.layers.Layer."""
+        self.log_odds = self.add_weight(
+            name="log_odds",
+            shape=(1 + self.groups, self.size, self.members),
+            initializer="zeros",
+            trainable=False,
+        )
+
+    def call(self, index):  # type: ignore[no-untyped-def]
+        """int64 [batch] → float32 [batch, members]."""
+        return ops.take(ops.reshape(self.log_odds, (-1, self.members)), index, axis=0)
+
+    def get_config(self) -> dict:
+        """See keras.layers.Layer."""
+        settings = {"size": self.size, "groups": self.groups, "members": self.members}
+        return {**super().get_config(), **settings}
+
+
+@keras.saving.register_keras_serializable("fraud_pipeline")
 class ColumnDropout(layers.Layer):
     """Dropout of whole columns: in training, all numbers that encode a column are 0 together.
 
@@ -240,7 +276,7 @@ class Calibrated(layers.Layer):
 
 
 def build_network(
-    network: ResolvedNetwork, numeric: int, vocabularies: Mapping[str, int]
+    network: ResolvedNetwork, numeric: int, vocabularies: Mapping[str, int], groups: int = 0
 ) -> keras.Model:
     """Builds the untrained network.
 
@@ -249,6 +285,8 @@ def build_network(
       numeric: number of numeric columns.
       vocabularies: number of indices of each categorical column, in order, including "missing" and
         the buckets of unseen values.
+      groups: number of groups of the examples that it will be trained on, see `rates`; a model that
+        only scores needs none.
 
     Returns:
       A model from {"numeric": [batch, n], "categorical": [batch, m]}, of which one is left out if
@@ -270,10 +308,14 @@ def build_network(
                     size, network.members * network.embedding_dim, name=category_layer(i)
                 )
             )
-            if size > MOST_ONE_HOT and network.members > 1:
-                own.append((sum(widths), sum(widths) + encode.output_dim))
-            widths.append(encode.output_dim)
-            parts.append(encode(inputs[CATEGORICAL][:, i]))
+            index = inputs[CATEGORICAL][:, i]
+            rate = FraudRate(size, groups, network.members, name=rate_layer(i))
+            parts += [encode(index % size), rate(index)]
+            begin = sum(widths)
+            widths.append(encode.output_dim + network.members)
+            if size > MOST_ONE_HOT:
+                own.append((begin, begin + encode.output_dim))
+            own.append((begin + encode.output_dim, begin + widths[-1]))
     joined = layers.concatenate(parts) if len(parts) > 1 else parts[0]
     encoded = layers.Identity(name=ENCODED)(joined)
     if network.column_dropout:
@@ -284,7 +326,7 @@ def build_network(
             network.members,
             network.dropout,
             network.seed + 100 * t,
-            own,
+            own if network.members > 1 else (),
             name=f"tower_{t}",
         )(encoded)
         for t, hidden in enumerate(network.towers)
@@ -298,6 +340,11 @@ def build_network(
 def category_layer(column: int) -> str:
     """The name of the layer that encodes a categorical column, by its number."""
     return f"category_{column}"
+
+
+def rate_layer(column: int) -> str:
+    """The name of the layer with the fraud rates of a categorical column, by its number."""
+    return f"rate_{column}"
 
 
 def member_logits(model: keras.Model) -> keras.Model:

@@ -15,7 +15,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fraud.models.network.architecture import ENCODED, LOGIT, PIECEWISE_LINEAR, category_layer
+from fraud.models.network.architecture import (
+    ENCODED,
+    LOGIT,
+    PIECEWISE_LINEAR,
+    category_layer,
+    rate_layer,
+)
 from fraud.models.preprocessing.transform_fn import CATEGORICAL, NUMERIC
 from fraud.models.streamed import Streamed
 
@@ -45,9 +51,10 @@ class Explainer:
         self._logit = keras.Model(encoded, model.get_layer(LOGIT).output)
         self._typical = tf.constant(self._encode(typical))
         self._names = tf.constant([*numeric, *categorical])
-        encodings = [model.get_layer(category_layer(i)) for i in range(len(categorical))]
         self._widths = [model.get_layer(PIECEWISE_LINEAR).bins + 1 for _ in numeric]
-        self._widths += [encoding.output_dim for encoding in encodings]
+        for i in range(len(categorical)):
+            rates = model.get_layer(rate_layer(i)).members
+            self._widths.append(model.get_layer(category_layer(i)).output_dim + rates)
 
     def contributions(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Computes the contribution of each column of the network's inputs, [batch, columns] each.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import cast
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -15,11 +15,16 @@ from tensorboard.plugins.hparams import api as hparams
 from fraud.models import streamed
 from fraud.models.evaluation import metrics
 from fraud.models.examples import Examples
-from fraud.models.network import defaults, threshold
-from fraud.models.network.architecture import SCORE, build_network, member_logits
+from fraud.models.network import defaults, rates, threshold
+from fraud.models.network.architecture import (
+    SCORE,
+    build_network,
+    member_logits,
+    rate_layer,
+)
 from fraud.models.network.calibration import calibrate
 from fraud.models.network.team import Team
-from fraud.models.preprocessing.transform_fn import NUMERIC
+from fraud.models.preprocessing.transform_fn import CATEGORICAL, NUMERIC
 from fraud.models.spec import AlertBudget, Network, ResolvedNetwork
 from fraud.models.streamed import Streamed
 
@@ -92,9 +97,15 @@ def fit(
     team.require_same(examples.labels, examples.timestamps, held_out)
     train = np.flatnonzero(~held_out.all(axis=1))
     numeric = examples.inputs[NUMERIC].shape[1] if NUMERIC in examples.inputs else 0
+    sizes = tuple(vocabularies.values())
+    groups = rate_groups(examples.cards, spec.validation_percent, spec.members)
     with team.scope():
-        together = build_network(spec, numeric, vocabularies)
+        together = build_network(spec, numeric, vocabularies, groups.folds.size)
     trained = member_logits(together)
+    if sizes:
+        log_odds = rates.log_odds(examples.inputs[CATEGORICAL], examples.labels, groups, sizes)
+        for i, of_column in enumerate(log_odds):
+            together.get_layer(rate_layer(i)).log_odds.assign(of_column)
 
     drawn = _PassRows(train, examples.labels, spec.genuine_share)
     # Few examples mean small batches: with too few steps the network learns nothing.
@@ -122,20 +133,24 @@ def fit(
         )
     team.prepare(trained, STEPS_PER_EXECUTION)
     tested = np.asarray(held_out.any(axis=1))
-    validation = Validation(examples.at(tested), held_out[tested])
+    unseen = examples.at(tested)
+    inputs = _for_groups(unseen.inputs, groups.of_rows[tested], sizes)
+    validation = Validation(replace(unseen, inputs=inputs), held_out[tested])
     best = BestEpoch(validation, spec.patience, optimizer, team)
     history = trained.fit(
-        _batches(examples, drawn, ~held_out, batch, spec, team.part),
+        _batches(examples, groups.of_rows, sizes, drawn, ~held_out, batch, spec, team.part),
         epochs=spec.epochs,
         verbose=2 if team.index == 0 else 0,
         callbacks=[best, *callbacks, *_tensorboard(log_dir, spec, best)],
     )
-    model = together
     if team.size > 1:  # without variables that are shared with processes that end
-        model = build_network(spec, numeric, vocabularies)
-        model.set_weights(together.get_weights())
-    trained = member_logits(model)
-    logit = validation.logit(trained.predict(validation.inputs, PREDICT_BATCH, verbose=0))
+        alone = build_network(spec, numeric, vocabularies, groups.folds.size)
+        alone.set_weights(together.get_weights())
+        together = alone
+    logits = member_logits(together).predict(validation.inputs, PREDICT_BATCH, verbose=0)
+    logit = validation.logit(logits)
+    model = build_network(spec, numeric, vocabularies)
+    _copy_weights(together, model)
     calibrate(model, logit, validation.labels)
     scores = model.get_layer(SCORE)(logit.reshape(-1, 1)).numpy().reshape(-1)
     alert_threshold = threshold.alert_threshold(
@@ -151,6 +166,12 @@ def fit(
     by_epoch = {name: [float(v) for v in values] for name, values in history.history.items()}
     sample = _to_explain(tested, examples.labels)
     return Fitted(model, alert_threshold, measured, held_out_scores, spec, by_epoch, sample)
+
+
+def _copy_weights(trained: keras.Model, served: keras.Model) -> None:
+    """Gives a network without groups the weights of one with groups, which it needs no longer."""
+    for own, weight in zip(served.weights, trained.weights, strict=True):
+        own.assign(weight if own.shape == weight.shape else weight[:1])
 
 
 def _to_explain(held_out: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -252,15 +273,40 @@ def held_out_cards(cards: np.ndarray, percent: int, members: int = 1) -> np.ndar
     Returns:
       bool [n, members]; with at least two cards, no column is all True or all False.
     """
+    place = _places(cards)
+    return _held_out(place.max() + 1, percent, members)[place]
+
+
+def rate_groups(cards: np.ndarray, percent: int, members: int) -> rates.Groups:
+    """The groups of the cards that the fraud rates of categories leave out; see `rates`."""
+    place = _places(cards)
+    return rates.Groups.of(_held_out(place.max() + 1, percent, members), place)
+
+
+def _held_out(cards: int, percent: int, members: int) -> np.ndarray:
+    """The members that hold out each card, in the order of `_places`: bool [cards, members]."""
+    count = min(max(1, round(cards * percent / 100)), max(1, cards - 1))
+    first = np.arange(members) * count
+    return (np.arange(cards)[:, np.newaxis] - first) % cards < count
+
+
+def _places(cards: np.ndarray) -> np.ndarray:
+    """The place of each row's card in an order of the distinct cards by hash, from 0: [n]."""
     values, index = np.unique(cards, return_inverse=True)
     keys = [v if isinstance(v, bytes) else str(v).encode() for v in values.tolist()]
     draw = np.array([zlib.crc32(key) % 9973 for key in keys])
-    count = min(max(1, round(values.size * percent / 100)), max(1, values.size - 1))
     place = np.empty(values.size, np.int64)
     place[np.argsort(draw, kind="stable")] = np.arange(values.size)
-    first = np.arange(members) * count
-    held_out = (place[:, np.newaxis] - first) % values.size < count
-    return held_out[index]
+    return place[index]
+
+
+def _for_groups(
+    inputs: Mapping[str, Any], groups: np.ndarray, sizes: Sequence[int]
+) -> dict[str, Any]:
+    """Inputs, in memory, with the fraud rates of categories for rows of these groups."""
+    if CATEGORICAL not in inputs:
+        return dict(inputs)
+    return {**inputs, CATEGORICAL: rates.for_group(inputs[CATEGORICAL], groups, sizes)}
 
 
 class BestEpoch(keras.callbacks.Callback):
@@ -379,6 +425,8 @@ class _PassRows:
 
 def _batches(
     examples: Examples,
+    groups: np.ndarray,
+    sizes: tuple[int, ...],
     drawn: _PassRows,
     trained_on: np.ndarray,
     batch: int,
@@ -397,6 +445,7 @@ def _batches(
     def epoch() -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
         for inputs, rows in shuffled(examples, drawn.draw(random), batch, random, part):
             labels = np.where(trained_on[rows], examples.labels[rows, np.newaxis], NO_LABEL)
+            inputs = _for_groups(inputs, groups[rows], sizes)
             yield inputs, labels.astype(np.float32), weights[rows]
 
     size = len(range(batch)[part])

@@ -67,7 +67,8 @@ def test_members_are_separate_networks_and_their_mean_probability_is_the_score()
 
 def test_small_vocabularies_are_one_hot_and_large_ones_embedded():
     model = build_network(SMALL, 1, {"channel": 32, "country": 33})
-    assert model.get_layer(ENCODED).output.shape[1] == 5 + 32 + SMALL.embedding_dim
+    # And each has its fraud rate.
+    assert model.get_layer(ENCODED).output.shape[1] == 5 + 33 + SMALL.embedding_dim + 1
 
 
 @pytest.mark.parametrize("numeric", [0, 2])

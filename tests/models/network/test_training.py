@@ -9,7 +9,7 @@ from fraud.models import streamed
 from fraud.models.evaluation import metrics
 from fraud.models.examples import Examples
 from fraud.models.network import training
-from fraud.models.network.architecture import SCORE, member_logits
+from fraud.models.network.architecture import SCORE, member_logits, rate_layer
 from fraud.models.network.explain import Explainer, typical_genuine
 from fraud.models.spec import AlertBudget, ResolvedNetwork
 from fraud.models.streamed import Streamed
@@ -73,6 +73,9 @@ def test_held_out_cards_teach_a_member_nothing(member):
         member_logits(training.fit(one_epoch, some, sizes, AlertBudget(20)).model)
         for some in (examples, dataclasses.replace(examples, labels=labels))
     )
+    for i in range(2):  # which a new transaction gets are those of all cards
+        name = rate_layer(i)
+        second.get_layer(name).log_odds.assign(first.get_layer(name).log_odds)
     one, other = (model.predict(examples.inputs, 1000, verbose=0) for model in (first, second))
     np.testing.assert_array_equal(one[:, member], other[:, member])
     others = np.arange(SPEC.members) != member
@@ -209,7 +212,7 @@ def test_each_epoch_has_every_row_once_in_a_different_order(monkeypatch, streams
     trained_on = np.stack([rows % 3 > 0, rows > 0], axis=1)
     drawn = training._PassRows(rows[3:], examples.labels, 1.0)
     spec = ResolvedNetwork(positive_weight=5)
-    batches = training._batches(examples, drawn, trained_on, 10, spec)
+    batches = training._batches(examples, rows, (), drawn, trained_on, 10, spec)
     epochs = []
     for _ in range(2):
         epochs.append([])
