@@ -2,8 +2,9 @@
 
     python -m benchmarks.models.variants --only attrition caravan-insurance churn
 
-The variants are ideas from the literature that the pipeline does not use, or not in this form. Each
-changes one thing about the default network and keeps its training, epochs and number of members:
+The variants are ideas from the literature that the pipeline does not use, or not in this form, and
+the network without what it does use. Each changes one thing about the default network and keeps its
+training, epochs and number of members:
 
 - one member: a plain multilayer perceptron with a single hold-out of 20 %;
 - TabM: members share the weights of each layer up to factors for its inputs and outputs
@@ -12,8 +13,7 @@ changes one thing about the default network and keeps its training, epochs and n
   groups with the best held-out average precision are kept (after TabPack, Gorishniy et al., 2026);
 - Mish, label smoothing, scaled inputs: three of the tricks of RealMLP (Holzmüller, Grinsztajn,
   Steinwart, NeurIPS 2024), each alone;
-- target encoding: beside each category, its smoothed fraud rate among the other four fifths of the
-  train rows.
+- no fraud rates: categories without their fraud rate beside them.
 
 Results that exist are not computed again.
 """
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from fraud.pipeline.backtest.rows import FoldRows
     from fraud.pipeline.config import Config
 
-PRIOR = 20  # transactions of the average fraud rate that smooth a category's rate
 SMOOTHING = 0.1
 GROUPS: list[dict[str, float]] = [
     {},
@@ -177,33 +176,22 @@ def packed(config: Config, train: FoldRows, test: FoldRows) -> Any:
     return sum(scores for scores, _ in best) / len(best)
 
 
-def target_encoded(config: Config, train: FoldRows, test: FoldRows) -> Any:
-    """A number beside each category: its fraud rate, estimated on other rows."""
+def without_rates(config: Config, train: FoldRows, test: FoldRows) -> Any:
+    """All categories have the average fraud rate."""
     import numpy as np
 
-    names = _names(config)
-    fold = np.random.default_rng(0).integers(0, 5, train.labels.size)
-    average = float(train.labels.mean())
-    of_train, of_test = dict(train.columns), dict(test.columns)
-    for name in names.categorical:
-        encoded = np.zeros(train.labels.size, np.float32)
-        for number in range(5):
-            kept = fold != number
-            rates = _rates(train.columns[name][kept], train.labels[kept], average)
-            encoded[~kept] = [rates.get(value, average) for value in train.columns[name][~kept]]
-        rates = _rates(train.columns[name], train.labels, average)
-        of_train[f"{name} rate"] = encoded
-        of_test[f"{name} rate"] = np.array(
-            [rates.get(value, average) for value in test.columns[name]], np.float32
-        )
-    extra = tuple(f"{name} rate" for name in names.categorical)
-    return _fitted(
-        config,
-        dataclasses.replace(train, columns=of_train),
-        dataclasses.replace(test, columns=of_test),
-        config.network,
-        extra,
-    )[0]
+    from fraud.models.network import rates
+
+    plain = rates.log_odds
+
+    def zeros(*args: Any) -> list[Any]:
+        return [np.zeros_like(table) for table in plain(*args)]
+
+    rates.log_odds = zeros
+    try:
+        return default(config, train, test)
+    finally:
+        rates.log_odds = plain
 
 
 VARIANTS: dict[str, Fit] = {
@@ -214,18 +202,8 @@ VARIANTS: dict[str, Fit] = {
     "Mish": mish,
     "label smoothing": smoothed,
     "scaled inputs": scaled,
-    "target encoding": target_encoded,
+    "no fraud rates": without_rates,
 }
-
-
-def _rates(values: Any, labels: Any, average: float) -> dict[Any, float]:
-    """The smoothed fraud rate of each value."""
-    import numpy as np
-
-    words, index = np.unique(values, return_inverse=True)
-    rows = np.bincount(index, minlength=words.size)
-    frauds = np.bincount(index, labels, words.size)
-    return dict(zip(words.tolist(), (frauds + PRIOR * average) / (rows + PRIOR), strict=True))
 
 
 def _names(config: Config) -> Any:
@@ -235,7 +213,7 @@ def _names(config: Config) -> Any:
 
 
 def _fitted(
-    config: Config, train: FoldRows, test: FoldRows, network: Network, numeric: tuple[str, ...] = ()
+    config: Config, train: FoldRows, test: FoldRows, network: Network
 ) -> tuple[Any, float]:
     """The scores of the test rows, and the average precision on held-out rows."""
     from fraud.models.examples import Examples
@@ -243,7 +221,6 @@ def _fitted(
     from fraud.models.preprocessing import in_memory
 
     names = _names(config)
-    names = dataclasses.replace(names, numeric=(*names.numeric, *numeric))
     with tempfile.TemporaryDirectory() as folder:
         encode = in_memory.learn(train.columns, names, network, folder)
         examples = Examples(encode(train.columns), train.labels, train.timestamps, train.cards)
