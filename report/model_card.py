@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fraud.models.evaluation.registry import MIN_FRAUD_CARDS
 from fraud.names import input_name, plural, spoken
-from fraud.pipeline.artifacts import TOO_FEW_FRAUDS, Change
+from fraud.pipeline.artifacts import MIN_FRAUD_CARDS, TOO_FEW_FRAUDS, Change
 from fraud.report import figures
 from fraud.report.document import (
     Block,

@@ -187,7 +187,7 @@ def without_rates(config: Config, train: FoldRows, test: FoldRows) -> Any:
     def zeros(*args: Any) -> list[Any]:
         return [np.zeros_like(table) for table in plain(*args)]
 
-    rates.log_odds = zeros
+    rates.log_odds = zeros  # type: ignore[assignment]
     try:
         return default(config, train, test)
     finally:
@@ -212,9 +212,7 @@ def _names(config: Config) -> Any:
     return ModelColumns.of(config.dataset, config.features)
 
 
-def _fitted(
-    config: Config, train: FoldRows, test: FoldRows, network: Network
-) -> tuple[Any, float]:
+def _fitted(config: Config, train: FoldRows, test: FoldRows, network: Network) -> tuple[Any, float]:
     """The scores of the test rows, and the average precision on held-out rows."""
     from fraud.models.examples import Examples
     from fraud.models.network import training
