@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fraud.models.evaluation.metrics import numbered
 from fraud.models.evaluation.registry import MIN_FRAUD_CARDS
 
 REPLICATES = 1000
@@ -175,7 +176,7 @@ def replicate(
         cluster = np.empty(fraud.size, np.int64)
         cluster[np.lexsort([*keys, fraud])] = np.arange(fraud.size)
     else:
-        cluster = np.unique(clusters, return_inverse=True)[1].reshape(-1)
+        cluster = numbered(clusters)[1]
     size = int(cluster.max(initial=-1)) + 1
     rankings = {model: _Ranking(fraud, of, cluster, size) for model, of in outputs.items()}
     measured: dict[tuple[str, str], list[NDArray[np.float64]]] = {
@@ -217,17 +218,20 @@ class _Ranking:
         of_frauds = np.unique(scores[fraud])
         # Even between scores of frauds, odd at one of them.
         step = np.searchsorted(of_frauds, scores) + np.searchsorted(of_frauds, scores, "right")
-        self._cluster, self._steps = cluster, 2 * of_frauds.size + 1
-        self._cell = fraud * self._steps + step
+        self._steps = 2 * of_frauds.size + 1
+        cell, ones = fraud * self._steps + step, np.ones(fraud.size)
+        from scipy import sparse  # most processes that import this module never come here
+
+        # Counts are whole numbers, so their sums are exact in any order.
+        self._cells = sparse.csr_matrix((ones, (cell, cluster)), (2 * self._steps, size))
         self._caught = np.bincount(cluster, fraud & alerts, size)
         self._alerts = np.bincount(cluster, alerts, size)
         self._squares = np.bincount(cluster, np.square(scores.astype(np.float64) - fraud), size)
 
     def counts(self, draws: list[NDArray[np.float64]]) -> _Counts:
         """Counts the examples of replicates, given how often each cluster is drawn for each."""
-        counts = np.stack(
-            [np.bincount(self._cell, drawn[self._cluster], 2 * self._steps) for drawn in draws]
-        )
+        # The sums over steps depend on how the array lies in memory, a little.
+        counts = np.ascontiguousarray((self._cells @ np.stack(draws, axis=1)).T)
         caught = np.array([drawn @ self._caught for drawn in draws])
         alerts = np.array([drawn @ self._alerts for drawn in draws])
         squares = np.array([drawn @ self._squares for drawn in draws])

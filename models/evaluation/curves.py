@@ -127,6 +127,8 @@ def thresholds(
     """What alerting at a score or above would have done, for scores that frauds have."""
     caught, alerted = metrics.cumulative(labels, scores)
     steps = np.unique(scores)[::-1]
+    if cards is not None:  # numbers, since there are many thresholds
+        number, days = metrics.numbered(cards.cards)[1], np.unique(cards.days).size
     at_frauds = np.flatnonzero(np.diff(caught, prepend=0))
     result = []
     for i in at_frauds[_spread(caught[at_frauds], THRESHOLDS)]:
@@ -138,8 +140,8 @@ def thresholds(
             "false_negatives": int(caught[-1] - caught[i]),
         }
         if cards is not None:
-            checked = np.unique(np.stack([cards.days[alerts], _codes(cards.cards)[alerts]]), axis=1)
-            row["cards_a_day"] = _rounded(checked.shape[1] / np.unique(cards.days).size)
+            checked = metrics.card_days(cards.days[alerts], number[alerts])
+            row["cards_a_day"] = _rounded(checked / days)
             if costs is not None:
                 row["cost_saved"] = _rounded(
                     metrics.expected_cost_saved(
@@ -147,7 +149,7 @@ def thresholds(
                         alerts,
                         costs.amounts,
                         cards.days,
-                        cards.cards,
+                        number,
                         costs.check_cost,
                         costs.saved_share,
                     )
@@ -176,10 +178,6 @@ def _spread(values: NDArray, count: int = POINTS) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)
     wanted = np.linspace(values[0], values[-1], min(count, values.size))
     return np.unique(np.searchsorted(values, wanted).clip(0, values.size - 1))
-
-
-def _codes(values: NDArray) -> NDArray[np.int64]:
-    return np.unique(values, return_inverse=True)[1].reshape(-1)
 
 
 def _pairs(x: NDArray, y: NDArray) -> list[list[float]]:

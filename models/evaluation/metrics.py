@@ -70,7 +70,7 @@ def card_precision_by_day(
     labels: NDArray, scores: NDArray, days: NDArray, cards: NDArray, k: int
 ) -> dict[int, float]:
     """Day → its Card Precision@k; see `card_precision_at_k`."""
-    names, card = np.unique(cards, return_inverse=True)
+    names, card = numbered(cards)
     blocked = np.zeros(names.size, bool)
     precisions = {}
     for day in np.unique(days):
@@ -89,9 +89,25 @@ def card_precision_by_day(
 
 def cards_a_day(days: NDArray, cards: NDArray) -> float:
     """The number of cards with transactions on a day, on average over the days that have any."""
-    _, card = np.unique(cards, return_inverse=True)
-    pairs = np.unique(np.stack([days, card.reshape(-1)]), axis=1).shape[1]
-    return float(pairs / np.unique(days).size)
+    return float(card_days(days, cards) / np.unique(days).size)
+
+
+def card_days(days: NDArray, cards: NDArray) -> int:
+    """On how many days each card has transactions, added up over the cards."""
+    names, card = numbered(cards)
+    day = np.unique(days, return_inverse=True)[1].reshape(-1)
+    return np.unique(day * names.size + card).size
+
+
+def numbered(values: NDArray) -> tuple[NDArray, NDArray[np.int64]]:
+    """`np.unique` with the inverse, of which bytes and texts take a tenth of the time."""
+    if values.dtype != object:
+        distinct, number = np.unique(values, return_inverse=True)
+        return distinct, number.reshape(-1)
+    import pandas as pd  # most processes that import this module never come here
+
+    number, distinct = pd.factorize(values, sort=True)
+    return distinct, number
 
 
 def precision_at_budget(labels: NDArray, alerts: NDArray[np.bool_]) -> float:
@@ -129,8 +145,7 @@ def expected_cost_saved(
       saved_share: the share of a fraud's amount that an alert saves, in [0, 1].
     """
     saved = np.nansum(amounts[alerts & (labels == 1)])
-    _, card = np.unique(cards[alerts], return_inverse=True)
-    checks = np.unique(np.stack([days[alerts], card]), axis=1).shape[1]
+    checks = card_days(days[alerts], cards[alerts])
     return float(saved_share * saved - check_cost * checks)
 
 

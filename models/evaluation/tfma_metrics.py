@@ -8,6 +8,7 @@ Precision@k is that of analysts who check k of the slice's cards a day.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,34 @@ UNJUDGED = -np.inf
 not exist, or where too few cards have a fraud to tell; it passes every upper limit."""
 
 Columns = Mapping[str, Any]
+
+
+class _OfOneExtract(combiners.ToListCombineFn, ABC):
+    """Computes from the one extract that is a slice (see `fraud.models.evaluation.extractors`).
+
+    It does so as soon as it sees the extract. An accumulator with the extract itself would be
+    pickled with all columns of the slice, for each computation of each model, at each exchange of
+    data between Beam's stages.
+    """
+
+    def add_input(
+        self, accumulator: list[dict[Any, Any]], element: metric_types.StandardMetricInputs
+    ) -> list[dict[Any, Any]]:
+        """See beam.CombineFn; with what `measure` says instead of the element."""
+        return super().add_input(accumulator, self.measure(element))
+
+    def extract_output(
+        self, accumulator: list[dict[Any, Any]]
+    ) -> dict[metric_types.MetricKey, Any]:
+        """See beam.CombineFn."""
+        (measured,) = accumulator
+        return measured
+
+    @abstractmethod
+    def measure(
+        self, inputs: metric_types.StandardMetricInputs
+    ) -> dict[metric_types.MetricKey, Any]:
+        """The metrics of a slice."""
 
 
 class _SliceMetric(metric_types.Metric):
@@ -157,16 +186,15 @@ def _curves_computations(
     return [metric_types.MetricComputation([], [preprocessor], combiner)]
 
 
-class _CurvesCombiner(combiners.ToListCombineFn):
-    """Computes from the one extract that is a slice, like `_SliceCombiner`."""
+class _CurvesCombiner(_OfOneExtract):
+    """Computes `Curves`."""
 
     def __init__(self, arguments: Mapping[str, Any], challenger: str) -> None:
         self._arguments, self._challenger = arguments, challenger
 
-    def extract_output(
-        self, accumulator: list[metric_types.StandardMetricInputs]
+    def measure(
+        self, inputs: metric_types.StandardMetricInputs
     ) -> dict[metric_types.MetricKey, bytes]:
-        (inputs,) = accumulator
         features, of = inputs.features, self._arguments
         labels, models = features[of["label"]], features[SCORES]
         whole = features[OVERALL].get(self._challenger, {}).get(SCORE)
@@ -253,18 +281,17 @@ def _of_columns(*columns: str) -> metric_types.StandardMetricInputsPreprocessor:
     )
 
 
-class _SliceCombiner(combiners.ToListCombineFn):
-    """Computes from the one extract that is a slice (see `fraud.models.evaluation.extractors`)."""
+class _SliceCombiner(_OfOneExtract):
+    """Computes a `_SliceMetric` of one model."""
 
     def __init__(
         self, kind: type[_SliceMetric], arguments: Mapping[str, Any], key: metric_types.MetricKey
     ) -> None:
         self._kind, self._arguments, self._key = kind, arguments, key
 
-    def extract_output(
-        self, accumulator: list[metric_types.StandardMetricInputs]
+    def measure(
+        self, inputs: metric_types.StandardMetricInputs
     ) -> dict[metric_types.MetricKey, float]:
-        (inputs,) = accumulator
         features, model, names = inputs.features, self._key.model_name, self._kind.columns
         columns = {name: features[self._arguments[name]] for name in names}
         others = {name: v for name, v in self._arguments.items() if name not in names}
@@ -301,8 +328,8 @@ def _bootstrap_computations(
     return [metric_types.MetricComputation([], [preprocessor], combiner)]
 
 
-class _BootstrapCombiner(combiners.ToListCombineFn):
-    """Computes from the one extract that is a slice, like `_SliceCombiner`."""
+class _BootstrapCombiner(_OfOneExtract):
+    """Computes `Bootstrap`."""
 
     def __init__(
         self, label: str, card: str | None, max_drops: Mapping[str, float], challenger: str
@@ -310,10 +337,9 @@ class _BootstrapCombiner(combiners.ToListCombineFn):
         self._label, self._card, self._max_drops = label, card, max_drops
         self._challenger = challenger
 
-    def extract_output(
-        self, accumulator: list[metric_types.StandardMetricInputs]
+    def measure(
+        self, inputs: metric_types.StandardMetricInputs
     ) -> dict[metric_types.MetricKey, float]:
-        (inputs,) = accumulator
         features, models, challenger = inputs.features, inputs.features[SCORES], self._challenger
         replicates = bootstrap.replicate(
             features[self._label],

@@ -52,6 +52,25 @@ def test_every_replicate_is_the_metric_of_the_cards_drawn():
     assert told.fraud_clusters == np.unique(cards[labels == 1]).size
 
 
+def test_examples_are_counted_as_often_as_their_card_is_drawn():
+    """Exactly: the same data are to have the same metrics to the last bit."""
+    labels, cards, models = world()
+    names, cluster = np.unique(cards, return_inverse=True)
+    fraud, scores = labels == 1, models["a"].scores
+    ranking = bootstrap._Ranking(fraud, models["a"], cluster, names.size)
+    draws = [np.random.default_rng(1).integers(0, 4, names.size).astype(float) for _ in range(3)]
+    counts = ranking.counts(draws)
+    steps = np.unique(scores[fraud])
+    at_step = [np.flatnonzero(scores == step) for step in steps]
+    for drawn, frauds, genuine in zip(draws, counts.frauds, counts.genuine, strict=True):
+        times = drawn[cluster]
+        assert frauds[1::2].tolist() == [times[rows][fraud[rows]].sum() for rows in at_step]
+        assert genuine[1::2].tolist() == [times[rows][~fraud[rows]].sum() for rows in at_step]
+        assert not frauds[::2].any()
+        assert frauds.sum() + genuine.sum() == times.sum()
+    assert counts.frauds.base.flags.c_contiguous  # else sums of floats have another order
+
+
 def test_without_cards_every_transaction_is_drawn_by_itself():
     labels, _, models = world()
     one_by_one = replicate(labels, models, None, replicates=50)

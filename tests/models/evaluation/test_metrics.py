@@ -158,3 +158,21 @@ def test_calibration_gaps_of_different_bins_do_not_cancel():
 def test_cards_a_day_are_counted_once_a_day():
     days, cards = np.array([1, 1, 1, 4]), np.array([b"a", b"a", b"b", b"a"])
     assert metrics.cards_a_day(days, cards) == 1.5
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([b"b", b"a", b"b", b"", b"aa", b"\xff"], object),
+        np.array(["b", "é", "b", "a"], object),
+        np.array([b"b", b"a", b"b"]),
+        np.array([3, -1, 3, 2**62]),
+        np.array([], object),
+        np.array([], np.int64),
+    ],
+)
+def test_values_are_numbered_in_their_order(values):
+    distinct, numbers = metrics.numbered(values)
+    expected, inverse = np.unique(values, return_inverse=True)
+    assert distinct.tolist() == expected.tolist()
+    assert numbers.tolist() == inverse.tolist()

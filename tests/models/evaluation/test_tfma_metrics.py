@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tensorflow_model_analysis import constants
+from tensorflow_model_analysis.metrics import metric_specs
+from tensorflow_model_analysis.metrics.metric_types import StandardMetricInputs
 
 from fraud.models.evaluation import curves, metrics
 from fraud.models.evaluation import eval_config as evaluation
+from fraud.models.evaluation.extractors import OVERALL, SCORES, ScoreHistogram
 from fraud.models.evaluation.registry import ALERT, SCORE
 from fraud.models.evaluation.tfma_metrics import UNJUDGED, CardPrecisionAtK, ExpectedCostSaved
 from fraud.models.spec import Evaluation
@@ -110,6 +115,41 @@ def test_a_metric_is_the_direct_computation(world, results, name, direct):
         labels, scores, alerts, rows = predictions(world, where, model)
         expected = direct(world, labels, scores, alerts, rows)
         assert value == pytest.approx(expected, abs=1e-5), (where, model)
+
+
+def test_what_is_exchanged_between_stages_does_not_contain_the_columns_of_a_slice(world):
+    """Beam pickles each accumulator of each computation by itself."""
+    config = evaluation.eval_config(DATASET, SPEC)
+    for spec in config.metrics_specs:
+        spec.model_names.extend(LIMITS)
+    rows = np.tile(np.arange(ROWS), 200)
+    score = world.risk[rows]
+    outputs = {SCORE: score, ALERT: (score >= 0.3).astype(np.float32)}
+    histograms = {
+        name: ScoreHistogram.of(world.label[rows], values) for name, values in outputs.items()
+    }
+    inputs = StandardMetricInputs(
+        features={
+            "FRAUD": world.label[rows],
+            "TIME": world.time[rows],
+            "CARD": world.card.astype(object)[rows],
+            "SPENT": world.spent[rows],
+            SCORES: dict.fromkeys(LIMITS, outputs),
+            OVERALL: dict.fromkeys(LIMITS, histograms),
+        }
+    )
+    measured = set()
+    for computation in metric_specs.to_computations(config.metrics_specs, config):
+        if type(computation).__name__ != "MetricComputation" or not computation.preprocessors:
+            continue
+        if constants.FEATURES_KEY not in computation.preprocessors[0].include_filter:
+            continue
+        combiner = computation.combiner
+        accumulator = combiner.add_input(combiner.create_accumulator(), inputs)
+        assert len(pickle.dumps(accumulator)) < rows.size / 2, combiner
+        accumulator = combiner.merge_accumulators([combiner.create_accumulator(), accumulator])
+        measured |= {key.name for key in combiner.extract_output(accumulator)}
+    assert {"card_precision_at_7", "recall_gap", "curves", "roc_auc:low"} <= measured
 
 
 def test_curves_of_both_models_are_in_a_file_of_their_own(world, results, folder):
