@@ -8,7 +8,7 @@ training, epochs and number of members:
 
 - one member: a plain multilayer perceptron with a single hold-out of 20 %;
 - TabM: members share the weights of each layer up to factors for its inputs and outputs
-  (Gorishniy, Kotelnikov, Babenko, ICLR 2025);
+  (Gorishniy, Kotelnikov, Babenko, ICLR 2025), and here also the embeddings and fraud rates;
 - packed: members in four groups with different learning rates, weight decays and dropout; the two
   groups with the best held-out average precision are kept (after TabPack, Gorishniy et al., 2026);
 - Mish, label smoothing, scaled inputs: three of the tricks of RealMLP (Holzmüller, Grinsztajn,

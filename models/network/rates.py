@@ -5,6 +5,9 @@ in classification and prediction problems", SIGKDD Explorations 3, 2001). A rate
 label of the row at hand gives that label away, so the rates that a member of the network is trained
 with leave out the fold of the row's card. They also leave out all cards that the member holds out:
 otherwise the difference between the rates of two folds would tell it their labels.
+
+A category whose rows are all in one fold, such as an entity that is also read as a category, has no
+rate in training, and so it has none later.
 """
 
 from __future__ import annotations
@@ -93,10 +96,15 @@ def log_odds(
             rows_of[i] += np.bincount(cell, minlength=cells).reshape(count, size)
             frauds_of[i] += np.bincount(cell, labels[rows], minlength=cells).reshape(count, size)
     counted = groups.counted.astype(float)
-    return [
-        _above_average(*(np.einsum("gmk,ks->gsm", counted, each) for each in (of_rows, of_frauds)))
-        for of_rows, of_frauds in zip(rows_of, frauds_of, strict=True)
-    ]
+    tables = []
+    for of_rows, of_frauds in zip(rows_of, frauds_of, strict=True):
+        rows, frauds = (np.einsum("gmk,ks->gsm", counted, each) for each in (of_rows, of_frauds))
+        table = _above_average(rows, frauds)
+        # Training sees no rate of a category of one fold; the network has not learned to read it.
+        in_folds = sum(of_rows[groups.folds == fold].any(axis=0) for fold in range(FOLDS))
+        table[0, in_folds < 2] = 0
+        tables.append(table)
+    return tables
 
 
 def _above_average(rows: np.ndarray, frauds: np.ndarray) -> np.ndarray:

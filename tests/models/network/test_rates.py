@@ -41,21 +41,34 @@ def test_the_rates_of_a_row_leave_out_its_fold_and_the_cards_that_the_member_hol
     folds = groups.folds[groups.of_rows]
     assert np.unique(folds).size == rates.FOLDS
     assert (groups.held_out[groups.of_rows] == held_out).all()
-    before = rates.log_odds(categorical, labels, groups, [4, 4])
-    row = 17
-    at_row = rates.for_group(categorical[[row]], groups.of_rows[[row]], [4, 4])[0]
-    for member in range(members):
-        left_out = held_out[:, member].copy()
-        if not held_out[row, member]:
-            left_out |= folds == folds[row]
-        for changed, same in ((left_out, True), (~left_out, False)):
-            flipped = np.where(changed, 1 - labels, labels)
-            after = rates.log_odds(categorical, flipped, groups, [4, 4])
+    tables = rates.log_odds(categorical, labels, groups, [4, 4])
+    for row in range(0, 400, 7):
+        at_row = rates.for_group(categorical[[row]], groups.of_rows[[row]], [4, 4])[0]
+        for member in range(members):
+            counted = ~held_out[:, member]
+            if not held_out[row, member]:
+                counted &= folds != folds[row]
+            average = labels[counted].mean()
             for column, index in enumerate(at_row):
-                old, new = (
-                    of[column].reshape(-1, members)[index, member] for of in (before, after)
-                )
-                assert (old == new) == same
+                same = counted & (categorical[:, column] == categorical[row, column])
+                rate = (labels[same].sum() + 3) / (same.sum() + 3 / average)
+                found = tables[column].reshape(-1, members)[index, member]
+                assert found == pytest.approx(logit(rate) - logit(average), abs=1e-5)
+
+
+def test_a_category_of_one_fold_has_no_rate_because_training_saw_none():
+    # Every card is a category of its own, and one more has the cards of two folds.
+    cards = np.repeat(np.arange(50), 4)
+    labels = (cards % 3 == 0).astype(int)
+    groups = rate_groups(cards, 10, 1)
+    folds = groups.folds[groups.of_rows]
+    both = np.isin(cards, [cards[folds == 0][0], cards[folds == 1][0]])
+    categorical = np.where(both, 50, cards)[:, np.newaxis]
+    (table,) = rates.log_odds(categorical, labels, groups, [52])
+    at_rows = rates.for_group(categorical, groups.of_rows, [52])[:, 0]
+    assert np.abs(table.reshape(-1)[at_rows[~both]]).max() < 1e-6
+    assert (table[0, :50] == 0).all()
+    assert (table[0, 50] != 0).all()
 
 
 @pytest.mark.parametrize("label", [0, 1])

@@ -8,7 +8,7 @@ import tensorflow as tf
 from fraud.models import streamed
 from fraud.models.evaluation import metrics
 from fraud.models.examples import Examples
-from fraud.models.network import training
+from fraud.models.network import rates, training
 from fraud.models.network.architecture import SCORE, member_logits, rate_layer
 from fraud.models.network.explain import Explainer, typical_genuine
 from fraud.models.spec import AlertBudget, ResolvedNetwork
@@ -80,6 +80,47 @@ def test_held_out_cards_teach_a_member_nothing(member):
     np.testing.assert_array_equal(one[:, member], other[:, member])
     others = np.arange(SPEC.members) != member
     assert (one[:, others] != other[:, others]).any(axis=0).all()
+
+
+def test_fraud_rates_of_categories_are_those_of_the_row_in_training_and_of_all_rows_later(
+    monkeypatch,
+):
+    random = np.random.default_rng(3)
+    examples = random_examples()
+    categorical = np.stack([random.integers(0, size, 6000) for size in (40, 5)], axis=1)
+    inputs = {**examples.inputs, "categorical": categorical}
+    labels = (random.random(6000) < 0.05 + 0.1 * (categorical[:, 1] == 2)).astype(int)
+    examples = dataclasses.replace(examples, inputs=inputs, labels=labels)
+    sizes = {"shop": 40, "channel": 5}
+    groups = training.rate_groups(examples.cards, SPEC.validation_percent, SPEC.members)
+    tables = rates.log_odds(categorical, labels, groups, [40, 5])
+    assert all((np.abs(table).max(axis=(1, 2)) > 0.1).all() for table in tables)
+    validations = []
+
+    class Watched(training.BestEpoch):
+        def on_train_begin(self, logs=None):
+            super().on_train_begin(logs)
+            validations.append(self.validation)
+            for i, table in enumerate(tables):
+                log_odds = self.model.get_layer(rate_layer(i)).log_odds
+                np.testing.assert_array_equal(log_odds, table)
+
+    monkeypatch.setattr(training, "BestEpoch", Watched)
+    one_epoch = dataclasses.replace(SPEC, epochs=1)
+    model = training.fit(one_epoch, examples, sizes, AlertBudget(20)).model
+    (validation,) = validations
+    tested = training.held_out_cards(examples.cards, SPEC.validation_percent, SPEC.members).any(
+        axis=1
+    )
+    with_rates = rates.for_group(categorical[tested], groups.of_rows[tested], [40, 5])
+    np.testing.assert_array_equal(validation.inputs["categorical"], with_rates)
+    for i, size in enumerate(sizes.values()):
+        frauds, rows = (np.bincount(categorical[:, i], weights, size) for weights in (labels, None))
+        average = labels.mean()
+        rate = (frauds + 3) / (rows + 3 / average)
+        expected = np.log(rate / (1 - rate)) - np.log(average / (1 - average))
+        served = model.get_layer(rate_layer(i)).log_odds.numpy()
+        np.testing.assert_allclose(served, np.tile(expected[None, :, None], (1, 1, 3)), atol=1e-5)
 
 
 def test_held_out_scores_are_those_of_members_that_were_not_trained_on_a_card(fitted):
@@ -205,14 +246,16 @@ def test_each_epoch_has_every_row_once_in_a_different_order(monkeypatch, streams
     monkeypatch.setattr(streamed, "BLOCK", 8)
     monkeypatch.setattr(streamed, "BUFFER_BLOCKS", 4)
     rows = np.arange(103)
-    inputs = {"numeric": rows.astype(np.float32).reshape(-1, 1)}
+    groups, sizes = rows % 6, (4, 3)
+    categorical = np.stack([rows % 4, rows % 3], axis=1)
+    inputs = {"numeric": rows.astype(np.float32).reshape(-1, 1), "categorical": categorical}
     examples = Examples(inputs, rows % 2, np.zeros(103), rows)
     if streams:
         examples = in_a_file(examples)
     trained_on = np.stack([rows % 3 > 0, rows > 0], axis=1)
     drawn = training._PassRows(rows[3:], examples.labels, 1.0)
     spec = ResolvedNetwork(positive_weight=5)
-    batches = training._batches(examples, rows, (), drawn, trained_on, 10, spec)
+    batches = training._batches(examples, groups, sizes, drawn, trained_on, 10, spec)
     epochs = []
     for _ in range(2):
         epochs.append([])
@@ -221,6 +264,8 @@ def test_each_epoch_has_every_row_once_in_a_different_order(monkeypatch, streams
             expected = np.where(trained_on[numbers], numbers[:, np.newaxis] % 2, training.NO_LABEL)
             np.testing.assert_array_equal(labels, expected)
             np.testing.assert_array_equal(weights, np.where(numbers % 2, 5, 1))
+            with_rates = rates.for_group(categorical[numbers], groups[numbers], sizes)
+            np.testing.assert_array_equal(batch["categorical"], with_rates)
             epochs[-1] += numbers.tolist()
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(3, 103))
     assert epochs[0] != epochs[1]
