@@ -82,7 +82,7 @@ def test_a_deleted_day_again_is_computed_again(bank, before, after):
         assert "cached" not in line
     why = explained(bank, again["run_id"])
     assert f"Run {again['run_id']} as of {DAYS[0]} pushed nothing: replay: as of" in why
-    assert f"compared with version {after['pushed_version']} on the same transactions" in why
+    assert f"compared with version {after['pushed_version']} on the same examples" in why
 
 
 def test_a_rollback_restores_the_day_before(bank, before, after):
