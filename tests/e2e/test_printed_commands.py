@@ -232,10 +232,18 @@ class Workplace:
             try:
                 yield process
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGINT)
+                # TensorBoard may miss the first while a thread of its own starts.
+                attempts = 6 if command.startswith("tensorboard") else 1
                 try:
-                    process.wait(60)
+                    for attempt in range(attempts):
+                        with contextlib.suppress(ProcessLookupError):
+                            os.killpg(process.pid, signal.SIGINT)
+                        try:
+                            process.wait(60 / attempts)
+                            break
+                        except subprocess.TimeoutExpired:
+                            if attempt == attempts - 1:
+                                raise
                 finally:
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
