@@ -133,7 +133,7 @@ def version(model: str, config: Config, train: FoldRows, test: FoldRows) -> str:
         parts += [code.fingerprint(FITTING)]
     else:
         make, settings = TABLE_CONTESTANTS[model]
-        parts += [settings, contestants.SEED, contestants.CROSS_VALIDATION]
+        parts += [settings, contestants.SEED, contestants.CROSS_VALIDATION, contestants.TUNING_ROWS]
         for part in (make, contestants.main, contestants.read, contestants.cross_validated):
             parts.append(inspect.getsource(part))
         parts.append(LIBRARIES.read_text(encoding="utf-8"))
