@@ -77,6 +77,17 @@ def test_skipped_modules_can_be_used_afterwards() -> None:
     assert _program(USED_AFTERWARDS).splitlines()[-1] == "ok"
 
 
+def test_the_modules_are_exempt_from_garbage_collection() -> None:
+    counted = _program(
+        "import gc\nfrom fraud.pipeline import startup\nstartup.import_tfx()\n"
+        "print(gc.isenabled(), gc.get_freeze_count(), len(gc.get_objects()))"
+    )
+    enabled, exempt, others = counted.split()[-3:]
+    assert enabled == "True"
+    assert int(exempt) > 100_000
+    assert int(others) < int(exempt) / 10
+
+
 @pytest.fixture
 def lazy_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a package that is importable but not imported."""
