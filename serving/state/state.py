@@ -329,7 +329,7 @@ def _entity_rows(
     lengths = np.diff(np.append(first, len(key)))
     # numpy cuts off trailing zeros of bytes.
     named = [codes[name.ljust(rows.KEY_BYTES, b"\0")] for name in key[first].tolist()]
-    added = np.concatenate([heads[new]] * len(columns))
+    added = np.tile(heads[new], len(columns))  # of no rows where the data has no entities
     return EntityRows(
         np.concatenate(
             [np.repeat(np.array(named, np.int64), lengths), *(k[new] for k in query_keys.values())]

@@ -64,6 +64,19 @@ def test_a_card_sees_its_earlier_transactions_and_no_others(state):
     assert feature(state.record(some(NOON + 3 * HOUR, [6]))) == [4]
 
 
+def test_transactions_without_entities_have_the_features_of_the_calendar(location):
+    model = InputSpecification(Dataset(entities=()), Features(), 1)
+    state = create_state(location, StateDefinition.of(model))
+    state._clock = lambda: NOON + 30 * DAY
+    given = Transactions(np.array([NOON, NOON + HOUR]), np.ones(2), {}, [1, 2])
+    for seen, expected in ((state.record(given), "new"), (state.record(given), "repeated")):
+        assert outcomes(seen) == [expected] * 2
+        features = seen.features(model)
+        assert all(len(values) == 2 for values in features.values()) and len(features) > 0
+    assert len(state.read(given).outcomes) == 2
+    state.close()
+
+
 def test_within_a_call_the_later_sees_the_earlier_wherever_it_is(state):
     assert feature(state.record(some([NOON + HOUR, NOON], [1, 2]))) == [2, 1]
 
