@@ -278,16 +278,15 @@ def _data(facts: Facts) -> Section:
             frauds = facts.positives[split]
             labelled = (f"{frauds:,}", f"{frauds / count:.3%}" if count else UNKNOWN)
         rows.append((split, *days, f"{count:,}", *labelled))
-    text = (
-        "The model was trained on train and evaluated on eval; recent only served to detect drift."
-    )
+    text = "The model was trained on train and evaluated on eval"
     if facts.windows:
         text += (
+            "; recent only served to detect drift."
             f" No label was used before {facts.label_known}: "
             "neither in features nor in training or evaluation."
         )
     else:
-        text += " The data has no time, so rows were assigned to splits by a hash."
+        text += ". The data has no time, so rows were assigned to splits by a hash."
     of_time = ("window", "first day", "last day") if facts.windows else ("split",)
     head = (*of_time, facts.rows_are, "frauds", "fraud rate")
     return Section("Data", (Text(text), Table(head, tuple(rows), numbers=True)))

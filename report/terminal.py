@@ -37,6 +37,8 @@ _ADVICE = {
     "empty": "  To go on without these columns, set data_gate.empty_columns to ignore.",
     "labels": "  Choose other windows (windows.train_days, windows.eval_days), or check the labels "
     "of these days.",
+    "labels without days": "  Move rows between train and eval (windows.hash_eval_percent), check "
+    "the labels,\n  or bring more rows.",
 }
 """What failed in the data gate → what to do if the data is right."""
 
@@ -137,6 +139,8 @@ def _advice(summary: RunSummary, options: str, has_schema: bool) -> list[str]:
     sources = {anomaly.source for anomaly in summary.anomalies}
     if "schema" in sources and not has_schema:
         sources = {source.replace("schema", "no schema") for source in sources}
+    if "labels" in sources and not summary.windows:  # rows without timestamps, which a hash splits
+        sources = {source.replace("labels", "labels without days") for source in sources}
     drifted = dict.fromkeys(a.feature for a in summary.anomalies if a.source == "drift")
     columns = ", ".join(f"{json.dumps(name, ensure_ascii=False)}: 1" for name in drifted)
     return [

@@ -182,6 +182,8 @@ def _taken_back(entries: Sequence[Entry], version: str) -> str | None:
 
 def render(document: dict[str, Any]) -> str:
     """The status as text."""
+    from fraud.report.terminal import WHY_NOT
+
     live = document["live"]
     if live is None:
         lines = [f"nothing is live in {document['root']}"]
@@ -212,7 +214,7 @@ def render(document: dict[str, Any]) -> str:
             ]
     lines += [f"warning   {problem}" for problem in document["disagreements"]]
     lines += [
-        f"run       {run['run_id']}  {run['outcome']}"
+        f"run       {run['run_id']}  {WHY_NOT.get(run['outcome'], run['outcome'])}"
         if "run_id" in run
         else f"refused   {run['at']}  {run['reason']}"
         for run in document["runs"]

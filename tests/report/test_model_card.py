@@ -158,8 +158,10 @@ def test_without_metrics():
 
 
 def test_data_without_time():
-    rows = table(sections(windows={}, as_of="")["Data"], "split")
-    assert rows["train"] == ("20,000", "200", "1.000%")
+    blocks = sections(windows={}, as_of="")["Data"]
+    assert table(blocks, "split")["train"] == ("20,000", "200", "1.000%")
+    assert "recent" not in blocks[0].text  # there is no such split
+    assert "recent only served to detect drift. No label" in sections()["Data"][0].text
 
 
 def test_frauds_of_the_recent_window_are_unknown():

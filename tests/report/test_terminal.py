@@ -199,6 +199,11 @@ def test_a_stopped_run_says_what_to_do_about_its_cause(source, advice):
     assert ("reference_run" in text) is (source == "drift")
 
 
+def test_rows_without_days_have_advice_without_windows_of_days():
+    text = terminal.render(summary(outcome="gate_stopped", anomalies=(odd("labels"),), windows={}))
+    assert "windows.hash_eval_percent" in text and "days" not in text
+
+
 def test_without_a_file_for_the_schema_the_advice_names_its_key():
     text = stopped(odd("schema"), options=" --config c.yaml", has_schema=False)
     assert "paths.schema" in text and "fraud-pipeline schema --update --config c.yaml" in text

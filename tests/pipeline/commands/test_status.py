@@ -36,6 +36,20 @@ def test_the_code_of_the_live_model_is_shown(commit, dirty, line):
     assert not any("code" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        ("not_blessed", "not pushed: the model was not blessed"),
+        ("gate_stopped", "stopped by the data gate"),
+        ("failed in Trainer", "failed in Trainer"),
+    ],
+)
+def test_the_outcome_of_a_run_is_shown_in_words(outcome, words):
+    runs = [{"run_id": "r", "outcome": outcome}]
+    document = {"root": "x", "live": None, "disagreements": [], "runs": runs, "loop": None}
+    assert f"run       r  {words}" in status.render(document).splitlines()
+
+
 def test_a_run_that_was_refused_before_it_began_is_shown(tmp_path, capsys):
     data = tmp_path / "none"
     assert cli.main(["run", "--data", str(data), "--root", str(tmp_path)]) == 2
