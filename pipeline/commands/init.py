@@ -72,9 +72,16 @@ def run(arguments: argparse.Namespace) -> int:
     text = proposal.text(data, out, taken, guessed, windows)
     _check(text, out, data)
     files.write_atomically(out, text)
+    warnings = proposal.warnings(taken, guessed)
     following = f"fraud-pipeline run --config {shlex.quote(arguments.out)}"
     if arguments.json:
-        print(to_json({"config": str(out), "roles": guessed.roles, "next": following}, indent=1))
+        document = {
+            "config": str(out),
+            "roles": guessed.roles,
+            "warnings": warnings,
+            "next": following,
+        }
+        print(to_json(document, indent=1))
         return 0
     print(f"{taken.rows:,} rows, {guessed.fraud_rate:.3%} of them frauds\n")
     print(proposal.table(guessed))
@@ -83,6 +90,10 @@ def run(arguments: argparse.Namespace) -> int:
             f"\n  windows      train {windows.train_days}, eval {windows.eval_days} and label "
             f"delay {windows.label_delay_days} days"
         )
+    if warnings:
+        print()
+    for warning in warnings:
+        print(f"  warning      {warning}")
     print(f"\n{arguments.out} is written; check it, then: {following}")
     return 0
 

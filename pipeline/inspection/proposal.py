@@ -35,6 +35,9 @@ FEWEST_DAYS = 8
 SHOWN = 12
 """Columns of one role that the terminal shows."""
 
+BUDGET = 0.05
+"""Share of transactions that alert, by default."""
+
 EVAL_FRAUDS, TRAIN_FRAUDS = 50, 1000
 """Frauds that the windows should hold, as far as the data goes."""
 
@@ -72,15 +75,36 @@ def demands(fraud_rate: float) -> dict[str, float]:
     """What a first model must reach: clearly more than chance.
 
     By chance, average precision is the share of frauds, ROC AUC 0.5, and recall at the budget the
-    share of transactions that alert, 5 % by default.
+    share of transactions that alert, 5 % by default. Where frauds are many, neither can be half as
+    good again: average precision is at most 1, and recall the budget's share of the frauds.
     """
-    least = 1.5 * fraud_rate
+    least = min(1.5 * fraud_rate, fraud_rate + (1 - fraud_rate) / 8)
+    reachable = min(1.0, BUDGET / fraud_rate) if fraud_rate > 0 else 1.0
     digits = 1 - math.floor(math.log10(least)) if least > 0 else 4
     return {
-        "min_average_precision": round(min(least, 0.3), digits),
+        "min_average_precision": round(least, max(3, digits)),
         "min_roc_auc": 0.6,
-        "min_recall_at_budget": 0.07,
+        "min_recall_at_budget": round(min(0.07, (BUDGET + reachable) / 2), 3),
     }
+
+
+def warnings(sample: Sample, roles: Roles) -> list[str]:
+    """What a person must look at before the first run."""
+    found = []
+    frauds = round(roles.frauds * sample.rows / max(1, sample.table.num_rows))
+    if frauds < EVAL_FRAUDS:
+        count = "1 fraud" if frauds == 1 else f"{frauds} frauds"
+        found.append(
+            f"{count} in {sample.rows:,} rows: no model can be judged by so few; bring data with "
+            f"at least {EVAL_FRAUDS}, better hundreds"
+        )
+    if roles.fraud_rate > 0.5:
+        genuine, fraud = roles.label_values or ("0", "1")
+        found.append(
+            f"{roles.fraud_rate:.1%} of the rows are frauds; if {fraud!r} means genuine, set "
+            f"dataset.label_values to {_scalar([fraud, genuine])} (genuine, fraud)"
+        )
+    return found
 
 
 def text(data: str, out: Path, sample: Sample, roles: Roles, windows: WindowChoice | None) -> str:
@@ -101,6 +125,8 @@ def _lines(
 ) -> Iterator[str]:
     yield "# Written by `fraud-pipeline init`. It guesses from names and values: check the roles."
     yield f"# {sample.rows:,} rows, of which {roles.fraud_rate:.3%} are frauds."
+    for warning in warnings(sample, roles):
+        yield f"# Warning: {_comment(warning)}."
     yield "# Every key that is not given here has its default; `fraud-pipeline config` prints all."
     yield "dataset:"
     reasons = {role.column: role.reason for role in roles.roles}

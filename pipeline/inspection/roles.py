@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fraud.errors import BadInput
 from fraud.names import check_column, input_name
-from fraud.pipeline.inspection.columns import FLAG, NUMBER, OTHER, TIME, Column
+from fraud.pipeline.inspection.columns import FLAG, NUMBER, OTHER, TEXT, TIME, Column
 
 TIMESTAMP, AMOUNT, LABEL, ID, ENTITY = "timestamp", "amount", "label", "id", "entities"
 NUMERIC, CATEGORICAL, LEFT_OUT = "numeric", "categorical", "left out"
@@ -24,6 +24,10 @@ FEWEST_FRAUDS = 20
 """With fewer in the sample, no column is accused of giving the label away."""
 GIVEN_AWAY = 0.995
 """ROC AUC of a single column above which it is taken for a consequence of the label."""
+ALMOST_ONLY = 0.95
+"""Share of frauds among the rows with a value, from which on having one gives the label away."""
+FEWEST_VALUES, LEAST_FILLED = 50, 0.05
+"""With fewer values, in a smaller share of the rows, train or eval may have none by chance."""
 
 _EXACT = {"fraud", "isfraud", "txfraud", "fraudlabel", "fraudflag", "fraudfound", "fraudfoundp"}
 _EXACT |= {
@@ -37,10 +41,28 @@ _EXACT |= {
     "target",
 }
 _FRAUD = {"fraud", "fraudulent", "betrug", "betrugsfall", "fraude", "chargeback", "scam"}
-_YES = {"1", "1.0", "true", "yes", "y", "t", "ja", "j", "si", "sí", "oui", "fraud", "fraudulent"}
+_YES = {"true", "yes", "y", "t", "ja", "j", "si", "sí", "oui", "fraud", "fraudulent"}
 _YES |= {"betrug", "scam", "bad"}
+_NO = {"false", "no", "n", "nein", "non", "genuine", "legit", "legitimate", "normal", "good"}
+_ZERO, _ONE = {"0", "0.0"}, {"1", "1.0"}
 _TIME = {"time", "timestamp", "datetime", "date", "datum", "zeit", "zeitpunkt", "booked", "fecha"}
-_TIME |= {"trans", "transaction", "tx", "buchung", "buchungstag", "incident", "created", "event"}
+_TIME |= {"ts", "unix", "epoch", "unixtime", "buchung", "buchungstag", "created"}
+# Parts of the words of a time's name: that of the transaction, and those of something else.
+_EVENT: tuple[str, ...] = (
+    "trans",
+    "tx",
+    "incident",
+    "event",
+    "occur",
+    "claim",
+    "purchas",
+    "order",
+    "payment",
+)
+_EVENT += ("buchung", "booked")
+_OTHER_TIMES: tuple[str, ...] = ("birth", "dob", "born", "bind", "expir", "open", "since", "valid")
+_OTHER_TIMES += ("issu", "start", "regist", "signup", "joined", "enrol", "effective", "updated")
+_OTHER_TIMES += ("last", "first", "previous", "geburt", "ablauf", "gültig", "seit", "eröffn")
 _STEP = {"step": "hours", "hour": "hours", "hours": "hours", "minute": "minutes", "day": "days"}
 _AMOUNT: tuple[str, ...] = (
     "amount",
@@ -63,9 +85,21 @@ _ENTITY |= {"kundennummer", "kontonummer", "kartennummer", "kundennr", "gerät"}
 _CARD |= {"kundennummer", "kontonummer", "kartennummer", "kundennr"}
 _ID = {"id", "nr", "no", "nummer", "number", "num", "key", "uuid", "guid", "index", "ref"}
 _ID |= {"transaction", "referenz", "vorgang", "unnamed"}
+# A name with such a word is that of a quantity; one that begins with "num" is, too.
+_MEASURE = {"age", "limit", "count", "cnt", "days", "weeks", "months", "years", "hours", "minutes"}
+_MEASURE |= {"score", "risk", "amount", "amt", "balance", "rate", "ratio", "total", "sum", "since"}
+_MEASURE |= {"avg", "mean", "max", "min", "tenure", "income", "price", "value", "distance"}
+_MEASURE |= {"alter", "anzahl", "tage", "monate", "jahre", "betrag", "saldo", "summe", "wert"}
+_COUNTS = {"num", "number", "n", "no", "nr"}
 _CODE = {"code", "type", "typ", "kind", "category", "kategorie", "mcc", "class", "group", "zip"}
 _CODE |= {"plz", "postcode", "postal", "channel", "kanal", "country", "land", "region", "state"}
 _CODE |= {"branch", "branche", "status", "gender", "sex", "brand", "currency", "sector", "segment"}
+
+_PLAIN = r"^[-+]?(\d+[.,]?\d*|[.,]\d+)([eE][-+]?\d+)?$"
+_SIGN = r"(?:\p{Sc}|%|[A-Z]{3})"
+_DIGITS = r"\d[\d.,']*"
+_WITH_SIGN = rf"^[-+(]?\s*(?:{_SIGN}\s*[-+]?{_DIGITS}|{_DIGITS}\s*{_SIGN})\)?$"
+_WITH_GROUPS = r"^[-+]?\d{1,3}(,\d{3})*\.\d+$"
 
 
 @dataclass(frozen=True)
@@ -92,12 +126,14 @@ class Roles:
       label_values: the spelling of genuine and fraud, unless it is 0 and 1.
       time_format: of the timestamp; None if it needs none.
       fraud_rate: the share of frauds among the rows of the sample that have a label.
+      frauds: the number of frauds in the sample.
     """
 
     roles: tuple[Role, ...]
     label_values: tuple[str, str] | None
     time_format: str | None
     fraud_rate: float
+    frauds: int
     by_role: dict[str, tuple[str, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -134,15 +170,17 @@ def guess(columns: Sequence[Column], chosen: dict[str, str | None] | None = None
         if name is not None and name not in of_name:
             raise BadInput(f"{role}: no column {name!r}; the data has {_listed(list(of_name))}")
     label, why, others = _label(columns, chosen.get(LABEL))
-    fraud, values = _fraud_value(label)
+    fraud, values, doubt = _fraud_value(label)
     is_fraud = np.array(pc.fill_null(pc.equal(label.text, fraud), False).to_numpy(False), bool)
     labelled = len(label.text) - label.missing
-    found = {label.name: Role(label.name, LABEL, why)}
+    found = {label.name: Role(label.name, LABEL, why + doubt)}
     for other in others:
         reason = f"looks like another label, so it may tell {label.name}"
         found[other.name] = Role(other.name, LEFT_OUT, reason)
     rest = [column for column in columns if column.name not in found]
-    found |= {column.name: unusable for column in rest if (unusable := _unusable(column))}
+    for column in rest:
+        if unusable := _unusable(column, label.name):
+            found[column.name] = Role(column.name, LEFT_OUT, unusable)
 
     def take(role: str, candidates: list[tuple[Column, str]]) -> Column | None:
         """Gives a role to the column that a person chose, or to the first candidate."""
@@ -162,7 +200,7 @@ def guess(columns: Sequence[Column], chosen: dict[str, str | None] | None = None
 
     timestamp = take(TIMESTAMP, _timestamps(rest))
     take(ID, _ids(rest))
-    take(AMOUNT, _amounts(rest))
+    take(AMOUNT, [amount for amount in _amounts(rest) if not _leak(amount[0], is_fraud)])
     for column, reason in _entities(rest):
         if ENTITY not in chosen and column.name not in found:
             found[column.name] = Role(column.name, ENTITY, reason)
@@ -180,6 +218,7 @@ def guess(columns: Sequence[Column], chosen: dict[str, str | None] | None = None
         label_values=values,
         time_format=_time_format(timestamp),
         fraud_rate=float(is_fraud.sum() / max(1, labelled)),
+        frauds=int(is_fraud.sum()),
     )
 
 
@@ -240,7 +279,12 @@ def _label_score(column: Column) -> int:
         return 4 if "fraud" in joined or "betrug" in joined else 3
     if set(column.words) & {"flagged", "suspected", "alert", "score", "predicted"}:
         return 1 if set(column.words) & _FRAUD or "fraud" in joined else 0
-    return 2 if set(column.words) & _FRAUD or "fraud" in joined or "betrug" in joined else 0
+    return 2 if _named_after_fraud(column) else 0
+
+
+def _named_after_fraud(column: Column) -> bool:
+    joined = "".join(column.words)
+    return bool(set(column.words) & _FRAUD) or "fraud" in joined or "betrug" in joined
 
 
 def _not_binary(column: Column) -> str:
@@ -258,63 +302,115 @@ def _not_binary(column: Column) -> str:
     )
 
 
-def _fraud_value(label: Column) -> tuple[str, tuple[str, str] | None]:
-    """The spelling that means fraud, and both spellings unless they are 0 and 1."""
+def _fraud_value(label: Column) -> tuple[str, tuple[str, str] | None, str]:
+    """The spelling that means fraud, both spellings unless they are 0 and 1, and what is unsure."""
     common, rare = label.counts
-    fraud = next((v for v in (rare, common) if v.lower() in _YES), rare)
-    genuine = common if fraud == rare else rare
-    numbers = {"0", "1", "0.0", "1.0"}
-    is_plain = {genuine, fraud} <= numbers and float(fraud) == 1
-    if label.kind == FLAG and not label.from_csv:
+    if {common, rare} <= _ZERO | _ONE:
+        fraud, doubt = rare if rare in _ONE else common, ""
         is_plain = True
-    return fraud, None if is_plain else (genuine, fraud)
+    else:
+        pairs = ((rare, common), (common, rare))
+        clear = [v for v, other in pairs if v.lower() in _YES or other.lower() in _NO]
+        fraud = clear[0] if clear else rare
+        doubt = "" if clear else f"; {rare!r} is taken for fraud, because it is rarer"
+        is_plain = label.kind == FLAG and not label.from_csv
+    genuine = common if fraud == rare else rare
+    return fraud, None if is_plain else (genuine, fraud), doubt
 
 
-def _unusable(column: Column) -> Role | None:
-    def left_out(reason: str) -> Role:
-        return Role(column.name, LEFT_OUT, reason)
-
+def _unusable(column: Column, label: str) -> str | None:
+    """Why a column can have no role at all; None if it can."""
     try:
         check_column(column.name)
     except BadInput as error:
-        return left_out(str(error))
+        return str(error)
+    if _named_after_fraud(column):
+        return f"named after fraud, so it may tell {label}"
     if column.kind == OTHER:
-        return left_out("neither numbers, text nor times")
+        return "neither numbers, text nor times"
     if column.distinct == 0:
-        return left_out("always empty")
+        return "always empty"
     if column.distinct == 1 and not column.missing:
-        return left_out(f"always {next(iter(column.counts))[:40]!r}")
+        return f"always {next(iter(column.counts))[:40]!r}"
+    filled = len(column.text) - column.missing
+    if filled < FEWEST_VALUES and filled < LEAST_FILLED * len(column.text):
+        return f"filled in {_rows(filled)} only: train or eval may have none"
+    if column.numbers is not None and (infinite := int(np.isinf(column.numbers).sum())):
+        return (
+            f"infinite in {_rows(infinite)}, which a run refuses; empty these, then list it as "
+            "numeric"
+        )
     return None
 
 
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
+
+
 def _timestamps(columns: Sequence[Column]) -> list[tuple[Column, str]]:
-    """Candidates, the best first: by name, then with a time of day, then with more moments."""
+    """Candidates, the best first: by name, then with more moments.
+
+    The name of the transaction's time is better than that of any time, which is better than none.
+    """
     found = []
     for column in columns:
-        if column.missing or column.distinct < 2:
+        if column.missing or column.distinct < 2 or _part(column, _OTHER_TIMES):
             continue
-        by_name = bool(set(column.words) & _TIME or set(column.words) & set(_STEP))
+        by_name = bool(set(column.words) & (_TIME | set(_STEP)))
+        rank = 2 if _part(column, _EVENT) else int(by_name)
         if column.kind == TIME:
             written = f", written as {column.time_format}" if column.time_format else ""
-            found.append((by_name, column.distinct, column, f"times in every row{written}"))
+            found.append((rank, column.distinct, column, f"times in every row{written}"))
         elif unit := step_unit(column):
             reason = f"never falls: taken for {unit} since the data begins"
-            found.append((by_name, column.distinct, column, reason))
-        elif by_name and column.is_whole and _is_epoch(column):
-            found.append((by_name, column.distinct, column, "times since 1970"))
+            found.append((rank, column.distinct, column, reason))
+        elif _is_epoch(column) and _has_digits_only(column):
+            found.append((rank, column.distinct, column, "times since 1970"))
     found.sort(key=lambda candidate: candidate[:2], reverse=True)
     return [(column, reason) for _, _, column, reason in found]
 
 
+def _part(column: Column, parts: Sequence[str]) -> str | None:
+    """The first of the parts that a word of the name contains."""
+    return next((part for part in parts if any(part in word for word in column.words)), None)
+
+
 def _is_epoch(column: Column) -> bool:
-    assert column.numbers is not None
-    low, high = column.numbers.min(), column.numbers.max()
+    """Whether a number is a time since 1970, in any unit, by name and values."""
+    words = set(column.words)
+    named = words & _TIME or any(word.endswith(("time", "date")) for word in words)
+    if column.numbers is None or not named or words & _ID - {"transaction"}:
+        return False
+    low, high = np.nanmin(column.numbers), np.nanmax(column.numbers)
     return any(946_684_800 * 10**k <= low <= high < 4_102_444_800 * 10**k for k in (0, 3, 6, 9))
+
+
+def _has_digits_only(column: Column) -> bool:
+    """Whether a whole number is written as one, which the timestamp must be."""
+    if not column.from_csv:
+        return column.is_whole
+    return bool(pc.all(pc.match_substring_regex(column.text, r"^\d+$")).as_py())
+
+
+def _why_no_timestamp(column: Column) -> str:
+    """Why a time is not the timestamp."""
+    if part := _part(column, _OTHER_TIMES):
+        return f"a time, but by its name ({part!r}) not that of the transaction"
+    if column.missing:
+        lack = "has" if column.missing == 1 else "have"
+        return (
+            f"a time, but {_rows(column.missing)} {lack} none; the timestamp must be in every row"
+        )
+    if column.kind == NUMBER and not _has_digits_only(column):
+        return "times since 1970 with a decimal point; as the timestamp, write whole numbers"
+    return "a second time; the model reads no times"
 
 
 def _ids(columns: Sequence[Column]) -> list[tuple[Column, str]]:
     found = []
     for column in columns:
+        if _is_measure(column):
+            continue
         is_text = column.kind not in (NUMBER, TIME)
         if column.is_unique and (is_text or column.is_whole):
             if set(column.words) & _ID or (column.words[-1:] and column.words[-1].endswith("id")):
@@ -332,7 +428,7 @@ def _amounts(columns: Sequence[Column]) -> list[tuple[Column, str]]:
         for column in columns
         for rank, word in enumerate(_AMOUNT)
         if word in column.words and column.kind == NUMBER and column.distinct > 10
-        if not (set(column.words) & _ID)
+        if not (set(column.words) & (_ID - {"transaction"}))
     ]
     named.sort(key=lambda candidate: candidate[0])
     return [(column, "by its name, a number") for _, column in named]
@@ -345,6 +441,8 @@ def _entities(columns: Sequence[Column]) -> list[tuple[Column, str]]:
         is_key = column.kind not in (NUMBER, TIME, FLAG) or column.is_whole
         if not is_key or column.missing or column.distinct < FEWEST_ENTITIES:
             continue
+        if _is_measure(column):
+            continue
         words = set(column.words)
         if words & _ENTITY and column.distinct < 0.9 * len(column.text):
             reason = f"by its name, {column.distinct:,} that occur more than once"
@@ -353,26 +451,84 @@ def _entities(columns: Sequence[Column]) -> list[tuple[Column, str]]:
     return [(column, reason) for _, column, reason in found]
 
 
+def _is_measure(column: Column) -> bool:
+    """Whether numbers are a quantity, by their name: customer_age and num_cards, but not cc_num."""
+    words = column.words
+    named = set(words) & _MEASURE or (len(words) > 1 and words[0] in _COUNTS)
+    return column.kind == NUMBER and bool(named)
+
+
 def _model_input(column: Column, is_fraud: NDArray[np.bool_]) -> Role:
     """A numeric or categorical column, or why it is left out."""
     name, distinct = column.name, column.distinct
-    if column.kind == TIME:
-        return Role(name, LEFT_OUT, "a second time; the model reads no times")
-    if is_fraud.sum() >= FEWEST_FRAUDS and (auc := _auc(column, is_fraud)) > GIVEN_AWAY:
-        reason = f"tells the label almost alone (ROC AUC {auc:.3f}): is it known in time?"
+    if column.kind == TIME or _is_epoch(column):
+        return Role(name, LEFT_OUT, _why_no_timestamp(column))
+    if reason := _leak(column, is_fraud):
         return Role(name, LEFT_OUT, reason)
     zeros = ", with leading zeros" if column.has_leading_zeros else ""
     is_code = bool(set(column.words) & _CODE) and column.is_whole and distinct > 2
+    is_key = bool(set(column.words) & (_ID | _ENTITY))
+    if _is_measure(column):
+        is_code = is_key = False
     if column.kind == NUMBER and not zeros and not is_code:
-        if column.is_unique and column.is_whole and set(column.words) & (_ID | _ENTITY):
+        if column.is_unique and column.is_whole and is_key:
             return Role(name, LEFT_OUT, "another value in every row")
         return Role(name, NUMERIC, f"numbers, {distinct:,} different")
+    not_numbers = _not_numbers(column)
     if distinct <= MOST_CATEGORIES and distinct <= max(2, len(column.text) // 3):
         kind = "codes by its name" if is_code and not zeros else "values"
-        return Role(name, CATEGORICAL, f"{distinct:,} {kind}{zeros}")
+        but = f"; {not_numbers}" if not_numbers else ""
+        return Role(name, CATEGORICAL, f"{distinct:,} {kind}{zeros}{but}")
     if column.kind == NUMBER and not zeros:
         return Role(name, NUMERIC, f"numbers, {distinct:,} different")
+    if not_numbers:
+        return Role(name, LEFT_OUT, not_numbers)
     return Role(name, LEFT_OUT, f"{distinct:,} different values: text, or identifiers")
+
+
+def _not_numbers(column: Column) -> str | None:
+    """What is in the way of text that is numbers, mostly; None if it is not."""
+    if column.kind != TEXT:
+        return None
+    values = column.text.drop_null()
+    plain = pc.match_substring_regex(values, _PLAIN)
+    others = values.filter(pc.invert(plain))
+    count = len(values) - len(others)
+    if not len(others):  # "1,234", which is no number without a decimal comma
+        others = values.filter(pc.match_substring(values, ","))
+    if not len(others):
+        return None
+    shown = others[0].as_py()[:40]
+    if len(values) > count > len(values) / 2:
+        others_are = "1 is" if len(others) == 1 else f"{len(others):,} are"
+        return (
+            f"{count:,} of {len(values):,} values are numbers; {others_are} not, such as "
+            f"{shown!r}: empty these to use it as numbers"
+        )
+    signed = pc.or_(
+        pc.match_substring_regex(values, _WITH_SIGN), pc.match_substring_regex(values, _WITH_GROUPS)
+    )
+    if 2 * (pc.sum(pc.or_(signed, plain)).as_py() or 0) > len(values):
+        return f"numbers such as {shown!r}: write them as 1234.5 to use it as numbers"
+    return None
+
+
+def _leak(column: Column, is_fraud: NDArray[np.bool_]) -> str | None:
+    """How a column tells the label by its values, or by having one; None if it does not."""
+    if not FEWEST_FRAUDS <= is_fraud.sum() < is_fraud.size:
+        return None
+    if (auc := _auc(column, is_fraud)) > GIVEN_AWAY:
+        return f"tells the label almost alone (ROC AUC {auc:.3f}): is it known in time?"
+    filled = column.text.is_valid().to_numpy(zero_copy_only=False)
+    of_frauds, of_others = filled[is_fraud].mean(), filled[~is_fraud].mean()
+    frauds = is_fraud[filled].sum()
+    almost_only = frauds >= max(FEWEST_FRAUDS, ALMOST_ONLY * filled.sum())
+    if (almost_only and is_fraud.mean() < 0.5) or 0.5 + abs(of_frauds - of_others) / 2 > GIVEN_AWAY:
+        return (
+            f"filled in {of_frauds:.1%} of frauds and {of_others:.1%} of other rows, so that it "
+            "tells the label: is it known in time?"
+        )
+    return None
 
 
 def _auc(column: Column, is_fraud: NDArray[np.bool_]) -> float:

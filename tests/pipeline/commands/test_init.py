@@ -15,6 +15,7 @@ import yaml
 from fraud.pipeline import config
 from fraud.pipeline.cli import main
 from fraud.pipeline.ingestion.source import plan_ingestion
+from fraud.pipeline.inspection.proposal import demands
 
 ROWS = 3000
 
@@ -293,3 +294,158 @@ def test_the_reasons_are_comments_and_the_file_has_no_defaults(init, tmp_path):
     keys = yaml.safe_load(text)
     assert {*keys} == {"dataset", "evaluation", "paths"}
     assert keys["paths"]["data"] == "data.csv"
+
+
+RANDOM = np.random.default_rng(11)
+YEARS = pd.to_datetime("1990-01-01") + pd.to_timedelta(RANDOM.integers(0, 9000, ROWS), unit="D")
+DAYS = days(60).strftime("%Y-%m-%d")
+
+
+@pytest.mark.parametrize("event", ["incident_date", "transaction_date", "tx_time", "TransDate"])
+@pytest.mark.parametrize(
+    "other", ["policy_bind_date", "date_of_birth", "card_expiry_date", "account_open_date", "date"]
+)
+def test_the_time_of_the_transaction_is_the_timestamp(init, event, other):
+    frame = table(**{other: YEARS.strftime("%Y-%m-%d"), event: DAYS})  # fewer days than years
+    assert init(frame).dataset.timestamp == event
+
+
+@pytest.mark.parametrize("name", ["birth_date", "dob", "customer_since", "cardValidUntil"])
+def test_a_time_of_something_else_is_no_timestamp(init, tmp_path, name):
+    assert init(table(**{name: YEARS.strftime("%Y-%m-%d")})).dataset.timestamp is None
+    assert f"#   {name}: a time, but by its name (" in (tmp_path / "ours.yaml").read_text()
+
+
+def test_a_time_that_some_rows_lack_says_so(init, tmp_path):
+    assert init(table(time=[None, *DAYS[1:]])).dataset.timestamp is None
+    assert "time: a time, but 1 row has none" in (tmp_path / "ours.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["ts", "timestamp", "unix_time", "trans_time", "eventtime"])
+@pytest.mark.parametrize("unit", [10**9, 10**6])
+def test_times_since_1970(init, name, unit):
+    times = days(60).astype("datetime64[ns]").astype(np.int64) // unit
+    assert init(table(**{name: times})).dataset.timestamp == name
+
+
+def test_times_since_1970_that_a_run_cannot_read_are_no_number(init, tmp_path):
+    seconds = days(60).astype("datetime64[ns]").astype(np.int64) / 10**9
+    dataset = init(table(unix_time=seconds + 0.5)).dataset
+    assert (dataset.timestamp, dataset.numeric) == (None, ("score_a",))
+    text = (tmp_path / "ours.yaml").read_text()
+    assert "unix_time: times since 1970 with a decimal point; as the timestamp, write" in text
+
+
+def test_ten_digit_numbers_are_no_times(init):
+    frame = table(transaction_id=1_500_000_000 + RANDOM.integers(0, 9_000, ROWS))
+    assert init(frame).dataset.timestamp is None
+
+
+MEASURES = ["account_age_days", "card_limit", "num_user_logins", "merchant_risk_score"]
+MEASURES += ["device_count", "months_as_customer"]
+
+
+def test_quantities_are_numbers_and_no_entities(init):
+    numbers = {name: RANDOM.integers(0, 200, ROWS) for name in [*MEASURES, "cc_num", "card_no"]}
+    dataset = init(table(**numbers)).dataset
+    assert dataset.entities == ("cc_num", "card_no")
+    assert dataset.numeric == ("score_a", *MEASURES)
+
+
+def test_the_amount_of_the_transaction(init):
+    frame = table(transaction_amount=RANDOM.integers(0, 200, ROWS))
+    assert init(frame).dataset.amount == "transaction_amount"
+
+
+@pytest.mark.parametrize(
+    ("genuine", "fraud", "reason"),
+    [
+        ("1", "2", "; '2' is taken for fraud, because it is rarer"),
+        ("1", "-1", "; '-1' is taken for fraud, because it is rarer"),
+        ("legit", "x", ""),
+        ("good", "bad", ""),
+    ],
+)
+def test_which_label_means_fraud(init, tmp_path, genuine, fraud, reason):
+    frame = table()
+    frame["class"] = np.where(frame.pop("fraud") == 1, fraud, genuine)
+    assert init(frame).dataset.label_values == (genuine, fraud)
+    text = (tmp_path / "ours.yaml").read_text()
+    assert f"label: class # by its name, with two values{reason}\n" in text
+
+
+def test_frauds_that_outnumber_the_genuine_are_a_warning(tmp_path, capsys):
+    data, out = tmp_path / "data.csv", tmp_path / "ours.yaml"
+    frame = table()
+    frame.assign(fraud=1 - frame.fraud).to_csv(data, index=False)
+    assert main(["init", "--data", str(data), "--out", str(out), "--yes"]) == 0
+    told = "of the rows are frauds; if '1' means genuine, set dataset.label_values to ['1', '0']"
+    assert told in capsys.readouterr().out
+    assert f"{told} (genuine, fraud)." in out.read_text()
+    out.unlink()
+    main(["init", "--data", str(data), "--out", str(out), "--yes", "--json"])
+    (warning,) = json.loads(capsys.readouterr().out)["warnings"]
+    assert told in warning
+
+
+def test_a_handful_of_frauds_is_a_warning(init, tmp_path):
+    init(table().assign(fraud=[1, 1] + [0] * (ROWS - 2)))
+    told = "# Warning: 2 frauds in 3,000 rows: no model can be judged by so few"
+    assert told in (tmp_path / "ours.yaml").read_text()
+
+
+def test_a_column_that_only_frauds_have_is_left_out(init, tmp_path):
+    frame = table(harmless=np.where(RANDOM.random(ROWS) < 0.3, 1.5, np.nan))
+    noise = RANDOM.random(ROWS)
+    frame["claim_value"] = np.where(frame.fraud == 1, noise, np.nan)
+    frame["case_no"] = np.where((frame.fraud == 1) & (noise < 0.6), "open", None)
+    frame["approval"] = np.where(frame.fraud == 0, noise, np.nan)
+    frame["fraud_type"] = RANDOM.choice(["a", "b", "c"], ROWS)
+    dataset = init(frame).dataset
+    assert (dataset.numeric, dataset.categorical) == (("score_a", "harmless"), ("branch",))
+    assert dataset.amount is None
+    text = (tmp_path / "ours.yaml").read_text()
+    for name in ("claim_value", "case_no", "approval"):
+        assert f"#   {name}: filled in " in text
+    assert "#   fraud_type: named after fraud, so it may tell fraud" in text
+
+
+def test_a_column_with_hardly_a_value_is_left_out(init, tmp_path):
+    dataset = init(table(rare=["x"] + [None] * (ROWS - 1), few=[1.5] * 300 + [2.5] * 2700)).dataset
+    assert dataset.numeric == ("score_a", "few") and dataset.categorical == ("branch",)
+    text = (tmp_path / "ours.yaml").read_text()
+    assert "#   rare: filled in 1 row only: train or eval may have none" in text
+
+
+def test_infinite_numbers_are_left_out(init, tmp_path):
+    assert init(table(ratio=[np.inf, -np.inf] + [1.5] * (ROWS - 2))).dataset.numeric == ("score_a",)
+    told = (
+        "#   ratio: infinite in 2 rows, which a run refuses; empty these, then list it as numeric"
+    )
+    assert told in (tmp_path / "ours.yaml").read_text()
+
+
+def test_the_reason_says_what_keeps_numbers_from_being_numbers(init, tmp_path):
+    prices = RANDOM.lognormal(7, 1, ROWS).round(2)
+    frame = table(
+        price=["unknown", "n.a.", *map(str, prices[2:])],
+        paid=[f"${price:,.2f}" for price in prices],
+        fee=[f"{price:,.2f}" for price in prices],
+        units=[f"{price:,.0f}" for price in prices],
+        age=["?", *map(str, RANDOM.integers(18, 90, ROWS - 1))],
+        address=[f"10.0.{i // 250}.{i % 250}" for i in range(ROWS)],
+    )
+    init(frame)
+    text = (tmp_path / "ours.yaml").read_text()
+    assert "#   price: 2,998 of 3,000 values are numbers; 2 are not, such as 'unknown'" in text
+    assert f"#   paid: numbers such as '{frame.paid[0]}': write them as 1234.5" in text
+    assert "#   fee: numbers such as '" in text and "#   units: numbers such as '" in text
+    assert "values; 2,999 of 3,000 values are numbers; 1 is not, such as '?'" in text
+    assert "#   address: 3,000 different values: text, or identifiers" in text
+
+
+@pytest.mark.parametrize("rate", [0.0005, 0.01, 0.1, 0.25, 0.5, 0.9, 0.97])
+def test_demands_are_above_chance_and_can_be_met(rate):
+    least = demands(rate)
+    assert rate < least["min_average_precision"] < 1
+    assert 0.05 < least["min_recall_at_budget"] < min(1, 0.05 / rate)
