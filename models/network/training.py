@@ -114,6 +114,7 @@ def fit(
     steps = drawn.size // batch * spec.epochs
     # A moving average over more steps than there are would mostly hold the initial weights.
     momentum = min(spec.ema_momentum, 1 - 4 / max(steps, 4))
+    spec = replace(spec, batch_size=batch, ema_momentum=momentum)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.05 * spec.learning_rate,
         max(1, steps - steps // 20),

@@ -21,6 +21,7 @@ from fraud.models.preprocessing.edges import bin_edges
 from fraud.models.spec import Network
 
 _PARTS = 1000  # quantiles estimated per column and class: the minimum, 0.1 %, … and the maximum
+_COMPACT_ABOVE = 100_000  # rows; a compacted sketch of fewer is larger than it was
 _EDGES_FILE = "edges.npy"
 
 
@@ -89,6 +90,15 @@ class Analyzer:
             counts.update(dict(zip(*(part.to_pylist() for part in values.flatten()), strict=True)))
         return self
 
+    def compact(self) -> Analyzer:
+        """Halves the memory of an analyzer that has seen many rows, before it is sent or kept.
+
+        The estimates may change within the error that they have anyway.
+        """
+        for of_class in self._classes:
+            of_class.compact()
+        return self
+
     def merge(self, others: Iterable[Analyzer]) -> Analyzer:
         """Adds the data of other analyzers."""
         for other in others:
@@ -132,6 +142,11 @@ class _Class:
         self._lowest = np.fmin(self._lowest, np.fmin.reduce(numbers))
         self._highest = np.fmax(self._highest, np.fmax.reduce(numbers))
         self.counts = self.counts + np.count_nonzero(~np.isnan(numbers), axis=0)
+
+    def compact(self) -> None:
+        """Compacts the sketch of many rows."""
+        if self.counts.max() > _COMPACT_ABOVE:
+            self._sketch.Compact()
 
     def merge(self, other: _Class) -> None:
         """Adds the rows of another."""

@@ -137,7 +137,7 @@ def analyze_files(columns: ModelColumns, network: Network, files: Sequence[str])
     for file in files:
         for batch in _batches(file, columns):
             analyzer.add(batch)
-    return analyzer
+    return analyzer.compact()
 
 
 def _grouped(together: int, number: int, analyzer: Analyzer) -> tuple[int, tuple[int, Analyzer]]:

@@ -125,6 +125,26 @@ def test_analyzers_of_parts_from_other_processes_merge_to_the_whole(parts):
     )
 
 
+def test_a_compacted_analyzer_of_many_rows_is_smaller_and_as_accurate():
+    data = rows(500_000)
+    amounts = np.nan_to_num(data["amount"])
+    plain, compacted = ([Analyzer(COLUMNS, NETWORK) for _ in range(2)] for _ in range(2))
+    for number, part in enumerate(in_parts(data, 8192)):
+        plain[number % 2].add(part)
+        compacted[number % 2].add(part)
+    sizes = [len(pickle.dumps(analyzer)) for analyzer in plain]
+    for analyzer, size in zip(compacted, sizes, strict=True):
+        assert len(pickle.dumps(analyzer.compact())) < 0.8 * size
+    edges = [one.merge([other]).analysis().edges[0] for one, other in (plain, compacted)]
+    np.testing.assert_allclose(rank(edges[1], amounts), rank(edges[0], amounts), atol=0.002)
+
+
+def test_an_analyzer_of_few_rows_is_not_compacted():
+    analyzer = Analyzer(COLUMNS, NETWORK).add(rows())
+    size = len(pickle.dumps(analyzer))
+    assert len(pickle.dumps(analyzer.compact())) == size
+
+
 def test_an_analysis_survives_writing_and_reading(tmp_path):
     analysis = learned(rows(500))
     analysis.write(tmp_path / "analysis")
