@@ -96,9 +96,10 @@ _CODE |= {"plz", "postcode", "postal", "channel", "kanal", "country", "land", "r
 _CODE |= {"branch", "branche", "status", "gender", "sex", "brand", "currency", "sector", "segment"}
 
 _PLAIN = r"^[-+]?(\d+[.,]?\d*|[.,]\d+)([eE][-+]?\d+)?$"
-_SIGN = r"(?:\p{Sc}|%|[A-Z]{3})"
 _DIGITS = r"\d[\d.,']*"
-_WITH_SIGN = rf"^[-+(]?\s*(?:{_SIGN}\s*[-+]?{_DIGITS}|{_DIGITS}\s*{_SIGN})\)?$"
+# $12, USD 12, 12 € or 12%, but not identifiers such as ABC12.
+_WITH_SIGN = rf"^[-+(]?(?:(?:\p{{Sc}}\s*|[A-Z]{{3}}\s+)[-+]?{_DIGITS}"
+_WITH_SIGN += rf"|{_DIGITS}(?:\s*(?:\p{{Sc}}|%)|\s+[A-Z]{{3}}))\)?$"
 _WITH_GROUPS = r"^[-+]?\d{1,3}(,\d{3})*\.\d+$"
 
 
@@ -312,7 +313,9 @@ def _fraud_value(label: Column) -> tuple[str, tuple[str, str] | None, str]:
         pairs = ((rare, common), (common, rare))
         clear = [v for v, other in pairs if v.lower() in _YES or other.lower() in _NO]
         fraud = clear[0] if clear else rare
-        doubt = "" if clear else f"; {rare!r} is taken for fraud, because it is rarer"
+        is_rarer = label.counts[rare] < label.counts[common]
+        why = "because it is rarer" if is_rarer else "though both are as frequent: check it"
+        doubt = "" if clear else f"; {rare!r} is taken for fraud, {why}"
         is_plain = label.kind == FLAG and not label.from_csv
     genuine = common if fraud == rare else rare
     return fraud, None if is_plain else (genuine, fraud), doubt

@@ -374,6 +374,12 @@ def test_which_label_means_fraud(init, tmp_path, genuine, fraud, reason):
     assert f"label: class # by its name, with two values{reason}\n" in text
 
 
+def test_of_two_labels_that_are_as_frequent_one_must_check(init, tmp_path):
+    assert init(table().assign(fraud=["a", "b"] * 1500)).dataset.label_values == ("a", "b")
+    told = "'b' is taken for fraud, though both are as frequent: check it"
+    assert told in (tmp_path / "ours.yaml").read_text()
+
+
 def test_frauds_that_outnumber_the_genuine_are_a_warning(tmp_path, capsys):
     data, out = tmp_path / "data.csv", tmp_path / "ours.yaml"
     frame = table()
@@ -433,6 +439,8 @@ def test_the_reason_says_what_keeps_numbers_from_being_numbers(init, tmp_path):
         fee=[f"{price:,.2f}" for price in prices],
         units=[f"{price:,.0f}" for price in prices],
         age=["?", *map(str, RANDOM.integers(18, 90, ROWS - 1))],
+        euros=[f"{price:.2f} EUR" for price in prices],
+        reference=[f"ABC{i}" for i in range(ROWS)],
         address=[f"10.0.{i // 250}.{i % 250}" for i in range(ROWS)],
     )
     init(frame)
@@ -440,6 +448,8 @@ def test_the_reason_says_what_keeps_numbers_from_being_numbers(init, tmp_path):
     assert "#   price: 2,998 of 3,000 values are numbers; 2 are not, such as 'unknown'" in text
     assert f"#   paid: numbers such as '{frame.paid[0]}': write them as 1234.5" in text
     assert "#   fee: numbers such as '" in text and "#   units: numbers such as '" in text
+    assert "#   euros: numbers such as '" in text
+    assert "#   reference: 3,000 different values: text, or identifiers" in text
     assert "values; 2,999 of 3,000 values are numbers; 1 is not, such as '?'" in text
     assert "#   address: 3,000 different values: text, or identifiers" in text
 
