@@ -479,7 +479,8 @@ def _model_input(column: Column, is_fraud: NDArray[np.bool_]) -> Role:
         return Role(name, NUMERIC, f"numbers, {distinct:,} different")
     not_numbers = _not_numbers(column)
     if distinct <= MOST_CATEGORIES and distinct <= max(2, len(column.text) // 3):
-        kind = "codes by its name" if is_code and not zeros else "values"
+        values = "value" if distinct == 1 else "values"
+        kind = "codes by its name" if is_code and not zeros else values
         but = f"; {not_numbers}" if not_numbers else ""
         return Role(name, CATEGORICAL, f"{distinct:,} {kind}{zeros}{but}")
     if column.kind == NUMBER and not zeros:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import gzip
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -339,6 +340,11 @@ def test_times_since_1970_that_a_run_cannot_read_are_no_number(init, tmp_path):
 def test_ten_digit_numbers_are_no_times(init):
     frame = table(transaction_id=1_500_000_000 + RANDOM.integers(0, 9_000, ROWS))
     assert init(frame).dataset.timestamp is None
+
+
+def test_one_value_is_no_plural(init, tmp_path):
+    init(table(mail=np.where(np.arange(ROWS) % 2, "gmail", "")))
+    assert re.search(r"- mail # 1 value$", (tmp_path / "ours.yaml").read_text(), re.MULTILINE)
 
 
 MEASURES = ["account_age_days", "card_limit", "num_user_logins", "merchant_risk_score"]
