@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from fraud.files import is_uri
+from fraud.models.spec import Evaluation
 from fraud.pipeline.config.loading import Dumper
 from fraud.pipeline.inspection.roles import (
     AMOUNT,
@@ -34,9 +35,6 @@ FEWEST_DAYS = 8
 
 SHOWN = 12
 """Columns of one role that the terminal shows."""
-
-BUDGET = 0.05
-"""Share of transactions that alert, by default."""
 
 EVAL_FRAUDS, TRAIN_FRAUDS = 50, 1000
 """Frauds that the windows should hold, as far as the data goes."""
@@ -75,16 +73,17 @@ def demands(fraud_rate: float) -> dict[str, float]:
     """What a first model must reach: clearly more than chance.
 
     By chance, average precision is the share of frauds, ROC AUC 0.5, and recall at the budget the
-    share of transactions that alert, 5 % by default. Where frauds are many, neither can be half as
+    share of transactions that alert. Where frauds are many, neither can be half as
     good again: average precision is at most 1, and recall the budget's share of the frauds.
     """
     least = min(1.5 * fraud_rate, fraud_rate + (1 - fraud_rate) / 8)
-    reachable = min(1.0, BUDGET / fraud_rate) if fraud_rate > 0 else 1.0
+    budget = Evaluation().alert_share
+    reachable = min(1.0, budget / fraud_rate) if fraud_rate > 0 else 1.0
     digits = 1 - math.floor(math.log10(least)) if least > 0 else 4
     return {
         "min_average_precision": round(least, max(3, digits)),
         "min_roc_auc": 0.6,
-        "min_recall_at_budget": round(min(0.07, (BUDGET + reachable) / 2), 3),
+        "min_recall_at_budget": round(min(0.07, (budget + reachable) / 2), 3),
     }
 
 

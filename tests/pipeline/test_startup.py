@@ -77,6 +77,16 @@ def test_skipped_modules_can_be_used_afterwards() -> None:
     assert _program(USED_AFTERWARDS).splitlines()[-1] == "ok"
 
 
+def test_beam_has_its_caches() -> None:
+    program = (
+        "from fraud.pipeline import startup\nstartup.import_tfx()\n"
+        "from apache_beam.options.pipeline_options import PipelineOptions\n"
+        "options = PipelineOptions([])\n"
+        "print(options.view_as(PipelineOptions) is options.view_as(PipelineOptions))"
+    )
+    assert _program(program).split()[-1] == "True"
+
+
 def test_the_modules_are_exempt_from_garbage_collection() -> None:
     counted = _program(
         "import gc\nfrom fraud.pipeline import startup\nstartup.import_tfx()\n"

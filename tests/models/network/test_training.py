@@ -190,6 +190,14 @@ def test_fewer_examples_than_a_batch_can_be_trained_on():
     assert np.isfinite(fitted.scores(random_examples(rows=10).inputs)).all()
 
 
+def test_the_settings_are_those_that_were_used():
+    """A pass over 100 rows has 50 batches, and there are fewer steps than the average asks for."""
+    spec = dataclasses.replace(SPEC, batch_size=512, epochs=2, ema_momentum=0.999)
+    fitted = training.fit(spec, random_examples(rows=100, cards=50), {}, AlertBudget(1))
+    assert fitted.spec.batch_size < 3
+    assert fitted.spec.ema_momentum < 0.97
+
+
 def test_the_best_epoch_is_kept_not_the_last():
     validation = random_examples(rows=2000)
     inputs = keras.Input((3,), name="numeric")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -24,6 +25,7 @@ from tfx.utils import io_utils
 from fraud.codec import to_json
 from fraud.models import example_columns
 from fraud.models.columns import ModelColumns
+from fraud.models.preprocessing import analysis
 from fraud.models.preprocessing.analysis import Analyzer
 from fraud.models.preprocessing.transform_fn import positions, vocabulary_sizes
 from fraud.models.preprocessing.transform_graph import TransformGraph
@@ -117,6 +119,18 @@ def test_the_graph_depends_on_the_train_split_alone_however_it_is_sharded(
     layer = transform.transform_features_layer()(inputs)
     np.testing.assert_array_equal(layer["numeric"], outputs["numeric"])
     np.testing.assert_array_equal(layer["categorical"], outputs["categorical"])
+
+
+def test_the_analysis_of_files_with_many_rows_is_compacted(
+    columns: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "examples", columns, shards=1)
+    files = [str(tmp_path / "examples" / "part-0.gz")]
+    sizes = []
+    for above in (ROWS, 10):
+        monkeypatch.setattr(analysis, "_COMPACT_ABOVE", above)
+        sizes.append(len(pickle.dumps(analyze_files(COLUMNS, NETWORK, files))))
+    assert sizes[0] != sizes[1]
 
 
 def test_columns_beside_the_examples_give_the_same_graph(
