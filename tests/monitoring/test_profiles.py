@@ -38,7 +38,7 @@ def test_counts_are_those_of_the_examples():
 
     rows, days = table()
     to_count = daily_counts.ToCount(("amount", "channel"), "time", "card", "UTC")
-    generator = daily_counts.DailyCounts(to_count)
+    combine_fns = daily_counts.CountDay(), daily_counts.SampleCards()
     batch = pa.RecordBatch.from_arrays(
         [
             pa.array([[v] if v is not None else None for v in values.to_pylist()])
@@ -51,8 +51,13 @@ def test_counts_are_those_of_the_examples():
         ],
         names=rows.column_names,
     )
-    counted = generator.add_input(generator.create_accumulator(), batch)
-    theirs = daily_counts.profile(generator.extract_output(counted))
+    counted = [
+        (*key, combine_fns[0].apply([values]))
+        for (_, *key), values in daily_counts.by_column_and_day(None, batch, to_count)
+    ]
+    cards = daily_counts.hashed(batch, "card")
+    counted.append(("card", 0, combine_fns[1].apply([cards])))
+    theirs = daily_counts.profile(daily_counts.describe(counted, to_count))
     ours = profile(rows, days, range(100, 114), ["amount", "channel"], "card")
     assert theirs is not None
     assert ours.days.tolist() == theirs.days.tolist()

@@ -5,11 +5,15 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pytest
+import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from fraud.pipeline.components import daily_counts
 from fraud.pipeline.components.daily_counts import DailyCounts, ToCount, profile
@@ -44,17 +48,93 @@ def batch(
 
 
 def counted(*parts: pa.RecordBatch, to_count: ToCount = TO_COUNT) -> Profile:
-    """What is counted if each part has an accumulator of its own, as on several workers."""
-    generator = DailyCounts(to_count)
-    accumulators = []
+    """What is counted if each part has accumulators of its own, as on several workers."""
+    combine_fns = daily_counts.CountDay(), daily_counts.SampleCards()
+    accumulators: dict[Any, list[Any]] = {}
+
+    def add(key: tuple[str, int], values: Any, combine_fn: beam.CombineFn) -> None:
+        accumulator = combine_fn.add_input(combine_fn.create_accumulator(), values)
+        sent = pickle.loads(pickle.dumps(combine_fn.compact(accumulator)))
+        accumulators.setdefault((key, combine_fn), []).append(sent)
+
     for part in parts:
-        accumulator = generator.add_input(generator.create_accumulator(), part)
-        accumulators.append(pickle.loads(pickle.dumps(accumulator)))
-    statistics = generator.extract_output(generator.merge_accumulators(accumulators))
+        for (_, *key), values in daily_counts.by_column_and_day(None, part, to_count):
+            add(tuple(key), values, combine_fns[0])
+        if to_count.card is not None:
+            add((to_count.card, 0), daily_counts.hashed(part, to_count.card), combine_fns[1])
+    merged = [
+        (*key, combine_fn.extract_output(combine_fn.merge_accumulators(of_parts)))
+        for (key, combine_fn), of_parts in accumulators.items()
+    ]
+    return profile_of(daily_counts.describe(merged, to_count), *parts)
+
+
+def profile_of(
+    statistics: statistics_pb2.DatasetFeatureStatistics, *parts: pa.RecordBatch
+) -> Profile:
     statistics.num_examples = sum(part.num_rows for part in parts)
     found = profile(statistics)
     assert found is not None
     return found
+
+
+def test_tfdv_counts_the_same_in_its_own_pass(tmp_path: Path) -> None:
+    """With its statistics, whose features have the counts beside them."""
+    rng = np.random.default_rng(4)
+    parts = [
+        batch(
+            rng.integers(3, 6, 300).tolist(),
+            [None, *rng.gamma(2, 30, 299).tolist()],
+            rng.choice([b"a", b"b"], 300).tolist(),
+            rng.integers(0, 40, 300).tolist(),
+        )
+        for _ in range(3)
+    ]
+    options = tfdv.StatsOptions(generators=[DailyCounts(TO_COUNT)])
+    path = str(tmp_path / "FeatureStats.pb")
+    with beam.Pipeline() as pipeline:
+        statistics = pipeline | beam.Create(parts) | tfdv.GenerateStatistics(options)
+        _ = statistics | tfdv.WriteStatisticsToBinaryFile(path)
+    (one,) = tfdv.load_stats_binary(path).datasets
+    theirs, ours = profile_of(one, *parts), counted(*parts)
+    assert theirs.rows.tolist() == ours.rows.tolist()
+    assert theirs.cards is not None and ours.cards is not None
+    assert theirs.cards.hashes.tolist() == ours.cards.hashes.tolist()
+    for name in TO_COUNT.columns:
+        for a, b in zip(_listed(theirs.columns[name]), _listed(ours.columns[name]), strict=True):
+            np.testing.assert_array_equal(a, b)
+    of_amount = next(f for f in one.features if f.path.step[0] == "AMOUNT")
+    assert of_amount.num_stats.common_stats.num_missing == 3
+    assert [custom.name for custom in of_amount.custom_stats] == [
+        "1970-01-04",
+        "1970-01-05",
+        "1970-01-06",
+    ]
+
+
+def _listed(column: Categories | Numbers) -> list[Any]:
+    if isinstance(column, Categories):
+        return [column.missing, *(column.counts[name] for name in sorted(column.counts))]
+    return [column.missing, column.zeros, *column.edges, *column.counts]
+
+
+def test_what_workers_exchange_of_a_column_and_day_stays_small() -> None:
+    """Records of many megabytes do not fit into what a cluster sorts with."""
+    values = np.random.default_rng(5).random(400_000)
+    parts = [batch([3] * 100_000, values[i::4].tolist()) for i in range(4)]
+    combine_fn = daily_counts.CountDay()
+    accumulator = combine_fn.create_accumulator()
+    for part in parts:
+        for (_, name, _), of_day in daily_counts.by_column_and_day(None, part, TO_COUNT):
+            if name == "AMOUNT":
+                accumulator = combine_fn.add_input(accumulator, of_day)
+    assert len(pickle.dumps(combine_fn.compact(accumulator))) < 1_000_000
+    found = counted(*parts).columns["AMOUNT"]
+    assert isinstance(found, Numbers)
+    assert found.counts[0].sum() == pytest.approx(400_000)
+    levels = np.linspace(0.05, 0.95, 19)
+    below = [np.mean(values <= edge) for edge in quantiles(found, levels)]
+    assert below == pytest.approx(levels.tolist(), abs=0.005)
 
 
 def test_the_timezone_defines_the_days() -> None:
