@@ -139,7 +139,7 @@ class _CountDays(beam.PTransform):
         to_count = self._to_count
         statistics = [
             batches
-            | "ByColumnAndDay" >> beam.FlatMap(lambda keyed: by_column_and_day(keyed[0], keyed[1], to_count))
+            | "ByColumnAndDay" >> beam.FlatMap(by_column_and_day, to_count)
             | "Count" >> beam.CombinePerKey(CountDay())
             | "OfColumn" >> beam.MapTuple(lambda key, counted: (key[0], (*key[1:], counted)))
         ]
@@ -159,9 +159,10 @@ class _CountDays(beam.PTransform):
 
 
 def by_column_and_day(
-    slice_key: SliceKey, batch: pa.RecordBatch, to_count: ToCount
+    sliced: tuple[SliceKey, pa.RecordBatch], to_count: ToCount
 ) -> Iterator[tuple[tuple[SliceKey, str, int], pa.Array]]:
-    """A batch → ((slice, column, day), values); the values of the timestamp are left out."""
+    """(slice, batch) → ((slice, column, day), values), without the values of the timestamp."""
+    slice_key, batch = sliced
     days = _days(batch, to_count)
     numbers, starts = np.unique(days, return_index=True)
     order = None

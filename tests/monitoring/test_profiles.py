@@ -53,7 +53,7 @@ def test_counts_are_those_of_the_examples():
     )
     counted = [
         (*key, combine_fns[0].apply([values]))
-        for (_, *key), values in daily_counts.by_column_and_day(None, batch, to_count)
+        for (_, *key), values in daily_counts.by_column_and_day((None, batch), to_count)
     ]
     cards = daily_counts.hashed(batch, "card")
     counted.append(("card", 0, combine_fns[1].apply([cards])))

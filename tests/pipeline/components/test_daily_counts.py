@@ -58,7 +58,7 @@ def counted(*parts: pa.RecordBatch, to_count: ToCount = TO_COUNT) -> Profile:
         accumulators.setdefault((key, combine_fn), []).append(sent)
 
     for part in parts:
-        for (_, *key), values in daily_counts.by_column_and_day(None, part, to_count):
+        for (_, *key), values in daily_counts.by_column_and_day((None, part), to_count):
             add(tuple(key), values, combine_fns[0])
         if to_count.card is not None:
             add((to_count.card, 0), daily_counts.hashed(part, to_count.card), combine_fns[1])
@@ -125,7 +125,7 @@ def test_what_workers_exchange_of_a_column_and_day_stays_small() -> None:
     combine_fn = daily_counts.CountDay()
     accumulator = combine_fn.create_accumulator()
     for part in parts:
-        for (_, name, _), of_day in daily_counts.by_column_and_day(None, part, TO_COUNT):
+        for (_, name, _), of_day in daily_counts.by_column_and_day((None, part), TO_COUNT):
             if name == "AMOUNT":
                 accumulator = combine_fn.add_input(accumulator, of_day)
     assert len(pickle.dumps(combine_fn.compact(accumulator))) < 1_000_000
