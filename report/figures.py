@@ -77,6 +77,11 @@ def quality(curves: Mapping[str, Any]) -> dict[str, Markup]:
     return shown
 
 
+def sample_share(curves: Mapping[str, Any]) -> float:
+    """The share of the cards that curves, intervals, costs and checks by day were measured on."""
+    return min((of.get("sample_share", 1.0) for of in curves.values()), default=1.0)
+
+
 def calibration(bins: Sequence[Mapping[str, Any]]) -> list[Point]:
     """(mean score, share of frauds) of each bin; one without frauds is joined with the next.
 

@@ -327,6 +327,11 @@ def _metrics(facts: Facts) -> Section:
         f"bootstrap that {drawn}. A {facts.row} raises an alert if its score reaches the threshold "
         f"for {facts.alert_budget}."
     )
+    if (share := figures.sample_share(facts.curves)) < 1:
+        text += (
+            f" There are so many {facts.rows_are} that intervals, curves, costs and checks by day "
+            f"were measured on a sample of {100 * share:.3g} % of the {facts.entities}."
+        )
     blocks: list[Block] = [Text(text), Table(head, tuple(rows), numbers=True)]
     if unjudged := _unjudged(facts):
         blocks.append(Text("Slices with too few examples to be judged against the others:"))

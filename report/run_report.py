@@ -250,6 +250,7 @@ def _content(facts: Facts) -> dict[str, Any]:
         "column_chart": column_chart,
         "metrics": tuple(_metrics(facts)),
         "quality": _quality(facts),
+        "sample_share": figures.sample_share(facts.curves),
         "slices": _slices(facts),
         "gaps": _gaps(facts),
         "training": figures.training(facts.training.history) if facts.training else {},

@@ -76,6 +76,9 @@ TESTS = {
         "tests/models/evaluation/test_tfma_metrics.py tests/models/evaluation/test_comparison.py"
     ),
     "models/evaluation/extractors.py": "tests/models/evaluation/test_extractors.py",
+    "models/evaluation/slice_data.py": (
+        "tests/models/evaluation/test_slice_data.py tests/models/evaluation/test_extractors.py"
+    ),
     "monitoring/decide.py": "tests/monitoring/test_decide.py",
     "monitoring/promises.py": "tests/monitoring/test_promises.py",
     "monitoring/shadow.py": "tests/monitoring/test_shadow.py",

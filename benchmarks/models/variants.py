@@ -13,6 +13,7 @@ training, epochs and number of members:
   groups with the best held-out average precision are kept (after TabPack, Gorishniy et al., 2026);
 - Mish, label smoothing, scaled inputs: three of the tricks of RealMLP (Holzmüller, Grinsztajn,
   Steinwart, NeurIPS 2024), each alone;
+- category counts: beside each category, the logarithm of the number of its train rows, plus one;
 - no fraud rates: categories without their fraud rate beside them.
 
 Results that exist are not computed again.
@@ -176,6 +177,31 @@ def packed(config: Config, train: FoldRows, test: FoldRows) -> Any:
     return sum(scores for scores, _ in best) / len(best)
 
 
+def category_counts(config: Config, train: FoldRows, test: FoldRows) -> Any:
+    """How often each category occurs, as one more number."""
+    import numpy as np
+
+    names = _names(config).categorical
+    counts: dict[str, tuple[Any, Any]] = {}
+    for name in names:
+        values, rows = np.unique(train.columns[name], return_counts=True)
+        counts[f"{name}_count"] = values, rows
+
+    def counted(rows: FoldRows) -> FoldRows:
+        columns = dict(rows.columns)
+        for name in names:
+            values, of_each = counts[f"{name}_count"]
+            place = np.searchsorted(values, columns[name]).clip(0, len(values) - 1)
+            known = values[place] == columns[name]
+            logs = np.log1p(np.where(known, of_each[place], 0))
+            columns[f"{name}_count"] = logs.astype(np.float32)
+        return dataclasses.replace(rows, columns=columns)
+
+    dataset = config.dataset
+    dataset = dataclasses.replace(dataset, numeric=(*dataset.numeric, *counts))
+    return default(dataclasses.replace(config, dataset=dataset), counted(train), counted(test))
+
+
 def without_rates(config: Config, train: FoldRows, test: FoldRows) -> Any:
     """All categories have the average fraud rate."""
     import numpy as np
@@ -202,6 +228,7 @@ VARIANTS: dict[str, Fit] = {
     "Mish": mish,
     "label smoothing": smoothed,
     "scaled inputs": scaled,
+    "category counts": category_counts,
     "no fraud rates": without_rates,
 }
 

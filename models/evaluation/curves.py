@@ -27,6 +27,11 @@ EDGES = (
 
 _DIGITS = 5
 
+_COUNTS = frozenset(
+    {"frauds", "genuine", "transactions", "true_positives", "false_positives", "false_negatives"}
+)
+_SUMS = frozenset({"cards_a_day", "cost_saved"})
+
 
 @dataclass(frozen=True)
 class Cards:
@@ -57,8 +62,15 @@ def describe(
     alerts: NDArray[np.bool_],
     cards: Cards | None = None,
     costs: Costs | None = None,
+    sample_share: float = 1.0,
 ) -> dict:
     """Everything about one model, as JSON can contain it.
+
+    Args:
+      labels, scores, alerts: see `fraud.models.evaluation.metrics`.
+      cards, costs: where they are known.
+      sample_share: the share of all cards that these examples are of. What counts or adds up is
+        divided by it; `cards.k` is of the sample.
 
     Returns:
       `precision_recall`: [recall, precision] and `roc`: [false positive rate, recall], from the
@@ -67,17 +79,28 @@ def describe(
       alerts. `thresholds`: what alerting at other scores would have done, from the highest down,
       each with `threshold`, `true_positives`, `false_positives`, `false_negatives`, and, where
       they are known, `cards_a_day` and `cost_saved`. `days`: with cards, each with its `day` (days
-      since 1970), `card_precision`, `frauds` and `transactions`.
+      since 1970), `card_precision`, `frauds` and `transactions`. `sample_share`.
     """
     labels, exact = labels == 1, scores.astype(np.float64)
+    of_days = by_day(labels, exact, cards) if cards is not None else []
     return {
         "precision_recall": precision_recall(labels, exact),
         "roc": roc(labels, exact),
-        "bins": bins(labels, exact),
+        "bins": [_of_all(row, sample_share) for row in bins(labels, exact)],
         "threshold": _rounded(exact[alerts].min()) if alerts.any() else None,
-        "thresholds": thresholds(labels, exact, cards, costs),
-        "days": by_day(labels, exact, cards) if cards is not None else [],
+        "thresholds": [
+            _of_all(row, sample_share) for row in thresholds(labels, exact, cards, costs)
+        ],
+        "days": [_of_all(row, sample_share) for row in of_days],
+        "sample_share": sample_share,
     }
+
+
+def _of_all(row: dict, sample_share: float) -> dict:
+    """A row about a sample with counts and sums as all examples have them, about."""
+    counts = {name: round(row[name] / sample_share) for name in _COUNTS & row.keys()}
+    sums = {name: _rounded(row[name] / sample_share) for name in _SUMS & row.keys()}
+    return {**row, **counts, **sums}
 
 
 def precision_recall(labels: NDArray[np.bool_], scores: NDArray) -> list[list[float]]:

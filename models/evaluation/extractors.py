@@ -11,9 +11,11 @@ thresholds, validation and blessing remain TFMA's own.
 A metric that is more than sums by bucket requests columns in TFMA's usual way, by the
 `include_filter` of its preprocessor: `{tfma.FEATURES_KEY: {"TX_DATETIME": {}, SCORES: {}}}`. It
 receives them in `element.features` as arrays with one value per example of the slice, all in the
-same order. `SCORES` are the outputs of the models: model name → output → [examples] (the model name
-is "" if there is only one). `OVERALL` are the histograms of all examples, whatever the slice: model
-name → output → `ScoreHistogram`. A number that an example lacks is NaN.
+same order; `SAMPLE` says whether these are all examples of a large slice
+(`fraud.models.evaluation.slice_data`). `SCORES` are the outputs of the models: model name → output
+→ [examples] (the model name is "" if there is only one). `OVERALL` are the histograms of all
+examples, whatever the slice: model name → output → `ScoreHistogram`. A number that an example lacks
+is NaN.
 
 Not supported: TFMA's `min_slice_size` (it would count extracts), slices by SQL and confidence
 intervals (both need single examples).
@@ -21,8 +23,8 @@ intervals (both need single examples).
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,144 +40,16 @@ from numpy.typing import NDArray
 from tensorflow_model_analysis.extractors.slice_key_extractor import (
     SLICE_KEY_EXTRACTOR_STAGE_NAME,
 )
-from tensorflow_model_analysis.metrics import calibration_histogram, metric_specs
+from tensorflow_model_analysis.metrics import metric_specs
 from tensorflow_model_analysis.slicer import slicer_lib as slicer
 
 from fraud.errors import BadInput
+from fraud.models.evaluation.slice_data import ScoreHistogram, SliceData, SumSlice
 from fraud.models.specification import InputSpecification
 
-SCORES, OVERALL = "(scores)", "(overall)"
-BUCKETS = calibration_histogram.DEFAULT_NUM_BUCKETS
-_CELLS = BUCKETS + 2  # per label: the buckets, plus one on either side
+SCORES, OVERALL, SAMPLE = "(scores)", "(overall)", "(sample)"
 
 SliceKey = tuple[tuple[str, Any], ...]
-
-
-@dataclass(frozen=True)
-class ScoreHistogram:
-    """Examples of one slice counted by label and score bucket.
-
-    Attributes:
-      cell: int64 [k], ascending: label × 10,002 + bucket, with TFMA's numbering of buckets.
-      examples: int64 [k], the number of examples in each cell.
-      scores: float64 [k], the sum of their scores.
-    """
-
-    cell: NDArray[np.int64]
-    examples: NDArray[np.int64]
-    scores: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, label: NDArray, score: NDArray) -> ScoreHistogram:
-        """Counts single examples: labels [n], 0 or 1, and scores, float32 [n] in [0, 1]."""
-        exact = score.astype(np.float64)
-        # Same arithmetic as TFMA's histogram, so that every example falls into the same bucket.
-        bucket = np.clip(exact * BUCKETS + 1, 0, BUCKETS + 1).astype(np.int64)
-        return cls._summed(label.astype(np.int64) * _CELLS + bucket, np.ones_like(bucket), exact)
-
-    @classmethod
-    def sum(cls, parts: Iterable[ScoreHistogram]) -> ScoreHistogram:
-        """The histogram of all parts together."""
-        listed = list(parts)
-        return cls._summed(
-            np.concatenate([part.cell for part in listed]),
-            np.concatenate([part.examples for part in listed]),
-            np.concatenate([part.scores for part in listed]),
-        )
-
-    @classmethod
-    def _summed(cls, cell: NDArray, examples: NDArray, scores: NDArray) -> ScoreHistogram:
-        cells, index = np.unique(cell, return_inverse=True)
-        summed = np.bincount(index, examples, cells.size).astype(np.int64)
-        total = np.bincount(index, scores, cells.size).astype(np.float64)
-        return cls(cells, summed, total)
-
-    def share_at(self, score: float, label: int) -> float:
-        """The share of the examples with this label that have this score; NaN without examples."""
-        labelled = self.label == label
-        if not labelled.any():
-            return float("nan")
-        scored = labelled & (self.mean_score == score)
-        return float(self.examples[scored].sum() / self.examples[labelled].sum())
-
-    @property
-    def label(self) -> NDArray[np.float64]:
-        """[k]: the label of each cell."""
-        return (self.cell // _CELLS).astype(np.float64)
-
-    @property
-    def mean_score(self) -> NDArray[np.float64]:
-        """[k]: the mean score of each cell, itself within the cell's bucket."""
-        return self.scores / self.examples
-
-
-@dataclass(frozen=True)
-class SliceData:
-    """The examples of one slice, as far as metrics need them.
-
-    Attributes:
-      histograms: (model, output) → its scores.
-      columns: other columns that metrics require: column, or (model, output) for scores →
-        [examples].
-    """
-
-    histograms: dict[tuple[str, str], ScoreHistogram]
-    columns: dict[Any, NDArray]
-
-    @classmethod
-    def sum(cls, parts: Iterable[SliceData]) -> SliceData:
-        """The data of all parts together, whatever their order."""
-        listed = sorted(parts, key=lambda part: part._content)
-        first = listed[0]
-        return cls(
-            {k: ScoreHistogram.sum(p.histograms[k] for p in listed) for k in first.histograms},
-            {k: np.concatenate([p.columns[k] for p in listed]) for k in first.columns},
-        )
-
-    @property
-    def _content(self) -> tuple[bytes, bytes]:
-        """Digests of the data, by which parts have an order that no runner changes.
-
-        Sums of floating-point numbers and the bootstrap depend a little on the order. Scores only
-        decide between parts that are otherwise equal, so that the metrics of a model do not depend
-        on which other model is evaluated beside it.
-        """
-        scores = {k: v for k, v in self.columns.items() if isinstance(k, tuple)}
-        others = [v for k, v in self.columns.items() if not isinstance(k, tuple)]
-        counted = [(h.cell, h.examples, h.scores) for h in self.histograms.values()]
-        return _digest(others), _digest([*(a for h in counted for a in h), *scores.values()])
-
-
-def _digest(arrays: Iterable[NDArray]) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        text = array.tobytes() if array.dtype != object else repr(array.tolist()).encode()
-        digest.update(text)
-    return digest.digest()
-
-
-class SumSlice(beam.CombineFn):
-    """Parts of a slice → `SliceData.sum`, which copies each part once.
-
-    Beam would combine a plain function ten parts at a time, and copy what it has so far each time.
-    """
-
-    def create_accumulator(self) -> list[SliceData]:
-        """See beam.CombineFn."""
-        return []
-
-    def add_input(self, parts: list[SliceData], part: SliceData) -> list[SliceData]:
-        """See beam.CombineFn."""
-        parts.append(part)
-        return parts
-
-    def merge_accumulators(self, accumulators: Iterable[list[SliceData]]) -> list[SliceData]:
-        """See beam.CombineFn."""
-        return [part for parts in accumulators for part in parts]
-
-    def extract_output(self, parts: list[SliceData]) -> SliceData:
-        """See beam.CombineFn."""
-        return SliceData.sum(parts)
 
 
 def custom_extractors(
@@ -201,6 +75,7 @@ def custom_extractors(
                 models,
                 [slicer.SingleSliceSpec(spec=spec) for spec in eval_config.slicing_specs],
                 _required_columns(eval_config),
+                _card(eval_config),
             ),
         )
     ]
@@ -213,6 +88,13 @@ def _required_columns(eval_config: tfma.EvalConfig) -> list[str]:
         for preprocessor in getattr(computation, "preprocessors", None) or ():
             columns.update(preprocessor.include_filter.get(tfma.FEATURES_KEY, {}))
     return sorted(columns)
+
+
+def _card(eval_config: tfma.EvalConfig) -> str | None:
+    """The column of the cards that the bootstrap draws; None if it draws examples."""
+    configs = [metric.config for spec in eval_config.metrics_specs for metric in spec.metrics]
+    cards = {json.loads(config).get("card") for config in configs if config}
+    return next(iter(cards - {None}), None)
 
 
 @dataclass
@@ -250,12 +132,13 @@ def _summarize_slices(
     models: list[_Scorer],
     slices: list[slicer.SingleSliceSpec],
     columns: list[str],
+    card: str | None,
 ) -> beam.PCollection:
     """Extracts of Arrow batches → one extract for each slice."""
     summaries = (
         extracts
         | "SummarizeBatches" >> beam.ParDo(_SummarizeBatch(models, slices, columns))
-        | "SumSlices" >> beam.CombinePerKey(SumSlice())
+        | "SumSlices" >> beam.CombinePerKey(SumSlice(card))
     )
     overall = (
         summaries
@@ -293,7 +176,7 @@ class _SummarizeBatch(beam.DoFn):
         columns: dict[Any, NDArray] = {
             name: _values(batch, name, missing=True)
             for name in self._columns
-            if name not in (SCORES, OVERALL)
+            if name not in (SCORES, OVERALL, SAMPLE)
         }
         if SCORES in self._columns:
             columns.update(scores)
@@ -388,5 +271,6 @@ def _extract(
             **columns,
             SCORES: by_model(scores, nest=True),
             OVERALL: by_model(overall, nest=True),
+            SAMPLE: data.sample,
         },
     }

@@ -2,7 +2,9 @@
 
 Each names the columns it needs and receives them from `fraud.models.evaluation.extractors` as
 arrays with one value per example of the slice. A metric of a slice sees only that slice: its Card
-Precision@k is that of analysts who check k of the slice's cards a day.
+Precision@k is that of analysts who check k of the slice's cards a day. Of a slice with millions of
+examples it sees a sample of the cards, and estimates: with a share of the cards, analysts check
+that share of k, and money is that share of the whole.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.metrics import metric_types
 
 from fraud.models.evaluation import bootstrap, curves, metrics
-from fraud.models.evaluation.extractors import OVERALL, SCORES
+from fraud.models.evaluation.extractors import OVERALL, SAMPLE, SCORES
 from fraud.models.evaluation.registry import (
     ALERT,
     CHAMPION,
@@ -27,6 +29,7 @@ from fraud.models.evaluation.registry import (
     DROP_PROBABILITY,
     SCORE,
 )
+from fraud.models.evaluation.slice_data import Sample
 from fraud.models.spec import AlertBudget
 from fraud.time import local_days
 
@@ -71,7 +74,8 @@ class _SliceMetric(metric_types.Metric):
     Attributes:
       columns: the arguments that name columns; `_compute` receives the columns themselves.
       _compute: (columns by argument, outputs of the model on the slice, the model's
-        `ScoreHistogram`s of all examples by output, the other arguments by name) → value.
+        `ScoreHistogram`s of all examples by output, the `Sample` that the columns are, the other
+        arguments by name) → value.
     """
 
     columns: tuple[str, ...]
@@ -95,19 +99,29 @@ class CardPrecisionAtK(_SliceMetric):
 
     @staticmethod
     def _compute(
-        columns: Columns, outputs: Columns, overall: Columns, k: int, share: float, timezone: str
+        columns: Columns,
+        outputs: Columns,
+        overall: Columns,
+        sample: Sample,
+        k: int,
+        share: float,
+        timezone: str,
     ) -> float:
         days = local_days(columns["timestamp"], timezone)
-        checked = _cards_checked(k, share, days, columns["card"])
+        checked = _cards_checked(k, share, days, columns["card"], sample)
         return metrics.card_precision_at_k(
             columns["label"], outputs[SCORE], days, columns["card"], checked
         )
 
 
-def _cards_checked(k: int, share: float, days: NDArray, cards: NDArray) -> int:
-    """The cards checked a day: k, or with k = 0 `share` of those of a day, at most `MOST_CARDS`."""
+def _cards_checked(k: int, share: float, days: NDArray, cards: NDArray, sample: Sample) -> int:
+    """The cards of the sample that are checked a day.
+
+    Of all cards, k are, or with k = 0 `share` of those of a day, at most `MOST_CARDS`.
+    """
     budget = AlertBudget(None, share=share)
-    return k or max(1, round(budget.cards(metrics.cards_a_day(days, cards))))
+    of_all = k or max(1, round(budget.cards(metrics.cards_a_day(days, cards) / sample.share)))
+    return max(1, round(of_all * sample.share))
 
 
 class ExpectedCostSaved(_SliceMetric):
@@ -127,15 +141,17 @@ class ExpectedCostSaved(_SliceMetric):
         columns: Columns,
         outputs: Columns,
         overall: Columns,
+        sample: Sample,
         check_cost: float,
         saved_share: float,
         timezone: str,
     ) -> float:
         days = local_days(columns["timestamp"], timezone)
         label, alerts = columns["label"], outputs[ALERT] == 1
-        return metrics.expected_cost_saved(
+        saved = metrics.expected_cost_saved(
             label, alerts, columns["amount"], days, columns["card"], check_cost, saved_share
         )
+        return saved / sample.share
 
 
 class ExpectedCalibrationError(_SliceMetric):
@@ -144,7 +160,7 @@ class ExpectedCalibrationError(_SliceMetric):
     columns = ("label",)
 
     @staticmethod
-    def _compute(columns: Columns, outputs: Columns, overall: Columns) -> float:
+    def _compute(columns: Columns, outputs: Columns, overall: Columns, sample: Sample) -> float:
         return metrics.expected_calibration_error(columns["label"], outputs[SCORE])
 
 
@@ -154,7 +170,7 @@ class BrierSkill(_SliceMetric):
     columns = ("label",)
 
     @staticmethod
-    def _compute(columns: Columns, outputs: Columns, overall: Columns) -> float:
+    def _compute(columns: Columns, outputs: Columns, overall: Columns, sample: Sample) -> float:
         return metrics.brier_skill(columns["label"], outputs[SCORE])
 
 
@@ -181,7 +197,7 @@ def _curves_computations(
     """One computation for all models; TFMA passes their names."""
     (challenger,) = set(model_names) - {CHAMPION}
     columns = [arguments[name] for name in ("label", "timestamp", "card", "amount")]
-    preprocessor = _of_columns(*filter(None, columns), SCORES, OVERALL)
+    preprocessor = _of_columns(*filter(None, columns), SCORES, OVERALL, SAMPLE)
     combiner = _CurvesCombiner(arguments, challenger)
     return [metric_types.MetricComputation([], [preprocessor], combiner)]
 
@@ -196,19 +212,21 @@ class _CurvesCombiner(_OfOneExtract):
         self, inputs: metric_types.StandardMetricInputs
     ) -> dict[metric_types.MetricKey, bytes]:
         features, of = inputs.features, self._arguments
-        labels, models = features[of["label"]], features[SCORES]
+        labels, models, sample = features[of["label"]], features[SCORES], features[SAMPLE]
         whole = features[OVERALL].get(self._challenger, {}).get(SCORE)
-        if whole is None or whole.examples.sum() != labels.size:
+        if whole is None or whole.examples.sum() != sample.examples:
             return {}
         cards = costs = None
         if of["timestamp"] and of["card"]:
             days = local_days(features[of["timestamp"]], of["timezone"])
-            checked = _cards_checked(of["k"], of["share"], days, features[of["card"]])
+            checked = _cards_checked(of["k"], of["share"], days, features[of["card"]], sample)
             cards = curves.Cards(days, features[of["card"]], checked)
         if of["amount"]:
             costs = curves.Costs(features[of["amount"]], of["check_cost"], of["saved_share"])
         described = {
-            name: curves.describe(labels, outputs[SCORE], outputs[ALERT] == 1, cards, costs)
+            name: curves.describe(
+                labels, outputs[SCORE], outputs[ALERT] == 1, cards, costs, sample.share
+            )
             for name, outputs in models.items()
         }
         key = metric_types.MetricKey(CURVES, self._challenger, example_weighted=None)
@@ -230,11 +248,16 @@ class _AlertRateGap(_SliceMetric):
 
     @classmethod
     def _compute(
-        cls, columns: Columns, outputs: Columns, overall: Columns, min_examples: int
+        cls,
+        columns: Columns,
+        outputs: Columns,
+        overall: Columns,
+        sample: Sample,
+        min_examples: int,
     ) -> float:
         alerts = outputs[ALERT][columns["label"] == cls.of_label] == 1
         rate_overall = overall[ALERT].share_at(1.0, cls.of_label)
-        if alerts.size < min_examples or np.isnan(rate_overall):
+        if alerts.size / sample.share < min_examples or np.isnan(rate_overall):
             return UNJUDGED
         return cls.worse * alerts.mean() - cls.worse * rate_overall
 
@@ -266,7 +289,9 @@ def _computations(
     example_weighted: bool,
 ) -> list[metric_types.MetricComputation]:
     """One computation for each model; TFMA passes the last two arguments."""
-    preprocessor = _of_columns(*(arguments[column] for column in kind.columns), SCORES, OVERALL)
+    preprocessor = _of_columns(
+        *(arguments[column] for column in kind.columns), SCORES, OVERALL, SAMPLE
+    )
     keys = [metric_types.MetricKey(name, m, example_weighted=example_weighted) for m in model_names]
     return [
         metric_types.MetricComputation([key], [preprocessor], _SliceCombiner(kind, arguments, key))
@@ -296,11 +321,14 @@ class _SliceCombiner(_OfOneExtract):
         columns = {name: features[self._arguments[name]] for name in names}
         others = {name: v for name, v in self._arguments.items() if name not in names}
         outputs, overall = features[SCORES][model], features[OVERALL].get(model, {})
-        return {self._key: self._kind._compute(columns, outputs, overall, **others)}
+        computed = self._kind._compute(columns, outputs, overall, features[SAMPLE], **others)
+        return {self._key: computed}
 
 
 class Bootstrap(metric_types.Metric):
     """How certain the metrics of `bootstrap.METRICS` are, and their changes from the champion's.
+
+    Of a slice that is sampled, it is how certain the sample is: less than all examples.
 
     For each metric M of the challenger: `M:low` and `M:high`, the limits of its 95 % interval; with
     a champion also `M:change`, `M:change_low` and `M:change_high`. They are NaN where the examples

@@ -340,3 +340,15 @@ def test_pictures_are_those_that_were_recorded():
     page = document.to_html(model_card.document(recorded))
     assert page.count("<figure>") == 4
     assert "<figure>" not in document.to_html(model_card.document(FACTS))
+
+
+def test_it_says_what_a_sample_was_measured_on():
+    labels, scores = np.repeat([0, 1], 50), np.linspace(0.001, 0.999, 100)
+
+    def metrics_of(share: float) -> str:
+        described = curves.describe(labels, scores, scores > 0.5, sample_share=share)
+        facts = dataclasses.replace(FACTS, curves={"challenger": described})
+        return document.to_markdown(model_card.document(facts))
+
+    assert "measured on a sample of 12.5 % of the" in metrics_of(0.125)
+    assert "on a sample" not in metrics_of(1.0)

@@ -249,6 +249,19 @@ def test_gaps_of_slices_are_shown_with_what_is_allowed(root):
     assert at["aid"] < at["limit"] < float(value)  # 0, .12 that is allowed, .15
 
 
+def test_it_says_what_a_sample_was_measured_on(root):
+    root.data(Verdict(True))
+    root.model(pushed=True)
+    evaluated(root, "pushed")
+    (file,) = root.folder.glob("**/curves.json")
+    assert "on a sample" not in root.page().text
+    described = json.loads(file.read_text())
+    for of_model in described.values():
+        of_model["sample_share"] = 0.125
+    file.write_text(json.dumps(described))
+    assert "measured on a sample of about 12.5 % of them" in root.page().text
+
+
 def test_hostile_names_are_text(root):
     root.data(Verdict(True))
     root.model(pushed=False)

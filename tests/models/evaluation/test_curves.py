@@ -75,6 +75,23 @@ def test_what_other_thresholds_would_have_done(examples):
         assert row["cost_saved"] == pytest.approx(saved, abs=1e-4)
 
 
+def test_counts_and_money_of_a_sample_are_those_of_all_about(examples):
+    labels, scores, alerts, days, cards, amounts = examples
+    given = (labels, scores, alerts, Cards(days, cards, 20), Costs(amounts, 5.0, 0.8))
+    whole, sample = curves.describe(*given), curves.describe(*given, sample_share=0.25)
+    assert (whole["sample_share"], sample["sample_share"]) == (1, 0.25)
+    for name in ("precision_recall", "roc", "threshold"):
+        assert sample[name] == whole[name]
+    same = {"low", "high", "mean_score", "threshold", "day", "card_precision"}
+    for name in ("bins", "thresholds", "days"):
+        assert whole[name]
+        for mine, other in zip(sample[name], whole[name], strict=True):
+            assert mine.keys() == other.keys()
+            for key, value in other.items():
+                times = 1 if key in same or value is None else 4
+                assert mine[key] == (value if times == 1 else pytest.approx(times * value)), key
+
+
 def test_the_mean_over_the_days_is_card_precision(examples):
     labels, scores, _, days, cards, _ = examples
     found = described(examples)["days"]

@@ -26,6 +26,7 @@ from fraud.features.spec import Dataset, Features
 from fraud.models.evaluation import eval_config as evaluation
 from fraud.models.evaluation import extractors as evaluation_extractors
 from fraud.models.evaluation.extractors import SCORES
+from fraud.models.evaluation.slice_data import ScoreHistogram, SliceData, SumSlice
 from fraud.models.spec import Evaluation
 from fraud.models.specification import EXTRA, SPECIFICATION_FILE, InputSpecification
 from fraud.pipeline.components.batched_reading import EvaluatorExecutor
@@ -313,13 +314,13 @@ def test_parts_of_a_slice_sum_up_to_the_same_in_any_order() -> None:
     parts = []
     for rows in (5, 300, 40, 40, 1000, 1):
         label, score = random.integers(0, 2, rows), random.random(rows).astype(np.float32) ** 9
-        histogram = evaluation_extractors.ScoreHistogram.of(label, score)
+        histogram = ScoreHistogram.of(label, score)
         columns = {"CARD": random.integers(0, 9, rows).astype(str).astype(object), "SPENT": score}
         histograms = {("", "score"): histogram}
-        parts.append(evaluation_extractors.SliceData(histograms, columns))
+        parts.append(SliceData(histograms, columns))
     results = []
     for order, first in (([0, 1, 2, 3, 4, 5], 3), ([5, 3, 1, 0, 2, 4], 1), ([4, 2, 0, 1, 3, 5], 6)):
-        combine = evaluation_extractors.SumSlice()
+        combine = SumSlice()
         bundles = []
         for bundle in (order[:first], order[first:]):
             accumulator = combine.create_accumulator()
@@ -347,8 +348,8 @@ def test_scores_do_not_change_the_order_of_rows() -> None:
         parts = []
         for of_part in cards:
             score = random.random(40).astype(np.float32)
-            histogram = evaluation_extractors.ScoreHistogram.of(np.zeros(40), score)
+            histogram = ScoreHistogram.of(np.zeros(40), score)
             columns = {"CARD": of_part, ("challenger", "score"): score}
-            parts.append(evaluation_extractors.SliceData({("", "score"): histogram}, columns))
-        orders.append(evaluation_extractors.SliceData.sum(parts).columns["CARD"].tolist())
+            parts.append(SliceData({("", "score"): histogram}, columns))
+        orders.append(SliceData.sum(parts).columns["CARD"].tolist())
     assert orders[0] == orders[1]

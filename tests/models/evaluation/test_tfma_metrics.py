@@ -9,14 +9,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pandas.util import hash_array
 from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.metrics import metric_specs
 from tensorflow_model_analysis.metrics.metric_types import StandardMetricInputs
 
-from fraud.models.evaluation import curves, metrics
+from fraud.models.evaluation import curves, metrics, slice_data
 from fraud.models.evaluation import eval_config as evaluation
-from fraud.models.evaluation.extractors import OVERALL, SCORES, ScoreHistogram
+from fraud.models.evaluation.extractors import OVERALL, SAMPLE, SCORES
 from fraud.models.evaluation.registry import ALERT, SCORE
+from fraud.models.evaluation.slice_data import Sample, ScoreHistogram
 from fraud.models.evaluation.tfma_metrics import UNJUDGED, CardPrecisionAtK, ExpectedCostSaved
 from fraud.models.spec import Evaluation
 from fraud.pipeline import artifacts
@@ -29,6 +31,7 @@ __all__ = ["world"]
 SPEC = Evaluation(
     alert_budget=7, check_cost=3.0, saved_share=0.6, min_slice_examples=20, max_slice_fpr_gap=0.5
 )
+WHOLE = Sample(1.0, ROWS)
 LIMITS = {"challenger": (0.5, np.float32(0.6)), "champion": (1.0, np.float32(0.3))}
 
 
@@ -136,6 +139,7 @@ def test_what_is_exchanged_between_stages_does_not_contain_the_columns_of_a_slic
             "SPENT": world.spent[rows],
             SCORES: dict.fromkeys(LIMITS, outputs),
             OVERALL: dict.fromkeys(LIMITS, histograms),
+            SAMPLE: Sample(1.0, rows.size),
         }
     )
     measured = set()
@@ -168,6 +172,38 @@ def test_curves_of_both_models_are_in_a_file_of_their_own(world, results, folder
         assert saved == pytest.approx([r["cost_saved"] for r in expected["thresholds"]], abs=1e-2)
 
 
+def test_a_slice_with_too_many_examples_is_measured_on_a_sample_of_its_cards(
+    world, results, tmp_path, monkeypatch
+):
+    """Scores by bucket have all examples; cards, costs, intervals and curves are estimates."""
+    monkeypatch.setattr(slice_data, "MOST_ROWS", 400)
+    config = evaluation.eval_config(DATASET, SPEC)
+    sampled, _, _ = evaluate(world, tmp_path, EvaluatorExecutor, config)
+    exact = {"average_precision", "roc_auc", "recall_at_budget", "example_count", "brier"}
+    for key, value in results.items():
+        where, _, metric, _ = key
+        if metric in exact or where != "{}":  # no other slice has more than 400
+            assert sampled[key] == pytest.approx(value, nan_ok=True), key
+    hashes = hash_array(world.card.astype(object))
+    rows = np.flatnonzero(hashes < np.uint64(2**63))
+    assert 200 < rows.size <= 400
+    found = artifacts.curves(SimpleNamespace(uri=str(tmp_path / "evaluation")))
+    for model in LIMITS:
+        labels, scores, alerts, _ = predictions(world, "{}", model)
+        days = world.time[rows] // SECONDS_PER_DAY
+        of_rows = labels[rows], scores[rows], alerts[rows]
+        cards, spent = world.card[rows], world.spent[rows]
+        four_of_seven = metrics.card_precision_at_k(*of_rows[:2], days, cards, 4)
+        assert sampled["{}", model, "card_precision_at_7", False] == pytest.approx(four_of_seven)
+        saved = metrics.expected_cost_saved(of_rows[0], of_rows[2], spent, days, cards, 3.0, 0.6)
+        assert sampled["{}", model, "expected_cost_saved", False] == pytest.approx(2 * saved)
+        assert found[model]["sample_share"] == 0.5
+        assert sum(day["transactions"] for day in found[model]["days"]) == 2 * rows.size
+    low = sampled["{}", "challenger", "average_precision:low", False]
+    high = sampled["{}", "challenger", "average_precision:high", False]
+    assert low < sampled["{}", "challenger", "average_precision", False] < high
+
+
 def test_the_days_of_metrics_are_local():
     """Two alerts on one card at 23:00 and 01:00 UTC are one check in Tokyo, two in UTC."""
     columns = {
@@ -179,9 +215,9 @@ def test_the_days_of_metrics_are_local():
     outputs = {ALERT: np.ones(2), SCORE: np.ones(2)}
     for zone, checks in (("Asia/Tokyo", 1), ("UTC", 2)):
         costs = {"check_cost": 3.0, "saved_share": 1.0, "timezone": zone}
-        assert ExpectedCostSaved._compute(columns, outputs, {}, **costs) == -3.0 * checks
+        assert ExpectedCostSaved._compute(columns, outputs, {}, WHOLE, **costs) == -3.0 * checks
         fraud = {**columns, "label": np.array([0, 1])}
-        caught = CardPrecisionAtK._compute(fraud, outputs, {}, k=1, share=0.5, timezone=zone)
+        caught = CardPrecisionAtK._compute(fraud, outputs, {}, WHOLE, 1, 0.5, zone)
         assert caught == 1 / checks
 
 
@@ -272,7 +308,7 @@ def test_card_precision_of_a_budget_that_is_a_share_of_the_cards(k, share, same_
         "card": cards,
     }
     outputs = {SCORE: random.random(100)}
-    value = CardPrecisionAtK._compute(columns, outputs, {}, k, share, "UTC")
+    value = CardPrecisionAtK._compute(columns, outputs, {}, WHOLE, k, share, "UTC")
     expected = metrics.card_precision_at_k(
         columns["label"], outputs[SCORE], columns["timestamp"], cards, same_as
     )
