@@ -40,7 +40,15 @@ def import_tfx() -> None:
     `apache_beam.io.gcp.bigquery`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    with _exempt_from_collection(), _lazy_imports():
+    if "tfx.components" in sys.modules:
+        _import_all()  # what exists by now may be garbage one day
+        return
+    with _exempt_from_collection():
+        _import_all()
+
+
+def _import_all() -> None:
+    with _lazy_imports():
         with _hidden(_OPTIONAL_IN_KERAS):
             importlib.import_module("tensorflow")
             importlib.import_module("keras_tuner")

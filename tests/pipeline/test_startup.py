@@ -98,6 +98,20 @@ def test_the_modules_are_exempt_from_garbage_collection() -> None:
     assert int(others) < int(exempt) / 10
 
 
+def test_later_calls_exempt_nothing_from_garbage_collection() -> None:
+    counted = _program(
+        "import gc, weakref\nfrom fraud.pipeline import startup\nstartup.import_tfx()\n"
+        "class Cycle: pass\n"
+        "before, cycle = gc.get_freeze_count(), Cycle()\n"
+        "cycle.itself, alive = cycle, weakref.ref(cycle)\n"
+        "startup.import_tfx()\n"
+        "del cycle\n"
+        "gc.collect()\n"
+        "print(gc.get_freeze_count() <= before, alive() is None)"
+    )
+    assert counted.split()[-2:] == ["True", "True"]
+
+
 @pytest.fixture
 def lazy_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a package that is importable but not imported."""
