@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
+from fraud.errors import BadInput
 from fraud.models import streamed
 from fraud.models.evaluation import metrics
 from fraud.models.examples import Examples
@@ -88,6 +89,9 @@ def fit(
       log_dir: the folder of TensorBoard's logs; None for no logs.
       callbacks: further ones; the logs of an epoch have `VALIDATION_SCORE`.
       team: the workers that train together, this process one of them; all return the same.
+
+    Raises:
+      BadInput: there are too few examples.
     """
     team = team or Team()
     spec = defaults.resolve(network, examples.labels.size, examples.categories)
@@ -111,6 +115,11 @@ def fit(
     # Few examples mean small batches: with too few steps the network learns nothing.
     batch = min(spec.batch_size, max(1, drawn.size // MIN_STEPS_PER_EPOCH))
     batch = max(1, batch // team.size) * team.size  # all workers have as many rows of it
+    if drawn.size < batch:
+        raise BadInput(
+            f"the train window has too few rows to learn from ({examples.labels.size}), for some "
+            "are held out; raise windows.train_days, or bring more data"
+        )
     steps = drawn.size // batch * spec.epochs
     # A moving average over more steps than there are would mostly hold the initial weights.
     momentum = min(spec.ema_momentum, 1 - 4 / max(steps, 4))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from fraud.errors import BadInput
 from fraud.models import streamed
 from fraud.models.evaluation import metrics
 from fraud.models.examples import Examples
@@ -148,6 +149,11 @@ def test_one_seed_gives_one_model(fitted):
     again = training.fit(SPEC, random_examples(), {}, AlertBudget(20))
     for first, second in zip(fitted.model.get_weights(), again.model.get_weights(), strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+def test_a_single_example_is_one_clear_message():
+    with pytest.raises(BadInput, match=r"too few rows to learn from \(1\).*windows.train_days"):
+        training.fit(SPEC, random_examples(rows=1), {}, AlertBudget(20))
 
 
 def test_logs_for_tensorboard(tmp_path):
