@@ -123,7 +123,7 @@ def formatted(column: pa.Array, name: str, time_format: str | None, origins: Ori
     """
     if time_format is None or pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         return column
-    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    text = pc.utf8_trim_whitespace(texts(column))
     if time_format in TIME_UNITS:
         is_number = pc.match_substring_regex(text, r"^\d+(\.\d*)?$")
         numbers = pc.if_else(is_number, text, pa.scalar(None, pa.string())).cast(pa.float64())
@@ -206,7 +206,7 @@ def names(
     if pa.types.is_floating(column.type):
         column = _exact(column, name, origins)
     elif pa.types.is_decimal(column.type):
-        column = _decimal_names(column)
+        column = texts(column)
     names = cast(column)
     if names is None:
         row = _first_not(column, cast)
@@ -254,9 +254,14 @@ def _floats(decimals: pa.Array) -> NDArray[np.float64]:
     return np.array([np.nan if v is None else float(v) for v in decimals.to_pylist()], float)
 
 
-def _decimal_names(decimals: pa.Array) -> pa.Array:
-    """Decimals as text without zeros at the end of their fraction, as JSON and CSV have them."""
-    encoded = decimals.dictionary_encode()
+def texts(column: pa.Array) -> pa.Array:
+    """Values as text; decimals as JSON and CSV have them, without zeros at the end of a fraction.
+
+    Arrow 10 does not cast decimals to text.
+    """
+    if not pa.types.is_decimal(column.type):
+        return column.cast(pa.string())
+    encoded = column.dictionary_encode()
     texts = [f"{value:f}" for value in encoded.dictionary.to_pylist()]
     texts = [text.rstrip("0").rstrip(".") if "." in text else text for text in texts]
     return pa.array(texts, pa.string()).take(encoded.indices)

@@ -36,6 +36,7 @@ from fraud.features.values import (
     is_text,
     names,
     numbers,
+    texts,
     times,
 )
 from fraud.features.values import whole_numbers as whole_numbers
@@ -277,7 +278,7 @@ def _label(
         return pa.nulls(len(known), pa.int8())
     genuine, fraud = dataset.label_values or ("0", "1")
     if dataset.label_values:
-        text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        text = pc.utf8_trim_whitespace(texts(column))
         index = pc.index_in(text, pa.array([genuine, fraud]))
         labels = index.cast(pa.float64()).to_numpy(zero_copy_only=False)
     elif is_text(column.type):

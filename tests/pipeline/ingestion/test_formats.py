@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import date
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset
@@ -127,3 +129,18 @@ def test_a_step_that_is_no_number_is_named(tmp_path):
     path.write_text("step,fraud\n1,0\nx,0\n")
     with pytest.raises(BadInput, match=r"line 3: step is 'x', not written as .*, hours"):
         read(path, Dataset("step", None, "fraud", None, (), time_format="hours"))
+
+
+def test_decimals_as_steps_and_labels(tmp_path):
+    """Databases hand out whole numbers as decimals, which Arrow 10 does not cast to text."""
+    decimals = pa.table({
+        "step": pa.array([Decimal(0), Decimal(25)], pa.decimal128(38, 0)),
+        "fraud": pa.array([Decimal("1.00"), Decimal("2.00")], pa.decimal128(5, 2)),
+    })  # fmt: skip
+    parquet.write_table(decimals, tmp_path / "a.parquet")
+    dataset = Dataset(
+        "step", None, "fraud", None, (), time_format="hours", label_values=("1", "2")
+    )
+    table, source = read(tmp_path / "a.parquet", dataset)
+    assert source.days == (date(1970, 1, 1), date(1970, 1, 2))
+    assert table["fraud"].to_pylist() == [0, 1]
