@@ -156,7 +156,8 @@ def _windows(data: str, taken: object, guessed: Roles) -> tuple[Roles, WindowCho
     chosen = proposal.choose_windows(days, frauds)
     if chosen is None:
         span = int(days[-1] - days[0]) + 1
-        return guessed.without_time(f"times of {span} days only: too few for windows"), None
+        days_are = "1 day" if span == 1 else f"{span} days"
+        return guessed.without_time(f"times of {days_are} only: too few for windows"), None
     return guessed, chosen
 
 

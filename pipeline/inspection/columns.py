@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
+from fraud.features.values import texts
+
 NUMBER, TEXT, TIME, FLAG, OTHER = "number", "text", "time", "flag", "other"
 
 _MISSING = pa.array(arrow_csv.ConvertOptions().null_values)
@@ -27,7 +29,7 @@ _DATES: tuple[str, ...] = (
 )
 _DATES += ("%d/%m/%y", "%m/%d/%y", "%Y%m%d", "%d %b %Y", "%d-%b-%Y", "%b %d %Y", "%b %d, %Y")
 _CLOCKS = ("", " %H:%M:%S", " %H:%M", "T%H:%M:%S", " %I:%M:%S %p", " %I:%M %p")
-_EARLIEST, _LATEST = np.datetime64("1970-01-01", "us"), np.datetime64("2101-01-01", "us")
+_EARLIEST, _LATEST = np.datetime64("1900-01-01", "us"), np.datetime64("2101-01-01", "us")
 _LIKE_TIME = r"^\s*\w{1,4}[-./ ]\w{1,3}[-./, ]+\d{2,4}|^\s*(19|20)\d{6}\s*$"
 
 
@@ -43,6 +45,8 @@ class Column:
       times: the values of a time, datetime64[us]; else None.
       time_format: how they are written, if that is not as `fraud.features.values.times` reads.
       from_csv: whether it was read from CSV, where everything is text.
+      decimal: the decimal point of its numbers in CSV.
+      is_integer: whether it is stored as integers, outside CSV.
     """
 
     name: str
@@ -52,11 +56,14 @@ class Column:
     times: NDArray[np.datetime64] | None = None
     time_format: str | None = None
     from_csv: bool = False
+    decimal: str = "."
+    is_integer: bool = False
 
     @cached_property
     def words(self) -> tuple[str, ...]:
         """The words of the name: ("is", "fraud") of isFraud, is_fraud or IS-FRAUD."""
         spaced = re.sub(r"([a-zäöü0-9])([A-ZÄÖÜ])", r"\1 \2", self.name)
+        spaced = re.sub(r"([A-ZÄÖÜ])([A-ZÄÖÜ][a-zäöü])", r"\1 \2", spaced)  # IPAddress
         return tuple(word for word in re.split(r"[\W_]+", spaced.lower()) if word)
 
     @cached_property
@@ -118,8 +125,9 @@ def _describe(name: str, values: pa.Array, decimal: str, from_csv: bool) -> Colu
         return Column(name, FLAG, values.cast(pa.string()))
     if pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_):
         numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-        present = pc.if_else(pa.array(np.isnan(numbers)), pa.scalar(None, type_), values)
-        return Column(name, NUMBER, present.cast(pa.string()), numbers)
+        missing = pa.array(np.isnan(numbers))
+        text = pc.if_else(missing, pa.scalar(None, pa.string()), texts(values))
+        return Column(name, NUMBER, text, numbers, is_integer=pa.types.is_integer(type_))
     if not (pa.types.is_string(type_) or pa.types.is_large_string(type_)):
         return Column(name, OTHER, pa.nulls(len(values), pa.string()))
     text = pc.utf8_trim_whitespace(values.cast(pa.string()))
@@ -134,7 +142,9 @@ def _of_text(name: str, text: pa.Array, decimal: str, from_csv: bool) -> Column:
         return Column(name, TEXT, text, from_csv=from_csv)
     if from_csv:
         present = pc.if_else(pc.is_in(text, _MISSING), pa.scalar(None, pa.string()), text)
-        plain = pc.replace_substring(present, ",", ".") if decimal == "," else present
+        plain = present
+        if decimal == ",":  # then a point separates thousands, which a run does not read
+            plain = pc.replace_substring(pc.replace_substring(present, ".", "_"), ",", ".")
         try:
             numbers = plain.cast(pa.float64()).to_numpy(zero_copy_only=False)
         except pa.ArrowInvalid:
@@ -151,9 +161,9 @@ def _of_text(name: str, text: pa.Array, decimal: str, from_csv: bool) -> Column:
             continue
         return Column(name, TIME, text, times=moments.to_numpy(False), from_csv=from_csv)
     looks = pc.match_substring_regex(some.slice(0, 100), _LIKE_TIME)
-    if pc.all(looks).as_py():
-        return _with_format(name, text, from_csv) or Column(name, TEXT, text, from_csv=from_csv)
-    return Column(name, TEXT, text, from_csv=from_csv)
+    if pc.all(looks).as_py() and (times := _with_format(name, text, from_csv)):
+        return times
+    return Column(name, TEXT, text, from_csv=from_csv, decimal=decimal)
 
 
 def _of_compact_dates(name: str, text: pa.Array, numbers: NDArray) -> Column | None:

@@ -98,7 +98,7 @@ def warnings(sample: Sample, roles: Roles) -> list[str]:
             f"at least {EVAL_FRAUDS}, better hundreds"
         )
     if roles.fraud_rate > 0.5:
-        genuine, fraud = roles.label_values or ("0", "1")
+        genuine, fraud = roles.spelled
         found.append(
             f"{roles.fraud_rate:.1%} of the rows are frauds; if {fraud!r} means genuine, set "
             f"dataset.label_values to {_scalar([fraud, genuine])} (genuine, fraud)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fraud.errors import BadInput
+from fraud.features.history import LARGEST
+from fraud.features.values import LARGEST_NUMBER
 from fraud.names import check_column, input_name
 from fraud.pipeline.inspection.columns import FLAG, NUMBER, OTHER, TEXT, TIME, Column
 
@@ -45,62 +48,83 @@ _YES = {"true", "yes", "y", "t", "ja", "j", "si", "sí", "oui", "fraud", "fraudu
 _YES |= {"betrug", "scam", "bad"}
 _NO = {"false", "no", "n", "nein", "non", "genuine", "legit", "legitimate", "normal", "good"}
 _ZERO, _ONE = {"0", "0.0"}, {"1", "1.0"}
+_NOT = r"(not|no|non|kein|keine|nicht)\W?_?(fraud|fraudulent|betrug|scam)"
 _TIME = {"time", "timestamp", "datetime", "date", "datum", "zeit", "zeitpunkt", "booked", "fecha"}
-_TIME |= {"ts", "unix", "epoch", "unixtime", "buchung", "buchungstag", "created"}
-# Parts of the words of a time's name: that of the transaction, and those of something else.
-_EVENT: tuple[str, ...] = (
-    "trans",
-    "tx",
-    "incident",
-    "event",
-    "occur",
-    "claim",
-    "purchas",
-    "order",
-    "payment",
-)
-_EVENT += ("buchung", "booked")
-_OTHER_TIMES: tuple[str, ...] = ("birth", "dob", "born", "bind", "expir", "open", "since", "valid")
-_OTHER_TIMES += ("issu", "start", "regist", "signup", "joined", "enrol", "effective", "updated")
-_OTHER_TIMES += ("last", "first", "previous", "geburt", "ablauf", "gültig", "seit", "eröffn")
+_TIME |= {"ts", "unix", "epoch", "unixtime", "buchung", "buchungstag", "created", "zeitstempel"}
+_TIME_ENDINGS = ("time", "date", "datum", "zeit", "zeitstempel")
+# How words of the name of a transaction's time begin.
+_EVENT: tuple[str, ...] = ("trans", "tx", "incident", "event", "occur", "claim", "purchas", "order")
+_EVENT += ("payment", "loss", "accident", "booked", "buchung", "bestell", "zahlung", "kauf")
+_EVENT += ("verkauf", "umsatz", "schaden", "unfall", "vorfall", "ereignis")
+# Words, and parts of words, of the names of other times: of the customer, the card or what follows.
+_OTHER_TIMES = {"dob", "born", "bind", "since", "last", "first", "previous", "due", "end", "ended"}
+_OTHER_TIMES |= {"paid", "seit", "ende", "until", "bis", "posted", "posting"}
+_PARTS_OF_OTHER_TIMES: tuple[str, ...] = ("birth", "expir", "open", "valid", "inception", "issu")
+_PARTS_OF_OTHER_TIMES += ("regist", "signup", "joined", "enrol", "effective", "updated", "modif")
+_PARTS_OF_OTHER_TIMES += ("close", "settle", "deliver", "report", "process", "resolv", "refund")
+_PARTS_OF_OTHER_TIMES += ("detect", "investigat", "review", "disput", "geburt", "ablauf", "gültig")
+_PARTS_OF_OTHER_TIMES += ("gueltig", "eröffn", "eroeffn", "beginn", "liefer", "melde", "fällig")
+_PARTS_OF_OTHER_TIMES += ("faellig", "regulier", "erledig", "valuta", "wertstell")
 _STEP = {"step": "hours", "hour": "hours", "hours": "hours", "minute": "minutes", "day": "days"}
-_AMOUNT: tuple[str, ...] = (
+_ELAPSED = {"time", "dt", "elapsed", "seconds", "secs", "sec", "zeit", "sekunden"}
+_LATEST_START = 604_800  # seconds: the first transaction of such a column is in the first week
+_EARLIEST_EPOCH = 946_684_800  # the year 2000
+_AMOUNT: tuple[str, ...] = ("amount", "amt", "betrag", "höhe", "hoehe", "summe", "umsatz", "sum")
+_AMOUNT += ("value", "wert", "price", "preis", "total", "claim", "monto", "importe", "montant")
+_AMOUNT_ENDINGS: tuple[str, ...] = (
     "amount",
     "amt",
     "betrag",
+    "höhe",
+    "hoehe",
     "summe",
     "umsatz",
-    "sum",
-    "value",
-    "wert",
-    "price",
     "preis",
+    "wert",
 )
-_AMOUNT += ("total", "claim", "monto", "importe", "montant")
+_AMOUNT_ENDINGS += ("aufwand",)
 _CARD = {"card", "cc", "account", "acct", "konto", "customer", "client", "kunde", "kunden", "user"}
-_CARD |= {"member", "policy", "policyholder", "iban", "orig", "sender", "payer"}
-_ENTITY = _CARD | {"merchant", "terminal", "device", "ip", "email", "phone", "händler", "haendler"}
-_ENTITY |= {"shop", "store", "dest", "receiver", "beneficiary", "vendor", "payee", "agent"}
-_ENTITY |= {"kundennummer", "kontonummer", "kartennummer", "kundennr", "gerät"}
-_CARD |= {"kundennummer", "kontonummer", "kartennummer", "kundennr"}
+_CARD |= {"member", "policy", "policyholder", "iban", "orig", "sender", "payer", "karte", "karten"}
+_CARD |= {"holder", "cardholder", "accountholder", "insured", "pan", "vertrag", "police"}
+_CARD |= {"versicherungsnehmer", "versicherungsschein", "versicherungs", "vertrags", "policen"}
+_PAYEE = {"merchant", "terminal", "dest", "receiver", "beneficiary", "vendor", "payee", "recipient"}
+_PAYEE |= {"händler", "haendler", "empfänger", "empfaenger"}
+_ENTITY = _CARD | _PAYEE | {"device", "ip", "email", "phone", "shop", "store", "agent", "gerät"}
+_ENTITY |= {"geraet", "filiale", "werkstatt", "makler"}
+_NO_ENTITY = {"user agent"}
 _ID = {"id", "nr", "no", "nummer", "number", "num", "key", "uuid", "guid", "index", "ref"}
 _ID |= {"transaction", "referenz", "vorgang", "unnamed"}
-# A name with such a word is that of a quantity; one that begins with "num" is, too.
+# What follows or precedes the word for an entity, also as the end of the same word.
+_KEY = {"id", "nr", "no", "nummer", "number", "num", "key", "code", "uuid", "guid", "ref", "hash"}
+_KEY |= {"token", "name", "fingerprint", "address", "adresse", "identifier", "kennung"}
+_KEY_ENDINGS = tuple(sorted(_KEY, key=len, reverse=True))
+# A name with such a word is that of a quantity.
 _MEASURE = {"age", "limit", "count", "cnt", "days", "weeks", "months", "years", "hours", "minutes"}
-_MEASURE |= {"score", "risk", "amount", "amt", "balance", "rate", "ratio", "total", "sum", "since"}
-_MEASURE |= {"avg", "mean", "max", "min", "tenure", "income", "price", "value", "distance"}
-_MEASURE |= {"alter", "anzahl", "tage", "monate", "jahre", "betrag", "saldo", "summe", "wert"}
-_COUNTS = {"num", "number", "n", "no", "nr"}
-_CODE = {"code", "type", "typ", "kind", "category", "kategorie", "mcc", "class", "group", "zip"}
-_CODE |= {"plz", "postcode", "postal", "channel", "kanal", "country", "land", "region", "state"}
+_MEASURE |= {"score", "risk", "balance", "rate", "ratio", "since", "avg", "mean", "max", "min"}
+_MEASURE |= {"tenure", "income", "distance", "velocity", "freq", "frequency", "percent", "pct"}
+_MEASURE |= {"alter", "anzahl", "tage", "monate", "jahre", "saldo", "quote"}
+_QUANTITY = _MEASURE | {*_AMOUNT} - {"claim"}
+_POSTAL = ("zip", "zipcode", "plz", "postleitzahl", "postcode", "postal")
+_CODE = {"code", "type", "typ", "kind", "category", "kategorie", "mcc", "class", "group"}
+_CODE |= {"channel", "kanal", "country", "land", "region", "state", "bin", "iin", "last4"}
 _CODE |= {"branch", "branche", "status", "gender", "sex", "brand", "currency", "sector", "segment"}
 
-_PLAIN = r"^[-+]?(\d+[.,]?\d*|[.,]\d+)([eE][-+]?\d+)?$"
+_ELAPSED_REASON = (
+    "no dates, but seconds since some start, by its name and values; to have a timestamp, write a "
+    "column of dates: that start plus these seconds"
+)
+# Numbers as they are read, and with the decimal point of other files.
+_PLAIN = {
+    point: rf"^[-+]?(\d+{escaped}?\d*|{escaped}\d+)([eE][-+]?\d+)?$"
+    for point, escaped in ((".", r"\."), (",", ","))
+}
+_OTHER_POINT = {".": r"^[-+]?\d*,\d+$", ",": r"^[-+]?\d*\.\d+$"}
 _DIGITS = r"\d[\d.,']*"
 # $12, USD 12, 12 € or 12%, but not identifiers such as ABC12.
 _WITH_SIGN = rf"^[-+(]?(?:(?:\p{{Sc}}\s*|[A-Z]{{3}}\s+)[-+]?{_DIGITS}"
 _WITH_SIGN += rf"|{_DIGITS}(?:\s*(?:\p{{Sc}}|%)|\s+[A-Z]{{3}}))\)?$"
-_WITH_GROUPS = r"^[-+]?\d{1,3}(,\d{3})*\.\d+$"
+_WITH_GROUPS = r"^[-+]?\d{1,3}((,\d{3})*\.\d+|(\.\d{3})+,\d+|((,|\.|')\d{3}){2,}"
+_WITH_GROUPS += r"|('\d{3})+(\.\d+)?|([ \x{a0}\x{202f}]\d{3})+[.,]\d+)$"
 
 
 @dataclass(frozen=True)
@@ -123,14 +147,16 @@ class Roles:
     """The roles of all columns.
 
     Attributes:
-      roles: in the order of the data.
-      label_values: the spelling of genuine and fraud, unless it is 0 and 1.
+      roles: entities, whoever holds cards first; then the others in the order of the data.
+      spelled: genuine and fraud as the data has them.
+      label_values: the same, unless they are 0 and 1, which need no mention.
       time_format: of the timestamp; None if it needs none.
       fraud_rate: the share of frauds among the rows of the sample that have a label.
       frauds: the number of frauds in the sample.
     """
 
     roles: tuple[Role, ...]
+    spelled: tuple[str, str]
     label_values: tuple[str, str] | None
     time_format: str | None
     fraud_rate: float
@@ -155,6 +181,14 @@ class Roles:
         return replace(self, roles=tuple(changed), time_format=None)
 
 
+@dataclass(frozen=True)
+class _Labels:
+    """The labels of the sample: whether each row has one, and whether it is fraud, bool [rows]."""
+
+    is_known: NDArray[np.bool_]
+    is_fraud: NDArray[np.bool_]
+
+
 def guess(columns: Sequence[Column], chosen: dict[str, str | None] | None = None) -> Roles:
     """Guesses the roles.
 
@@ -171,9 +205,11 @@ def guess(columns: Sequence[Column], chosen: dict[str, str | None] | None = None
         if name is not None and name not in of_name:
             raise BadInput(f"{role}: no column {name!r}; the data has {_listed(list(of_name))}")
     label, why, others = _label(columns, chosen.get(LABEL))
-    fraud, values, doubt = _fraud_value(label)
-    is_fraud = np.array(pc.fill_null(pc.equal(label.text, fraud), False).to_numpy(False), bool)
-    labelled = len(label.text) - label.missing
+    spelled, is_plain, doubt = _label_values(label)
+    labels = _Labels(
+        label.text.is_valid().to_numpy(zero_copy_only=False),
+        np.array(pc.fill_null(pc.equal(label.text, spelled[1]), False).to_numpy(False), bool),
+    )
     found = {label.name: Role(label.name, LABEL, why + doubt)}
     for other in others:
         reason = f"looks like another label, so it may tell {label.name}"
@@ -201,13 +237,15 @@ def guess(columns: Sequence[Column], chosen: dict[str, str | None] | None = None
 
     timestamp = take(TIMESTAMP, _timestamps(rest))
     take(ID, _ids(rest))
-    take(AMOUNT, [amount for amount in _amounts(rest) if not _leak(amount[0], is_fraud)])
+    take(AMOUNT, [amount for amount in _amounts(rest) if not _leak(amount[0], labels)])
+    entities = {}
     for column, reason in _entities(rest):
-        if ENTITY not in chosen and column.name not in found:
-            found[column.name] = Role(column.name, ENTITY, reason)
+        if column.name not in found:
+            entities[column.name] = Role(column.name, ENTITY, reason)
+    found |= entities
     inputs: dict[str, str] = {}
     for column in rest:
-        guessed = found.get(column.name) or _model_input(column, is_fraud)
+        guessed = found.get(column.name) or _model_input(column, labels)
         if guessed.role in (AMOUNT, NUMERIC, CATEGORICAL):
             same = inputs.setdefault(input_name(column.name), column.name)
             if same != column.name:
@@ -215,11 +253,12 @@ def guess(columns: Sequence[Column], chosen: dict[str, str | None] | None = None
                 guessed = Role(column.name, LEFT_OUT, reason)
         found[column.name] = guessed
     return Roles(
-        roles=tuple(found[column.name] for column in columns),
-        label_values=values,
+        roles=tuple((entities | {column.name: found[column.name] for column in columns}).values()),
+        spelled=spelled,
+        label_values=None if is_plain else spelled,
         time_format=_time_format(timestamp),
-        fraud_rate=float(is_fraud.sum() / max(1, labelled)),
-        frauds=int(is_fraud.sum()),
+        fraud_rate=float(labels.is_fraud.sum() / max(1, labels.is_known.sum())),
+        frauds=int(labels.is_fraud.sum()),
     )
 
 
@@ -232,7 +271,7 @@ def step_unit(column: Column) -> str | None:
     if not units or column.numbers is None or not column.is_whole or column.missing:
         return None
     rises = bool(np.all(np.diff(column.numbers) >= 0)) and column.distinct > 2
-    return units[0] if rises and column.numbers.min() >= 0 else None
+    return units[0] if rises and 0 <= column.numbers.min() < column.numbers.max() < np.inf else None
 
 
 def _time_format(column: Column | None) -> str | None:
@@ -276,8 +315,8 @@ def _label(columns: Sequence[Column], chosen: str | None) -> tuple[Column, str, 
 def _label_score(column: Column) -> int:
     """How much a name looks like that of a label: 0 not at all, 4 exactly."""
     joined = "".join(column.words)
-    if joined in _EXACT:
-        return 4 if "fraud" in joined or "betrug" in joined else 3
+    if joined in _EXACT | _FRAUD:
+        return 4 if joined in _FRAUD or "fraud" in joined or "betrug" in joined else 3
     if set(column.words) & {"flagged", "suspected", "alert", "score", "predicted"}:
         return 1 if set(column.words) & _FRAUD or "fraud" in joined else 0
     return 2 if _named_after_fraud(column) else 0
@@ -303,22 +342,29 @@ def _not_binary(column: Column) -> str:
     )
 
 
-def _fraud_value(label: Column) -> tuple[str, tuple[str, str] | None, str]:
-    """The spelling that means fraud, both spellings unless they are 0 and 1, and what is unsure."""
+def _label_values(label: Column) -> tuple[tuple[str, str], bool, str]:
+    """The spelling of genuine and fraud, whether it is 0 and 1, and what is unsure about it."""
     common, rare = label.counts
     if {common, rare} <= _ZERO | _ONE:
-        fraud, doubt = rare if rare in _ONE else common, ""
-        is_plain = True
-    else:
-        pairs = ((rare, common), (common, rare))
-        clear = [v for v, other in pairs if v.lower() in _YES or other.lower() in _NO]
-        fraud = clear[0] if clear else rare
-        is_rarer = label.counts[rare] < label.counts[common]
-        why = "because it is rarer" if is_rarer else "though both are as frequent: check it"
-        doubt = "" if clear else f"; {rare!r} is taken for fraud, {why}"
-        is_plain = label.kind == FLAG and not label.from_csv
-    genuine = common if fraud == rare else rare
-    return fraud, None if is_plain else (genuine, fraud), doubt
+        genuine, fraud = (common, rare) if rare in _ONE else (rare, common)
+        return (genuine, fraud), True, ""
+    pairs = ((common, rare), (rare, common))
+    clear = [
+        (genuine, fraud) for genuine, fraud in pairs if _means_fraud(fraud) or _is_genuine(genuine)
+    ]
+    is_rarer = label.counts[rare] < label.counts[common]
+    why = "because it is rarer" if is_rarer else "though both are equally frequent: check it"
+    doubt = "" if clear else f"; {rare!r} is taken for fraud, {why}"
+    is_plain = label.kind == FLAG and not label.from_csv
+    return clear[0] if clear else pairs[0], is_plain, doubt
+
+
+def _means_fraud(value: str) -> bool:
+    return value.lower() in _YES
+
+
+def _is_genuine(value: str) -> bool:
+    return value.lower() in _NO or re.fullmatch(_NOT, value.lower()) is not None
 
 
 def _unusable(column: Column, label: str) -> str | None:
@@ -328,7 +374,11 @@ def _unusable(column: Column, label: str) -> str | None:
     except BadInput as error:
         return str(error)
     if _named_after_fraud(column):
-        return f"named after fraud, so it may tell {label}"
+        reason = f"named after fraud, so it may tell {label}"
+        if column.kind in (TIME, OTHER):
+            return reason
+        kind = NUMERIC if column.kind == NUMBER else CATEGORICAL
+        return f"{reason}; if it is known at the time of the transaction, list it as {kind}"
     if column.kind == OTHER:
         return "neither numbers, text nor times"
     if column.distinct == 0:
@@ -338,12 +388,19 @@ def _unusable(column: Column, label: str) -> str | None:
     filled = len(column.text) - column.missing
     if filled < FEWEST_VALUES and filled < LEAST_FILLED * len(column.text):
         return f"filled in {_rows(filled)} only: train or eval may have none"
-    if column.numbers is not None and (infinite := int(np.isinf(column.numbers).sum())):
-        return (
-            f"infinite in {_rows(infinite)}, which a run refuses; empty these, then list it as "
-            "numeric"
-        )
+    is_name = column.from_csv and _has_key_word(column) and _has_digits_only(column)
+    if column.numbers is not None and not is_name:
+        beyond = int((np.abs(column.numbers) > LARGEST_NUMBER).sum())
+        if beyond:
+            return (
+                f"infinite or beyond {LARGEST_NUMBER:.1e} in {_rows(beyond)}, which a run "
+                "refuses; empty these, then list it as numeric"
+            ).replace("e+", "e")
     return None
+
+
+def _has_key_word(column: Column) -> bool:
+    return bool(set(column.words) & (_ID | _ENTITY)) and not _is_measure(column)
 
 
 def _rows(count: int) -> str:
@@ -351,16 +408,12 @@ def _rows(count: int) -> str:
 
 
 def _timestamps(columns: Sequence[Column]) -> list[tuple[Column, str]]:
-    """Candidates, the best first: by name, then with more moments.
-
-    The name of the transaction's time is better than that of any time, which is better than none.
-    """
+    """Candidates, the best first: by name, then with more moments."""
     found = []
     for column in columns:
-        if column.missing or column.distinct < 2 or _part(column, _OTHER_TIMES):
+        if column.missing or column.distinct < 2 or _other_time(column):
             continue
-        by_name = bool(set(column.words) & (_TIME | set(_STEP)))
-        rank = 2 if _part(column, _EVENT) else int(by_name)
+        rank = _time_rank(column)
         if column.kind == TIME:
             written = f", written as {column.time_format}" if column.time_format else ""
             found.append((rank, column.distinct, column, f"times in every row{written}"))
@@ -373,31 +426,69 @@ def _timestamps(columns: Sequence[Column]) -> list[tuple[Column, str]]:
     return [(column, reason) for _, _, column, reason in found]
 
 
-def _part(column: Column, parts: Sequence[str]) -> str | None:
-    """The first of the parts that a word of the name contains."""
-    return next((part for part in parts if any(part in word for word in column.words)), None)
+def _time_rank(column: Column) -> int:
+    """How much a name looks like that of the transaction's time.
+
+    The name of an event is better than that of any time, which is better than none. That of a start
+    or of something of a customer's is worse than none.
+    """
+    if _is_of_customer(column):
+        return -1
+    if any(word.startswith(_EVENT) for word in column.words):
+        return 2
+    return -1 if "start" in column.words else int(_is_named_time(column))
+
+
+def _is_named_time(column: Column) -> bool:
+    words = set(column.words)
+    return bool(words & (_TIME | set(_STEP))) or any(w.endswith(_TIME_ENDINGS) for w in words)
+
+
+def _is_of_customer(column: Column) -> bool:
+    return any(
+        _entity_word(word) in _CARD or word.startswith(("kunden", "konto", "karten"))
+        for word in column.words
+    )
+
+
+def _other_time(column: Column) -> str | None:
+    """What in a name tells that a time is not that of the transaction; None if nothing does."""
+    if "start" in column.words and _is_of_customer(column):
+        return "start"
+    exact = [word for word in column.words if word in _OTHER_TIMES or word.endswith("ende")]
+    parts = [part for part in _PARTS_OF_OTHER_TIMES if any(part in word for word in column.words)]
+    return next(iter(exact + parts), None)
 
 
 def _is_epoch(column: Column) -> bool:
     """Whether a number is a time since 1970, in any unit, by name and values."""
     words = set(column.words)
-    named = words & _TIME or any(word.endswith(("time", "date")) for word in words)
-    if column.numbers is None or not named or words & _ID - {"transaction"}:
+    if column.numbers is None or not _is_named_time(column) or words & _ID - {"transaction"}:
         return False
     low, high = np.nanmin(column.numbers), np.nanmax(column.numbers)
-    return any(946_684_800 * 10**k <= low <= high < 4_102_444_800 * 10**k for k in (0, 3, 6, 9))
+    return any(_EARLIEST_EPOCH * 10**k <= low <= high < 4_102_444_800 * 10**k for k in (0, 3, 6, 9))
+
+
+def _is_elapsed(column: Column) -> bool:
+    """Whether a number counts seconds since the first transaction, by name and values."""
+    named = any(word in _ELAPSED or word.endswith("dt") for word in column.words)
+    if column.numbers is None or not named or not column.is_whole or column.missing:
+        return False
+    low, high = column.numbers.min(), column.numbers.max()
+    rises = bool(np.all(np.diff(column.numbers) >= 0)) and column.distinct > 2
+    return rises and 0 <= low <= _LATEST_START and 3600 < high - low < _EARLIEST_EPOCH
 
 
 def _has_digits_only(column: Column) -> bool:
-    """Whether a whole number is written as one, which the timestamp must be."""
+    """Whether a whole number is written as one, which times since 1970 must be."""
     if not column.from_csv:
-        return column.is_whole
+        return column.is_integer
     return bool(pc.all(pc.match_substring_regex(column.text, r"^\d+$")).as_py())
 
 
 def _why_no_timestamp(column: Column) -> str:
     """Why a time is not the timestamp."""
-    if part := _part(column, _OTHER_TIMES):
+    if part := _other_time(column):
         return f"a time, but by its name ({part!r}) not that of the transaction"
     if column.missing:
         lack = "has" if column.missing == 1 else "have"
@@ -405,14 +496,14 @@ def _why_no_timestamp(column: Column) -> str:
             f"a time, but {_rows(column.missing)} {lack} none; the timestamp must be in every row"
         )
     if column.kind == NUMBER and not _has_digits_only(column):
-        return "times since 1970 with a decimal point; as the timestamp, write whole numbers"
+        return "times since 1970, but no integers; as the timestamp, write them as such"
     return "a second time; the model reads no times"
 
 
 def _ids(columns: Sequence[Column]) -> list[tuple[Column, str]]:
     found = []
     for column in columns:
-        if _is_measure(column):
+        if _is_measure(column) or _is_epoch(column) or _is_elapsed(column) or step_unit(column):
             continue
         is_text = column.kind not in (NUMBER, TIME)
         if column.is_unique and (is_text or column.is_whole):
@@ -426,15 +517,24 @@ def _ids(columns: Sequence[Column]) -> list[tuple[Column, str]]:
 
 
 def _amounts(columns: Sequence[Column]) -> list[tuple[Column, str]]:
-    named = [
-        (rank, column)
-        for column in columns
-        for rank, word in enumerate(_AMOUNT)
-        if word in column.words and column.kind == NUMBER and column.distinct > 10
-        if not (set(column.words) & (_ID - {"transaction"}))
-    ]
-    named.sort(key=lambda candidate: candidate[0])
-    return [(column, "by its name, a number") for _, column in named]
+    """Candidates, the best first: of the transaction rather than of something else."""
+    found = []
+    for column in columns:
+        words = column.words
+        if column.numbers is None or column.distinct <= 10 or _is_number_of(column):
+            continue
+        if set(words) & (_MEASURE | _ID - {"transaction"}):
+            continue
+        if np.nanmax(np.abs(column.numbers)) > LARGEST:
+            continue
+        ranks = [rank for rank, word in enumerate(_AMOUNT) if word in words]
+        if any(word.endswith(_AMOUNT_ENDINGS) for word in words):
+            ranks.append(0)
+        if ranks:
+            of_event = len(words) == 1 or any(word.startswith(_EVENT) for word in words)
+            found.append(((_is_of_customer(column), not of_event, min(ranks)), column))
+    found.sort(key=lambda candidate: candidate[0])
+    return [(column, "by its name, a number") for _, column in found]
 
 
 def _entities(columns: Sequence[Column]) -> list[tuple[Column, str]]:
@@ -444,35 +544,53 @@ def _entities(columns: Sequence[Column]) -> list[tuple[Column, str]]:
         is_key = column.kind not in (NUMBER, TIME, FLAG) or column.is_whole
         if not is_key or column.missing or column.distinct < FEWEST_ENTITIES:
             continue
-        if _is_measure(column):
+        if _is_measure(column) or " ".join(column.words) in _NO_ENTITY:
             continue
-        words = set(column.words)
-        if words & _ENTITY and column.distinct < 0.9 * len(column.text):
+        words = [word for word in map(_entity_word, column.words) if word not in _KEY]
+        if words and words[-1] in _ENTITY and column.distinct < 0.9 * len(column.text):
             reason = f"by its name, {column.distinct:,} that occur more than once"
-            found.append((not words & _CARD, column, reason))
+            holds_cards = words[-1] in _CARD and not set(words) & _PAYEE
+            found.append((not holds_cards, column, reason))
     found.sort(key=lambda candidate: candidate[0])
     return [(column, reason) for _, column, reason in found]
 
 
+def _entity_word(word: str) -> str:
+    """A word without the key word or number at its end, if it names an entity: userid, card1."""
+    stems = [word.rstrip("0123456789")]
+    stems += [word.removesuffix(ending) for ending in _KEY_ENDINGS]
+    return next((stem for stem in stems if stem in _ENTITY), word)
+
+
 def _is_measure(column: Column) -> bool:
     """Whether numbers are a quantity, by their name: customer_age and num_cards, but not cc_num."""
-    words = column.words
-    named = set(words) & _MEASURE or (len(words) > 1 and words[0] in _COUNTS)
-    return column.kind == NUMBER and bool(named)
+    if column.kind != NUMBER:
+        return False
+    is_amount = any(word.endswith(_AMOUNT_ENDINGS) for word in column.words)
+    return is_amount or bool(set(column.words) & _QUANTITY) or _is_number_of(column)
 
 
-def _model_input(column: Column, is_fraud: NDArray[np.bool_]) -> Role:
+def _is_number_of(column: Column) -> bool:
+    """Whether a name is that of a count: num_cards, number_of_accounts, AnzahlKonten."""
+    first, *rest = column.words or ("",)
+    is_first = first in ("num", "n") or first.startswith("anzahl")
+    return bool(rest) and (is_first or (first in _KEY and rest[0] == "of"))
+
+
+def _model_input(column: Column, labels: _Labels) -> Role:
     """A numeric or categorical column, or why it is left out."""
     name, distinct = column.name, column.distinct
     if column.kind == TIME or _is_epoch(column):
         return Role(name, LEFT_OUT, _why_no_timestamp(column))
-    if reason := _leak(column, is_fraud):
+    if _is_elapsed(column):
+        return Role(name, LEFT_OUT, _ELAPSED_REASON)
+    if reason := _leak(column, labels):
         return Role(name, LEFT_OUT, reason)
     zeros = ", with leading zeros" if column.has_leading_zeros else ""
-    is_code = bool(set(column.words) & _CODE) and column.is_whole and distinct > 2
-    is_key = bool(set(column.words) & (_ID | _ENTITY))
-    if _is_measure(column):
-        is_code = is_key = False
+    is_postal = any(word.endswith(_POSTAL) for word in column.words)
+    is_code = is_postal or bool(set(column.words) & _CODE)
+    is_code = is_code and column.is_whole and distinct > 2 and not _is_measure(column)
+    is_key = _has_key_word(column)
     if column.kind == NUMBER and not zeros and not is_code:
         if column.is_unique and column.is_whole and is_key:
             return Role(name, LEFT_OUT, "another value in every row")
@@ -483,11 +601,12 @@ def _model_input(column: Column, is_fraud: NDArray[np.bool_]) -> Role:
         kind = "codes by its name" if is_code and not zeros else values
         but = f"; {not_numbers}" if not_numbers else ""
         return Role(name, CATEGORICAL, f"{distinct:,} {kind}{zeros}{but}")
-    if column.kind == NUMBER and not zeros:
+    if column.kind == NUMBER and not zeros and not is_postal:
         return Role(name, NUMERIC, f"numbers, {distinct:,} different")
     if not_numbers:
         return Role(name, LEFT_OUT, not_numbers)
-    return Role(name, LEFT_OUT, f"{distinct:,} different values: text, or identifiers")
+    kind = "codes, and no numbers" if is_postal else "values: text, or identifiers"
+    return Role(name, LEFT_OUT, f"{distinct:,} different {kind}")
 
 
 def _not_numbers(column: Column) -> str | None:
@@ -495,35 +614,35 @@ def _not_numbers(column: Column) -> str | None:
     if column.kind != TEXT:
         return None
     values = column.text.drop_null()
-    plain = pc.match_substring_regex(values, _PLAIN)
-    others = values.filter(pc.invert(plain))
+    is_plain = pc.match_substring_regex(values, _PLAIN[column.decimal])
+    others = values.filter(pc.invert(is_plain))
     count = len(values) - len(others)
-    if not len(others):  # "1,234", which is no number without a decimal comma
-        others = values.filter(pc.match_substring(values, ","))
-    if not len(others):
-        return None
-    shown = others[0].as_py()[:40]
+    patterns = "|".join([_WITH_SIGN, _WITH_GROUPS, _OTHER_POINT[column.decimal]])
+    formatted = others.filter(pc.match_substring_regex(others, patterns))
+    if len(formatted) > len(others) / 2 and 2 * (count + len(formatted)) > len(values):
+        shown, number = formatted[0].as_py()[:40], f"1234{column.decimal}5"
+        return f"numbers such as {shown!r}: write them as {number} to use it as numbers"
     if len(values) > count > len(values) / 2:
+        shown = others[0].as_py()[:40]
         others_are = "1 is" if len(others) == 1 else f"{len(others):,} are"
         return (
             f"{count:,} of {len(values):,} values are numbers; {others_are} not, such as "
             f"{shown!r}: empty these to use it as numbers"
         )
-    signed = pc.or_(
-        pc.match_substring_regex(values, _WITH_SIGN), pc.match_substring_regex(values, _WITH_GROUPS)
-    )
-    if 2 * (pc.sum(pc.or_(signed, plain)).as_py() or 0) > len(values):
-        return f"numbers such as {shown!r}: write them as 1234.5 to use it as numbers"
     return None
 
 
-def _leak(column: Column, is_fraud: NDArray[np.bool_]) -> str | None:
-    """How a column tells the label by its values, or by having one; None if it does not."""
+def _leak(column: Column, labels: _Labels) -> str | None:
+    """How a column tells the label by its values, or by having one; None if it does not.
+
+    Rows that have no label yet do not count: what is found out later, they cannot have, either.
+    """
+    is_fraud = labels.is_fraud[labels.is_known]
     if not FEWEST_FRAUDS <= is_fraud.sum() < is_fraud.size:
         return None
-    if (auc := _auc(column, is_fraud)) > GIVEN_AWAY:
+    if (auc := _auc(_ranking(column, labels)[labels.is_known], is_fraud)) > GIVEN_AWAY:
         return f"tells the label almost alone (ROC AUC {auc:.3f}): is it known in time?"
-    filled = column.text.is_valid().to_numpy(zero_copy_only=False)
+    filled = column.text.is_valid().to_numpy(zero_copy_only=False)[labels.is_known]
     of_frauds, of_others = filled[is_fraud].mean(), filled[~is_fraud].mean()
     frauds = is_fraud[filled].sum()
     almost_only = frauds >= max(FEWEST_FRAUDS, ALMOST_ONLY * filled.sum())
@@ -535,17 +654,22 @@ def _leak(column: Column, is_fraud: NDArray[np.bool_]) -> str | None:
     return None
 
 
-def _auc(column: Column, is_fraud: NDArray[np.bool_]) -> float:
-    """How well a column alone ranks frauds, in either direction; 0.5 if that cannot be told."""
+def _ranking(column: Column, labels: _Labels) -> NDArray[np.float64]:
+    """The numbers of a column, or the share of frauds of each of its categories; else NaN."""
     if column.numbers is not None:
-        values = column.numbers
-    elif column.distinct <= 100:
-        codes = {value: float(i) for i, value in enumerate(column.counts)}
-        coded = np.array([codes.get(v, -1.0) for v in column.text.to_pylist()])
-        of_value = [is_fraud[coded == code].mean() for code in codes.values()]
-        values = np.array([np.nan if code < 0 else of_value[int(code)] for code in coded])
-    else:
-        return 0.5
+        return column.numbers
+    rates = np.full(len(column.text), np.nan)
+    if column.distinct <= 100:
+        for value in column.counts:
+            has_it = np.array(pc.fill_null(pc.equal(column.text, value), False).to_numpy(False))
+            known = has_it & labels.is_known
+            if known.any():
+                rates[has_it] = labels.is_fraud[known].mean()
+    return rates
+
+
+def _auc(values: NDArray[np.float64], is_fraud: NDArray[np.bool_]) -> float:
+    """How well numbers rank frauds, in either direction; 0.5 if that cannot be told."""
     present = ~np.isnan(values)
     fraud = is_fraud[present]
     if not 0 < fraud.sum() < fraud.size:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from fraud.errors import BadInput
 from fraud.features.spec import Dataset
+from fraud.features.values import texts
 from fraud.pipeline.ingestion import reader
 from fraud.pipeline.ingestion.source import discover
 
@@ -59,21 +60,24 @@ def read(data: str) -> Sample:
                 f"{files[0].name}: {names.count(name)} columns are called {name!r}; rename all but "
                 "one"
             )
+    for file in files:
+        if lacking := [name for name in names if name not in reader.schema(file).names]:
+            raise BadInput(
+                f"{file.name}: no column {lacking[0]!r}, which {files[0].name} has; write all "
+                "files with the same columns"
+            )
     rows = sum(reader.count_rows(file) for file in files)
     if not rows:
         raise BadInput(f"{data}: there are no transactions")
     step = math.ceil(rows / MOST_ROWS)
-    parts: list[pa.Table] = []
+    parts: list[pa.RecordBatch] = []
     number = 0
     for file in files:
         for _, batch in reader.read(file, dict.fromkeys(names, pa.string())):
             if number % step == 0:
-                parts.append(pa.Table.from_batches([batch]))
+                parts.append(batch)
             number += 1
-    try:
-        table = pa.concat_tables(parts)
-    except pa.ArrowInvalid:  # types differ between Parquet files: as text, they do not
-        table = pa.concat_tables([_as_text(part) for part in parts])
+    table = _joined(parts, names)
     if step == 1:
         rows = table.num_rows
     if not of_csv:
@@ -137,5 +141,20 @@ def _has_decimal_commas(table: pa.Table) -> bool:
     )
 
 
-def _as_text(table: pa.Table) -> pa.Table:
-    return pa.table({name: table[name].cast(pa.string()) for name in table.column_names})
+def _joined(parts: list[pa.RecordBatch], names: list[str]) -> pa.Table:
+    """One table; columns whose types differ between files as numbers, or else as text."""
+    columns = {}
+    for name in names:
+        arrays = [part.column(part.schema.get_field_index(name)) for part in parts]
+        types = {array.type for array in arrays if not pa.types.is_null(array.type)}
+        if len(types) > 1:
+            are_numbers = all(map(_is_number, types))
+            arrays = [a.cast(pa.float64()) if are_numbers else texts(a) for a in arrays]
+        elif types:
+            arrays = [a.cast(next(iter(types))) for a in arrays]
+        columns[name] = pa.chunked_array(arrays)
+    return pa.table(columns)
+
+
+def _is_number(type_: pa.DataType) -> bool:
+    return pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_)

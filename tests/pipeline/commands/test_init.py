@@ -6,6 +6,8 @@ import builtins
 import gzip
 import json
 import re
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import yaml
 
 from fraud.pipeline import config
 from fraud.pipeline.cli import main
+from fraud.pipeline.ingestion import reader, values
 from fraud.pipeline.ingestion.source import plan_ingestion
 from fraud.pipeline.inspection.proposal import demands
 
@@ -37,13 +40,26 @@ def days(count: int) -> pd.DatetimeIndex:
     return pd.to_datetime("2026-01-01") + pd.to_timedelta(seconds, unit="s")
 
 
+def ingest(loaded: config.Config) -> None:
+    """Reads every row as a run would."""
+    plan = plan_ingestion(loaded.paths.data, loaded, None)
+    layout = plan.layout(loaded.dataset)
+    for file in plan.files:
+        for first, batch in reader.read(file, layout.to_read(file)):
+            origins = values.RowOrigins(file, np.arange(first, first + batch.num_rows))
+            values.clean(batch, origins, layout)
+
+
 @pytest.fixture
 def init(tmp_path, capsys):
-    def call(data, *options, expect=0, **writing):
+    def call(data, *options, expect=0, as_parquet=False, **writing):
         """Writes the table, inspects it, and returns the settings, or the message."""
         if isinstance(data, pd.DataFrame):
-            path = tmp_path / "data.csv"
-            data.to_csv(path, index=False, **writing)
+            path = tmp_path / ("data.parquet" if as_parquet else "data.csv")
+            if as_parquet:
+                data.to_parquet(path)
+            else:
+                data.to_csv(path, index=False, **writing)
             data = path
         out = tmp_path / "ours.yaml"
         code = main(["init", "--data", str(data), "--out", str(out), *(options or ["--yes"])])
@@ -54,7 +70,7 @@ def init(tmp_path, capsys):
             assert not out.exists()
             return printed.err
         loaded = config.load(out)
-        plan_ingestion(loaded.paths.data, loaded, None)  # a run could begin
+        ingest(loaded)
         return loaded
 
     return call
@@ -334,7 +350,7 @@ def test_times_since_1970_that_a_run_cannot_read_are_no_number(init, tmp_path):
     dataset = init(table(unix_time=seconds + 0.5)).dataset
     assert (dataset.timestamp, dataset.numeric) == (None, ("score_a",))
     text = (tmp_path / "ours.yaml").read_text()
-    assert "unix_time: times since 1970 with a decimal point; as the timestamp, write" in text
+    assert "unix_time: times since 1970, but no integers; as the timestamp, write them" in text
 
 
 def test_ten_digit_numbers_are_no_times(init):
@@ -380,9 +396,9 @@ def test_which_label_means_fraud(init, tmp_path, genuine, fraud, reason):
     assert f"label: class # by its name, with two values{reason}\n" in text
 
 
-def test_of_two_labels_that_are_as_frequent_one_must_check(init, tmp_path):
+def test_of_two_labels_that_are_equally_frequent_one_must_check(init, tmp_path):
     assert init(table().assign(fraud=["a", "b"] * 1500)).dataset.label_values == ("a", "b")
-    told = "'b' is taken for fraud, though both are as frequent: check it"
+    told = "'b' is taken for fraud, though both are equally frequent: check it"
     assert told in (tmp_path / "ours.yaml").read_text()
 
 
@@ -431,9 +447,7 @@ def test_a_column_with_hardly_a_value_is_left_out(init, tmp_path):
 
 def test_infinite_numbers_are_left_out(init, tmp_path):
     assert init(table(ratio=[np.inf, -np.inf] + [1.5] * (ROWS - 2))).dataset.numeric == ("score_a",)
-    told = (
-        "#   ratio: infinite in 2 rows, which a run refuses; empty these, then list it as numeric"
-    )
+    told = "#   ratio: infinite or beyond 3.4e38 in 2 rows, which a run refuses; empty these, then"
     assert told in (tmp_path / "ours.yaml").read_text()
 
 
@@ -465,3 +479,302 @@ def test_demands_are_above_chance_and_can_be_met(rate):
     least = demands(rate)
     assert rate < least["min_average_precision"] < 1
     assert 0.05 < least["min_recall_at_budget"] < min(1, 0.05 / rate)
+
+
+def decimals(values, scale=2) -> list[Decimal | None]:
+    """Numbers as databases hand them out."""
+    return [None if value is None else Decimal(f"{value:.{scale}f}") for value in values]
+
+
+def test_decimals_in_parquet(init):
+    amounts = [None, *RANDOM.lognormal(3, 1, ROWS - 1)]
+    frame = table(
+        customer_id=decimals(RANDOM.integers(0, 300, ROWS), scale=0),
+        amount=decimals(amounts),
+        step=decimals(np.arange(ROWS) // 4, scale=0),
+    )
+    frame["fraud"] = decimals(frame.fraud)
+    dataset = init(frame, as_parquet=True).dataset
+    assert (dataset.amount, dataset.entities) == ("amount", ("customer_id",))
+    assert (dataset.timestamp, dataset.time_format) == ("step", "hours")
+    assert dataset.label_values is None
+
+
+def test_files_whose_types_differ(init, tmp_path):
+    """As pandas writes them: whole numbers as floats where one is missing, and nothing as null."""
+    frame = table(
+        day=days(60).strftime("%Y-%m-%d"), amount=RANDOM.integers(1, 900, ROWS), note=None
+    )
+    for name, rows in frame.groupby("day"):
+        folder = tmp_path / "days" / f"date={name}"
+        folder.mkdir(parents=True)
+        if name > "2026-02":
+            rows = rows.assign(amount=rows.amount + 0.5, note="n")
+        rows.to_parquet(folder / "a.parquet")
+    dataset = init(tmp_path / "days").dataset
+    assert (dataset.amount, dataset.numeric) == ("amount", ("score_a",))
+    assert dataset.categorical == ("branch", "note")
+
+
+def test_a_file_without_a_column_of_the_others_is_named(init, tmp_path):
+    for day, frame in (("2026-01-01", table()), ("2026-01-02", without(table(), "branch"))):
+        (tmp_path / f"date={day}").mkdir()
+        frame.to_csv(tmp_path / f"date={day}" / "a.csv", index=False)
+    told = init(tmp_path, expect=2)
+    assert "date=2026-01-02/a.csv: no column 'branch', which date=2026-01-01/a.csv has" in told
+
+
+EVENTS = ["date_of_loss", "accident_date", "Bestelldatum", "Zahlung_am", "Kaufdatum", "Umsatzdatum"]
+EVENTS += ["Schadendatum", "Unfalltag", "eventTime", "purchase_date", "TransactionStartTime"]
+EVENTS += ["order_timestamp", "ordered_at"]
+OTHERS = ["customer_created_date", "card_date", "user_time", "policy_inception_date", "close_date"]
+OTHERS += ["settlement_date", "delivery_date", "payment_due_date", "date_paid", "end_date"]
+OTHERS += ["report_ts", "Versicherungsbeginn", "Lieferdatum", "Meldedatum", "fällig_am"]
+OTHERS += ["Kunde_seit", "Vertragsende", "claim_settled_at", "order_delivered_date", "start_time"]
+OTHERS += ["processing_date", "Kontodatum", "customer_order_date"]
+
+
+@pytest.mark.parametrize(
+    ("event", "other"),
+    [
+        *((event, "date") for event in EVENTS),
+        *((event, other) for event in ("Time", "Unfalltag") for other in OTHERS),
+    ],
+)
+def test_the_time_of_the_event_is_the_timestamp(init, event, other):
+    times = {other: YEARS.strftime("%Y-%m-%d %H:%M:%S"), event: DAYS}
+    assert init(table(**times)).dataset.timestamp == event
+
+
+@pytest.mark.parametrize("name", ["settlement_date", "Lieferdatum", "payment_due_date", "seit"])
+def test_a_later_time_is_no_timestamp(init, tmp_path, name):
+    assert init(table(**{name: DAYS})).dataset.timestamp is None
+    assert f"#   {name}: a time, but by its name (" in (tmp_path / "ours.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["start_time", "customer_date", "card_time", "trend_date"])
+def test_a_time_alone_is_the_timestamp(init, name):
+    assert init(table(**{name: DAYS})).dataset.timestamp == name
+
+
+def german(number: float) -> str:
+    return f"{number:,.2f}".translate(str.maketrans(",.", ".,"))
+
+
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_german_numbers_are_numbers_in_another_format(init, tmp_path, decimal):
+    prices = RANDOM.lognormal(7, 1, ROWS)
+    frame = table(
+        rate=prices,
+        price=["unbekannt", "n.a.", *map(german, prices[2:])],
+        loss=["-", *(f"{price:.0f}" for price in prices[1:1500]), *map(german, prices[1500:])],
+        insured=[german(price + 10_000) for price in prices],  # looks like 10.552,11, a date
+        swiss=[f"{price:,.2f}".replace(",", "'") for price in prices],
+        odd=["unbekannt", "n.a.", "1.234,50", *(f"{price:.0f}" for price in prices[3:])],
+    )
+    init(frame, sep=";", decimal=decimal)
+    text = (tmp_path / "ours.yaml").read_text()
+    for name in ("price", "loss", "insured", "swiss"):
+        shown = r"[\d.,']+"
+        advice = f"write them as 1234{decimal}5 to use it as numbers"
+        assert re.search(rf"#   {name}: numbers such as [\"']{shown}[\"']: {advice}", text)
+    assert "#   odd: 2,997 of 3,000 values are numbers; 3 are not, such as 'unbekannt'" in text
+
+
+def test_groups_of_thousands_in_a_file_with_decimal_commas(init, tmp_path):
+    """A point there is no decimal point, neither to us nor to a run."""
+    prices = RANDOM.integers(1000, 900_000, ROWS)
+    frame = table(
+        rate=[f"{price / 100:.2f}".replace(".", ",") for price in prices],
+        price=[f"{price:,}".replace(",", ".") for price in prices],
+    )
+    frame["score_a"] = [f"{score:.3f}".replace(".", ",") for score in frame.score_a]
+    assert init(frame, sep=";").dataset.numeric == ("score_a", "rate")
+    assert "#   price: numbers such as '" in (tmp_path / "ours.yaml").read_text()
+
+
+@pytest.mark.parametrize("genuine", ["not fraud", "No Fraud", "non-fraud", "not_fraudulent"])
+@pytest.mark.parametrize(("fraud", "share"), [("fraud", 0.6), ("suspected", 0.05), ("x", 0.6)])
+def test_not_fraud_means_genuine(init, genuine, fraud, share):
+    frame = table().assign(fraud=np.where(RANDOM.random(ROWS) < share, fraud, genuine))
+    assert init(frame).dataset.label_values == (genuine, fraud)
+
+
+@pytest.mark.parametrize(
+    ("genuine", "fraud", "as_parquet"),
+    [("N", "Y", False), ("0.0", "1.0", False), (False, True, True), ("no", "yes", True)],
+)
+def test_the_warning_spells_labels_as_the_data_does(init, tmp_path, genuine, fraud, as_parquet):
+    frame = table()
+    frame["fraud"] = [fraud if value == 0 else genuine for value in frame.fraud]
+    loaded = init(frame, as_parquet=as_parquet)
+    spelled = [str(value).lower() if as_parquet else value for value in (fraud, genuine)]
+    text = (tmp_path / "ours.yaml").read_text()
+    told = f"if '{spelled[0]}' means genuine, set dataset.label_values to "
+    assert told in text
+    swapped = yaml.safe_load(re.search(r"label_values to (\[.*?\])", text)[1])
+    assert swapped == spelled
+    ingest(replace(loaded, dataset=replace(loaded.dataset, label_values=tuple(swapped))))
+
+
+ENTITIES = ["card_no", "Nr_Konto", "cc_num", "customer_id", "userid", "MerchantName", "device_hash"]
+ENTITIES += ["IPAddress", "Kundennummer", "KontoNr", "terminal", "nameDest", "card1", "to_account"]
+ENTITIES += ["Versicherungsscheinnummer"]
+
+
+def test_entities_by_the_last_word_of_their_names(init):
+    columns = {name: RANDOM.integers(1000, 1200, ROWS) for name in ENTITIES}
+    assert {*init(table(**columns)).dataset.entities} == {*ENTITIES}
+
+
+def test_what_is_only_named_like_the_label_is_none(init):
+    frame = table()
+    frame["chargeback"] = frame.pop("fraud")
+    frame["chargeback_reason"] = np.where(frame.chargeback, RANDOM.choice(["a", "b"], ROWS), None)
+    assert init(frame).dataset.label == "chargeback"
+
+
+def test_german_birthdays_before_1970_are_times(init, tmp_path):
+    births = YEARS - pd.Timedelta(days=9000)
+    assert init(table(Geburtstag=births.strftime("%d.%m.%Y"))).dataset.timestamp is None
+    assert "#   Geburtstag: a time, but by its name" in (tmp_path / "ours.yaml").read_text()
+
+
+def test_holders_of_cards_come_first(init):
+    names = ["terminal", "merchant_account", "device", "sender_account", "Kundennr"]
+    columns = {name: RANDOM.integers(1000, 1200, ROWS) for name in names}
+    assert init(table(**columns)).dataset.entities[:2] == ("sender_account", "Kundennr")
+
+
+def test_what_describes_an_entity_is_none(init):
+    names = ["user_agent", "card_bin", "merchant_city", "customer_segment", "device_os"]
+    names += ["account_type", "merchant_category", "customer_zip"]
+    columns = {n: np.char.add("v", RANDOM.integers(100, 300, ROWS).astype(str)) for n in names}
+    dataset = init(table(**columns)).dataset
+    assert (dataset.entities, dataset.categorical) == ((), ("branch", *names))
+
+
+def test_how_many_there_are_is_a_number(init):
+    names = ["num_cards", "number_of_accounts", "num_card", "no_of_account", "n_users"]
+    names += ["AnzahlKonten"]
+    dataset = init(table(**{name: RANDOM.integers(0, 200, ROWS) for name in names})).dataset
+    assert (dataset.entities, dataset.numeric) == ((), ("score_a", *names))
+
+
+AMOUNTS = ["schadenhöhe", "Schadenhoehe", "Rechnungsbetrag", "Schadensumme", "Kaufpreis", "amt"]
+AMOUNTS += ["Tagesumsatz", "TransactionAmt", "total_claim_amount", "purchase_value"]
+NO_AMOUNTS = ["amount_count", "claim_age", "avg_amount", "amount_last_30_days", "claim_number"]
+NO_AMOUNTS += ["value_score", "num_claim", "AnzahlUmsatz", "sum_id", "credit_limit_amount"]
+
+
+@pytest.mark.parametrize("name", AMOUNTS)
+def test_the_amount_by_its_name(init, name):
+    numbers = RANDOM.lognormal(3, 1, ROWS).round(2)
+    others = {"customer_total": numbers * 2, "credit_limit_amount": numbers}
+    assert init(table(**others, **{name: numbers})).dataset.amount == name
+
+
+def test_a_measure_of_something_else_is_no_amount(init):
+    columns = {name: RANDOM.integers(0, 200, ROWS) for name in NO_AMOUNTS}
+    assert init(table(**columns)).dataset.amount is None
+
+
+@pytest.mark.parametrize("unit", [10**9, 10**6])
+def test_times_since_1970_stored_as_floats(init, tmp_path, unit):
+    frame = table(unix_time=days(60).astype("datetime64[ns]").astype(np.int64) // unit / 1)
+    dataset = init(frame, as_parquet=True).dataset
+    assert (dataset.timestamp, dataset.id, dataset.numeric) == (None, None, ("score_a",))
+    told = "#   unix_time: times since 1970, but no integers; as the timestamp, write them as such"
+    assert told in (tmp_path / "ours.yaml").read_text()
+
+
+def test_times_since_1970_are_no_identifiers(init):
+    seconds = 1_700_000_000 + np.arange(ROWS) * 600
+    frame = table(
+        transaction_time=seconds, event_time=seconds + 1, reference=RANDOM.permutation(ROWS)
+    )
+    frame = frame[["event_time", "transaction_time", "branch", "fraud"]]
+    dataset = init(frame).dataset
+    assert (dataset.timestamp, dataset.id) == ("event_time", None)
+
+
+@pytest.mark.parametrize("value", [1e39, -3.5e38, np.inf])
+@pytest.mark.parametrize("as_parquet", [True, False])
+def test_numbers_that_a_run_refuses_are_left_out(init, tmp_path, value, as_parquet):
+    frame = table(ratio=[value, value] + [1.5] * (ROWS - 2))
+    assert init(frame, as_parquet=as_parquet).dataset.numeric == ("score_a",)
+    told = "#   ratio: infinite or beyond 3.4e38 in 2 rows, which a run refuses; empty these"
+    assert told in (tmp_path / "ours.yaml").read_text()
+
+
+def test_an_amount_that_a_run_refuses_is_a_number(init):
+    frame = table(amount=[2e9, *RANDOM.lognormal(3, 1, ROWS - 1)])
+    dataset = init(frame).dataset
+    assert (dataset.amount, dataset.numeric) == (None, ("score_a", "amount"))
+
+
+def test_identifiers_of_many_digits_are_no_numbers_beyond_a_limit(init):
+    frame = table(transaction_id=[f"{i + 1}{'0' * 40}" for i in range(ROWS)])
+    assert init(frame).dataset.id == "transaction_id"
+
+
+def test_only_labelled_rows_tell_of_a_leak(init, tmp_path):
+    """New rows have no labels yet, nor what was found out later; or they alone have a column."""
+    frame = table()
+    labelled = np.arange(ROWS) < ROWS // 2
+    frame["late"] = np.where(labelled, np.where(frame.fraud == 1, 5.0, np.nan), 5.0)
+    frame["case"] = np.where(
+        labelled, np.where(frame.fraud == 1, "a", "b"), RANDOM.choice(["a", "b"], ROWS)
+    )
+    frame["fresh"] = np.where(labelled, np.nan, RANDOM.random(ROWS))
+    frame["day"] = DAYS
+    frame["fraud"] = frame.fraud.where(labelled)
+    from fraud.pipeline.inspection import columns, roles, sample
+
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    guessed = roles.guess(
+        columns.describe(sample.read(str(tmp_path / "data.csv")).table, from_csv=True)
+    )
+    reasons = {role.column: role.reason for role in guessed.roles if role.role == roles.LEFT_OUT}
+    assert "filled in 100.0% of frauds and 0.0% of other rows" in reasons["late"]
+    assert "tells the label almost alone" in reasons["case"]
+    assert "fresh" not in reasons
+
+
+def test_one_day_is_no_plural(init, tmp_path, capsys):
+    init(table(time=days(1).strftime("%Y-%m-%d %H:%M:%S")))
+    assert "times of 1 day only: too few for windows" in (tmp_path / "ours.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["postleitzahl", "KundenPLZ", "ZipCode"])
+@pytest.mark.parametrize("count", [300, 2500])
+def test_a_postal_code_is_no_number(init, name, count):
+    codes = RANDOM.integers(10_000, 10_000 + count, 40_000)
+    frame = pd.concat([table()] * 14, ignore_index=True)[:40_000].assign(**{name: codes})
+    dataset = init(frame).dataset
+    assert dataset.numeric == ("score_a",)
+    assert (name in dataset.categorical) == (count == 300)
+
+
+@pytest.mark.parametrize("name", ["Time", "TransactionDT", "time_elapsed", "seconds"])
+@pytest.mark.parametrize("first", [0, 86_400])
+@pytest.mark.parametrize("as_parquet", [True, False])
+def test_seconds_since_the_first_transaction_are_no_date(init, tmp_path, name, first, as_parquet):
+    seconds = first + np.sort(RANDOM.integers(1, 15_000_000, ROWS))
+    seconds[0] = first
+    frame = pd.DataFrame({name: seconds.astype(float), **table()})
+    dataset = init(frame, as_parquet=as_parquet).dataset
+    assert (dataset.timestamp, dataset.id, dataset.numeric) == (None, None, ("score_a",))
+    told = f"#   {name}: no dates, but seconds since some start, by its name and values; to have a"
+    assert told in (tmp_path / "ours.yaml").read_text()
+
+
+def test_a_column_named_after_fraud_may_be_kept(init, tmp_path):
+    kinds = RANDOM.choice(["a", "b", "c"], ROWS)
+    init(table(fraud_rate=RANDOM.random(ROWS), fraud_type=kinds, fraud_date=DAYS))
+    text = (tmp_path / "ours.yaml").read_text()
+    named = "named after fraud, so it may tell fraud"
+    known = "if it is known at the time of the transaction, list it as"
+    assert f"#   fraud_rate: {named}; {known} numeric\n" in text
+    assert f"#   fraud_type: {named}; {known} categorical\n" in text
+    assert f"#   fraud_date: {named}\n" in text

@@ -138,9 +138,7 @@ def test_decimals_as_steps_and_labels(tmp_path):
         "fraud": pa.array([Decimal("1.00"), Decimal("2.00")], pa.decimal128(5, 2)),
     })  # fmt: skip
     parquet.write_table(decimals, tmp_path / "a.parquet")
-    dataset = Dataset(
-        "step", None, "fraud", None, (), time_format="hours", label_values=("1", "2")
-    )
+    dataset = Dataset("step", None, "fraud", None, (), time_format="hours", label_values=("1", "2"))
     table, source = read(tmp_path / "a.parquet", dataset)
     assert source.days == (date(1970, 1, 1), date(1970, 1, 2))
     assert table["fraud"].to_pylist() == [0, 1]
