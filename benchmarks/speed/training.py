@@ -1,6 +1,7 @@
 """Measures training on a case of `benchmarks.speed`, by the number of passes.
 
     python -m benchmarks.speed.training build/speed/1200000 --epochs 6 4 3 --seeds 7 8
+    python -m benchmarks.speed.training build/speed/1200000 --epochs 4 --precision mixed_bfloat16
 
 The case must have been measured with the contestant `floor` or `stock`. Prints JSON lines: CPU
 seconds, and average precision on the held-out cards and in the eval window.
@@ -12,6 +13,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from time import process_time
 from typing import TYPE_CHECKING, Any
@@ -84,11 +86,16 @@ def main() -> None:
     parser.add_argument("case", type=Path, help="a folder that benchmarks.speed made")
     parser.add_argument("--epochs", type=int, nargs="+", default=[6, 4, 3, 2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8])
+    parser.add_argument("--precision", default="float32", help="a dtype policy of Keras")
     options = parser.parse_args()
 
     from fraud.pipeline.startup import import_tfx
 
     import_tfx()
+    from fraud.models.network import architecture
+
+    # The layers with the multiplications; what encodes their inputs and joins their outputs is exact.
+    architecture.Members = partial(architecture.Members, dtype=options.precision)  # type: ignore
     passes(Case(options.case), options.epochs, options.seeds)
 
 
