@@ -94,7 +94,7 @@ def main() -> None:
     import_tfx()
     from fraud.models.network import architecture
 
-    # The layers with the multiplications; what encodes their inputs and joins their outputs is exact.
+    # The layers with the multiplications. What encodes their inputs and joins outputs is exact.
     architecture.Members = partial(architecture.Members, dtype=options.precision)  # type: ignore
     passes(Case(options.case), options.epochs, options.seeds)
 
