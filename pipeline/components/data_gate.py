@@ -28,6 +28,7 @@ _SEVERITIES = {
     "warning": anomalies_pb2.AnomalyInfo.WARNING,
 }
 _RARER = anomalies_pb2.AnomalyInfo.FEATURE_TYPE_LOW_FRACTION_PRESENT
+_NEVER = anomalies_pb2.AnomalyInfo.FEATURE_TYPE_NOT_PRESENT
 UNLABELLED = "recent"
 ANOMALIES_FILE = "SchemaDiff.pb"
 
@@ -78,20 +79,26 @@ def read_anomalies(uri: str, folder: str) -> anomalies_pb2.Anomalies:
     return anomalies_pb2.Anomalies.FromString((Path(uri) / folder / ANOMALIES_FILE).read_bytes())
 
 
-def without_undefined(anomalies: anomalies_pb2.Anomalies, features: set[str]) -> None:
+def without_undefined(anomalies: anomalies_pb2.Anomalies, features: set[str]) -> list[str]:
     """Drops, in place, the anomalies of derived features that are missing more often than in train.
 
     A feature is missing where it is undefined (a first transaction has no history), and how often
     that happens varies. A curated schema limits it; a schema inferred from train alone would treat
     "never missing so far" as a rule.
+
+    Returns:
+      The features that are missing in every row.
     """
-    for name in features & set(anomalies.anomaly_info):
+    never = []
+    for name in sorted(features & set(anomalies.anomaly_info)):
         info = anomalies.anomaly_info[name]
-        kept = [r for r in info.reason if r.type != _RARER]
+        never += [name for reason in info.reason if reason.type == _NEVER]
+        kept = [r for r in info.reason if r.type not in (_RARER, _NEVER)]
         del info.reason[:]
         info.reason.extend(kept)
         if not kept:
             del anomalies.anomaly_info[name]
+    return never
 
 
 def one_class_only(data: ExamplesFacts) -> list[Anomaly]:
@@ -208,8 +215,8 @@ def verdict_of(
         of_split = read_anomalies(example_anomalies.uri, f"Split-{split}")
         if split == UNLABELLED:
             of_split.anomaly_info.pop(label, None)
-        if not curated:
-            without_undefined(of_split, derived)
+        if not curated and (undefined := without_undefined(of_split, derived)):
+            notes.append(f"undefined in all of {split}: {', '.join(undefined)}")
         anomalies += anomalies_in(of_split, split, "schema", severity)
     if not curated:
         notes.append("validated against the schema inferred from train: none is curated yet")

@@ -178,11 +178,10 @@ def test_one_class_alone_stops(judge, positives):
     assert (anomaly.window, anomaly.anomaly) == ("train", "One class only")
 
 
-def rarer(feature):
+def rarer(feature, how="LOW_FRACTION_PRESENT"):
     recorded = anomalies(**{feature: ERROR})
-    recorded.anomaly_info[feature].reason[
-        0
-    ].type = anomalies_pb2.AnomalyInfo.FEATURE_TYPE_LOW_FRACTION_PRESENT
+    type_ = anomalies_pb2.AnomalyInfo.Type.Value(f"FEATURE_TYPE_{how}")
+    recorded.anomaly_info[feature].reason[0].type = type_
     return recorded
 
 
@@ -190,10 +189,19 @@ def rarer(feature):
     ("feature", "curated", "passed"),
     [("rate", False, True), ("rate", True, False), ("amount", False, False)],
 )
+@pytest.mark.parametrize("how", ["LOW_FRACTION_PRESENT", "NOT_PRESENT"])
 def test_only_a_curated_schema_says_how_often_a_feature_may_be_undefined(
-    judge, feature, curated, passed
+    judge, feature, curated, passed, how
 ):
-    assert judge(by_split={"eval": rarer(feature)}, curated=curated).passed is passed
+    assert judge(by_split={"eval": rarer(feature, how)}, curated=curated).passed is passed
+
+
+def test_a_feature_that_is_undefined_throughout_a_window_is_noted(judge):
+    """By chance, in a small one: such as that of earlier frauds, which few cards have."""
+    recorded = rarer("rate", "NOT_PRESENT")
+    notes = judge(by_split={"eval": recorded, "recent": rarer("rate")}, curated=False).notes
+    assert "undefined in all of eval: rate" in notes
+    assert not any("recent" in note for note in notes)
 
 
 def test_an_undefined_feature_that_is_also_wrong_still_stops(judge):
