@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     if windows:
         print(
             f"\n  windows      train {windows.train_days}, eval {windows.eval_days} and label "
-            f"delay {windows.label_delay_days} days"
+            f"delay {_days(windows.label_delay_days)}"
         )
     if warnings:
         print()
@@ -156,9 +156,12 @@ def _windows(data: str, taken: object, guessed: Roles) -> tuple[Roles, WindowCho
     chosen = proposal.choose_windows(days, frauds)
     if chosen is None:
         span = int(days[-1] - days[0]) + 1
-        days_are = "1 day" if span == 1 else f"{span} days"
-        return guessed.without_time(f"times of {days_are} only: too few for windows"), None
+        return guessed.without_time(f"times of {_days(span)} only: too few for windows"), None
     return guessed, chosen
+
+
+def _days(count: int) -> str:
+    return "1 day" if count == 1 else f"{count} days"
 
 
 def _check(text: str, out: Path, data: str) -> None:

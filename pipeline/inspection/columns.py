@@ -97,6 +97,14 @@ class Column:
         return bool(np.all(present == np.floor(present)))
 
     @cached_property
+    def digits(self) -> NDArray[np.float64] | None:
+        """Text that is whole numbers alone, as numbers, NaN where missing."""
+        text = self.text.drop_null()
+        if not len(text) or not pc.all(pc.match_substring_regex(text, r"^\d{1,19}$")).as_py():
+            return None
+        return self.text.cast(pa.float64()).to_numpy(zero_copy_only=False)
+
+    @cached_property
     def has_leading_zeros(self) -> bool:
         """Whether it is written with digits that a number would lose, as 00123."""
         return self.kind != TIME and bool(

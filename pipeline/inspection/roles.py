@@ -461,11 +461,13 @@ def _other_time(column: Column) -> str | None:
 
 
 def _is_epoch(column: Column) -> bool:
-    """Whether a number is a time since 1970, in any unit, by name and values."""
-    words = set(column.words)
-    if column.numbers is None or not _is_named_time(column) or words & _ID - {"transaction"}:
+    """Whether numbers, also in text, are times since 1970, in any unit, by name and values."""
+    if not _is_named_time(column) or set(column.words) & _ID - {"transaction"}:
         return False
-    low, high = np.nanmin(column.numbers), np.nanmax(column.numbers)
+    numbers = column.digits if column.kind == TEXT else column.numbers
+    if numbers is None:
+        return False
+    low, high = np.nanmin(numbers), np.nanmax(numbers)
     return any(_EARLIEST_EPOCH * 10**k <= low <= high < 4_102_444_800 * 10**k for k in (0, 3, 6, 9))
 
 
@@ -480,9 +482,9 @@ def _is_elapsed(column: Column) -> bool:
 
 
 def _has_digits_only(column: Column) -> bool:
-    """Whether a whole number is written as one, which times since 1970 must be."""
+    """Whether whole numbers are written as such, which times since 1970 must be."""
     if not column.from_csv:
-        return column.is_integer
+        return column.is_integer or column.kind == TEXT
     return bool(pc.all(pc.match_substring_regex(column.text, r"^\d+$")).as_py())
 
 

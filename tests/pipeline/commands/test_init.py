@@ -688,6 +688,13 @@ def test_times_since_1970_stored_as_floats(init, tmp_path, unit):
     assert told in (tmp_path / "ours.yaml").read_text()
 
 
+def test_times_since_1970_stored_as_text(init):
+    seconds = 1_700_000_000 + np.arange(ROWS) * 1800
+    frame = pd.DataFrame({"unix_time": seconds.astype(str), **table()})
+    dataset = init(frame, as_parquet=True).dataset
+    assert (dataset.timestamp, dataset.id) == ("unix_time", None)
+
+
 def test_times_since_1970_are_no_identifiers(init):
     seconds = 1_700_000_000 + np.arange(ROWS) * 600
     frame = table(
@@ -741,7 +748,15 @@ def test_only_labelled_rows_tell_of_a_leak(init, tmp_path):
     assert "fresh" not in reasons
 
 
-def test_one_day_is_no_plural(init, tmp_path, capsys):
+@pytest.mark.parametrize(("span", "delay"), [(12, "1 day"), (60, "7 days")])
+def test_one_day_is_no_plural(tmp_path, capsys, span, delay):
+    data, out = tmp_path / "data.csv", tmp_path / "ours.yaml"
+    table(time=days(span).strftime("%Y-%m-%d %H:%M:%S")).to_csv(data, index=False)
+    assert main(["init", "--data", str(data), "--out", str(out), "--yes"]) == 0
+    assert f"label delay {delay}\n" in capsys.readouterr().out
+
+
+def test_times_of_one_day_are_none(init, tmp_path):
     init(table(time=days(1).strftime("%Y-%m-%d %H:%M:%S")))
     assert "times of 1 day only: too few for windows" in (tmp_path / "ours.yaml").read_text()
 
