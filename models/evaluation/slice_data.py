@@ -112,21 +112,28 @@ class SliceData:
       columns: other columns that metrics require: column, or (model, output) for scores → [rows],
         of the examples whose hash is among the lowest 2^-level of all hashes.
       level: 0 means all examples.
+      hashes: uint64 [rows], evenly distributed; None: not computed so far.
     """
 
     histograms: Mapping[tuple[str, str], ScoreHistogram]
     columns: Mapping[Any, NDArray]
     level: int = 0
+    hashes: NDArray[np.uint64] | None = None
 
     @classmethod
     def sum(cls, parts: Iterable[SliceData]) -> SliceData:
-        """The data of all parts together, which have the same level, whatever their order."""
+        """The data of all parts together, whatever their order.
+
+        They have the same level, and all of them or none have hashes.
+        """
         listed = sorted(parts, key=lambda part: part._content)
         first = listed[0]
+        hashes = [part.hashes for part in listed if part.hashes is not None]
         return cls(
             {k: ScoreHistogram.sum(p.histograms[k] for p in listed) for k in first.histograms},
             {k: np.concatenate([p.columns[k] for p in listed]) for k in first.columns},
             first.level,
+            np.concatenate(hashes) if hashes else None,
         )
 
     @property
@@ -140,18 +147,39 @@ class SliceData:
         examples = next(iter(self.histograms.values())).examples.sum()
         return Sample(2.0**-self.level, int(examples))
 
-    def at_level(self, level: int, card: str | None) -> SliceData:
-        """The same with fewer rows, at a level that is no lower.
+    def hashed(self, card: str | None) -> SliceData:
+        """The same with hashes.
 
         Args:
-          level: of the sample.
-          card: the column whose values are hashed. None: rows are hashed as a whole, so equal rows
-            are in the sample together or not at all.
+          card: the column whose values are hashed. None: each row has a hash of its own, which
+            depends on the part and its place there.
         """
+        if self.hashes is not None:
+            return self
+        if card is not None:
+            return replace(self, hashes=_mixed(_hash(self.columns[card])))
+        of_part = np.frombuffer(self._content[0][:8], np.uint64)
+        return replace(self, hashes=_mixed(of_part + np.arange(self.rows, dtype=np.uint64)))
+
+    def at_level(self, level: int, card: str | None) -> SliceData:
+        """The same with fewer rows, at a level that is no lower; `card` as in `hashed`."""
         if level == self.level:
             return self
-        kept = _hashes(self.columns, card) < np.uint64(2 ** (64 - level))
-        return replace(self, level=level, columns={k: v[kept] for k, v in self.columns.items()})
+        hashes = self.hashed(card).hashes
+        assert hashes is not None
+        kept = hashes < np.uint64(2 ** (64 - level))
+        columns = {k: v[kept] for k, v in self.columns.items()}
+        return replace(self, columns=columns, level=level, hashes=hashes[kept])
+
+    def in_order(self) -> SliceData:
+        """The same with rows in an order of their own, scores last; see `_content`."""
+        content = np.zeros(self.rows, np.uint64)
+        for name, column in self.columns.items():
+            if isinstance(name, str):
+                content = _mixed(content ^ _hash(column))
+        scores = [column for name, column in self.columns.items() if isinstance(name, tuple)]
+        order = np.lexsort([*scores, content])
+        return replace(self, columns={k: v[order] for k, v in self.columns.items()}, hashes=None)
 
     @property
     def _content(self) -> tuple[bytes, bytes]:
@@ -167,16 +195,15 @@ class SliceData:
         return _digest(others), _digest([*(a for h in counted for a in h), *scores.values()])
 
 
-def _hashes(columns: Mapping[Any, NDArray], card: str | None) -> NDArray[np.uint64]:
-    """Evenly distributed numbers that depend on nothing but the values, [rows]."""
+def _hash(values: NDArray) -> NDArray[np.uint64]:
     from pandas.util import hash_array  # most processes that import this module never come here
 
-    if card is not None:
-        return hash_array(columns[card])
-    hashes = np.zeros(len(next(iter(columns.values()), ())), np.uint64)
-    for column in columns.values():
-        hashes = hash_array(hashes ^ hash_array(column))
-    return hashes
+    return hash_array(values)
+
+
+def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Evenly distributed, also what is 0 or in a row."""
+    return _hash(numbers + np.uint64(0x9E3779B97F4A7C15))
 
 
 def _digest(arrays: Iterable[NDArray]) -> bytes:
@@ -194,6 +221,7 @@ class _Parts:
     parts: list[SliceData] = field(default_factory=list)
     rows: int = 0
     level: int = 0
+    most_rows: int = 0  # before a higher level is tried; 0: as many as a slice may have
 
 
 class SumSlice(beam.CombineFn):
@@ -206,7 +234,7 @@ class SumSlice(beam.CombineFn):
     higher one, since it has fewer rows at each. So it does not depend on who sees which part.
 
     Args:
-      card: see `SliceData.at_level`.
+      card: see `SliceData.hashed`.
       most_rows: that columns have.
     """
 
@@ -225,31 +253,43 @@ class SumSlice(beam.CombineFn):
         """See beam.CombineFn."""
         merged = _Parts()
         for seen in accumulators:
-            self._raise(merged, seen.level)
+            if seen.level > merged.level:
+                merged = self._at_level(merged, seen.level)
             merged = self._with(merged, seen.parts)
         return merged
 
     def extract_output(self, seen: _Parts) -> SliceData:
         """See beam.CombineFn."""
-        return SliceData.sum(seen.parts)
+        seen.most_rows = 0
+        seen = self._with(seen, [])
+        data = SliceData.sum(seen.parts)
+        # In the order of parts, unless these were sampled or added up before.
+        return data if data.hashes is None else data.in_order()
 
     def _with(self, seen: _Parts, parts: list[SliceData]) -> _Parts:
-        fitting = [part.at_level(seen.level, self._card) for part in parts]
-        seen.parts.extend(fitting)
-        seen.rows += sum(part.rows for part in fitting)
-        while seen.rows > self._most_rows and seen.level < _HIGHEST_LEVEL:
-            fewer = _Parts(list(seen.parts), seen.rows, seen.level)
-            self._raise(fewer, seen.level + 1)
-            if not fewer.rows:
+        seen = self._adding(seen, parts)
+        while seen.rows > (seen.most_rows or self._most_rows) and seen.level < _HIGHEST_LEVEL:
+            fewer = self._at_level(seen, seen.level + 1)
+            if not fewer.rows:  # a single card that is too large: try again when twice as many
+                seen.most_rows = 2 * seen.rows
                 break
             seen = fewer
         if len(seen.parts) > _MOST_PARTS:
-            seen.parts = [SliceData.sum(seen.parts)]
+            seen.parts = [SliceData.sum(part.hashed(self._card) for part in seen.parts)]
         return seen
 
-    def _raise(self, seen: _Parts, level: int) -> None:
-        """Raises the level, if it is lower."""
-        if level > seen.level:
-            seen.level = level
-            seen.parts = [part.at_level(level, self._card) for part in seen.parts]
-            seen.rows = sum(part.rows for part in seen.parts)
+    def _adding(self, seen: _Parts, parts: list[SliceData]) -> _Parts:
+        for part in parts:
+            fitting = part.at_level(seen.level, self._card)
+            # Once one part has hashes, all have.
+            if seen.parts and seen.parts[0].hashes is not None:
+                fitting = fitting.hashed(self._card)
+            elif fitting.hashes is not None:
+                seen.parts = [other.hashed(self._card) for other in seen.parts]
+            seen.parts.append(fitting)
+            seen.rows += fitting.rows
+        return seen
+
+    def _at_level(self, seen: _Parts, level: int) -> _Parts:
+        parts = [part.at_level(level, self._card) for part in seen.parts]
+        return _Parts(parts, sum(part.rows for part in parts), level)

@@ -127,7 +127,54 @@ def test_a_sample_is_never_empty(cards: int) -> None:
         accumulator = combine.add_input(accumulator, part(1600, seed, cards=cards))
     found = combine.extract_output(accumulator)
     assert found.sample.examples == 12_800
-    assert len(np.unique(found.columns["CARD"])) == 1
+    assert found.rows
+    assert found.rows <= MOST or not found.at_level(found.level + 1, "CARD").rows
+
+
+def test_rows_without_cards_are_drawn_one_by_one() -> None:
+    """Also where most are equal: no fraud is crowded out by them."""
+    random = np.random.default_rng(1)
+    combine = SumSlice(None, MOST)
+    accumulator = combine.create_accumulator()
+    frauds = 0
+    for _ in range(40):
+        label = (random.random(500) < 0.05).astype(np.int64)
+        score = np.where(label, random.random(500), 0).astype(np.float32)
+        frauds += label.sum()
+        columns = {"FRAUD": label, OUTPUT: score}
+        histograms = {OUTPUT: ScoreHistogram.of(label, score)}
+        accumulator = combine.add_input(accumulator, SliceData(histograms, columns))
+    found = combine.extract_output(accumulator)
+    assert found.rows / found.sample.examples == pytest.approx(found.sample.share, rel=0.2)
+    assert found.columns["FRAUD"].sum() == pytest.approx(frauds * found.sample.share, rel=0.5)
+
+
+def test_a_card_that_fits_at_no_level_is_tried_now_and_then_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = []
+    at_level = SliceData.at_level
+    monkeypatch.setattr(
+        SliceData, "at_level", lambda *given: (tried.append(given[1]), at_level(*given))[1]
+    )
+    combine = SumSlice("CARD", MOST)
+    accumulator = combine.create_accumulator()
+    for seed in range(200):
+        accumulator = combine.add_input(accumulator, part(100, seed, cards=1))
+    assert combine.extract_output(accumulator).rows == 20_000
+    assert len(tried) < 200 * 20
+
+
+@pytest.mark.parametrize("card", ["CARD", None])
+def test_rows_have_an_order_of_their_own_also_of_thousands_of_parts(
+    monkeypatch: pytest.MonkeyPatch, card: str | None
+) -> None:
+    monkeypatch.setattr(slice_data, "_MOST_PARTS", 10)
+    parts = [part(9, seed, as_bytes=True) for seed in range(60)]
+    one, other = summed([parts], card), summed([parts[25:][::-1], parts[:25]], card)
+    assert (one.level, one.rows) == (0, 540)
+    for name, values in one.columns.items():
+        np.testing.assert_array_equal(values, other.columns[name])
 
 
 def test_thousands_of_parts_are_added_up(monkeypatch: pytest.MonkeyPatch) -> None:

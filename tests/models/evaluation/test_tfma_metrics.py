@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from pandas.util import hash_array
 from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.metrics import metric_specs
 from tensorflow_model_analysis.metrics.metric_types import StandardMetricInputs
@@ -184,8 +183,8 @@ def test_a_slice_with_too_many_examples_is_measured_on_a_sample_of_its_cards(
         where, _, metric, _ = key
         if metric in exact or where != "{}":  # no other slice has more than 400
             assert sampled[key] == pytest.approx(value, nan_ok=True), key
-    hashes = hash_array(world.card.astype(object))
-    rows = np.flatnonzero(hashes < np.uint64(2**63))
+    data = slice_data.SliceData({}, {"CARD": world.card.astype(object)}).hashed("CARD")
+    rows = np.flatnonzero(data.hashes < np.uint64(2**63))
     assert 200 < rows.size <= 400
     found = artifacts.curves(SimpleNamespace(uri=str(tmp_path / "evaluation")))
     for model in LIMITS:
