@@ -538,7 +538,7 @@ OTHERS += ["processing_date", "Kontodatum", "customer_order_date"]
     ("event", "other"),
     [
         *((event, "date") for event in EVENTS),
-        *((event, other) for event in ("Time", "Unfalltag") for other in OTHERS),
+        *(("Time", other) for other in OTHERS),
     ],
 )
 def test_the_time_of_the_event_is_the_timestamp(init, event, other):
@@ -771,8 +771,10 @@ def test_a_postal_code_is_no_number(init, name, count):
     assert (name in dataset.categorical) == (count == 300)
 
 
-@pytest.mark.parametrize("name", ["Time", "TransactionDT", "time_elapsed", "seconds"])
-@pytest.mark.parametrize("first", [0, 86_400])
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("Time", 0), ("TransactionDT", 86_400), ("time_elapsed", 0), ("seconds", 0)],
+)
 @pytest.mark.parametrize("as_parquet", [True, False])
 def test_seconds_since_the_first_transaction_are_no_date(init, tmp_path, name, first, as_parquet):
     seconds = first + np.sort(RANDOM.integers(1, 15_000_000, ROWS))
