@@ -39,7 +39,7 @@ class Cards:
 
     Attributes:
       days, cards: see `fraud.models.evaluation.metrics`.
-      k: the alert budget.
+      k: the alert budget; 0 if a sample cannot tell what it would be worth.
     """
 
     days: NDArray
@@ -82,7 +82,7 @@ def describe(
       since 1970), `card_precision`, `frauds` and `transactions`. `sample_share`.
     """
     labels, exact = labels == 1, scores.astype(np.float64)
-    of_days = by_day(labels, exact, cards) if cards is not None else []
+    of_days = by_day(labels, exact, cards) if cards is not None and cards.k else []
     return {
         "precision_recall": precision_recall(labels, exact),
         "roc": roc(labels, exact),

@@ -13,9 +13,9 @@ A metric that is more than sums by bucket requests columns in TFMA's usual way, 
 receives them in `element.features` as arrays with one value per example of the slice, all in the
 same order; `SAMPLE` says whether these are all examples of a large slice
 (`fraud.models.evaluation.slice_data`). `SCORES` are the outputs of the models: model name → output
-→ [examples] (the model name is "" if there is only one). `OVERALL` are the histograms of all
-examples, whatever the slice: model name → output → `ScoreHistogram`. A number that an example lacks
-is NaN.
+→ [examples] (the model name is "" if there is only one). `HISTOGRAMS` are those of all examples of
+the slice and `OVERALL` those of all examples, whatever the slice: model name → output →
+`ScoreHistogram`. A number that an example lacks is NaN.
 
 Not supported: TFMA's `min_slice_size` (it would count extracts), slices by SQL and confidence
 intervals (both need single examples).
@@ -47,7 +47,7 @@ from fraud.errors import BadInput
 from fraud.models.evaluation.slice_data import ScoreHistogram, SliceData, SumSlice
 from fraud.models.specification import InputSpecification
 
-SCORES, OVERALL, SAMPLE = "(scores)", "(overall)", "(sample)"
+SCORES, HISTOGRAMS, OVERALL, SAMPLE = "(scores)", "(histograms)", "(overall)", "(sample)"
 
 SliceKey = tuple[tuple[str, Any], ...]
 
@@ -176,7 +176,7 @@ class _SummarizeBatch(beam.DoFn):
         columns: dict[Any, NDArray] = {
             name: _values(batch, name, missing=True)
             for name in self._columns
-            if name not in (SCORES, OVERALL, SAMPLE)
+            if name not in (SCORES, HISTOGRAMS, OVERALL, SAMPLE)
         }
         if SCORES in self._columns:
             columns.update(scores)
@@ -270,6 +270,7 @@ def _extract(
         tfma.FEATURES_KEY: {
             **columns,
             SCORES: by_model(scores, nest=True),
+            HISTOGRAMS: by_model(data.histograms, nest=True),
             OVERALL: by_model(overall, nest=True),
             SAMPLE: data.sample,
         },

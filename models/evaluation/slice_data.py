@@ -71,6 +71,10 @@ class ScoreHistogram:
         total = np.bincount(index, scores, cells.size).astype(np.float64)
         return cls(cells, summed, total)
 
+    def examples_of(self, label: int) -> int:
+        """The number of examples with this label."""
+        return int(self.examples[self.label == label].sum())
+
     def share_at(self, score: float, label: int) -> float:
         """The share of the examples with this label that have this score; NaN without examples."""
         labelled = self.label == label

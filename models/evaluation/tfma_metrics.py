@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.metrics import metric_types
 
 from fraud.models.evaluation import bootstrap, curves, metrics
-from fraud.models.evaluation.extractors import OVERALL, SAMPLE, SCORES
+from fraud.models.evaluation.extractors import HISTOGRAMS, OVERALL, SAMPLE, SCORES
 from fraud.models.evaluation.registry import (
     ALERT,
     CHAMPION,
@@ -29,7 +30,7 @@ from fraud.models.evaluation.registry import (
     DROP_PROBABILITY,
     SCORE,
 )
-from fraud.models.evaluation.slice_data import Sample
+from fraud.models.evaluation.slice_data import Sample, ScoreHistogram
 from fraud.models.spec import AlertBudget
 from fraud.time import local_days
 
@@ -37,7 +38,23 @@ UNJUDGED = -np.inf
 """The gap of a slice with too few examples, and the probability of a drop from a champion that does
 not exist, or where too few cards have a fraud to tell; it passes every upper limit."""
 
+LEAST_CHECKED = 10
+"""The cards of a sample that Card Precision@k must look at; it is not told by fewer."""
+
 Columns = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """How a model scores all examples: output → histogram.
+
+    Attributes:
+      of_slice: the examples of the slice.
+      overall: all of them; empty if the overall slice is not evaluated.
+    """
+
+    of_slice: Mapping[str, ScoreHistogram]
+    overall: Mapping[str, ScoreHistogram]
 
 
 class _OfOneExtract(combiners.ToListCombineFn, ABC):
@@ -73,9 +90,8 @@ class _SliceMetric(metric_types.Metric):
 
     Attributes:
       columns: the arguments that name columns; `_compute` receives the columns themselves.
-      _compute: (columns by argument, outputs of the model on the slice, the model's
-        `ScoreHistogram`s of all examples by output, the `Sample` that the columns are, the other
-        arguments by name) → value.
+      _compute: (columns by argument, outputs of the model on the slice, its `Histograms`, the
+        `Sample` that the columns are, the other arguments by name) → value.
     """
 
     columns: tuple[str, ...]
@@ -101,7 +117,7 @@ class CardPrecisionAtK(_SliceMetric):
     def _compute(
         columns: Columns,
         outputs: Columns,
-        overall: Columns,
+        histograms: Histograms,
         sample: Sample,
         k: int,
         share: float,
@@ -109,19 +125,22 @@ class CardPrecisionAtK(_SliceMetric):
     ) -> float:
         days = local_days(columns["timestamp"], timezone)
         checked = _cards_checked(k, share, days, columns["card"], sample)
+        if not checked:
+            return float("nan")
         return metrics.card_precision_at_k(
             columns["label"], outputs[SCORE], days, columns["card"], checked
         )
 
 
 def _cards_checked(k: int, share: float, days: NDArray, cards: NDArray, sample: Sample) -> int:
-    """The cards of the sample that are checked a day.
+    """The cards of the sample that are checked a day; 0 if these are too few to tell anything.
 
     Of all cards, k are, or with k = 0 `share` of those of a day, at most `MOST_CARDS`.
     """
     budget = AlertBudget(None, share=share)
     of_all = k or max(1, round(budget.cards(metrics.cards_a_day(days, cards) / sample.share)))
-    return max(1, round(of_all * sample.share))
+    checked = round(of_all * sample.share)
+    return checked if sample.share == 1 or checked >= LEAST_CHECKED else 0
 
 
 class ExpectedCostSaved(_SliceMetric):
@@ -140,7 +159,7 @@ class ExpectedCostSaved(_SliceMetric):
     def _compute(
         columns: Columns,
         outputs: Columns,
-        overall: Columns,
+        histograms: Histograms,
         sample: Sample,
         check_cost: float,
         saved_share: float,
@@ -160,7 +179,9 @@ class ExpectedCalibrationError(_SliceMetric):
     columns = ("label",)
 
     @staticmethod
-    def _compute(columns: Columns, outputs: Columns, overall: Columns, sample: Sample) -> float:
+    def _compute(
+        columns: Columns, outputs: Columns, histograms: Histograms, sample: Sample
+    ) -> float:
         return metrics.expected_calibration_error(columns["label"], outputs[SCORE])
 
 
@@ -170,7 +191,9 @@ class BrierSkill(_SliceMetric):
     columns = ("label",)
 
     @staticmethod
-    def _compute(columns: Columns, outputs: Columns, overall: Columns, sample: Sample) -> float:
+    def _compute(
+        columns: Columns, outputs: Columns, histograms: Histograms, sample: Sample
+    ) -> float:
         return metrics.brier_skill(columns["label"], outputs[SCORE])
 
 
@@ -251,15 +274,15 @@ class _AlertRateGap(_SliceMetric):
         cls,
         columns: Columns,
         outputs: Columns,
-        overall: Columns,
+        histograms: Histograms,
         sample: Sample,
         min_examples: int,
     ) -> float:
-        alerts = outputs[ALERT][columns["label"] == cls.of_label] == 1
-        rate_overall = overall[ALERT].share_at(1.0, cls.of_label)
-        if alerts.size / sample.share < min_examples or np.isnan(rate_overall):
+        of_slice, overall = histograms.of_slice[ALERT], histograms.overall[ALERT]
+        rate_overall = overall.share_at(1.0, cls.of_label)
+        if of_slice.examples_of(cls.of_label) < min_examples or np.isnan(rate_overall):
             return UNJUDGED
-        return cls.worse * alerts.mean() - cls.worse * rate_overall
+        return cls.worse * of_slice.share_at(1.0, cls.of_label) - cls.worse * rate_overall
 
 
 class RecallGap(_AlertRateGap):
@@ -289,9 +312,8 @@ def _computations(
     example_weighted: bool,
 ) -> list[metric_types.MetricComputation]:
     """One computation for each model; TFMA passes the last two arguments."""
-    preprocessor = _of_columns(
-        *(arguments[column] for column in kind.columns), SCORES, OVERALL, SAMPLE
-    )
+    columns = [arguments[column] for column in kind.columns]
+    preprocessor = _of_columns(*columns, SCORES, HISTOGRAMS, OVERALL, SAMPLE)
     keys = [metric_types.MetricKey(name, m, example_weighted=example_weighted) for m in model_names]
     return [
         metric_types.MetricComputation([key], [preprocessor], _SliceCombiner(kind, arguments, key))
@@ -320,8 +342,9 @@ class _SliceCombiner(_OfOneExtract):
         features, model, names = inputs.features, self._key.model_name, self._kind.columns
         columns = {name: features[self._arguments[name]] for name in names}
         others = {name: v for name, v in self._arguments.items() if name not in names}
-        outputs, overall = features[SCORES][model], features[OVERALL].get(model, {})
-        computed = self._kind._compute(columns, outputs, overall, features[SAMPLE], **others)
+        outputs = features[SCORES][model]
+        histograms = Histograms(features[HISTOGRAMS][model], features[OVERALL].get(model, {}))
+        computed = self._kind._compute(columns, outputs, histograms, features[SAMPLE], **others)
         return {self._key: computed}
 
 

@@ -191,7 +191,7 @@ def hashed(batch: pa.RecordBatch, card: str) -> Counter[int]:
 
 
 class CountDay(beam.CombineFn):
-    """Values of a column on a day → `_Counted`."""
+    """Values of a column on a day → their description, which is small."""
 
     def create_accumulator(self) -> _Counted:
         """See beam.CombineFn."""
@@ -215,9 +215,11 @@ class CountDay(beam.CombineFn):
             counted.sketch.Compact()
         return counted
 
-    def extract_output(self, counted: _Counted) -> _Counted:
+    def extract_output(self, counted: _Counted) -> statistics_pb2.CustomStatistic:
         """See beam.CombineFn."""
-        return counted
+        description = statistics_pb2.CustomStatistic()
+        _describe(counted, description)
+        return description
 
 
 class SampleCards(beam.CombineFn):
@@ -246,9 +248,9 @@ class SampleCards(beam.CombineFn):
 
 
 def describe(
-    counted: Iterable[tuple[str, int, _Counted | _Sample]], to_count: ToCount
+    counted: Iterable[tuple[str, int, statistics_pb2.CustomStatistic | _Sample]], to_count: ToCount
 ) -> statistics_pb2.DatasetFeatureStatistics:
-    """The statistics of (column, day, what was counted), in an order of their own.
+    """The statistics of (column, day, description), in an order of their own.
 
     The day of the sample of cards, which all days have in common, means nothing.
     """
@@ -266,9 +268,11 @@ def describe(
             if not statistics:
                 statistics.add(name=_ROWS)
             rows = statistics[0].rank_histogram
-            rows.buckets.add(label=_name(day), sample_count=of.missing)
+            # Its values are left out: each row of it counts as missing.
+            rows.buckets.add(label=_name(day), sample_count=of.histogram.num_undefined)
         else:
-            _describe(of, statistics.add(name=_name(day)))
+            statistics.add().CopyFrom(of)
+            statistics[-1].name = _name(day)
     return result
 
 

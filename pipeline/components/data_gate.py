@@ -29,6 +29,7 @@ _SEVERITIES = {
 }
 _RARER = anomalies_pb2.AnomalyInfo.FEATURE_TYPE_LOW_FRACTION_PRESENT
 _NEVER = anomalies_pb2.AnomalyInfo.FEATURE_TYPE_NOT_PRESENT
+_SMALL_WINDOW = 1000  # rows
 UNLABELLED = "recent"
 ANOMALIES_FILE = "SchemaDiff.pb"
 
@@ -79,21 +80,25 @@ def read_anomalies(uri: str, folder: str) -> anomalies_pb2.Anomalies:
     return anomalies_pb2.Anomalies.FromString((Path(uri) / folder / ANOMALIES_FILE).read_bytes())
 
 
-def without_undefined(anomalies: anomalies_pb2.Anomalies, features: set[str]) -> list[str]:
+def without_undefined(
+    anomalies: anomalies_pb2.Anomalies, features: set[str], rows: int
+) -> list[str]:
     """Drops, in place, the anomalies of derived features that are missing more often than in train.
 
     A feature is missing where it is undefined (a first transaction has no history), and how often
     that happens varies. A curated schema limits it; a schema inferred from train alone would treat
-    "never missing so far" as a rule.
+    "never missing so far" as a rule. Only in a small window may a feature be missing in all of the
+    `rows` by chance; in others, something such as the history of the entities is missing.
 
     Returns:
       The features that are missing in every row.
     """
     never = []
+    by_chance = {_RARER, _NEVER} if rows < _SMALL_WINDOW else {_RARER}
     for name in sorted(features & set(anomalies.anomaly_info)):
         info = anomalies.anomaly_info[name]
-        never += [name for reason in info.reason if reason.type == _NEVER]
-        kept = [r for r in info.reason if r.type not in (_RARER, _NEVER)]
+        kept = [r for r in info.reason if r.type not in by_chance]
+        never += [name for r in info.reason if r.type == _NEVER and r not in kept]
         del info.reason[:]
         info.reason.extend(kept)
         if not kept:
@@ -215,7 +220,8 @@ def verdict_of(
         of_split = read_anomalies(example_anomalies.uri, f"Split-{split}")
         if split == UNLABELLED:
             of_split.anomaly_info.pop(label, None)
-        if not curated and (undefined := without_undefined(of_split, derived)):
+        rows = data.rows.get(split, 0)
+        if not curated and (undefined := without_undefined(of_split, derived, rows)):
             notes.append(f"undefined in all of {split}: {', '.join(undefined)}")
         anomalies += anomalies_in(of_split, split, "schema", severity)
     if not curated:

@@ -156,12 +156,16 @@ def promise_of(evaluation: Any, days: int) -> Promise:
     of_models = artifacts.curves(evaluation)
     # Without a champion, TFMA gives the only model no name.
     drawn = of_models.get(CHALLENGER) or of_models.get("", {})
+    # As many as were looked at: a sample is less certain than all.
+    share = drawn.get("sample_share", 1.0)
     return Promise(
         metrics=read.metrics.get("overall", {}),
         intervals=read.intervals.get("overall", {}),
         slices=read.metrics.get("slices", {}),
         slice_intervals=read.intervals.get("slices", {}),
-        score_counts=tuple(b["frauds"] + b["genuine"] for b in drawn.get("bins", ())),
+        score_counts=tuple(
+            round(share * (b["frauds"] + b["genuine"])) for b in drawn.get("bins", ())
+        ),
         days=days,
     )
 

@@ -13,9 +13,9 @@ from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.metrics import metric_specs
 from tensorflow_model_analysis.metrics.metric_types import StandardMetricInputs
 
-from fraud.models.evaluation import curves, metrics, slice_data
+from fraud.models.evaluation import curves, metrics, slice_data, tfma_metrics
 from fraud.models.evaluation import eval_config as evaluation
-from fraud.models.evaluation.extractors import OVERALL, SAMPLE, SCORES
+from fraud.models.evaluation.extractors import HISTOGRAMS, OVERALL, SAMPLE, SCORES
 from fraud.models.evaluation.registry import ALERT, SCORE
 from fraud.models.evaluation.slice_data import Sample, ScoreHistogram
 from fraud.models.evaluation.tfma_metrics import UNJUDGED, CardPrecisionAtK, ExpectedCostSaved
@@ -31,6 +31,7 @@ SPEC = Evaluation(
     alert_budget=7, check_cost=3.0, saved_share=0.6, min_slice_examples=20, max_slice_fpr_gap=0.5
 )
 WHOLE = Sample(1.0, ROWS)
+NONE = tfma_metrics.Histograms({}, {})
 LIMITS = {"challenger": (0.5, np.float32(0.6)), "champion": (1.0, np.float32(0.3))}
 
 
@@ -137,6 +138,7 @@ def test_what_is_exchanged_between_stages_does_not_contain_the_columns_of_a_slic
             "CARD": world.card.astype(object)[rows],
             "SPENT": world.spent[rows],
             SCORES: dict.fromkeys(LIMITS, outputs),
+            HISTOGRAMS: dict.fromkeys(LIMITS, histograms),
             OVERALL: dict.fromkeys(LIMITS, histograms),
             SAMPLE: Sample(1.0, rows.size),
         }
@@ -176,9 +178,11 @@ def test_a_slice_with_too_many_examples_is_measured_on_a_sample_of_its_cards(
 ):
     """Scores by bucket have all examples; cards, costs, intervals and curves are estimates."""
     monkeypatch.setattr(slice_data, "MOST_ROWS", 400)
+    monkeypatch.setattr(tfma_metrics, "LEAST_CHECKED", 4)
     config = evaluation.eval_config(DATASET, SPEC)
     sampled, _, _ = evaluate(world, tmp_path, EvaluatorExecutor, config)
-    exact = {"average_precision", "roc_auc", "recall_at_budget", "example_count", "brier"}
+    gaps = {"recall_gap", "false_positive_rate_gap"}
+    exact = gaps | {"average_precision", "roc_auc", "recall_at_budget", "example_count", "brier"}
     for key, value in results.items():
         where, _, metric, _ = key
         if metric in exact or where != "{}":  # no other slice has more than 400
@@ -214,9 +218,9 @@ def test_the_days_of_metrics_are_local():
     outputs = {ALERT: np.ones(2), SCORE: np.ones(2)}
     for zone, checks in (("Asia/Tokyo", 1), ("UTC", 2)):
         costs = {"check_cost": 3.0, "saved_share": 1.0, "timezone": zone}
-        assert ExpectedCostSaved._compute(columns, outputs, {}, WHOLE, **costs) == -3.0 * checks
+        assert ExpectedCostSaved._compute(columns, outputs, NONE, WHOLE, **costs) == -3.0 * checks
         fraud = {**columns, "label": np.array([0, 1])}
-        caught = CardPrecisionAtK._compute(fraud, outputs, {}, WHOLE, 1, 0.5, zone)
+        caught = CardPrecisionAtK._compute(fraud, outputs, NONE, WHOLE, 1, 0.5, zone)
         assert caught == 1 / checks
 
 
@@ -297,6 +301,31 @@ def test_metrics_without_their_columns_are_left_out():
     assert left == ["BrierSkill", "ExpectedCalibrationError"]
 
 
+@pytest.mark.parametrize(
+    ("k", "share", "sampled", "checked"),
+    [(100, 0.5, 0.125, 12), (100, 0.5, 0.0625, None), (0, 0.05, 0.5, 20), (0, 0.9, 0.5, 50)],
+)
+def test_card_precision_of_a_sample_checks_its_share_of_the_cards(k, share, sampled, checked):
+    """Of 400 cards a day in the sample, 5 % of all are 40 or 20; at most 100 are checked."""
+    random = np.random.default_rng(3)
+    columns = {
+        "label": (random.random(400) < 0.3).astype(int),
+        "timestamp": np.zeros(400, int),
+        "card": np.arange(400),
+    }
+    outputs = {SCORE: random.random(400)}
+    sample = Sample(sampled, int(400 / sampled))
+    value = CardPrecisionAtK._compute(columns, outputs, NONE, sample, k, share, "UTC")
+    if checked is None:
+        assert np.isnan(value)
+    else:
+        days = columns["timestamp"]
+        expected = metrics.card_precision_at_k(
+            columns["label"], outputs[SCORE], days, columns["card"], checked
+        )
+        assert value == expected
+
+
 @pytest.mark.parametrize(("k", "share", "same_as"), [(7, 0.05, 7), (0, 0.1, 5), (0, 0.9, 45)])
 def test_card_precision_of_a_budget_that_is_a_share_of_the_cards(k, share, same_as):
     random = np.random.default_rng(2)
@@ -307,7 +336,7 @@ def test_card_precision_of_a_budget_that_is_a_share_of_the_cards(k, share, same_
         "card": cards,
     }
     outputs = {SCORE: random.random(100)}
-    value = CardPrecisionAtK._compute(columns, outputs, {}, WHOLE, k, share, "UTC")
+    value = CardPrecisionAtK._compute(columns, outputs, NONE, WHOLE, k, share, "UTC")
     expected = metrics.card_precision_at_k(
         columns["label"], outputs[SCORE], columns["timestamp"], cards, same_as
     )

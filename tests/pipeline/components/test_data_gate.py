@@ -204,6 +204,13 @@ def test_a_feature_that_is_undefined_throughout_a_window_is_noted(judge):
     assert not any("recent" in note for note in notes)
 
 
+def test_a_feature_that_is_undefined_throughout_a_large_window_stops(judge):
+    """The history of its entities is missing, say because their ids are written another way."""
+    large = examples(evaluated=(50, 1000))
+    never = {"eval": rarer("rate", "NOT_PRESENT")}
+    assert not judge(by_split=never, curated=False, examples=large).passed
+
+
 def test_an_undefined_feature_that_is_also_wrong_still_stops(judge):
     recorded = rarer("rate")
     recorded.anomaly_info["rate"].reason.add(short_description="Out of range")
