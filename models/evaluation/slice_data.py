@@ -163,7 +163,8 @@ class SliceData:
         if card is not None:
             return replace(self, hashes=_mixed(_hash(self.columns[card])))
         of_part = np.frombuffer(self._content[0][:8], np.uint64)
-        return replace(self, hashes=_mixed(of_part + np.arange(self.rows, dtype=np.uint64)))
+        places: NDArray[np.uint64] = np.arange(self.rows, dtype=np.uint64)
+        return replace(self, hashes=_mixed(_mixed(of_part) ^ places))
 
     def at_level(self, level: int, card: str | None) -> SliceData:
         """The same with fewer rows, at a level that is no lower; `card` as in `hashed`."""
