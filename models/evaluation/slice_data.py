@@ -13,7 +13,7 @@ kept, when the rows do not fit any more.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ _CELLS = BUCKETS + 2  # per label: the buckets, plus one on either side
 MOST_ROWS = 5_000_000
 """The examples of a slice that columns have at most."""
 
-_MOST_PARTS = 4096  # of a slice, each with histograms of its own, before they are added up
+_MOST_PARTS = 4096  # of a slice, each with histograms of its own, before they are joined
 _HIGHEST_LEVEL = 20  # of a single card with more than `MOST_ROWS` examples, all are kept
 
 
@@ -126,16 +126,20 @@ class SliceData:
 
     @classmethod
     def sum(cls, parts: Iterable[SliceData]) -> SliceData:
-        """The data of all parts together, whatever their order.
+        """The data of all parts together, whatever their order."""
+        return cls.joined(sorted(parts, key=lambda part: part._content))
+
+    @classmethod
+    def joined(cls, parts: Sequence[SliceData]) -> SliceData:
+        """The data of parts one after the other.
 
         They have the same level, and all of them or none have hashes.
         """
-        listed = sorted(parts, key=lambda part: part._content)
-        first = listed[0]
-        hashes = [part.hashes for part in listed if part.hashes is not None]
+        first = parts[0]
+        hashes = [part.hashes for part in parts if part.hashes is not None]
         return cls(
-            {k: ScoreHistogram.sum(p.histograms[k] for p in listed) for k in first.histograms},
-            {k: np.concatenate([p.columns[k] for p in listed]) for k in first.columns},
+            {k: ScoreHistogram.sum(p.histograms[k] for p in parts) for k in first.histograms},
+            {k: np.concatenate([p.columns[k] for p in parts]) for k in first.columns},
             first.level,
             np.concatenate(hashes) if hashes else None,
         )
@@ -233,7 +237,7 @@ class SumSlice(beam.CombineFn):
     """Parts of a slice → `SliceData.sum`, with at most `most_rows` rows of columns.
 
     Beam would combine a plain function ten parts at a time, and copy what it has so far each time;
-    here parts are added up in the end, or when there are thousands.
+    here parts are joined in the end, or when there are thousands.
 
     The level is the lowest at which the rows of the whole slice fit: none of its parts needs a
     higher one, since it has fewer rows at each. So it does not depend on who sees which part.
@@ -267,9 +271,10 @@ class SumSlice(beam.CombineFn):
         """See beam.CombineFn."""
         seen.most_rows = 0
         seen = self._with(seen, [])
-        data = SliceData.sum(seen.parts)
-        # In the order of parts, unless these were sampled or added up before.
-        return data if data.hashes is None else data.in_order()
+        if seen.parts[0].hashes is None:
+            return SliceData.sum(seen.parts)
+        # Parts were sampled, or joined in the order in which they came.
+        return SliceData.joined(seen.parts).in_order()
 
     def _with(self, seen: _Parts, parts: list[SliceData]) -> _Parts:
         seen = self._adding(seen, parts)
@@ -280,7 +285,8 @@ class SumSlice(beam.CombineFn):
                 break
             seen = fewer
         if len(seen.parts) > _MOST_PARTS:
-            seen.parts = [SliceData.sum(part.hashed(self._card) for part in seen.parts)]
+            hashed = [part.hashed(self._card) for part in seen.parts]
+            seen.parts = [SliceData.joined(hashed)]
         return seen
 
     def _adding(self, seen: _Parts, parts: list[SliceData]) -> _Parts:
