@@ -165,6 +165,21 @@ def test_a_card_that_fits_at_no_level_is_tried_now_and_then_only(
     assert len(tried) < 200 * 20
 
 
+def test_a_card_that_fits_at_no_level_does_not_keep_others_from_being_drawn() -> None:
+    """Whether it came first or last."""
+    parts = [part(1600, 1, cards=1), *(part(100, seed) for seed in range(10))]
+    combine = SumSlice("CARD", MOST)
+    found = []
+    for ordered in (parts, parts[::-1]):
+        accumulator = combine.create_accumulator()
+        for one in ordered:
+            accumulator = combine.add_input(accumulator, one)
+        found.append(combine.extract_output(accumulator))
+    one, other = found
+    assert (one.level, one.rows) == (other.level, other.rows)
+    assert one.level > 0
+
+
 @pytest.mark.parametrize("card", ["CARD", None])
 def test_rows_have_an_order_of_their_own_also_of_thousands_of_parts(
     monkeypatch: pytest.MonkeyPatch, card: str | None
