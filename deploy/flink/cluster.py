@@ -119,6 +119,9 @@ class Cluster:
             # So that a job still has all its slots when a TaskManager is lost.
             "taskmanager.numberOfTaskSlots": max(workers, 2),
             "cluster.evenly-spread-out-slots": True,
+            # Hundreds of tasks are deployed at once; on a busy machine, one may wait longer than
+            # the 10 s of the default.
+            "pekko.ask.timeout": "60 s",
             "heartbeat.interval": 2000,
             "heartbeat.timeout": 20000,
             # The first pause is longer than it takes until a lost TaskManager counts as lost: until

@@ -71,7 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
     guessed, windows = _windows(data, taken, guessed)
     text = proposal.text(data, out, taken, guessed, windows)
     _check(text, out, data)
-    files.write_atomically(out, text)
+    try:
+        files.write_atomically(out, text)
+    except OSError as error:
+        raise BadInput(f"{out}: cannot be written: {error.strerror}") from None
     warnings = proposal.warnings(taken, guessed)
     following = f"fraud-pipeline run --config {shlex.quote(arguments.out)}"
     if arguments.json:
@@ -83,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         }
         print(to_json(document, indent=1))
         return 0
-    print(f"{taken.rows:,} rows, {guessed.fraud_rate:.3%} of them frauds\n")
+    print(f"{proposal.count(taken)}, {guessed.fraud_rate:.3%} of them frauds\n")
     print(proposal.table(guessed))
     if windows:
         print(
@@ -152,6 +155,12 @@ def _windows(data: str, taken: object, guessed: Roles) -> tuple[Roles, WindowCho
         csv_encoding=taken.csv.encoding,
     )
     days = np.array([day_number(day) for day in discover(data, dataset).days])
+    if (stray := proposal.stray_days(days)).size:
+        named = [str(np.datetime64(int(day), "D")) for day in stray[:3]]
+        raise BadInput(
+            f"{data}: {timestamp} has transactions on {', '.join(named)}, years away from all "
+            "others: placeholders? Correct or remove these rows"
+        )
     frauds = guessed.fraud_rate * taken.rows
     chosen = proposal.choose_windows(days, frauds)
     if chosen is None:

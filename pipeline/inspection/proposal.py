@@ -36,6 +36,9 @@ FEWEST_DAYS = 8
 SHOWN = 12
 """Columns of one role that the terminal shows."""
 
+LONGEST_GAP = 366
+"""Days without transactions between a few days and all others, beyond which these are a mistake."""
+
 EVAL_FRAUDS, TRAIN_FRAUDS = 50, 1000
 """Frauds that the windows should hold, as far as the data goes."""
 
@@ -69,6 +72,19 @@ def choose_windows(days: np.ndarray, frauds: float) -> WindowChoice | None:
     return WindowChoice(train, evaluated, delay, span - len(days))
 
 
+def stray_days(days: np.ndarray) -> np.ndarray:
+    """Days at either end that are years away from nearly all others, as placeholders are.
+
+    Args:
+      days: as in `choose_windows`.
+    """
+    most = max(1, len(days) // 50)
+    far = np.flatnonzero(np.diff(days) > LONGEST_GAP)
+    first = max((i + 1 for i in far if i < most), default=0)
+    last = min((i + 1 for i in far if i + 1 >= len(days) - most), default=len(days))
+    return np.concatenate([days[:first], days[last:]]) if first < last else days[:0]
+
+
 def demands(fraud_rate: float) -> dict[str, float]:
     """What a first model must reach: clearly more than chance.
 
@@ -92,10 +108,21 @@ def warnings(sample: Sample, roles: Roles) -> list[str]:
     found = []
     frauds = round(roles.frauds * sample.rows / max(1, sample.table.num_rows))
     if frauds < EVAL_FRAUDS:
-        count = "1 fraud" if frauds == 1 else f"{frauds} frauds"
+        few = "1 fraud" if frauds == 1 else f"{frauds} frauds"
         found.append(
-            f"{count} in {sample.rows:,} rows: no model can be judged by so few; bring data with "
+            f"{few} in {count(sample)}: no model can be judged by so few; bring data with "
             f"at least {EVAL_FRAUDS}, better hundreds"
+        )
+    if roles.unlabelled:
+        label = roles.one(LABEL)
+        found.append(
+            f"{label} is empty in {roles.unlabelled / sample.table.num_rows:.1%} of the rows; a "
+            "run refuses rows without a label once the label delay is over: fill or remove them"
+        )
+    if sample.table.num_rows < sample.rows:
+        found.append(
+            f"only {sample.table.num_rows:,} rows were looked at; a run checks all, and names the "
+            "first that it cannot read"
         )
     if roles.fraud_rate > 0.5:
         genuine, fraud = roles.spelled
@@ -104,6 +131,12 @@ def warnings(sample: Sample, roles: Roles) -> list[str]:
             f"dataset.label_values to {_scalar([fraud, genuine])} (genuine, fraud)"
         )
     return found
+
+
+def count(sample: Sample) -> str:
+    """The number of rows, in words."""
+    about = "about " if sample.table.num_rows < sample.rows else ""
+    return f"{about}{sample.rows:,} rows"
 
 
 def text(data: str, out: Path, sample: Sample, roles: Roles, windows: WindowChoice | None) -> str:
@@ -123,7 +156,7 @@ def _lines(
     data: str, out: Path, sample: Sample, roles: Roles, windows: WindowChoice | None
 ) -> Iterator[str]:
     yield "# Written by `fraud-pipeline init`. It guesses from names and values: check the roles."
-    yield f"# {sample.rows:,} rows, of which {roles.fraud_rate:.3%} are frauds."
+    yield f"# {count(sample)}, of which {roles.fraud_rate:.3%} are frauds."
     for warning in warnings(sample, roles):
         yield f"# Warning: {_comment(warning)}."
     yield "# Every key that is not given here has its default; `fraud-pipeline config` prints all."

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fraud.errors import BadInput
 from fraud.features.history import LARGEST
+from fraud.features.spec import Features
 from fraud.features.values import LARGEST_NUMBER
 from fraud.names import check_column, input_name
 from fraud.pipeline.inspection.columns import FLAG, NUMBER, OTHER, TEXT, TIME, Column
@@ -68,6 +69,8 @@ _PARTS_OF_OTHER_TIMES += ("faellig", "regulier", "erledig", "valuta", "wertstell
 _STEP = {"step": "hours", "hour": "hours", "hours": "hours", "minute": "minutes", "day": "days"}
 _ELAPSED = {"time", "dt", "elapsed", "seconds", "secs", "sec", "zeit", "sekunden"}
 _LATEST_START = 604_800  # seconds: the first transaction of such a column is in the first week
+_SMALLEST_DIGITS = 190_001_010_000  # of a time from year to minute, as one number
+_AS_TIMES = "write 2026-01-31 13:05:00, or name its format as dataset.time_format"
 _EARLIEST_EPOCH = 946_684_800  # the year 2000
 _AMOUNT: tuple[str, ...] = ("amount", "amt", "betrag", "höhe", "hoehe", "summe", "umsatz", "sum")
 _AMOUNT += ("value", "wert", "price", "preis", "total", "claim", "monto", "importe", "montant")
@@ -85,9 +88,11 @@ _AMOUNT_ENDINGS: tuple[str, ...] = (
 _AMOUNT_ENDINGS += ("aufwand",)
 _CARD = {"card", "cc", "account", "acct", "konto", "customer", "client", "kunde", "kunden", "user"}
 _CARD |= {"member", "policy", "policyholder", "iban", "orig", "sender", "payer", "karte", "karten"}
+_CARD |= {"carte", "tarjeta", "cliente", "compte", "cuenta"}
 _CARD |= {"holder", "cardholder", "accountholder", "insured", "pan", "vertrag", "police"}
 _CARD |= {"versicherungsnehmer", "versicherungsschein", "versicherungs", "vertrags", "policen"}
 _PAYEE = {"merchant", "terminal", "dest", "receiver", "beneficiary", "vendor", "payee", "recipient"}
+_PAYEE |= {"comercio", "commerce", "commerçant", "beneficiario"}
 _PAYEE |= {"händler", "haendler", "empfänger", "empfaenger"}
 _ENTITY = _CARD | _PAYEE | {"device", "ip", "email", "phone", "shop", "store", "agent", "gerät"}
 _ENTITY |= {"geraet", "filiale", "werkstatt", "makler"}
@@ -153,6 +158,7 @@ class Roles:
       time_format: of the timestamp; None if it needs none.
       fraud_rate: the share of frauds among the rows of the sample that have a label.
       frauds: the number of frauds in the sample.
+      unlabelled: the number of rows in the sample without a label.
     """
 
     roles: tuple[Role, ...]
@@ -161,6 +167,7 @@ class Roles:
     time_format: str | None
     fraud_rate: float
     frauds: int
+    unlabelled: int
     by_role: dict[str, tuple[str, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -259,6 +266,7 @@ def guess(columns: Sequence[Column], chosen: dict[str, str | None] | None = None
         time_format=_time_format(timestamp),
         fraud_rate=float(labels.is_fraud.sum() / max(1, labels.is_known.sum())),
         frauds=int(labels.is_fraud.sum()),
+        unlabelled=int((~labels.is_known).sum()),
     )
 
 
@@ -329,16 +337,20 @@ def _named_after_fraud(column: Column) -> bool:
 
 def _not_binary(column: Column) -> str:
     values = list(column.counts)
+    if column.kind in (TIME, OTHER):
+        are = "times" if column.kind == TIME else "neither text, numbers nor true and false"
+        return f"{column.name}: as the label, it must have two values; these are {are}"
     if not values:
-        return f"{column.name}: it looks like the label, but is empty"
+        return f"{column.name}: as the label, it must have two values, but it is empty"
     if len(values) == 1:
+        where = f"or empty (in {_rows(column.missing)})" if column.missing else "in all rows"
         return (
-            f"{column.name}: it looks like the label, but is {values[0]!r} in all rows; there must "
-            "be frauds and genuine transactions to learn from"
+            f"{column.name}: as the label, it must have two values, for fraud and genuine, but it "
+            f"is {values[0]!r} {where}; write both, such as 1 and 0"
         )
     return (
-        f"{column.name}: it looks like the label, but has {len(values)} values, "
-        f"{_listed(values)}; it must have two, for fraud and genuine"
+        f"{column.name}: as the label, it must have two values, for fraud and genuine, but has "
+        f"{len(values)} values, {_listed(values)}"
     )
 
 
@@ -373,6 +385,8 @@ def _unusable(column: Column, label: str) -> str | None:
         check_column(column.name)
     except BadInput as error:
         return str(error)
+    if column.name in Features().calendar:
+        return "has the name of a generated feature; rename it to use it"
     if _named_after_fraud(column):
         reason = f"named after fraud, so it may tell {label}"
         if column.kind in (TIME, OTHER):
@@ -465,10 +479,19 @@ def _is_epoch(column: Column) -> bool:
     if not _is_named_time(column) or set(column.words) & _ID - {"transaction"}:
         return False
     numbers = column.digits if column.kind == TEXT else column.numbers
-    if numbers is None:
+    if numbers is None or np.isnan(numbers).all():
         return False
     low, high = np.nanmin(numbers), np.nanmax(numbers)
     return any(_EARLIEST_EPOCH * 10**k <= low <= high < 4_102_444_800 * 10**k for k in (0, 3, 6, 9))
+
+
+def _is_unread_time(column: Column) -> bool:
+    """Whether text or whole numbers are times by their name, but not as a run reads them."""
+    if not _is_named_time(column) or set(column.words) & _ID - {"transaction"}:
+        return False
+    if column.kind != NUMBER or column.numbers is None:
+        return column.kind == TEXT
+    return column.is_whole and bool(np.nanmin(column.numbers) >= _SMALLEST_DIGITS)
 
 
 def _is_elapsed(column: Column) -> bool:
@@ -506,6 +529,8 @@ def _ids(columns: Sequence[Column]) -> list[tuple[Column, str]]:
     found = []
     for column in columns:
         if _is_measure(column) or _is_epoch(column) or _is_elapsed(column) or step_unit(column):
+            continue
+        if _is_unread_time(column):
             continue
         is_text = column.kind not in (NUMBER, TIME)
         if column.is_unique and (is_text or column.is_whole):
@@ -575,8 +600,10 @@ def _is_measure(column: Column) -> bool:
 def _is_number_of(column: Column) -> bool:
     """Whether a name is that of a count: num_cards, number_of_accounts, AnzahlKonten."""
     first, *rest = column.words or ("",)
+    if not rest:
+        return False
     is_first = first in ("num", "n") or first.startswith("anzahl")
-    return bool(rest) and (is_first or (first in _KEY and rest[0] == "of"))
+    return is_first or (first in _KEY and rest[0] == "of")
 
 
 def _model_input(column: Column, labels: _Labels) -> Role:
@@ -586,6 +613,10 @@ def _model_input(column: Column, labels: _Labels) -> Role:
         return Role(name, LEFT_OUT, _why_no_timestamp(column))
     if _is_elapsed(column):
         return Role(name, LEFT_OUT, _ELAPSED_REASON)
+    if _is_unread_time(column) and (column.kind == NUMBER or distinct > MOST_CATEGORIES):
+        shown = next(iter(column.counts))[:40]
+        unread = f"a time by its name, but {shown!r} is not read as one: {_AS_TIMES}"
+        return Role(name, LEFT_OUT, unread)
     if reason := _leak(column, labels):
         return Role(name, LEFT_OUT, reason)
     zeros = ", with leading zeros" if column.has_leading_zeros else ""

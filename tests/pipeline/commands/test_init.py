@@ -19,6 +19,7 @@ from fraud.pipeline import config
 from fraud.pipeline.cli import main
 from fraud.pipeline.ingestion import reader, values
 from fraud.pipeline.ingestion.source import plan_ingestion
+from fraud.pipeline.inspection import sample
 from fraud.pipeline.inspection.proposal import demands
 
 ROWS = 3000
@@ -238,9 +239,15 @@ def without(frame: pd.DataFrame, column: str) -> pd.DataFrame:
         (without(table(), "fraud"), "no column looks like the label; no column has just two"),
         (table().rename(columns={"fraud": "y"}), "name it with --label; it may be y"),
         (table(isFraud=[0, 1, 1] * 1000), "isFraud and fraud could each be the label"),
-        (table().assign(fraud=0), "fraud: it looks like the label, but is '0' in all rows"),
+        (
+            table().assign(fraud=0),
+            "two values, for fraud and genuine, but it is '0' in all rows",
+        ),
         (table().assign(fraud=[0, 1, 2] * 1000), "but has 3 values, 0, 1 and 2"),
-        (table().assign(fraud=None), "fraud: it looks like the label, but is empty"),
+        (
+            table().assign(fraud=None),
+            "as the label, it must have two values, but it is empty",
+        ),
         (table()[["fraud"]], "the header is a single column, 'fraud'"),
         (table()[["fraud", "branch"]].iloc[:0], "there are no transactions"),
         (table()[["fraud"]].assign(always=1), "nothing to learn from"),
@@ -795,3 +802,80 @@ def test_a_column_named_after_fraud_may_be_kept(init, tmp_path):
     assert f"#   fraud_rate: {named}; {known} numeric\n" in text
     assert f"#   fraud_type: {named}; {known} categorical\n" in text
     assert f"#   fraud_date: {named}\n" in text
+
+
+@pytest.mark.parametrize("stray", ["1900-01-01", "9999-12-31"])
+def test_a_placeholder_among_the_times_is_told_before_it_makes_windows(init, stray):
+    times = days(60).strftime("%Y-%m-%d %H:%M:%S").to_numpy().copy()
+    times[5] = f"{stray} 00:00:00"
+    message = init(table(ts=times), expect=2)
+    assert f"ts has transactions on {stray}, years away from all others" in message
+
+
+def test_gaps_among_the_days_are_no_placeholders(init):
+    times = days(60) + pd.to_timedelta(np.where(np.arange(ROWS) < 1500, 0, 500), unit="D")
+    assert init(table(ts=times)).dataset.timestamp == "ts"
+
+
+def test_rows_without_a_label_are_warned_of(tmp_path, capsys):
+    frame = table()
+    frame["fraud"] = frame.fraud.astype("Int64").mask(np.arange(ROWS) % 4 == 0)
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    out = tmp_path / "ours.yaml"
+    assert main(["init", "--data", str(tmp_path / "data.csv"), "--out", str(out), "--yes"]) == 0
+    warning = "fraud is empty in 25.0% of the rows; a run refuses rows without a label once"
+    assert warning in capsys.readouterr().out and warning in out.read_text()
+
+
+def test_a_sample_is_no_promise_for_the_rest(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sample, "MOST_ROWS", 1000)
+    monkeypatch.setattr(reader, "BATCH_ROWS", 500)
+    table().to_parquet(tmp_path / "data.parquet")
+    out = tmp_path / "ours.yaml"
+    data = str(tmp_path / "data.parquet")
+    assert main(["init", "--data", data, "--out", str(out), "--yes"]) == 0
+    printed = capsys.readouterr().out
+    assert "about 3,000 rows" in printed
+    assert "only 1,000 rows were looked at; a run checks all" in printed
+
+
+@pytest.mark.parametrize(
+    "format_", ["%Y%m%d%H%M%S", "%Y-%m-%d %H:%M:%S UTC", "%a, %d %b %Y %H:%M:%S GMT"]
+)
+def test_a_time_that_is_not_read_is_neither_the_id_nor_silent(init, tmp_path, format_):
+    times = (pd.to_datetime("2026-01-01") + pd.to_timedelta(np.arange(ROWS), unit="h")).strftime(
+        format_
+    )
+    loaded = init(table(id=np.arange(ROWS) + 9, transaction_time=times))
+    assert loaded.dataset.id == "id"
+    assert "transaction_time" not in loaded.dataset.columns
+    assert "transaction_time: a time by its name, but" in (tmp_path / "ours.yaml").read_text()
+
+
+def test_a_column_named_as_a_generated_feature_is_left_out(init, tmp_path):
+    loaded = init(table(ts=days(60), night=np.random.default_rng(1).integers(0, 2, ROWS)))
+    assert "night" not in loaded.dataset.columns
+    assert "night: has the name of a generated feature" in (tmp_path / "ours.yaml").read_text()
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path, capsys):
+    table().to_csv(tmp_path / "data.csv", index=False)
+    out = tmp_path / ("x" * 250 + ".yaml")
+    assert main(["init", "--data", str(tmp_path / "data.csv"), "--out", str(out), "--yes"]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_time_without_any_value_warns_of_nothing(init, recwarn):
+    init(table(event_time=None))
+    assert not [one for one in recwarn if "All-NaN" in str(one.message)]
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (pd.Series(["1"]).reindex(range(ROWS)), "it is '1' or empty (in 2,999 rows)"),
+        (pd.Series([b"1", b"0"] * (ROWS // 2)), "these are neither text, numbers nor true"),
+    ],
+)
+def test_a_label_that_is_none_says_why(init, label, words):
+    assert words in init(table().assign(fraud=label), expect=2, as_parquet=True)
