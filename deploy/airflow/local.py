@@ -166,9 +166,10 @@ class Airflow:
         return {task["task_id"]: task for task in self.call("GET", path)["task_instances"]}
 
     def log(self, dag: str, run: str, task: str) -> str:
-        """The log of a task's first attempt."""
+        """The log of a task's last attempt: on a busy machine, Airflow may repeat a task."""
+        attempt = self.tasks(dag, run)[task]["try_number"]
         quoted = urllib.parse.quote(run)
-        path = f"/api/v2/dags/{dag}/dagRuns/{quoted}/taskInstances/{task}/logs/1"
+        path = f"/api/v2/dags/{dag}/dagRuns/{quoted}/taskInstances/{task}/logs/{max(1, attempt)}"
         return json.dumps(self.call("GET", path))
 
     def wait(self, dag: str, count: int, seconds: float = 3600) -> dict[str, str]:
