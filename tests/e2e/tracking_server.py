@@ -28,7 +28,7 @@ def mlflow_server(tmp_path_factory):
     with open(folder / "log", "w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
-        deadline = time.monotonic() + 300  # it takes minutes where other tests run
+        deadline = time.monotonic() + 600  # it takes minutes where other tests run
         while True:
             with suppress(httpx.HTTPError):
                 if httpx.get(f"{address}/health").is_success:
